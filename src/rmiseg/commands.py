@@ -1,0 +1,123 @@
+"""What each command does, in the order that it does it. Returns the exit status."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from rmiseg.config import DataCheckConfig, DemoConfig, EvaluateConfig, PredictConfig, TrainConfig
+
+
+def train(config: TrainConfig) -> int:
+    """`rmiseg train`"""
+    from rmiseg.engine.train import train as train_model
+
+    train_model(config, Console())
+    return 0
+
+
+def evaluate(config: EvaluateConfig) -> int:
+    """`rmiseg evaluate`"""
+    from rmiseg.data import SegmentationDataset, eval_loader, eval_transform, load_split
+    from rmiseg.engine.checkpoint import load_checkpoint
+    from rmiseg.engine.device import select_device
+    from rmiseg.engine.evaluate import evaluate as evaluate_model
+    from rmiseg.engine.progress import track
+    from rmiseg.files import replacing
+
+    console = Console()
+    checkpoint = load_checkpoint(config.checkpoint)
+    device = select_device(config.device)
+    data = checkpoint.data
+    root, split_name = config.root or data.root, config.split or data.val_split
+    split = load_split(data.name, root, split_name)
+    if split.classes.names != checkpoint.classes.names:
+        raise ValueError(
+            f"the checkpoint was trained on {len(checkpoint.classes)} classes ({', '.join(checkpoint.classes.names)}), "
+            f"but {root} has {len(split.classes)} ({', '.join(split.classes.names)})"
+        )
+    model = checkpoint.build_model(device)
+    loader = eval_loader(SegmentationDataset(split, eval_transform(data.image_scale)), workers=data.workers)
+    batches = track(loader, f"evaluating {split_name}", console, total=len(loader))
+    result = evaluate_model(model, batches, len(split.classes), device)
+
+    scores = result.everywhere
+    table = Table(title=f"{config.checkpoint} on {data.name} {split_name}: {len(split.samples)} images")
+    for column in ("class", "IoU %", "accuracy %"):
+        table.add_column(column, justify="left" if column == "class" else "right")
+    for name, iou, accuracy in zip(split.classes.names, scores.iou, scores.accuracy):
+        table.add_row(name, _percent(iou), _percent(accuracy))
+    table.add_section()
+    table.add_row("mean", _percent(scores.mean_iou), _percent(scores.mean_accuracy))
+    console.print(table)
+    console.print(
+        f"pixel accuracy {scores.pixel_accuracy:.2%}   frequency-weighted IoU {scores.frequency_weighted_iou:.2%}   "
+        f"mIoU near boundaries {result.near_boundary.mean_iou:.2%}"
+    )
+
+    if config.json is not None:
+        report = {
+            "checkpoint": str(config.checkpoint),
+            "data": data.name,
+            "split": split_name,
+            "images": len(split.samples),
+            "pixels": scores.pixels,
+            **result.summary(),
+            "classes": {
+                name: {"iou": _json_number(iou), "accuracy": _json_number(accuracy)}
+                for name, iou, accuracy in zip(split.classes.names, scores.iou, scores.accuracy)
+            },
+        }
+        with replacing(Path(config.json)) as temporary:
+            temporary.write_text(json.dumps(report, indent=2) + "\n")
+        console.print(f"Scores written to {config.json}")
+    return 0
+
+
+def predict(config: PredictConfig) -> int:
+    """`rmiseg predict`"""
+    from rmiseg.engine.progress import track
+    from rmiseg.inference.predictor import Predictor, find_images, predict_files
+
+    console = Console()
+    images = find_images(config.images)
+    predictor = Predictor.from_checkpoint(config.checkpoint, config.device)
+    out = Path(config.out)
+    results = predict_files(predictor, images, out, opacity=config.opacity, overwrite=config.overwrite)
+    failures = [problem for problem in track(results, "predicting", console, total=len(images)) if problem is not None]
+    console.print(f"{len(images) - len(failures)} images: class ids in {out / 'index'}, overlays in {out / 'overlay'}")
+    for problem in failures:
+        print(f"error: {problem}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def demo(config: DemoConfig) -> int:
+    """`rmiseg demo`"""
+    from rmiseg.demo import run_demo
+
+    run_demo(config, Console())
+    return 0
+
+
+def data_check(config: DataCheckConfig) -> int:
+    """`rmiseg data check`"""
+    from rmiseg.data.check import check_dataset, print_report
+
+    console = Console()
+    report = check_dataset(**dataclasses.asdict(config), console=console)
+    print_report(report, console)
+    return 1 if report.problem_count else 0
+
+
+def _percent(share: float) -> str:
+    return "-" if math.isnan(share) else f"{100 * share:.2f}"
+
+
+def _json_number(value: float) -> float | None:
+    return None if math.isnan(value) else value

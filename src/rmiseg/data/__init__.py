@@ -1,0 +1,40 @@
+"""Data sets, and the way from image files to batches.
+
+split = load_split("folder", "my/data", "train")
+dataset = SegmentationDataset(split, train_transform((256, 256)))
+loader = train_loader(dataset, batch_size=8, workers=2, seed=0)
+for batch in loader:  # image uint8 (8, 3, 256, 256), mask uint8 (8, 256, 256), name
+    images = normalize(batch["image"].to(device), mean, std)
+"""
+
+from rmiseg.data.check import Report, check_dataset, print_report
+from rmiseg.data.dataset import IGNORE_INDEX, ClassTable, Sample, SegmentationDataset, Split, read_image, read_mask
+from rmiseg.data.demo import write_demo_data
+from rmiseg.data.loader import Batch, TrainLoader, eval_loader, train_loader
+from rmiseg.data.registry import DATASETS, available_splits, load_split, scan_split
+from rmiseg.data.transforms import eval_transform, normalize, train_transform
+
+__all__ = [
+    "DATASETS",
+    "IGNORE_INDEX",
+    "Batch",
+    "ClassTable",
+    "Report",
+    "Sample",
+    "SegmentationDataset",
+    "Split",
+    "TrainLoader",
+    "available_splits",
+    "check_dataset",
+    "eval_loader",
+    "eval_transform",
+    "load_split",
+    "normalize",
+    "print_report",
+    "read_image",
+    "read_mask",
+    "scan_split",
+    "train_loader",
+    "train_transform",
+    "write_demo_data",
+]

@@ -1,0 +1,345 @@
+"""Read a whole data set and report everything that is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+from torch.utils.data import DataLoader, Dataset
+
+from rmiseg.data.dataset import (
+    ClassTable,
+    RawValue,
+    Sample,
+    Split,
+    describe_classes,
+    read_image,
+    read_raw_mask,
+    size_mismatch,
+)
+from rmiseg.data.registry import available_splits, scan_split
+
+
+@dataclass
+class UnknownValue:
+    """A raw mask value that is neither a class nor ignored: how many pixels hold it, and in which masks."""
+
+    pixels: int = 0
+    files: list[Path] = field(default_factory=list)
+
+
+@dataclass
+class SplitReport:
+    """What was found in one split. Sizes are (width, height).
+
+    Args:
+        name: Name of the split.
+        images: Image files that the split refers to and that exist.
+        masks: Mask files of these images, and masks without image.
+        images_without_mask: A problem each.
+        masks_without_image: A warning each.
+        problems: Other problems of lists and file names, one line each.
+        unreadable: Image or mask files that cannot be read, with the reason, one line each.
+        size_mismatches: Pairs whose sizes differ, one line each.
+        unknown_values: Raw mask values that are neither a class nor ignored.
+        class_pixels: Pixels of each class, (C,) int64, over the readable masks.
+        class_images: Masks in which each class occurs, (C,) int64.
+        ignored_pixels: Ignored pixels.
+        smallest: Smallest width and smallest height of the readable images; None if there is none.
+        largest: Likewise the largest.
+    """
+
+    name: str
+    images: int
+    masks: int
+    images_without_mask: list[Path]
+    masks_without_image: list[Path]
+    problems: list[str]
+    class_pixels: np.ndarray
+    class_images: np.ndarray
+    unreadable: list[str] = field(default_factory=list)
+    size_mismatches: list[str] = field(default_factory=list)
+    unknown_values: dict[RawValue, UnknownValue] = field(default_factory=dict)
+    ignored_pixels: int = 0
+    smallest: tuple[int, int] | None = None
+    largest: tuple[int, int] | None = None
+
+    @property
+    def problem_count(self) -> int:
+        """Number of problems; an unknown mask value counts once for each mask that holds it."""
+        return (
+            (self.images == 0)
+            + len(self.images_without_mask)
+            + len(self.problems)
+            + len(self.unreadable)
+            + len(self.size_mismatches)
+            + sum(len(unknown.files) for unknown in self.unknown_values.values())
+        )
+
+
+@dataclass
+class Report:
+    """What `check_dataset` found."""
+
+    name: str
+    root: Path
+    classes: ClassTable
+    splits: list[SplitReport]
+    warnings: list[str]
+
+    @property
+    def problem_count(self) -> int:
+        """Number of problems in all splits; training should wait until it is 0."""
+        return sum(split.problem_count for split in self.splits)
+
+
+def check_dataset(
+    name: str,
+    root: str | Path,
+    splits: Sequence[str] | None = None,
+    workers: int = 2,
+    console: Console | None = None,
+) -> Report:
+    """Read every image and mask, going on after each problem.
+
+    Args:
+        name: Name of the data set: folder, camvid or demo.
+        root: Folder of the data set.
+        splits: Splits to read; by default all but trainval, which repeats others.
+        workers: Processes that read files; 0 reads in the main process.
+        console: Where to show progress; by default nowhere.
+
+    Raises:
+        ValueError, FileNotFoundError: no such data set, folder or split, or the classes are not known: nothing could
+            be checked.
+    """
+    if workers < 0:
+        raise ValueError(f"workers must be 0 or more, not {workers}")
+    available = available_splits(name, root)
+    if splits is None:
+        splits = [split for split in available if split != "trainval"] or list(available)
+    scans = [scan_split(name, root, split) for split in dict.fromkeys(splits)]
+    classes = scans[0].classes
+    reports = [_empty_report(scan) for scan in scans]
+    inspections = _Inspections([(i, sample) for i, scan in enumerate(scans) for sample in scan.samples], classes)
+    with Progress(
+        TextColumn("reading"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(),
+        TimeRemainingColumn(),
+        console=console or Console(quiet=True),
+    ) as progress:
+        # A DataLoader without batches is a process pool that keeps the order and, with 0 workers, starts no process.
+        loader = DataLoader(inspections, batch_size=None, num_workers=workers, collate_fn=_identity)
+        for index, inspection in progress.track(loader, total=len(inspections)):
+            _add(reports[index], inspection)
+    return Report(name, Path(root), classes, reports, _warnings(scans, reports))
+
+
+@dataclass
+class _Inspection:
+    """What was found in one pair of files."""
+
+    sample: Sample
+    unreadable: list[str] = field(default_factory=list)
+    size_mismatch: str = ""
+    image_size: tuple[int, int] | None = None
+    counts: np.ndarray | None = None  # pixels of each class id, (256,)
+    unknown: dict[RawValue, int] = field(default_factory=dict)
+
+
+class _Inspections(Dataset[tuple[int, _Inspection]]):
+    """One inspection for each (index of the split, sample)."""
+
+    def __init__(self, samples: list[tuple[int, Sample]], classes: ClassTable) -> None:
+        self.samples = samples
+        self.classes = classes
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, key: int) -> tuple[int, _Inspection]:
+        index, sample = self.samples[key]
+        found = _Inspection(sample)
+        mask_size = None
+        try:
+            height, width = read_image(sample.image).shape[:2]
+            found.image_size = (width, height)
+        except (ValueError, OSError) as error:
+            found.unreadable.append(str(error))
+        try:
+            raw = read_raw_mask(sample.mask, self.classes.rgb)
+            mask_size = (raw.shape[1], raw.shape[0])
+            ids, found.unknown = self.classes.encode(raw)
+            found.counts = np.bincount(ids.ravel(), minlength=256)
+            found.counts[-1] -= sum(found.unknown.values())
+        except (ValueError, OSError) as error:
+            found.unreadable.append(str(error))
+        if found.image_size and mask_size and found.image_size != mask_size:
+            found.size_mismatch = size_mismatch(sample, found.image_size, mask_size)
+        return index, found
+
+
+def _identity(item: Any) -> Any:
+    return item
+
+
+def _empty_report(scan: Split) -> SplitReport:
+    return SplitReport(
+        name=scan.name,
+        images=len(scan.samples) + len(scan.images_without_mask),
+        masks=len(scan.samples) + len(scan.masks_without_image),
+        images_without_mask=list(scan.images_without_mask),
+        masks_without_image=list(scan.masks_without_image),
+        problems=list(scan.problems),
+        class_pixels=np.zeros(len(scan.classes), np.int64),
+        class_images=np.zeros(len(scan.classes), np.int64),
+    )
+
+
+def _add(report: SplitReport, found: _Inspection) -> None:
+    report.unreadable += found.unreadable
+    if found.size_mismatch:
+        report.size_mismatches.append(found.size_mismatch)
+    for value, pixels in found.unknown.items():
+        unknown = report.unknown_values.setdefault(value, UnknownValue())
+        unknown.pixels += pixels
+        unknown.files.append(found.sample.mask)
+    if found.counts is not None:
+        counts = found.counts[: len(report.class_pixels)]
+        report.class_pixels += counts
+        report.class_images += counts > 0
+        report.ignored_pixels += int(found.counts[-1])
+    if size := found.image_size:
+        small, large = report.smallest or size, report.largest or size
+        report.smallest = (min(small[0], size[0]), min(small[1], size[1]))
+        report.largest = (max(large[0], size[0]), max(large[1], size[1]))
+
+
+def _warnings(scans: list[Split], reports: list[SplitReport]) -> list[str]:
+    """What need not be wrong, but seldom is intended."""
+    warnings = [
+        f"{report.name}: {_count(len(unused), 'mask')} without image, e.g. {unused[0]}"
+        for report in reports
+        if (unused := report.masks_without_image)
+    ]
+    for first, second in combinations(scans, 2):
+        both = {sample.image for sample in first.samples} & {sample.image for sample in second.samples}
+        if both and "trainval" not in (first.name, second.name):
+            warnings.append(
+                f"{_count(len(both), 'image')} in both {first.name} and {second.name}, e.g. {min(both)}: scores on "
+                f"images that were trained on say nothing"
+            )
+    classes = scans[0].classes
+    for index, name in enumerate(classes.names):
+        absent = [report.name for report in reports if report.class_pixels.any() and not report.class_pixels[index]]
+        if absent:
+            warnings.append(f"class {name} (mask value {classes.values[index]}) does not occur in {', '.join(absent)}")
+    return warnings
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+class _Rate(ProgressColumn):
+    """Images a second, since the start."""
+
+    def render(self, task: Task) -> Text:
+        rate = f"{task.completed / task.elapsed:.0f} images/s" if task.elapsed else ""
+        return Text(rate, style="progress.data.speed")
+
+
+def print_report(report: Report, console: Console | None = None, most: int = 10) -> None:
+    """Print a report as tables, problems and warnings, with the verdict in the last line.
+
+    Args:
+        report: What `check_dataset` returned.
+        console: Where to print; by default standard output.
+        most: Problems of one kind to print for each split.
+    """
+    console = console or Console()
+    console.print(_files_table(report))
+    console.print(_classes_table(report))
+    for split in report.splits:
+        if split.images == 0:
+            _print_list(console, f"{split.name}: no images", [], most)
+        _print_list(console, f"{split.name}: images without mask", list(map(str, split.images_without_mask)), most)
+        _print_list(console, f"{split.name}: files", split.problems, most)
+        _print_list(console, f"{split.name}: unreadable", split.unreadable, most)
+        _print_list(console, f"{split.name}: sizes that differ", split.size_mismatches, most)
+        unknown = [
+            f"value {value}: {_count(found.pixels, 'pixel')} in {_count(len(found.files), 'mask')}, "
+            f"{', '.join(map(str, found.files[:3]))}{', ...' if len(found.files) > 3 else ''}"
+            for value, found in sorted(split.unknown_values.items())
+        ]
+        _print_list(console, f"{split.name}: mask values that are neither a class nor ignored", unknown, most)
+    if any(split.unknown_values for split in report.splits):
+        console.print(
+            escape(f"  known are {describe_classes(report.classes)}; add each to `classes` or `ignore`"), soft_wrap=True
+        )
+    for warning in report.warnings:
+        console.print(f"[yellow]warning[/] {escape(warning)}", soft_wrap=True)
+    images = _count(sum(split.images for split in report.splits), "image")
+    if report.problem_count:
+        verdict = f"[bold red]{_count(report.problem_count, 'problem')}[/] in {images}"
+    else:
+        verdict = f"[bold green]no problems[/] in {images}"
+    if report.warnings:
+        verdict += f", {_count(len(report.warnings), 'warning')}"
+    console.print(verdict)
+
+
+def _print_list(console: Console, title: str, lines: list[str], most: int) -> None:
+    if lines or title.endswith("no images"):
+        console.print(f"[red]{escape(title)}[/]" + (f" ({len(lines):,})" if lines else ""))
+    for line in lines[:most]:
+        console.print(escape(f"  {line}"), soft_wrap=True)
+    if len(lines) > most:
+        console.print(f"  ... and {len(lines) - most:,} more")
+
+
+def _files_table(report: Report) -> Table:
+    table = Table(title=escape(f"{report.name}: {report.root}"), title_justify="left")
+    table.add_column("split")
+    for column in ("images", "masks", "problems", "smallest", "largest"):
+        table.add_column(column, justify="right")
+    for split in report.splits:
+        table.add_row(
+            escape(split.name),
+            f"{split.images:,}",
+            f"{split.masks:,}",
+            f"[red]{split.problem_count:,}[/]" if split.problem_count else "0",
+            *("{} x {}".format(*size) if size else "-" for size in (split.smallest, split.largest)),
+        )
+    return table
+
+
+def _classes_table(report: Report) -> Table:
+    table = Table(title="share of the pixels, and images with the class", title_justify="left")
+    table.add_column("class")
+    table.add_column("value", justify="right")
+    for split in report.splits:
+        table.add_column(f"{escape(split.name)} pixels", justify="right")
+        table.add_column("images", justify="right")
+    totals = [max(split.class_pixels.sum() + split.ignored_pixels, 1) for split in report.splits]
+    for index, name in enumerate(report.classes.names):
+        row = [escape(name), str(report.classes.values[index])]
+        for split, total in zip(report.splits, totals):
+            row += [f"{split.class_pixels[index] / total:.2%}", f"{split.class_images[index]:,}"]
+        table.add_row(*row)
+    row = ["[dim]ignored[/]", ", ".join(map(str, report.classes.ignore))]
+    for split, total in zip(report.splits, totals):
+        row += [f"{split.ignored_pixels / total:.2%}", ""]
+    table.add_row(*row)
+    return table

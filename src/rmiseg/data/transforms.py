@@ -1,0 +1,206 @@
+"""From images and masks of any size to training crops and evaluation inputs, with torchvision.transforms.v2.
+
+Images stay uint8 until `normalize`, which runs on the device: a fourth of the memory to move, and resizing uint8 is
+fastest.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F
+
+from rmiseg.data.dataset import IGNORE_INDEX
+
+
+class RandomScaleCrop(v2.Transform):
+    """Scale by a random factor and take a random crop; pad where the scaled image is smaller than the crop.
+
+    Images are interpolated bilinearly with antialiasing, masks take the nearest value. Both use the same box, so that
+    they stay aligned. The padding is ``fill`` in images and `IGNORE_INDEX` in masks, at random divided between the
+    sides.
+
+    Args:
+        crop_size: Height and width of the crop.
+        image_scale: Factor that multiplies every random scale.
+        scale_range: Smallest and largest random scale.
+        scale_step: Step between the random scales; 0 draws them uniformly from the range.
+        fill: Gray value, or red, green and blue, of the padding.
+    """
+
+    def __init__(
+        self,
+        crop_size: tuple[int, int],
+        *,
+        image_scale: float = 1.0,
+        scale_range: tuple[float, float] = (0.5, 2.0),
+        scale_step: float = 0.25,
+        fill: int | Sequence[int] = 128,
+    ) -> None:
+        super().__init__()
+        if len(crop_size) != 2 or min(crop_size) < 1:
+            raise ValueError(f"crop_size must be a height and a width of at least 1, not {crop_size}")
+        if len(scale_range) != 2 or not 0 < scale_range[0] <= scale_range[1] < math.inf:
+            raise ValueError(f"scale_range must be two factors, 0 < smallest <= largest, not {scale_range}")
+        _check_image_scale(image_scale)
+        low, high = scale_range
+        steps = (high - low) / scale_step if scale_step > 0 else 0.0
+        if scale_step < 0 or abs(steps - round(steps)) > 1e-6:
+            raise ValueError(
+                f"scale_step {scale_step} does not lead from {low} to {high}, the scale_range: choose a step that "
+                f"divides {high - low:g}, or 0 to draw scales continuously"
+            )
+        self.crop_size = tuple(crop_size)
+        self.image_scale = image_scale
+        self.scale_range = (low, high)
+        self.scale_step = scale_step
+        self.fill = fill
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """Draw the box in the input, the size it is resized to, and the padding around it."""
+        height, width = v2.query_size(flat_inputs)
+        factor = self.image_scale * self._draw_scale()
+        top, box_height, new_height, above = self._draw_span(height, self.crop_size[0], factor)
+        left, box_width, new_width, before = self._draw_span(width, self.crop_size[1], factor)
+        below = self.crop_size[0] - new_height - above
+        after = self.crop_size[1] - new_width - before
+        return {
+            "box": (top, left, box_height, box_width),
+            "size": (new_height, new_width),
+            "padding": [before, above, after, below],
+        }
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Apply the box to an image or a mask, whichever it is."""
+        if not isinstance(inpt, tv_tensors.Image | tv_tensors.Mask):
+            return inpt
+        # Cropping before resizing, so that only what is kept is resized.
+        out = F.crop(inpt, *params["box"])
+        if isinstance(inpt, tv_tensors.Mask):
+            out = tv_tensors.Mask(_resize_mask(out, params["size"]))
+            fill: int | Sequence[int] = IGNORE_INDEX
+        else:
+            out = F.resize(out, list(params["size"]), antialias=True)
+            fill = self.fill
+        return F.pad(out, params["padding"], fill=fill) if any(params["padding"]) else out
+
+    def _draw_scale(self) -> float:
+        low, high = self.scale_range
+        if self.scale_step == 0:
+            return low + (high - low) * torch.rand(()).item()
+        return low + self.scale_step * _randint(round((high - low) / self.scale_step))
+
+    @staticmethod
+    def _draw_span(size: int, crop: int, factor: float) -> tuple[int, int, int, int]:
+        """Along one axis: start and length in the input, length after resizing, and padding in front."""
+        scaled = max(1, round(size * factor))
+        if scaled <= crop:
+            return 0, size, scaled, _randint(crop - scaled)
+        length = min(size, max(1, round(crop / factor)))
+        return _randint(size - length), length, crop, 0
+
+
+class ResizeImage(v2.Transform):
+    """Resize the image by a factor; the mask stays as it is, since scores are taken at its size."""
+
+    def __init__(self, image_scale: float) -> None:
+        super().__init__()
+        _check_image_scale(image_scale)
+        self.image_scale = image_scale
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Resize an image, pass anything else on."""
+        if self.image_scale == 1 or not isinstance(inpt, tv_tensors.Image):
+            return inpt
+        size = [max(1, round(side * self.image_scale)) for side in inpt.shape[-2:]]
+        return F.resize(inpt, size, antialias=True)
+
+
+def train_transform(
+    crop_size: tuple[int, int],
+    *,
+    image_scale: float = 1.0,
+    scale_range: tuple[float, float] = (0.5, 2.0),
+    scale_step: float = 0.25,
+    flip: float = 0.5,
+    color_jitter: float = 0.0,
+    fill: int | Sequence[int] = 128,
+) -> v2.Compose:
+    """The augmentation of training: random scale, crop, horizontal flip, and brightness, contrast and saturation.
+
+    Args:
+        crop_size, image_scale, scale_range, scale_step, fill: See `RandomScaleCrop`.
+        flip: Probability of a horizontal flip.
+        color_jitter: Strength of the random brightness, contrast and saturation: each is multiplied by a factor drawn
+            from [1 - color_jitter, 1 + color_jitter]. No hue, which alone takes as long as all the rest.
+
+    Returns:
+        A transform from (image (3, H, W) uint8, mask (H, W) uint8) to the same of size ``crop_size``.
+
+    Raises:
+        ValueError: a value outside its range.
+    """
+    if not 0 <= flip <= 1:
+        raise ValueError(f"flip must be a probability from 0 to 1, not {flip}")
+    if not 0 <= color_jitter <= 1:
+        raise ValueError(f"color_jitter must be a strength from 0 to 1, not {color_jitter}")
+    transforms: list[v2.Transform] = [
+        RandomScaleCrop(crop_size, image_scale=image_scale, scale_range=scale_range, scale_step=scale_step, fill=fill),
+        v2.RandomHorizontalFlip(flip),
+    ]
+    if color_jitter > 0:
+        transforms.append(v2.ColorJitter(brightness=color_jitter, contrast=color_jitter, saturation=color_jitter))
+    return v2.Compose(transforms)
+
+
+def eval_transform(image_scale: float = 1.0) -> v2.Transform:
+    """The transform of evaluation: the image is resized by ``image_scale``, the mask keeps its size.
+
+    Raises:
+        ValueError: a scale that is not positive.
+    """
+    return ResizeImage(image_scale)
+
+
+def normalize(images: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
+    """Make the network's input from uint8 images, on whatever device they are: (images / 255 - mean) / std.
+
+    Args:
+        images: (N, 3, H, W) or (3, H, W) uint8.
+        mean: Mean of red, green and blue, where white is 1.
+        std: Standard deviation of red, green and blue, likewise.
+
+    Returns:
+        float32 of the same shape.
+
+    Raises:
+        ValueError: images that are not uint8, such as ones that are normalized already, or a std of zero.
+    """
+    if images.dtype != torch.uint8:
+        raise ValueError(f"images must be uint8 with values 0 .. 255, not {images.dtype}")
+    if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+        raise ValueError(f"mean and std must be three numbers each, and std positive, not {mean} and {std}")
+    center = torch.tensor(mean, dtype=torch.float32, device=images.device).mul_(255).view(3, 1, 1)
+    scale = torch.tensor(std, dtype=torch.float32, device=images.device).mul_(255).view(3, 1, 1)
+    return images.to(torch.float32).sub_(center).div_(scale)
+
+
+def _resize_mask(mask: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    # "nearest exact" takes the value at the center of each new pixel, which is where bilinear interpolation looks too;
+    # plain "nearest", torchvision's choice for masks, is half a pixel off.
+    plain = mask.as_subclass(torch.Tensor)[None]
+    return F.resize_image(plain, list(size), interpolation=v2.InterpolationMode.NEAREST_EXACT)[0]
+
+
+def _check_image_scale(image_scale: float) -> None:
+    if not 0 < image_scale < math.inf:
+        raise ValueError(f"image_scale must be a positive factor, not {image_scale}")
+
+
+def _randint(largest: int) -> int:
+    return int(torch.randint(largest + 1, ()))

@@ -1,0 +1,1 @@
+"""Training and evaluation: a plain PyTorch loop and what it needs."""

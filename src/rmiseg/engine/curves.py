@@ -1,0 +1,63 @@
+"""What a training run writes for TensorBoard: curves, and pictures of some validation images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from rmiseg.data import Batch, ClassTable
+from rmiseg.engine.evaluate import Evaluation
+from rmiseg.engine.metrics import Scores
+from rmiseg.inference.pictures import panel_row
+
+
+class Curves:
+    """Writes TensorBoard's event files.
+
+    Args:
+        folder: Where to write them.
+        classes: The classes, for the colors in the pictures.
+        names: Names of the validation images, in their order.
+        panels: How many of them to show, spread over the whole split: neighbors in a video or volume look alike.
+    """
+
+    def __init__(self, folder: Path, classes: ClassTable, names: Sequence[str], panels: int) -> None:
+        self.writer = SummaryWriter(str(folder))
+        self.classes = classes
+        self.shown = {names[i] for i in np.linspace(0, len(names) - 1, panels).round().astype(int)}
+
+    def add_training(self, step: int, parts: dict[str, float], learning_rate: float, scores: Scores) -> None:
+        """The loss and its parts, the learning rate of the backbone, and the scores of the epoch so far."""
+        values = {
+            **parts,
+            "learning_rate": learning_rate,
+            "mIoU": scores.mean_iou,
+            "pixel_accuracy": scores.pixel_accuracy,
+        }
+        for name, value in values.items():
+            self.writer.add_scalar(f"train/{name}", value, step)
+
+    def add_evaluation(self, step: int, evaluation: Evaluation) -> None:
+        """The scores on the validation split."""
+        self.writer.add_scalar("val/mIoU", evaluation.everywhere.mean_iou, step)
+        self.writer.add_scalar("val/pixel_accuracy", evaluation.everywhere.pixel_accuracy, step)
+        self.writer.add_scalar("val/boundary_mIoU", evaluation.near_boundary.mean_iou, step)
+
+    def add_picture(self, step: int, batch: Batch, prediction: Tensor) -> None:
+        """Image, truth and prediction of a validation batch of one, if it is among those to show."""
+        (name,) = batch["name"]
+        if name not in self.shown:
+            return
+        truth = batch["mask"][0].numpy()
+        pixels = torch.nn.functional.interpolate(batch["image"], truth.shape)[0].permute(1, 2, 0).numpy()
+        row = panel_row(pixels, [truth, prediction[0].to("cpu", torch.uint8).numpy()], self.classes)
+        self.writer.add_image(f"image, truth, prediction/{name}", row, step, dataformats="HWC")
+
+    def close(self) -> None:
+        """Write what is not written yet."""
+        self.writer.close()

@@ -1,0 +1,34 @@
+"""Which device to compute on, and how much memory was used there."""
+
+from __future__ import annotations
+
+import resource
+import sys
+
+import torch
+
+
+def select_device(name: str) -> torch.device:
+    """The device called `name`; "auto" is a GPU if there is one, else the CPU.
+
+    Raises:
+        ValueError: There is no such device here.
+    """
+    if name == "auto":
+        accelerator = torch.accelerator.current_accelerator(check_available=True)
+        return accelerator if accelerator is not None else torch.device("cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device {name!r} cannot be used here: {reason}") from error
+    return device
+
+
+def peak_memory(device: torch.device) -> int:
+    """Most memory held at once since the start, in bytes: of the GPU, or of the whole process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # kilobytes on Linux

@@ -1,0 +1,78 @@
+"""SGD with the paper's parameter groups, and learning rates as pure functions of the step."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from rmiseg.config import OptimConfig
+
+
+def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, object]]:
+    """Four groups: backbone and head, each with and without weight decay.
+
+    The head is every parameter outside `model.backbone`; its learning rate is `head_lr_factor` times that of the
+    backbone. Biases and norm parameters, which are those with one dimension, have no weight decay.
+    """
+    backbone = {id(parameter) for parameter in model.backbone.parameters()}
+    groups = []
+    for in_backbone, lr_factor in ((True, 1.0), (False, config.head_lr_factor)):
+        for decays in (True, False):
+            parameters = [
+                p
+                for p in model.parameters()
+                if p.requires_grad and (id(p) in backbone) == in_backbone and (p.ndim > 1) == decays
+            ]
+            groups.append(
+                {
+                    "params": parameters,
+                    "lr_factor": lr_factor,
+                    "lr": config.lr * lr_factor,
+                    "weight_decay": config.weight_decay if decays else 0.0,
+                }
+            )
+    return [group for group in groups if group["params"]]
+
+
+def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.SGD:
+    """SGD over `parameter_groups`.
+
+    Raises:
+        ValueError: A value out of its range.
+    """
+    for name in ("lr", "head_lr_factor"):
+        if getattr(config, name) <= 0:
+            raise ValueError(f"optim.{name} must be positive, not {getattr(config, name)}")
+    for name in ("momentum", "weight_decay", "slow_start_steps", "slow_start_lr", "min_lr"):
+        if getattr(config, name) < 0:
+            raise ValueError(f"optim.{name} must be 0 or more, not {getattr(config, name)}")
+    return torch.optim.SGD(parameter_groups(model, config), lr=config.lr, momentum=config.momentum)
+
+
+def learning_rate(step: int, total_steps: int, config: OptimConfig) -> float:
+    """Learning rate of the backbone at `step` (0 is the first) of `total_steps`.
+
+    Poly, lr (1 - t/T)^power, or cosine, lr (1 + cos(pi t/T)) / 2; never below `min_lr`. The slow start rises in a line
+    from `slow_start_lr` to the value that the schedule has where it ends.
+    """
+
+    def scheduled(t: int) -> float:
+        progress = min(t / total_steps, 1.0)
+        if config.schedule == "poly":
+            factor = (1 - progress) ** config.poly_power
+        else:
+            factor = (1 + math.cos(math.pi * progress)) / 2
+        return max(config.lr * factor, config.min_lr)
+
+    if step < config.slow_start_steps:
+        end = scheduled(config.slow_start_steps)
+        return config.slow_start_lr + (end - config.slow_start_lr) * step / config.slow_start_steps
+    return scheduled(step)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Set the learning rate of the backbone, and of every group in proportion."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group["lr_factor"]

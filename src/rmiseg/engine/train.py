@@ -1,0 +1,255 @@
+"""The training run, from top to bottom."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+import time
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from rich.console import Console
+from torch import Tensor, nn
+
+from rmiseg.config import DataConfig, LossConfig, TrainConfig
+from rmiseg.data import (
+    Batch,
+    SegmentationDataset,
+    eval_loader,
+    eval_transform,
+    load_split,
+    train_loader,
+    train_transform,
+)
+from rmiseg.data.transforms import normalize
+from rmiseg.engine.checkpoint import CHECKPOINTS, Checkpoint, CheckpointFolder
+from rmiseg.engine.curves import Curves
+from rmiseg.engine.device import peak_memory, select_device
+from rmiseg.engine.evaluate import evaluate
+from rmiseg.engine.metrics import Scores, confusion_matrix
+from rmiseg.engine.optim import build_optimizer, learning_rate, set_learning_rate
+from rmiseg.engine.progress import training_progress
+from rmiseg.files import replacing
+from rmiseg.losses import AffinityLoss, build_loss
+from rmiseg.losses.functional import resize_labels
+from rmiseg.models import build_model, set_norm_momentum
+
+CONFIG_FILE, RESULT_FILE = "config.yaml", "result.json"
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What `result.json` in a run's folder holds once the run is over.
+
+    Attributes:
+        steps: Optimizer steps taken.
+        seconds_per_step: Median time of a step, without loading data.
+        peak_memory: Most memory held at once, in bytes: of the GPU, or of the whole process on a CPU.
+        last: Validation scores at the end, by name.
+        best: Validation scores of the best checkpoint.
+    """
+
+    steps: int
+    seconds_per_step: float
+    peak_memory: int
+    last: dict[str, float]
+    best: dict[str, float]
+
+
+def train(config: TrainConfig, console: Console) -> RunResult:
+    """Train as `config` says, into the folder `config.out`.
+
+    The folder gets config.yaml (everything that was asked for), checkpoints/, TensorBoard's event files, and at the end
+    result.json.
+
+    Raises:
+        ValueError, OSError: Anything wrong with the configuration or the data, with what to do about it.
+        FloatingPointError: The loss is not finite.
+    """
+    device = select_device(config.device)
+    torch.manual_seed(config.seed)
+
+    train_split = load_split(config.data.name, config.data.root, config.data.train_split)
+    val_split = load_split(config.data.name, config.data.root, config.data.val_split)
+    classes = train_split.classes
+    batches = train_loader(
+        SegmentationDataset(train_split, _augmentation(config.data)),
+        batch_size=config.data.batch_size,
+        workers=config.data.workers,
+        seed=config.seed,
+    )
+    val_batches = eval_loader(
+        SegmentationDataset(val_split, eval_transform(config.data.image_scale)), workers=config.data.workers
+    )
+    epochs, total_steps = _length(config, len(batches))
+
+    model = build_model(num_classes=len(classes), **asdict(config.model)).to(device)
+    set_norm_momentum(model, config.train.norm_momentum)
+    criterion = Criterion(config.loss, len(classes), total_steps)
+    optimizer = build_optimizer(model, config.optim)
+
+    out = _new_run_folder(config)
+    checkpoints = CheckpointFolder(out / CHECKPOINTS, config.train.keep)
+    curves = Curves(out, classes, [sample.name for sample in val_split.samples], config.train.panels)
+    console.print(
+        f"Training {config.model.name} with {config.model.backbone} and the {config.loss.name} loss: "
+        f"{len(train_split.samples)} images, {len(classes)} classes, {total_steps} steps ({epochs} epochs) on {device}"
+    )
+
+    step, step_seconds = 0, []
+    best: dict[str, float] = {}
+    with training_progress(console, total_steps, config.data.batch_size) as progress:
+        for epoch in range(epochs):
+            batches.set_epoch(epoch)
+            model.train()
+            confusion = torch.zeros(len(classes), len(classes), dtype=torch.int64, device=device)
+            for batch in batches:
+                if step == total_steps:
+                    break
+                set_learning_rate(optimizer, learning_rate(step, total_steps, config.optim))
+                started = time.perf_counter()
+                logits, parts = train_step(model, criterion, optimizer, batch, step, device)
+                step_seconds.append(time.perf_counter() - started)
+                confusion += _coarse_confusion(logits, batch["mask"].to(device), len(classes))
+                step += 1
+                train_scores = Scores.from_confusion(confusion)
+                progress.advance(epoch, parts["loss"], train_scores.mean_iou)
+                if step % config.train.log_every == 0:
+                    curves.add_training(step, parts, optimizer.param_groups[0]["lr"], train_scores)
+
+            last_epoch = epoch == epochs - 1
+            evaluation = None
+            if last_epoch or (epoch + 1) % config.train.val_every == 0:
+                evaluation = evaluate(
+                    model,
+                    progress.validating(val_batches),
+                    len(classes),
+                    device,
+                    on_batch=partial(curves.add_picture, step),
+                )
+                curves.add_evaluation(step, evaluation)
+            checkpoint = Checkpoint(
+                weights=model.state_dict(),
+                model=config.model,
+                data=config.data,
+                classes=classes,
+                step=step,
+                scores=evaluation.summary() if evaluation else {},
+            )
+            if checkpoints.save(checkpoint):
+                best = checkpoint.scores
+            progress.end_epoch(epoch, evaluation)
+    curves.close()
+
+    result = RunResult(step, statistics.median(step_seconds), peak_memory(device), checkpoint.scores, best)
+    with replacing(out / RESULT_FILE) as temporary:
+        temporary.write_text(json.dumps(asdict(result), indent=2) + "\n")
+    console.print(f"Best mIoU {best['mean_iou']:.2%}. Checkpoints, curves and configuration are in {out}")
+    return result
+
+
+def train_step(
+    model: nn.Module,
+    criterion: Criterion,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    step: int,
+    device: torch.device,
+) -> tuple[Tensor, dict[str, float]]:
+    """One optimizer step. Returns the logits (detached, at the model's stride) and the loss with its parts."""
+    images = normalize(batch["image"].to(device, non_blocking=True), model.image_mean, model.image_std)
+    target = batch["mask"].to(device, non_blocking=True)
+
+    output = model(images)
+    logits, auxiliary_logits = output if isinstance(output, tuple) else (output, None)
+    loss, parts = criterion(logits, auxiliary_logits, target, step)
+    if not math.isfinite(parts["loss"]):
+        raise FloatingPointError(
+            f"the loss is {parts['loss']} at step {step}, on the images {', '.join(batch['name'])}. A lower optim.lr "
+            "or a longer optim.slow_start_steps helps against divergence; the last checkpoint is kept"
+        )
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+    return logits.detach(), parts
+
+
+class Criterion:
+    """The loss of a training run, and cross entropy beside it for a model with an auxiliary head."""
+
+    def __init__(self, config: LossConfig, num_classes: int, total_steps: int) -> None:
+        options: dict[str, dict[str, Any]] = {
+            "rmi": asdict(config.rmi),
+            "pyramid": asdict(config.pyramid),
+            "affinity": {**asdict(config.affinity), "max_steps": total_steps},
+        }
+        common = {"num_classes": num_classes, "align_corners": config.align_corners}
+        self.loss = build_loss(config.name, **common, **options.get(config.name, {}))
+        self.auxiliary_loss = build_loss("ce", **common)
+        self.auxiliary_weight = config.aux_weight
+
+    def __call__(
+        self, logits: Tensor, auxiliary_logits: Tensor | None, target: Tensor, step: int
+    ) -> tuple[Tensor, dict[str, float]]:
+        """The loss to differentiate, and for logging its value and what it is made of."""
+        schedule = {"step": step} if isinstance(self.loss, AffinityLoss) else {}
+        loss, parts = self.loss(logits, target, return_parts=True, **schedule)
+        if auxiliary_logits is not None:
+            parts["auxiliary"] = self.auxiliary_loss(auxiliary_logits, target)
+            loss = loss + self.auxiliary_weight * parts["auxiliary"]
+        return loss, {name: part.item() for name, part in {"loss": loss, **parts}.items()}
+
+
+def _augmentation(config: DataConfig) -> Any:
+    return train_transform(
+        config.crop_size,
+        image_scale=config.image_scale,
+        scale_range=config.scale_range,
+        scale_step=config.scale_step,
+        flip=config.flip,
+        color_jitter=config.color_jitter,
+    )
+
+
+def _length(config: TrainConfig, steps_per_epoch: int) -> tuple[int, int]:
+    """Epochs and optimizer steps of the run."""
+    for name in ("epochs", "steps", "val_every", "log_every"):
+        value = getattr(config.train, name)
+        if value is not None and value < 1:
+            raise ValueError(f"train.{name} must be at least 1, not {value}")
+    if config.train.steps is not None:
+        return math.ceil(config.train.steps / steps_per_epoch), config.train.steps
+    return config.train.epochs, config.train.epochs * steps_per_epoch
+
+
+def write_config(path: Path, config: TrainConfig) -> None:
+    """Write `config` as a YAML file that `rmiseg train` takes as a recipe."""
+    # By way of JSON, which turns tuples into the lists that YAML has.
+    plain = json.loads(json.dumps(asdict(config)))
+    with replacing(path) as temporary:
+        temporary.write_text(yaml.safe_dump(plain, sort_keys=False))
+
+
+def _new_run_folder(config: TrainConfig) -> Path:
+    """Make the folder of the run. What is left of a run that ended before its first checkpoint is replaced."""
+    out = Path(config.out)
+    events = list(out.glob("events.out.tfevents.*"))
+    harmless = {*events, out / CONFIG_FILE, out / CHECKPOINTS}
+    if out.exists() and (not out.is_dir() or set(out.iterdir()) - harmless or any(out.glob(f"{CHECKPOINTS}/*.pt"))):
+        raise FileExistsError(f"{out} exists and is not empty; choose another folder with --out, or remove it")
+    out.mkdir(parents=True, exist_ok=True)
+    for file in events:
+        file.unlink()
+    write_config(out / CONFIG_FILE, config)
+    return out
+
+
+def _coarse_confusion(logits: Tensor, target: Tensor, num_classes: int) -> Tensor:
+    """Training accuracy at the model's stride, which costs next to nothing; validation scores are at full size."""
+    size = (logits.shape[-2], logits.shape[-1])
+    return confusion_matrix(logits.argmax(dim=1), resize_labels(target, size), num_classes)

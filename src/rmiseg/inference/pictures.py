@@ -1,0 +1,66 @@
+"""Pictures of masks: class colors, overlays, and labeled panels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from rmiseg.data.dataset import IGNORE_INDEX, ClassTable
+
+IGNORED_COLOR = (224, 224, 224)
+
+
+def palette_bytes(classes: ClassTable) -> bytes:
+    """The 256 colors of a palette PNG: those of the classes, black for ids without a class, gray for ignored."""
+    table = np.zeros((256, 3), np.uint8)
+    table[: len(classes)] = classes.palette
+    table[IGNORE_INDEX] = IGNORED_COLOR
+    return table.tobytes()
+
+
+def index_image(ids: np.ndarray, classes: ClassTable) -> Image.Image:
+    """Class ids (H, W) uint8 as a palette image: its pixels are the ids, viewers show the colors."""
+    image = Image.fromarray(ids)
+    image.putpalette(palette_bytes(classes))
+    return image
+
+
+def colorize(ids: np.ndarray, classes: ClassTable) -> np.ndarray:
+    """Class ids (H, W) uint8 in the colors of the classes: (H, W, 3) uint8."""
+    return np.frombuffer(palette_bytes(classes), np.uint8).reshape(256, 3)[ids]
+
+
+def overlay(pixels: np.ndarray, ids: np.ndarray, classes: ClassTable, opacity: float = 0.5) -> np.ndarray:
+    """Class colors over the image (H, W, 3) uint8; ignored pixels show the image alone."""
+    blended = (1 - opacity) * pixels + opacity * colorize(ids, classes)
+    return np.where((ids == IGNORE_INDEX)[..., None], pixels, blended.round()).astype(np.uint8)
+
+
+def panel_row(pixels: np.ndarray, masks: Sequence[np.ndarray], classes: ClassTable) -> np.ndarray:
+    """An image (H, W, 3) and class ids (H, W) of masks of it, side by side: (H, (1 + M) * W, 3) uint8."""
+    return np.concatenate([pixels, *(colorize(ids, classes) for ids in masks)], axis=1)
+
+
+def titled_rows(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str], classes: ClassTable) -> Image.Image:
+    """Rows of equally sized pictures (H, W, 3) with a title over each column and the class colors below them."""
+    height, width = rows[0][0].shape[:2]
+    gap, line = 6, 20
+    top, bottom = gap + line * max(title.count("\n") + 1 for title in titles), 30
+    font = ImageFont.load_default(size=16)
+    canvas = Image.new(
+        "RGB", (len(titles) * (width + gap) + gap, top + len(rows) * (height + gap) + bottom), (255, 255, 255)
+    )
+    draw = ImageDraw.Draw(canvas)
+    for j, title in enumerate(titles):
+        center = gap + j * (width + gap) + width / 2
+        draw.text((center, top / 2), title, fill=(0, 0, 0), font=font, anchor="mm", align="center")
+        for i, row in enumerate(rows):
+            canvas.paste(Image.fromarray(row[j]), (gap + j * (width + gap), top + i * (height + gap)))
+    x, y = gap, canvas.height - bottom / 2
+    for name, color in zip(classes.names, classes.palette):
+        draw.rectangle((x, y - 8, x + 16, y + 8), fill=color, outline=(0, 0, 0))
+        draw.text((x + 22, y), name, fill=(0, 0, 0), font=font, anchor="lm")
+        x += 22 + draw.textlength(name, font=font) + 16
+    return canvas

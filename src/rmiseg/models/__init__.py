@@ -1,0 +1,20 @@
+"""Segmentation models: DeepLabv3, DeepLabv3+ and PSPNet over any backbone of timm."""
+
+from rmiseg.models.backbones import Backbone, build_backbone
+from rmiseg.models.base import SegmentationModel
+from rmiseg.models.deeplab import DeepLabV3, DeepLabV3Plus
+from rmiseg.models.layers import set_norm_momentum
+from rmiseg.models.pspnet import PSPNet
+from rmiseg.models.registry import MODELS, build_model
+
+__all__ = [
+    "MODELS",
+    "Backbone",
+    "DeepLabV3",
+    "DeepLabV3Plus",
+    "PSPNet",
+    "SegmentationModel",
+    "build_backbone",
+    "build_model",
+    "set_norm_momentum",
+]

@@ -1,0 +1,129 @@
+"""Backbones: timm models as extractors of feature maps.
+
+timm: Wightman, PyTorch Image Models, https://github.com/huggingface/pytorch-image-models.
+"""
+
+from __future__ import annotations
+
+import difflib
+from os import PathLike
+
+import timm
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rmiseg.models.weights import load_weights
+
+OUTPUT_STRIDES = (8, 16, 32)
+
+
+class Backbone(nn.Module):
+    """Feature maps of images of any size.
+
+    Args:
+        body: A timm model made with features_only.
+        pad: Pad images to a multiple of the output stride, for a body that rounds the sizes of its maps down, or adds
+            maps whose sizes must divide exactly (ConvNeXt, HRNet, DLA, ResNets with anti-aliasing).
+
+    Attributes:
+        channels: Channels of each feature map, shallowest first.
+        reductions: Stride of each feature map; the last one is the output stride.
+        image_mean: Mean of RGB images in the range 0 to 1 that the body expects to be subtracted.
+        image_std: Standard deviation that it expects them to be divided by.
+    """
+
+    def __init__(self, body: nn.Module, pad: bool = False) -> None:
+        super().__init__()
+        self.body = body
+        self.pad = pad
+        self.channels: list[int] = body.feature_info.channels()
+        self.reductions: list[int] = body.feature_info.reduction()
+        self.image_mean: tuple[float, ...] = tuple(body.pretrained_cfg["mean"])
+        self.image_std: tuple[float, ...] = tuple(body.pretrained_cfg["std"])
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Images (N, 3, H, W) to maps (N, channels, ceil(H / reduction), ceil(W / reduction)), shallowest first."""
+        if not self.pad:
+            return self.body(images)
+        height, width = images.shape[-2:]
+        stride = self.reductions[-1]
+        maps = self.body(F.pad(images, (0, -width % stride, 0, -height % stride)))
+        return [m[..., : _cells(height, r), : _cells(width, r)] for m, r in zip(maps, self.reductions)]
+
+
+def build_backbone(name: str, *, weights: str | PathLike[str], output_stride: int) -> Backbone:
+    """Build a timm model as a backbone.
+
+    Args:
+        name: Name of a timm model, optionally with a weights tag (resnet50.a1_in1k).
+        weights: hub, package, none or a file, as for `build_model`.
+        output_stride: Stride of the deepest feature map; the last stages are dilated instead of strided to reach it.
+
+    Raises:
+        ValueError: The name is unknown, or timm offers no feature maps of this stride for it.
+        Others: See `load_weights`.
+    """
+    _check_name(name)
+    try:
+        probe = _build_probe(name, output_stride)
+    except ValueError as reason:
+        offered = ", ".join(str(stride) for stride in OUTPUT_STRIDES if _offers(name, stride))
+        raise ValueError(
+            f"backbone {name!r} has no feature maps of output stride {output_stride} for images of any size; "
+            f"it offers output stride {offered or 'neither 8 nor 16 nor 32'} ({reason})"
+        ) from reason
+    body = timm.create_model(name, features_only=True, output_stride=output_stride)
+    load_weights(body, name, weights)
+    return Backbone(body, pad=not _sizes_hold(probe, height=97, width=131))  # 97: odd after every halving, rounded up
+
+
+def _check_name(name: str) -> None:
+    """Refuse names and weights tags that timm does not know, with the nearest that it does know."""
+    if not timm.is_model(name):
+        close = difflib.get_close_matches(name, timm.list_models(), n=5)
+        hint = f"did you mean {', '.join(close)}?" if close else "timm.list_models() lists them all"
+        raise ValueError(f"unknown backbone {name!r}: {hint}")
+    try:
+        timm.get_pretrained_cfg(name)
+    except RuntimeError as error:
+        tagged = timm.list_pretrained(f"{name.split('.')[0]}.*")
+        raise ValueError(f"unknown weights tag in {name!r}; there are {', '.join(tagged) or 'none'}") from error
+
+
+def _build_probe(name: str, output_stride: int) -> nn.Module:
+    """The feature extractor without memory for its weights; ValueError if it does not have this output stride."""
+    try:
+        with torch.device("meta"):
+            probe = timm.create_model(name, features_only=True, output_stride=output_stride).eval()
+    except Exception as error:  # timm's refusals have no type in common: TypeError, AssertionError, RuntimeError, ...
+        raise ValueError(f"timm: {type(error).__name__} {error}".rstrip()) from error
+    stride = probe.feature_info.reduction()[-1]
+    if stride != output_stride:
+        raise ValueError(f"its deepest feature map has stride {stride}")
+    # What a model says of its maps is compared with what it does: some accept only squares of one size.
+    if not _sizes_hold(probe, height=128, width=192):
+        raise ValueError("its feature maps of a 128 x 192 image do not have the sizes that timm states")
+    return probe
+
+
+def _offers(name: str, output_stride: int) -> bool:
+    try:
+        _build_probe(name, output_stride)
+    except ValueError:
+        return False
+    return True
+
+
+def _sizes_hold(probe: nn.Module, height: int, width: int) -> bool:
+    """Whether the maps of an image of this size have the shapes that feature_info promises, rounded up."""
+    try:
+        maps = probe(torch.zeros(1, 3, height, width, device="meta"))
+    except Exception:  # from the inside of any model: RuntimeError where sizes do not match, AssertionError, ...
+        return False
+    info = zip(probe.feature_info.channels(), probe.feature_info.reduction())
+    return [tuple(m.shape[1:]) for m in maps] == [(c, _cells(height, r), _cells(width, r)) for c, r in info]
+
+
+def _cells(pixels: int, stride: int) -> int:
+    return -(-pixels // stride)

