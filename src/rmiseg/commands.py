@@ -28,8 +28,8 @@ def evaluate(config: EvaluateConfig) -> int:
     from rmiseg.engine.checkpoint import load_checkpoint
     from rmiseg.engine.device import select_device
     from rmiseg.engine.evaluate import evaluate as evaluate_model
-    from rmiseg.engine.progress import track
     from rmiseg.files import replacing
+    from rmiseg.progress import track
 
     console = Console()
     checkpoint = load_checkpoint(config.checkpoint)
@@ -82,8 +82,8 @@ def evaluate(config: EvaluateConfig) -> int:
 
 def predict(config: PredictConfig) -> int:
     """`rmiseg predict`"""
-    from rmiseg.engine.progress import track
     from rmiseg.inference.predictor import Predictor, find_images, predict_files
+    from rmiseg.progress import track
 
     console = Console()
     images = find_images(config.images)

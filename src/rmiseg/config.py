@@ -261,7 +261,7 @@ class DemoConfig:
     """
 
     out: str = "runs/demo"
-    steps: int = 150
+    steps: int = 120
     seed: int = 0
     device: str = "auto"
 

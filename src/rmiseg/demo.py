@@ -78,15 +78,17 @@ def demo_recipe(config: DemoConfig, data: Path) -> TrainConfig:
         data=DataConfig(
             name="demo",
             root=str(data),
-            crop_size=(160, 160),
+            crop_size=(128, 128),
             scale_range=(0.75, 1.25),
             batch_size=8,
             workers=1,
         ),
         model=ModelConfig(name="deeplabv3plus", backbone="tf_efficientnet_lite0", weights="package"),
         loss=LossConfig(name="rmi"),
-        optim=OptimConfig(lr=0.01, slow_start_steps=10),
-        train=LoopConfig(steps=config.steps, val_every=5),
+        # Of 0.01, 0.03 and 0.1 the best learning rate for cross entropy; RMI does better still with 0.1.
+        optim=OptimConfig(lr=0.03, slow_start_steps=10),,
+        # So short a training needs quicker running statistics than the paper's 0.05.
+        train=LoopConfig(steps=config.steps, val_every=5, norm_momentum=0.1),
     )
 
 

@@ -11,9 +11,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.table import Table
-from rich.text import Text
 from torch.utils.data import DataLoader, Dataset
 
 from rmiseg.data.dataset import (
@@ -27,6 +25,7 @@ from rmiseg.data.dataset import (
     size_mismatch,
 )
 from rmiseg.data.registry import available_splits, scan_split
+from rmiseg.progress import track
 
 
 @dataclass
@@ -131,18 +130,10 @@ def check_dataset(
     classes = scans[0].classes
     reports = [_empty_report(scan) for scan in scans]
     inspections = _Inspections([(i, sample) for i, scan in enumerate(scans) for sample in scan.samples], classes)
-    with Progress(
-        TextColumn("reading"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _Rate(),
-        TimeRemainingColumn(),
-        console=console or Console(quiet=True),
-    ) as progress:
-        # A DataLoader without batches is a process pool that keeps the order and, with 0 workers, starts no process.
-        loader = DataLoader(inspections, batch_size=None, num_workers=workers, collate_fn=_identity)
-        for index, inspection in progress.track(loader, total=len(inspections)):
-            _add(reports[index], inspection)
+    # A DataLoader without batches is a process pool that keeps the order and, with 0 workers, starts no process.
+    loader = DataLoader(inspections, batch_size=None, num_workers=workers, collate_fn=_identity)
+    for index, inspection in track(loader, "reading", console, total=len(inspections)):
+        _add(reports[index], inspection)
     return Report(name, Path(root), classes, reports, _warnings(scans, reports))
 
 
@@ -250,14 +241,6 @@ def _warnings(scans: list[Split], reports: list[SplitReport]) -> list[str]:
 
 def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-class _Rate(ProgressColumn):
-    """Images a second, since the start."""
-
-    def render(self, task: Task) -> Text:
-        rate = f"{task.completed / task.elapsed:.0f} images/s" if task.elapsed else ""
-        return Text(rate, style="progress.data.speed")
 
 
 def print_report(report: Report, console: Console | None = None, most: int = 10) -> None:

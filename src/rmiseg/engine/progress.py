@@ -1,56 +1,16 @@
-"""Progress bars of everything that takes longer than a few seconds."""
+"""The progress display of a training run."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from rmiseg.data.loader import Batch, Loader
 from rmiseg.engine.evaluate import Evaluation
-
-T = TypeVar("T")
-
-
-class RateColumn(ProgressColumn):
-    """Items per second, over the last half minute."""
-
-    def __init__(self, unit: str, per_step: int = 1) -> None:
-        super().__init__()
-        self.unit = unit
-        self.per_step = per_step
-
-    def render(self, task: Task) -> Text:
-        rate = (task.finished_speed or task.speed or 0.0) * self.per_step
-        return Text(f"{rate:.1f} {self.unit}/s")
-
-
-def track(items: Iterable[T], description: str, console: Console, total: int, unit: str = "images") -> Iterator[T]:
-    """The items, with a progress bar that shows their rate and the time that remains."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        RateColumn(unit),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console) as progress:
-        yield from progress.track(items, total=total, description=description)
+from rmiseg.progress import RateColumn
 
 
 class TrainingProgress:
@@ -103,7 +63,7 @@ def training_progress(console: Console, total_steps: int, batch_size: int) -> It
         MofNCompleteColumn(),
         TextColumn("loss {task.fields[loss]}"),
         TextColumn("mIoU {task.fields[train]} val {task.fields[val]}"),
-        RateColumn("img", batch_size),
+        RateColumn(batch_size),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console) as progress:

@@ -12,13 +12,12 @@ from PIL import Image
 from torchvision import tv_tensors
 
 from rmiseg.data import eval_transform, read_image
+from rmiseg.data.folder import IMAGE_SUFFIXES
 from rmiseg.engine.checkpoint import Checkpoint, load_checkpoint
 from rmiseg.engine.device import select_device
 from rmiseg.engine.evaluate import predict_batch
 from rmiseg.files import replacing
 from rmiseg.inference.pictures import index_image, overlay
-
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
 
 
 class Predictor:
@@ -68,7 +67,7 @@ def find_images(patterns: Sequence[str]) -> list[tuple[Path, Path]]:
         if path.is_dir():
             files = [(p, p.relative_to(path)) for p in sorted(path.rglob("*")) if p.suffix.lower() in IMAGE_SUFFIXES]
             if not files:
-                raise FileNotFoundError(f"folder {path} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
+                raise FileNotFoundError(f"folder {path} holds no images ({', '.join(IMAGE_SUFFIXES)})")
         elif path.is_file():
             files = [(path, Path(path.name))]
         else:

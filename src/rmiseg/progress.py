@@ -1,0 +1,48 @@
+"""Progress bars, for everything that takes longer than a few seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+T = TypeVar("T")
+
+
+class RateColumn(ProgressColumn):
+    """Images per second, over the last half minute, or over the whole time at the end."""
+
+    def __init__(self, images_per_step: int = 1) -> None:
+        super().__init__()
+        self.images_per_step = images_per_step
+
+    def render(self, task: Task) -> Text:
+        rate = (task.finished_speed or task.speed or 0.0) * self.images_per_step
+        return Text(f"{rate:.1f} images/s")
+
+
+def track(items: Iterable[T], description: str, console: Console | None, total: int) -> Iterator[T]:
+    """The items, one an image, with a progress bar on `console`; without one if that is None."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        RateColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=console is None) as progress:
+        yield from progress.track(items, total=total, description=description)
