@@ -113,6 +113,14 @@ def test_training_learns(shapes, tmp_path):
     assert json.loads((tmp_path / "run" / "result.json").read_text())["best"]["mean_iou"] > 0.45
 
 
+def test_run_can_be_evaluated_from_any_folder(shapes, tmp_path, monkeypatch):
+    monkeypatch.chdir(shapes.parent)
+    arguments = ["--data.root", shapes.name, "--train.steps", "1", "--out", str(tmp_path / "run")]
+    assert main(["train", recipe(tmp_path, shapes), *arguments]) == 0
+    monkeypatch.chdir(tmp_path)
+    assert main(["evaluate", "run"]) == 0
+
+
 def test_evaluate_prints_and_writes_scores(run, tmp_path, capsys):
     assert main(["evaluate", str(run), "--json", str(tmp_path / "scores.json")]) == 0
     printed = capsys.readouterr().out

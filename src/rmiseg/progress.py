@@ -30,7 +30,7 @@ class RateColumn(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         rate = (task.finished_speed or task.speed or 0.0) * self.images_per_step
-        return Text(f"{rate:.1f} images/s")
+        return Text(f"{rate:.1f} img/s")
 
 
 def track(items: Iterable[T], description: str, console: Console | None, total: int) -> Iterator[T]:

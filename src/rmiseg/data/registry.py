@@ -91,8 +91,10 @@ def _layout(name: str) -> Layout:
 
 def _root(name: str, root: str | Path) -> Path:
     if not str(root):
-        raise ValueError(f"data set {name} needs the folder that holds it: set data.root (or --root)")
+        raise ValueError(f"data set {name} needs the folder that holds it: --data.root (train) or --root")
     root = Path(root)
     if name != "demo" and not root.is_dir():
-        raise FileNotFoundError(f"data set {name}: folder {root} does not exist")
+        raise FileNotFoundError(
+            f"data set {name}: folder {root} does not exist; name the right one with --data.root (train) or --root"
+        )
     return root

@@ -44,7 +44,7 @@ class TrainingProgress:
         line = f"epoch {epoch + 1:3d}  loss {self.mean_loss:7.3f}"
         if evaluation is not None:
             scores = evaluation.everywhere
-            self.progress.update(self.task, val=f"{scores.mean_iou:.1%}")
+            self.progress.update(self.task, description=f"epoch {epoch + 1}", val=f"{scores.mean_iou:.1%}")
             line += f"  val mIoU {scores.mean_iou:6.2%}  pixel accuracy {scores.pixel_accuracy:6.2%}"
         self.console.print(line)
 
@@ -59,7 +59,7 @@ def training_progress(console: Console, total_steps: int, batch_size: int) -> It
     """The progress display of a training run."""
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(bar_width=10),
+        BarColumn(bar_width=8),
         MofNCompleteColumn(),
         TextColumn("loss {task.fields[loss]}"),
         TextColumn("mIoU {task.fields[train]} val {task.fields[val]}"),

@@ -6,12 +6,13 @@ import json
 import math
 import statistics
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 import yaml
 from rich.console import Console
 from torch import Tensor, nn
@@ -36,7 +37,6 @@ from rmiseg.engine.optim import build_optimizer, learning_rate, set_learning_rat
 from rmiseg.engine.progress import training_progress
 from rmiseg.files import replacing
 from rmiseg.losses import AffinityLoss, build_loss
-from rmiseg.losses.functional import resize_labels
 from rmiseg.models import build_model, set_norm_momentum
 
 CONFIG_FILE, RESULT_FILE = "config.yaml", "result.json"
@@ -73,6 +73,8 @@ def train(config: TrainConfig, console: Console) -> RunResult:
     """
     device = select_device(config.device)
     torch.manual_seed(config.seed)
+    if config.data.root:  # absolute, so that the run can be evaluated from any folder
+        config = replace(config, data=replace(config.data, root=str(Path(config.data.root).absolute())))
 
     train_split = load_split(config.data.name, config.data.root, config.data.train_split)
     val_split = load_split(config.data.name, config.data.root, config.data.val_split)
@@ -253,5 +255,6 @@ def _new_run_folder(config: TrainConfig) -> Path:
 
 def _coarse_confusion(logits: Tensor, target: Tensor, num_classes: int) -> Tensor:
     """Training accuracy at the model's stride, which costs next to nothing; validation scores are at full size."""
-    size = (logits.shape[-2], logits.shape[-1])
-    return confusion_matrix(logits.argmax(dim=1), resize_labels(target, size), num_classes)
+    # "nearest-exact" takes the label at the center of a logit's cell, plain "nearest" the one at its corner.
+    labels = F.interpolate(target.unsqueeze(1), logits.shape[-2:], mode="nearest-exact").squeeze(1)
+    return confusion_matrix(logits.argmax(dim=1), labels, num_classes)

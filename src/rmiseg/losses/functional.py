@@ -121,20 +121,15 @@ def rmi_maps(
     return pool_maps(one_hot(target, valid, logits.shape[1], logits.dtype), probabilities, pool, pool_size)
 
 
-def resize_labels(target: Tensor, size: tuple[int, int]) -> Tensor:
-    """Labels (N, H, W) at `size`, by nearest neighbor."""
-    # Class ids survive the detour through float exactly: they are small integers.
-    return F.interpolate(target.unsqueeze(1).float(), size=size, mode="nearest").squeeze(1).to(target.dtype)
-
-
 def resize_pair(
     logits: Tensor, target: Tensor, size: tuple[int, int], align_corners: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Logits (N, C, H, W), bilinearly, and labels (N, H, W), by nearest neighbor, resized to `size`."""
     if tuple(target.shape[-2:]) == size:
         return logits, target
-    resized = F.interpolate(logits, size=size, mode="bilinear", align_corners=align_corners)
-    return resized, resize_labels(target, size)
+    # Class ids survive the detour through float exactly: they are small integers.
+    labels = F.interpolate(target.unsqueeze(1).float(), size=size, mode="nearest").squeeze(1).to(target.dtype)
+    return F.interpolate(logits, size=size, mode="bilinear", align_corners=align_corners), labels
 
 
 AFFINITY_MIN = 1e-4
