@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -63,7 +64,7 @@ class Checkpoint:
         except RuntimeError as error:
             raise ValueError(
                 f"the checkpoint's weights are not those of {self.model.name} with {self.model.backbone} and "
-                f"{len(self.classes)} classes, as it says itself: {_shorten(str(error))}"
+                f"{len(self.classes)} classes, as it says itself: {_first_sentence(error)}, ..."
             ) from error
         return model.to(device).eval()
 
@@ -97,13 +98,14 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        found = re.search(r"GLOBAL ([\w.]+)", str(error))
         raise ValueError(
-            f"{path} is not a checkpoint of rmiseg, or holds more than tensors and plain values. It was not loaded, "
-            f"since that could run code in it: {_shorten(str(error))}"
+            f"{path} is not a checkpoint of rmiseg: it holds {found[1] if found else 'something'} beside tensors and "
+            "plain values. It was not loaded, since that could run code in it"
         ) from error
     except (RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
         raise ValueError(
-            f"{path} cannot be read as a checkpoint, it may be cut short: {_shorten(str(error))}"
+            f"{path} cannot be read as a checkpoint, it may be cut short: {_first_sentence(error)}"
         ) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         keys = ", ".join(map(str, list(content)[:5])) if isinstance(content, dict) else type(content).__name__
@@ -178,6 +180,6 @@ def _duplicate(source: Path, target: Path) -> None:
             shutil.copyfile(source, temporary)
 
 
-def _shorten(message: str) -> str:
-    message = " ".join(message.split())
-    return message if len(message) <= 300 else message[:300] + " ..."
+def _first_sentence(error: Exception) -> str:
+    # torch appends paragraphs of advice, partly to do what must not be done here.
+    return " ".join(str(error).split()).partition(". ")[0][:300]
