@@ -155,4 +155,4 @@ def test_progress_shows_rate(split_root):
     stream = io.StringIO()
     check_dataset("folder", split_root, workers=0, console=Console(file=stream, width=140, force_terminal=True))
     assert "7/7" in stream.getvalue()
-    assert "images/s" in stream.getvalue()
+    assert "img/s" in stream.getvalue()
