@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from rmiseg.losses.functional import upsample_logits, valid_pixels
+from rmiseg.losses.functional import upsample_logits, valid_pixels, widened
 
 
 class LossTerms(NamedTuple):
@@ -89,6 +89,16 @@ class SegmentationLoss(nn.Module):
 
     def _prepare(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Check and unify the input: full-size logits in float32 or float64, int64 target, valid pixels."""
+        labels, valid, doubt = self._check(logits, target)
+        wide = upsample_logits(widened(logits), (target.shape[-2], target.shape[-1]), self.align_corners)
+        return (wide if doubt is None else wide * doubt), labels, valid
+
+    def _check(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Check the input: int64 target, valid pixels, and, where labels could not be checked, a doubt.
+
+        The doubt is a scalar that the loss must be multiplied by, 1 or NaN: a label that is no class raises no
+        exception then, which would wait for the device, but is no secret either.
+        """
         if not logits.is_floating_point():
             raise ValueError(f"logits must be floating point, got {logits.dtype}")
         if logits.ndim != 4:
@@ -113,12 +123,7 @@ class SegmentationLoss(nn.Module):
         labels = target.long()
         valid = valid_pixels(labels, self.num_classes, self.ignore_index)
         unknown = self._unknown_labels(target, labels, valid)
-        wide = logits if logits.dtype == torch.float64 else logits.float()
-        wide = upsample_logits(wide, (height, width), self.align_corners)
-        if unknown is not None:
-            # Not an exception, which would wait for the device, but not silence either: NaN reaches loss and gradient.
-            wide = wide * torch.where(unknown.any(), math.nan, 1.0)
-        return wide, labels, valid
+        return labels, valid, None if unknown is None else torch.where(unknown.any(), math.nan, 1.0)
 
     def _unknown_labels(self, target: Tensor, labels: Tensor, valid: Tensor) -> Tensor | None:
         """Raise on labels that are neither a class nor ignore_index, or return where they are if that is deferred."""

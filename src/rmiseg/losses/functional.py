@@ -9,6 +9,7 @@ Notation: logits (N, C, H, W) floating; target (N, H, W) int64 class ids; valid 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +29,11 @@ def upsample_logits(logits: Tensor, size: tuple[int, int], align_corners: bool =
     if tuple(logits.shape[-2:]) == tuple(size):
         return logits
     return F.interpolate(logits, size=tuple(size), mode="bilinear", align_corners=align_corners)
+
+
+def widened(logits: Tensor) -> Tensor:
+    """Logits in the dtype of the computation: float64 stays, everything else becomes float32."""
+    return logits if logits.dtype == torch.float64 else logits.float()
 
 
 def valid_pixels(target: Tensor, num_classes: int, ignore_index: int | None) -> Tensor:
@@ -55,6 +61,9 @@ def binary_cross_entropy_sum(logits: Tensor, target: Tensor, valid: Tensor) -> T
     return F.binary_cross_entropy_with_logits(
         logits, labels, weight=valid.unsqueeze(1).to(logits.dtype), reduction="sum"
     )
+
+
+PIXEL_SUMS = {"ce": cross_entropy_sum, "bce": binary_cross_entropy_sum}
 
 
 def pooled_size(size: tuple[int, int], pool: str, pool_size: int) -> tuple[int, int]:
@@ -119,6 +128,38 @@ def rmi_maps(
     else:
         probabilities = probabilities + PROBABILITY_OFFSET
     return pool_maps(one_hot(target, valid, logits.shape[1], logits.dtype), probabilities, pool, pool_size)
+
+
+@dataclass(frozen=True)
+class RMIOptions:
+    """The settings of `RMILoss` that `rmi_sums` depends on."""
+
+    region_size: int
+    pool: str
+    pool_size: int
+    pixel_loss: str
+    align_corners: bool
+
+
+def rmi_sums(logits: Tensor, target: Tensor, valid: Tensor, options: RMIOptions) -> tuple[Tensor, Tensor, Tensor]:
+    """Pixel loss and RMI of a batch.
+
+    Args:
+        logits: (N, C, h, w), any floating dtype, at label resolution or below.
+        target: (N, H, W) int64; where not valid, anything.
+        valid: (N, H, W) bool.
+        options: See `RMILoss`.
+
+    Returns:
+        The sum of the pixel loss over valid pixels (scalar, float32 or float64), RMI of every map (N, C) float64, and
+        which classes are present in each sample (N, C) bool. Gradients flow through the first two.
+    """
+    logits = upsample_logits(widened(logits), (target.shape[-2], target.shape[-1]), options.align_corners)
+    pixel_sum = PIXEL_SUMS[options.pixel_loss](logits, target, valid)
+    labels, probabilities = rmi_maps(
+        logits, target, valid, pool=options.pool, pool_size=options.pool_size, clamp=options.pixel_loss == "ce"
+    )
+    return pixel_sum, rmi_per_class(labels, probabilities, options.region_size), labels.amax(dim=(2, 3)) > 0
 
 
 def resize_pair(

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from rmiseg.losses import functional
 from rmiseg.losses.base import LossTerms, SegmentationLoss, spread_non_finite
-
-PIXEL_SUMS = {"ce": functional.cross_entropy_sum, "bce": functional.binary_cross_entropy_sum}
+from rmiseg.losses.functional import PIXEL_SUMS
 
 
 def pixel_mean(name: str, total: Tensor, valid_count: Tensor) -> Tensor:

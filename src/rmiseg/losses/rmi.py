@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rmiseg.losses import functional
+from rmiseg.kernels.dispatch import IMPLEMENTATIONS, rmi_sums
 from rmiseg.losses.base import LossTerms, SegmentationLoss, spread_non_finite
-from rmiseg.losses.pixelwise import PIXEL_SUMS, pixel_mean
+from rmiseg.losses.functional import PIXEL_SUMS, RMI_FLOOR, RMIOptions, pooled_size
+from rmiseg.losses.pixelwise import pixel_mean
 
 POOLS = ("avg", "max", "interp")
 COMBINES = ("convex", "additive")
@@ -37,6 +38,8 @@ class RMILoss(SegmentationLoss):
         align_corners: See `SegmentationLoss`.
         check_target: See `SegmentationLoss`.
         subtract_floor: Count the RMI of each class from its floor.
+        implementation: "chunked" (fast, little memory), "plain" (the readable definition), or "auto": chunked, except
+            under torch.compile, which sees through the plain one. Values and gradients are the same.
 
     Shape:
         logits (N, C, h, w) at any resolution up to (H, W); target (N, H, W); output scalar. See
@@ -62,6 +65,7 @@ class RMILoss(SegmentationLoss):
         align_corners: bool = False,
         check_target: bool | None = None,
         subtract_floor: bool = False,
+        implementation: str = "auto",
     ) -> None:
         super().__init__(num_classes, ignore_index=ignore_index, align_corners=align_corners, check_target=check_target)
         for name, size in (("region_size", region_size), ("pool_size", pool_size)):
@@ -71,6 +75,7 @@ class RMILoss(SegmentationLoss):
             ("pool", pool, POOLS),
             ("combine", combine, COMBINES),
             ("pixel_loss", pixel_loss, tuple(PIXEL_SUMS)),
+            ("implementation", implementation, IMPLEMENTATIONS),
         ):
             if choice not in choices:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}; got {choice!r}")
@@ -83,18 +88,18 @@ class RMILoss(SegmentationLoss):
         self.combination = combine
         self.pixel_loss = pixel_loss
         self.subtract_floor = subtract_floor
+        self.implementation = implementation
 
     def terms(self, logits: Tensor, target: Tensor) -> LossTerms:
         """Sums of the pixel loss over valid pixels and of RMI over samples and classes, each with its count."""
+        labels, valid, doubt = self._check(logits, target)
         self._check_size(target)
-        logits, target, valid = self._prepare(logits, target)
-        pixel_sum, pixel_count = PIXEL_SUMS[self.pixel_loss](logits, target, valid), valid.sum()
-        labels, probabilities = functional.rmi_maps(
-            logits, target, valid, pool=self.pool, pool_size=self.pool_size, clamp=self.pixel_loss == "ce"
-        )
-        rmi = functional.rmi_per_class(labels, probabilities, self.region_size)
-        above_floor = rmi - functional.RMI_FLOOR
-        present = labels.detach().amax(dim=(2, 3)) > 0
+        options = RMIOptions(self.region_size, self.pool, self.pool_size, self.pixel_loss, self.align_corners)
+        pixel_sum, rmi, present = rmi_sums(logits, labels, valid, options, self.implementation)
+        if doubt is not None:
+            pixel_sum = pixel_sum * doubt
+        pixel_count = valid.sum()
+        above_floor = rmi - RMI_FLOOR
         rmi_sum = (above_floor if self.subtract_floor else rmi).sum()
         return LossTerms(
             sums=torch.stack([pixel_sum, rmi_sum.to(pixel_sum.dtype)]),
@@ -114,7 +119,7 @@ class RMILoss(SegmentationLoss):
 
     def _check_size(self, target: Tensor) -> None:
         size = (target.shape[-2], target.shape[-1])
-        pooled = functional.pooled_size(size, self.pool, self.pool_size)
+        pooled = pooled_size(size, self.pool, self.pool_size)
         if min(pooled) < self.region_size:
             raise ValueError(
                 f"target of size {size} is {pooled} after pooling by {self.pool_size}, "

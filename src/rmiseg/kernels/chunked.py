@@ -1,0 +1,284 @@
+"""The RMI loss in strips of rows, in ordinary PyTorch operations on any device.
+
+The logits are read twice, once forward and once backward, in strips of rows that stay in cache. Beside them and their
+gradient, only the pooled maps and the region covariances are kept: 2 / pool_size^2 of the logits' full size. Logits
+below label resolution are interpolated strip by strip, so that full-size logits exist nowhere.
+
+The same values and gradients as `rmiseg.losses.functional`, whose notation is used.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rmiseg.kernels.interpolation import Resampler
+from rmiseg.kernels.regions import region_covariance, region_gradient, rmi_of_covariance
+from rmiseg.losses.functional import PROBABILITY_OFFSET, RMIOptions, one_hot, pooled_size
+
+T = TypeVar("T")
+
+STRIP = 1 << 19
+"""Logits of a strip: two megabytes in float32. Smaller ones cost more in calls than they save in cache."""
+
+PRODUCT = 64
+"""Factors of at least 1/2 whose product is far from the smallest float32."""
+
+
+def rmi_sums(logits: Tensor, target: Tensor, valid: Tensor, options: RMIOptions) -> tuple[Tensor, Tensor, Tensor]:
+    """The same as `rmiseg.losses.functional.rmi_sums`, from the same arguments."""
+    pixel_sum, rmi, present = _ChunkedRMI.apply(logits, target, valid, options)
+    return pixel_sum, rmi, present
+
+
+def without_autocast(function: Callable[..., T]) -> Callable[..., T]:
+    """Matrix products keep their precision inside a caller's autocast."""
+
+    @functools.wraps(function)
+    def wrapped(ctx: Any, first: Tensor, *rest: Any) -> T:
+        with torch.autocast(first.device.type, enabled=False):
+            return function(ctx, first, *rest)
+
+    return wrapped
+
+
+class _ChunkedRMI(torch.autograd.Function):
+    @staticmethod
+    @without_autocast
+    def forward(ctx, logits, target, valid, options):  # type: ignore[no-untyped-def]
+        strips = _Strips(logits, target, valid, options)
+        probabilities = strips.pooled_probabilities = logits.new_zeros(
+            (*logits.shape[:2], *strips.pooled), dtype=strips.dtype
+        )
+        pixel_sum = torch.zeros((), dtype=torch.float64, device=logits.device)
+        for strip in strips:
+            pixel_sum += strips.add_forward(strip, probabilities)
+        if options.pixel_loss == "bce":
+            probabilities += strips.pooled_offset()
+        labels = strips.pooled_labels()
+        covariance = region_covariance(probabilities, labels, options.region_size)
+        rmi = rmi_of_covariance(covariance)
+        present = labels.amax(dim=(2, 3)) > 0
+        ctx.save_for_backward(logits, target, valid, probabilities, labels, covariance)
+        ctx.options = options
+        ctx.mark_non_differentiable(present)
+        return pixel_sum.to(strips.dtype), rmi, present
+
+    @staticmethod
+    @without_autocast
+    def backward(ctx, grad_pixel, grad_rmi, _):  # type: ignore[no-untyped-def]
+        if torch.is_grad_enabled():  # that is, with create_graph=True
+            raise RuntimeError(
+                "the chunked RMI loss cannot be differentiated twice (create_graph=True); use "
+                'RMILoss(..., implementation="plain")'
+            )
+        logits, target, valid, probabilities, labels, covariance = ctx.saved_tensors
+        strips = _Strips(logits, target, valid, ctx.options)
+        grad_pooled = region_gradient(probabilities, labels, covariance, grad_rmi, ctx.options.region_size)
+        gradient = torch.zeros_like(logits) if strips.resampler else torch.empty_like(logits)
+        for strip in strips:
+            strips.add_backward(strip, grad_pixel, grad_pooled, probabilities, gradient)
+        return gradient, None, None, None
+
+
+@dataclass(frozen=True)
+class _Strip:
+    """Rows of one sample, a whole number of pooling windows high.
+
+    Attributes:
+        n: The sample.
+        cells: Rows of the pooled map.
+        rows: Rows of the image. The first and last windows may reach beyond it.
+        inside: The same rows, counted from the top of the strip's first window.
+    """
+
+    n: int
+    cells: slice
+    rows: slice
+    inside: slice
+
+
+class _Strips:
+    """Cuts a batch into strips, and computes on one at a time in memory that is used again and again.
+
+    Pooling windows of s x s cover the whole image on a grid that begins s // 2 above and left of it; a last row or
+    column of windows that the image cuts off does not count in the pooled maps (floor mode). "interp" has no windows,
+    and s is 1 here.
+    """
+
+    def __init__(self, logits: Tensor, target: Tensor, valid: Tensor, options: RMIOptions) -> None:
+        self.logits, self.target, self.valid, self.options = logits, target, valid, options
+        self.dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
+        self.classes = logits.shape[1]
+        self.height, self.width = target.shape[-2:]
+        self.size = 1 if options.pool == "interp" else options.pool_size
+        self.padding = self.size // 2
+        self.pooled = (
+            (self.height, self.width)
+            if options.pool_size == 1
+            else pooled_size((self.height, self.width), options.pool, options.pool_size)
+        )
+        # Windows that begin inside the image, among them the cut ones.
+        self.grid = tuple(-(-(side + self.padding) // self.size) for side in (self.height, self.width))
+        self.all_valid = valid.flatten(1).all(dim=1).tolist()
+        small = tuple(logits.shape[-2:]) != (self.height, self.width)
+        self.resampler = (
+            Resampler(tuple(logits.shape[-2:]), (self.height, self.width), options.align_corners) if small else None
+        )
+        self.interp = (
+            Resampler((self.height, self.width), self.pooled, align_corners=True) if options.pool == "interp" else None
+        )
+        self.cells_per_strip = max(1, STRIP // (self.classes * self.size * self.width))
+        rows = self.cells_per_strip * self.size
+        # Windows with their padding; what lies outside of the image stays zero, or is never looked at.
+        self.windows = logits.new_zeros((self.classes, rows, self.grid[1] * self.size), dtype=self.dtype)
+        self.scratch = logits.new_zeros((2, self.classes, rows, self.width), dtype=self.dtype)
+        self.labels = target.clamp(0, self.classes - 1)
+        self.weight = valid.to(self.dtype)
+
+    def __iter__(self) -> Iterator[_Strip]:
+        for n in range(len(self.logits)):
+            for start in range(0, self.grid[0], self.cells_per_strip):
+                stop = min(start + self.cells_per_strip, self.grid[0])
+                top = start * self.size - self.padding
+                rows = slice(max(top, 0), min(stop * self.size - self.padding, self.height))
+                yield _Strip(n, slice(start, stop), rows, slice(rows.start - top, rows.stop - top))
+
+    def read(self, strip: _Strip) -> Tensor:
+        """Full-size logits (C, rows, W) of a strip, in the dtype of the computation."""
+        logits = self.logits[strip.n]
+        if self.resampler is None:
+            return logits[:, strip.rows].to(self.dtype)
+        return self.resampler.rows(logits, strip.rows, self.dtype)
+
+    def add_forward(self, strip: _Strip, pooled: Tensor) -> Tensor:
+        """Add the strip to the pooled probabilities (N, C, h, w) without offset; returns its pixel loss (float64)."""
+        x = self.read(strip)
+        rows = x.shape[1]
+        labels, weight = self.labels[strip.n, strip.rows], self.weight[strip.n, strip.rows]
+        height = strip.cells.stop - strip.cells.start
+        windows = self.windows[:, : height * self.size]
+        if rows < windows.shape[1]:
+            windows.zero_()
+        p = windows[:, strip.inside, self.padding : self.padding + self.width]
+        torch.sigmoid(x, out=p)
+        pixel = self._pixel_loss(x, p, labels, weight)
+        if not self.all_valid[strip.n]:
+            p.mul_(weight)
+        if self.options.pixel_loss == "ce":
+            p.clamp_(PROBABILITY_OFFSET, 1.0)
+        if self.interp is not None:
+            self.interp.add_reduced(p, strip.rows, pooled[strip.n])
+        else:
+            cells = slice(strip.cells.start, min(strip.cells.stop, self.pooled[0]))
+            values = self._pool(windows, height)[:, : cells.stop - cells.start, : self.pooled[1]]
+            pooled[strip.n, :, cells] = values
+        return pixel
+
+    def _pixel_loss(self, x: Tensor, p: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
+        own = x.gather(0, labels.unsqueeze(0)).squeeze(0)
+        if self.options.pixel_loss == "ce":
+            pixel = x.logsumexp(dim=0) - own
+        else:
+            # softplus(x) = max(x, 0) - log(max(p, 1 - p)), and a sum of logarithms is one logarithm of a product.
+            scratch = self.scratch[0][:, : x.shape[1]]
+            torch.sub(1, p, out=scratch)
+            torch.maximum(p, scratch, out=scratch)
+            logs = torch.stack([part.prod(dim=0) for part in scratch.split(PRODUCT)]).log_().sum(dim=0)
+            pixel = torch.clamp(x, min=0, out=scratch).sum(dim=0) - logs - own
+        # Times, not where: what is not finite stays so.
+        return (pixel * weight).sum(dtype=torch.float64)
+
+    def _pool(self, windows: Tensor, height: int) -> Tensor:
+        """(C, height * s, w * s) to (C, height, w)."""
+        if self.size == 1:
+            return windows
+        stacked = windows.unflatten(1, (height, self.size))
+        if self.options.pool == "max":
+            return stacked.amax(dim=2).unflatten(2, (-1, self.size)).amax(dim=3)
+        return stacked.sum(dim=2).unflatten(2, (-1, self.size)).sum(dim=3) / self.size**2
+
+    def pooled_offset(self) -> Tensor | float:
+        """What the offset of the probabilities becomes: less where averages see the zeros around the image."""
+        if self.options.pool != "avg" or self.size == 1:
+            return PROBABILITY_OFFSET
+        ones = self.logits.new_full((1, 1, self.height, self.width), PROBABILITY_OFFSET, dtype=self.dtype)
+        return F.avg_pool2d(ones, self.size, self.size, self.padding)
+
+    def pooled_labels(self) -> Tensor:
+        """Pooled one-hot labels (N, C, h, w), which never exist at full size."""
+        if self.interp is not None:
+            target, valid = (
+                F.interpolate(a.unsqueeze(1).float(), self.pooled, mode="nearest").squeeze(1)
+                for a in (self.target, self.valid)
+            )
+            return one_hot(target.long(), valid.bool(), self.classes, self.dtype)
+        pooled = self.logits.new_empty((*self.logits.shape[:2], *self.pooled), dtype=self.dtype)
+        rows, columns = (
+            (torch.arange(side, device=self.target.device) + self.padding) // self.size
+            for side in (self.height, self.width)
+        )
+        cell = rows[:, None] * self.grid[1] + columns
+        for n, (target, valid) in enumerate(zip(self.target, self.valid)):
+            # Pixels that are not valid are counted as one class more.
+            index = torch.where(valid, target, self.classes) * (self.grid[0] * self.grid[1]) + cell
+            counts = torch.bincount(index.flatten(), minlength=(self.classes + 1) * self.grid[0] * self.grid[1])
+            counts = counts.view(self.classes + 1, *self.grid)[:-1, : self.pooled[0], : self.pooled[1]]
+            pooled[n] = counts.to(self.dtype) / self.size**2 if self.options.pool == "avg" else counts > 0
+        return pooled
+
+    def add_backward(
+        self, strip: _Strip, grad_pixel: Tensor, grad_pooled: Tensor, pooled: Tensor, gradient: Tensor
+    ) -> None:
+        """Set the strip's part of the gradient (N, C, h, w), or add to it where strips share rows of small logits."""
+        x = self.read(strip)
+        height = strip.cells.stop - strip.cells.start
+        p, scratch = (buffer[:, : height * self.size] for buffer in self.scratch)
+        torch.sigmoid(x, out=p[:, strip.inside])
+        slope = self._unpool(strip, grad_pooled[strip.n], p)
+        # As windows, whose rows share the gradient in their pooled value.
+        stacked, stacked_p = (buffer.unflatten(1, (height, self.size)) for buffer in (scratch, p))
+        direct = self.resampler is None and gradient.dtype == self.dtype
+        out = gradient[strip.n, :, strip.rows] if direct else scratch[:, strip.inside]
+        if self.options.pixel_loss == "bce":
+            # (slope (1 - p) + grad_pixel) p
+            torch.sub(1, stacked_p, out=stacked).mul_(slope).add_(grad_pixel)
+            torch.mul(scratch[:, strip.inside], p[:, strip.inside], out=out)
+        else:
+            torch.sub(1, stacked_p, out=stacked).mul_(stacked_p).mul_(slope)
+            scratch.mul_(p >= PROBABILITY_OFFSET)  # the gradient of clamping
+            softmax = torch.softmax(x, dim=0, out=p[:, strip.inside])
+            torch.add(scratch[:, strip.inside], softmax.mul_(grad_pixel), out=out)
+        weight = self.weight[strip.n, strip.rows]
+        if not self.all_valid[strip.n]:
+            out.mul_(weight)
+        out.scatter_add_(0, self.labels[strip.n, None, strip.rows], (weight * -grad_pixel).unsqueeze(0))
+        if self.resampler is not None:
+            self.resampler.add_rows_gradient(out, strip.rows, gradient[strip.n])
+        elif not direct:
+            gradient[strip.n, :, strip.rows] = out
+
+    def _unpool(self, strip: _Strip, grad: Tensor, p: Tensor) -> Tensor:
+        """Gradient in each pixel's probability, as (C, windows, 1 or s, W), from that in pooled ones (C, h, w)."""
+        if self.interp is not None:
+            return self.interp.expanded(grad, strip.rows).unsqueeze(2)
+        height = strip.cells.stop - strip.cells.start
+        grad = F.pad(
+            grad[:, strip.cells], (0, self.grid[1] - self.pooled[1], 0, max(0, strip.cells.stop - self.pooled[0]))
+        )
+        columns = slice(self.padding, self.padding + self.width)
+        if self.options.pool == "avg" or self.size == 1:
+            spread = grad.repeat_interleave(self.size, dim=2)[..., columns]
+            return (spread / self.size**2).unsqueeze(2)
+        # The first largest value of a window takes its gradient, as in max_pool2d.
+        values = p.new_full((self.classes, height * self.size, self.grid[1] * self.size), -1.0)
+        values[:, strip.inside, columns] = p[:, strip.inside] * self.weight[strip.n, strip.rows]
+        _, index = F.max_pool2d(values, self.size, return_indices=True)
+        spread = torch.zeros_like(values).flatten(1).scatter_(1, index.flatten(1), grad.flatten(1)).view_as(values)
+        return spread[..., columns].unflatten(1, (height, self.size))

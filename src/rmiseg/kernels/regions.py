@@ -1,0 +1,112 @@
+"""RMI of pooled maps, and its gradient, in closed form and without a copy of every region.
+
+With z = [p; y] the 2d region values at one position, centered over all positions, G = sum z z^T, and a = RMI_ALPHA:
+
+    rmi  = (logdet(G + aI) - logdet(Gpp + aI)) / 2d
+    K    = d rmi / d G = ((G + aI)^-1 - blockdiag((Gpp + aI)^-1, 0)) / 2d
+    d rmi / d z = 2 K z
+
+All of it in float64: at the paper's sizes the condition number of G + aI is near 3e7.
+
+The values at row offset i of all regions are a slice of rows of the map, so only the R column offsets are copied, 2R
+maps instead of 2R^2, and G is made of R (R + 1) / 2 products of 2R x 2R.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from rmiseg.losses.functional import RMI_ALPHA
+
+BLOCK = 1 << 19
+"""Copied values (float64) at a time: a few MB, which stay in cache."""
+
+
+def region_covariance(probabilities: Tensor, labels: Tensor, region_size: int) -> Tensor:
+    """G of every map: pooled maps (N, C, h, w) to (N, C, 2d, 2d) float64, d = region_size^2."""
+    size = region_size
+    count = probabilities.shape[0] * probabilities.shape[1]
+    # In the order (row offset, kind and column offset), twice.
+    covariance = probabilities.new_empty((count, size, 2 * size, size, 2 * size), dtype=torch.float64)
+    for maps, columns in _column_offsets(probabilities, labels, size):
+        rows = _row_offsets(columns, size)
+        sums = [values.sum(dim=2, keepdim=True) for values in rows]
+        for i in range(size):
+            for j in range(i, size):
+                block = rows[i] @ rows[j].transpose(1, 2)
+                # Centering is a rank-one correction: what cancels, at most the number of positions, leaves float64
+                # with far more digits than RMI_ALPHA needs.
+                block.baddbmm_(sums[i], sums[j].transpose(1, 2), alpha=-1 / rows[i].shape[2])
+                covariance[maps, i, :, j] = block
+                covariance[maps, j, :, i] = block.transpose(1, 2)
+    covariance = covariance.view(count, size, 2, size, size, 2, size).permute(0, 2, 1, 3, 5, 4, 6)
+    return covariance.reshape(*probabilities.shape[:2], 2 * size**2, 2 * size**2)
+
+
+def rmi_of_covariance(covariance: Tensor) -> Tensor:
+    """RMI (...) float64 of covariances (..., 2d, 2d); NaN where one is not finite."""
+    d = covariance.shape[-1] // 2
+    factor, info = torch.linalg.cholesky_ex(_with_alpha(covariance))
+    value = factor.diagonal(dim1=-2, dim2=-1)[..., d:].log().sum(-1) / d
+    return value.masked_fill(info != 0, math.nan)
+
+
+def region_gradient(
+    probabilities: Tensor, labels: Tensor, covariance: Tensor, grad_rmi: Tensor, region_size: int
+) -> Tensor:
+    """Gradient in the probabilities (N, C, h, w), in their dtype, given that in `rmi_of_covariance` (N, C)."""
+    size, d = region_size, region_size**2
+    height, width = probabilities.shape[2] - size + 1, probabilities.shape[3] - size + 1
+    # The rows of 2 K that belong to p, times the incoming gradient, in the order (i, j, p column, kind and y column).
+    weights = torch.linalg.inv_ex(_with_alpha(covariance))[0][..., :d, :].contiguous()
+    weights[..., :d] -= torch.linalg.inv_ex(_with_alpha(covariance[..., :d, :d]))[0]
+    weights *= (grad_rmi.double() / d)[..., None, None]
+    weights = weights.view(-1, size, size, 2, size, size).permute(0, 1, 4, 2, 3, 5)
+    weights = weights.reshape(-1, size, size, size, 2 * size)
+
+    gradient = torch.zeros_like(probabilities, dtype=torch.float64).flatten(0, 1)
+    for maps, columns in _column_offsets(probabilities, labels, size):
+        rows = _row_offsets(columns, size)
+        means = [values.mean(dim=2, keepdim=True) for values in rows]
+        for i in range(size):
+            center = sum(weights[maps, i, j] @ means[j] for j in range(size))
+            at_windows = torch.baddbmm(center, weights[maps, i, 0], rows[0], beta=-1)
+            for j in range(1, size):
+                at_windows.baddbmm_(weights[maps, i, j], rows[j])
+            for column, values in enumerate(at_windows.unflatten(2, (height, width)).unbind(1)):
+                gradient[maps, i : i + height, column : column + width] += values
+    return gradient.to(probabilities.dtype).view_as(probabilities)
+
+
+def _column_offsets(probabilities: Tensor, labels: Tensor, size: int) -> Iterator[tuple[slice, Tensor]]:
+    """Copies of the maps at each column offset, a few maps at a time: (maps, (m, 2R, h, w - R + 1) float64).
+
+    The same memory is used again and again.
+    """
+    sources = probabilities.flatten(0, 1), labels.flatten(0, 1)
+    count, height = sources[0].shape[:2]
+    width = sources[0].shape[2] - size + 1
+    group = min(count, max(2, BLOCK // (2 * size * height * width)))
+    buffer = probabilities.new_empty((group, 2 * size, height, width), dtype=torch.float64)
+    for start in range(0, count, group):
+        maps = slice(start, min(start + group, count))
+        columns = buffer[: maps.stop - start]
+        for kind, source in enumerate(sources):
+            for j in range(size):
+                columns[:, kind * size + j] = source[maps, :, j : j + width]
+        yield maps, columns
+
+
+def _row_offsets(columns: Tensor, size: int) -> list[Tensor]:
+    """The values at each row offset: R views (m, 2R, positions) of (m, 2R, h, width)."""
+    height = columns.shape[2] - size + 1
+    return [columns[:, :, i : i + height].flatten(2) for i in range(size)]
+
+
+def _with_alpha(covariance: Tensor) -> Tensor:
+    identity = torch.eye(covariance.shape[-1], dtype=covariance.dtype, device=covariance.device)
+    return covariance + RMI_ALPHA * identity

@@ -1,0 +1,139 @@
+"""The streamed implementation against the plain definition in float64: values and gradients, over all settings."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rmiseg.kernels import chunked, regions
+from rmiseg.kernels.interpolation import Resampler
+from rmiseg.losses import RMILoss, functional
+from rmiseg.losses.functional import RMIOptions
+
+TOLERANCES = {  # of the value, and of the gradient in relative norm; half precision rounds the returned gradient
+    torch.float64: (1e-10, 1e-8),
+    torch.float32: (1e-6, 1e-5),
+    torch.float16: (1e-6, 1e-3),
+    torch.bfloat16: (1e-6, 5e-3),
+}
+
+
+def random_batch(seed, n, c, h, w, stride):
+    rng = np.random.default_rng(seed)
+    target = rng.integers(0, c, (n, -(-h // 5), -(-w // 5))).repeat(5, axis=1).repeat(5, axis=2)[:, :h, :w]
+    target = torch.tensor(target.copy())
+    valid = torch.tensor(rng.random((n, h, w)) < rng.choice([0.9, 1.0]))
+    logits = torch.tensor(rng.normal(size=(n, c, -(-h // stride), -(-w // stride))) * 2)
+    grad_rmi = torch.tensor(rng.normal(size=(n, c)))
+    return logits, target.masked_fill(~valid, 255), valid, grad_rmi
+
+
+def run(rmi_sums, logits, target, valid, options, grad_rmi):
+    logits = logits.detach().requires_grad_()
+    pixel, rmi, present = rmi_sums(logits, target, valid, options)
+    # A gradient scaler's factor keeps float16 gradients from underflow; the pixel loss has a gradient that is not 1.
+    (256 * (0.7 * pixel + (grad_rmi * rmi).sum())).backward()
+    return pixel.detach().double(), rmi.detach(), present, logits.grad.double() / 256
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    n=st.integers(1, 3),
+    c=st.integers(1, 5),
+    h=st.integers(1, 50),
+    w=st.integers(1, 50),
+    region_size=st.integers(1, 10),
+    pool=st.sampled_from(["avg", "max", "interp"]),
+    pool_size=st.integers(1, 8),
+    pixel_loss=st.sampled_from(["bce", "ce"]),
+    stride=st.sampled_from([1, 1, 2, 3, 8]),
+    align_corners=st.booleans(),
+    dtype=st.sampled_from(list(TOLERANCES)),
+    strip=st.sampled_from([1, 300, 3000, 1 << 19]),
+    block=st.sampled_from([1, 1 << 19]),
+    layout=st.sampled_from(["contiguous", "channels_last", "every second column"]),
+)
+@settings(max_examples=300, deadline=None)
+def test_chunked_is_the_plain_definition(
+    seed, n, c, h, w, region_size, pool, pool_size, pixel_loss, stride, align_corners, dtype, strip, block, layout
+):
+    if min(functional.pooled_size((h, w), pool, pool_size)) < region_size:
+        return
+    logits, target, valid, grad_rmi = random_batch(seed, n, c, h, w, stride)
+    logits = logits.to(dtype)
+    if layout == "channels_last":
+        logits = logits.contiguous(memory_format=torch.channels_last)
+    elif layout == "every second column":
+        logits = logits.repeat_interleave(2, dim=3)[..., ::2]
+    options = RMIOptions(region_size, pool, pool_size, pixel_loss, align_corners)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(chunked, "STRIP", strip)
+        patch.setattr(regions, "BLOCK", block)
+        pixel, rmi, present, grad = run(chunked.rmi_sums, logits, target, valid, options, grad_rmi)
+    expected = run(functional.rmi_sums, logits.double(), target, valid, options, grad_rmi)
+    value_tolerance, grad_tolerance = TOLERANCES[dtype]
+    if pool == "max" and dtype in (torch.float16, torch.bfloat16):
+        grad_tolerance = 1.0  # rounded logits tie, and which of two equal values takes the gradient is not defined
+    assert abs(pixel - expected[0]) <= value_tolerance * (1 + abs(expected[0]))
+    assert torch.allclose(rmi, expected[1], rtol=value_tolerance, atol=10 * value_tolerance)
+    assert torch.equal(present, expected[2])
+    # Where the gradient is all cancellation, as exact as the plain definition is in the same dtype.
+    plain_error = (run(functional.rmi_sums, logits, target, valid, options, grad_rmi)[3] - expected[3]).norm()
+    assert (grad - expected[3]).norm() <= max(grad_tolerance * expected[3].norm(), 3 * plain_error)
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize(
+    ("source", "size"), [((5, 7), (33, 50)), ((1, 1), (6, 1)), ((9, 4), (9, 5)), ((40, 31), (10, 7))]
+)
+def test_resampler_is_interpolate(source, size, align_corners):
+    maps = torch.randn(3, *source, dtype=torch.float64, requires_grad=True)
+    expected = torch.nn.functional.interpolate(maps[None], size, mode="bilinear", align_corners=align_corners)[0]
+    grad = torch.randn_like(expected)
+    (expected_grad,) = torch.autograd.grad(expected, maps, grad)
+    resampler = Resampler(source, size, align_corners)
+    found_grad = torch.zeros_like(maps)
+    parts = []
+    for start in range(0, size[0], 4):
+        rows = slice(start, min(start + 4, size[0]))
+        parts.append(resampler.rows(maps.detach(), rows, torch.float64))
+        resampler.add_rows_gradient(grad[:, rows], rows, found_grad)
+    assert torch.allclose(torch.cat(parts, dim=1), expected)
+    assert torch.allclose(found_grad, expected_grad)
+    # And from the other side: rows of the source at a time.
+    result, parts = torch.zeros_like(expected), []
+    for start in range(0, source[0], 2):
+        rows = slice(start, min(start + 2, source[0]))
+        resampler.add_reduced(maps.detach()[:, rows], rows, result)
+        parts.append(resampler.expanded(grad, rows))
+    assert torch.allclose(result, expected)
+    assert torch.allclose(torch.cat(parts, dim=1), expected_grad)
+
+
+def test_more_classes_than_one_product_holds():
+    logits, target, valid, grad_rmi = random_batch(0, 1, 150, 24, 24, 1)
+    logits *= 30  # saturated: the products come near their smallest
+    options = RMIOptions(3, "avg", 2, "bce", False)
+    found = run(chunked.rmi_sums, logits.float(), target, valid, options, grad_rmi)
+    expected = run(functional.rmi_sums, logits.double(), target, valid, options, grad_rmi)
+    assert found[0].item() == pytest.approx(expected[0].item(), rel=1e-6)
+
+
+def test_double_backward_is_refused():
+    logits = torch.randn(1, 2, 16, 16, requires_grad=True)
+    target = torch.zeros(1, 16, 16, dtype=torch.long)
+    value = RMILoss(2, pool_size=2, implementation="chunked")(logits, target)
+    with pytest.raises(RuntimeError, match=r'cannot be differentiated twice.*implementation="plain"'):
+        torch.autograd.grad(value, logits, create_graph=True)
+    plain = RMILoss(2, pool_size=2, implementation="plain")(logits, target)
+    (grad,) = torch.autograd.grad(plain, logits, create_graph=True)
+    grad.square().sum().backward()
+
+
+def test_implementation_can_be_chosen():
+    logits, target = torch.randn(1, 2, 16, 16), torch.zeros(1, 16, 16, dtype=torch.long)
+    values = [RMILoss(2, pool_size=2, implementation=i)(logits, target).item() for i in ("auto", "chunked", "plain")]
+    assert values[0] == values[1] == pytest.approx(values[2], rel=1e-6)
+    with pytest.raises(ValueError, match="implementation must be one of auto, chunked, plain; got 'cuda'"):
+        RMILoss(2, implementation="cuda")
