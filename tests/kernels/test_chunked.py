@@ -78,9 +78,11 @@ def test_chunked_is_the_plain_definition(
     assert abs(pixel - expected[0]) <= value_tolerance * (1 + abs(expected[0]))
     assert torch.allclose(rmi, expected[1], rtol=value_tolerance, atol=10 * value_tolerance)
     assert torch.equal(present, expected[2])
-    # Where the gradient is all cancellation, as exact as the plain definition is in the same dtype.
+    # Where the gradient is all cancellation, as exact as the plain definition is in the same dtype, or as rounding of
+    # the parts that cancel, which are near 1.
+    rounding = 1e-11 if dtype == torch.float64 else 1e-6
     plain_error = (run(functional.rmi_sums, logits, target, valid, options, grad_rmi)[3] - expected[3]).norm()
-    assert (grad - expected[3]).norm() <= max(grad_tolerance * expected[3].norm(), 3 * plain_error)
+    assert (grad - expected[3]).norm() <= max(grad_tolerance * expected[3].norm(), 3 * plain_error, rounding)
 
 
 @pytest.mark.parametrize("align_corners", [False, True])

@@ -241,24 +241,20 @@ class _Strips:
         height = strip.cells.stop - strip.cells.start
         p, scratch = (buffer[:, : height * self.size] for buffer in self.scratch)
         torch.sigmoid(x, out=p[:, strip.inside])
-        slope = self._unpool(strip, grad_pooled[strip.n], p)
-        # As windows, whose rows share the gradient in their pooled value.
-        stacked, stacked_p = (buffer.unflatten(1, (height, self.size)) for buffer in (scratch, p))
-        direct = self.resampler is None and gradient.dtype == self.dtype
-        out = gradient[strip.n, :, strip.rows] if direct else scratch[:, strip.inside]
-        if self.options.pixel_loss == "bce":
-            # (slope (1 - p) + grad_pixel) p
-            torch.sub(1, stacked_p, out=stacked).mul_(slope).add_(grad_pixel)
-            torch.mul(scratch[:, strip.inside], p[:, strip.inside], out=out)
-        else:
-            torch.sub(1, stacked_p, out=stacked).mul_(stacked_p).mul_(slope)
+        # Through the pooled map: its gradient times p (1 - p). All rows of a window share it.
+        through_pooled, stacked_p = (buffer.unflatten(1, (height, self.size)) for buffer in (scratch, p))
+        torch.sub(1, stacked_p, out=through_pooled).mul_(stacked_p).mul_(self._unpool(strip, grad_pooled[strip.n], p))
+        p, scratch = p[:, strip.inside], scratch[:, strip.inside]
+        if self.options.pixel_loss == "ce":
             scratch.mul_(p >= PROBABILITY_OFFSET)  # the gradient of clamping
-            softmax = torch.softmax(x, dim=0, out=p[:, strip.inside])
-            torch.add(scratch[:, strip.inside], softmax.mul_(grad_pixel), out=out)
-        weight = self.weight[strip.n, strip.rows]
+            torch.softmax(x, dim=0, out=p)
+        # Through the pixel loss: probability minus one-hot, in this order, so that certain pixels keep their digits.
+        p.scatter_add_(0, self.labels[strip.n, None, strip.rows], p.new_full((1, 1, 1), -1.0).expand(1, *p.shape[1:]))
+        p.mul_(grad_pixel)
+        direct = self.resampler is None and gradient.dtype == self.dtype
+        out = torch.add(scratch, p, out=gradient[strip.n, :, strip.rows] if direct else scratch)
         if not self.all_valid[strip.n]:
-            out.mul_(weight)
-        out.scatter_add_(0, self.labels[strip.n, None, strip.rows], (weight * -grad_pixel).unsqueeze(0))
+            out.mul_(self.weight[strip.n, strip.rows])
         if self.resampler is not None:
             self.resampler.add_rows_gradient(out, strip.rows, gradient[strip.n])
         elif not direct:
