@@ -13,7 +13,7 @@ test: .venv/test
 	$(BIN)/python -m pytest -n auto
 
 # One environment; each mark says that the packages of an extra are in it.
-.venv/%: pyproject.toml
+.venv/%: pyproject.toml $(wildcard src/rmiseg/kernels/native/*.cpp src/rmiseg/kernels/native/*.h)
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip install --python $(BIN)/python --editable ".[$*]"

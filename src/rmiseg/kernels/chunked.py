@@ -9,20 +9,16 @@ The same values and gradients as `rmiseg.losses.functional`, whose notation is u
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rmiseg.kernels.interpolation import Resampler
+from rmiseg.kernels.interpolation import Resampler, nearest_labels
 from rmiseg.kernels.regions import region_covariance, region_gradient, rmi_of_covariance
-from rmiseg.losses.functional import PROBABILITY_OFFSET, RMIOptions, one_hot, pooled_size
-
-T = TypeVar("T")
+from rmiseg.losses.functional import PROBABILITY_OFFSET, RMIOptions, pooled_size
 
 STRIP = 1 << 19
 """Logits of a strip: two megabytes in float32. Smaller ones cost more in calls than they save in cache."""
@@ -31,60 +27,64 @@ PRODUCT = 64
 """Factors of at least 1/2 whose product is far from the smallest float32."""
 
 
-def rmi_sums(logits: Tensor, target: Tensor, valid: Tensor, options: RMIOptions) -> tuple[Tensor, Tensor, Tensor]:
-    """The same as `rmiseg.losses.functional.rmi_sums`, from the same arguments."""
-    pixel_sum, rmi, present = _ChunkedRMI.apply(logits, target, valid, options)
-    return pixel_sum, rmi, present
+def rmi_forward(
+    logits: Tensor, target: Tensor, valid: Tensor, options: RMIOptions
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """See `rmiseg.kernels.dispatch`."""
+    strips = _Strips(logits, target, valid, options)
+    probabilities = logits.new_zeros((*logits.shape[:2], *strips.pooled), dtype=strips.dtype)
+    pixel_sum = torch.zeros((), dtype=torch.float64, device=logits.device)
+    for strip in strips:
+        pixel_sum += strips.add_forward(strip, probabilities)
+    if options.pixel_loss == "bce":
+        probabilities += strips.pooled_offset()
+    labels = strips.pooled_labels()
+    covariance = region_covariance(probabilities, labels, options.region_size)
+    present = labels.amax(dim=(2, 3)) > 0
+    return pixel_sum.to(strips.dtype), rmi_of_covariance(covariance), present, probabilities, labels, covariance
 
 
-def without_autocast(function: Callable[..., T]) -> Callable[..., T]:
-    """Matrix products keep their precision inside a caller's autocast."""
+def rmi_backward(
+    grad_pixel: Tensor,
+    grad_rmi: Tensor,
+    logits: Tensor,
+    target: Tensor,
+    valid: Tensor,
+    probabilities: Tensor,
+    labels: Tensor,
+    covariance: Tensor,
+    options: RMIOptions,
+) -> Tensor:
+    """See `rmiseg.kernels.dispatch`."""
+    grad_pooled = region_gradient(probabilities, labels, covariance, grad_rmi, options.region_size)
+    return _backward(_Strips(logits, target, valid, options), grad_pixel, grad_pooled)
 
-    @functools.wraps(function)
-    def wrapped(ctx: Any, first: Tensor, *rest: Any) -> T:
-        with torch.autocast(first.device.type, enabled=False):
-            return function(ctx, first, *rest)
 
-    return wrapped
+def pixel_forward(logits: Tensor, target: Tensor, valid: Tensor, pixel_loss: str, align_corners: bool) -> Tensor:
+    """See `rmiseg.kernels.dispatch`."""
+    strips = _Strips(logits, target, valid, _pixels_alone(pixel_loss, align_corners))
+    pixel_sum = torch.zeros((), dtype=torch.float64, device=logits.device)
+    for strip in strips:
+        pixel_sum += strips.add_forward(strip, None)
+    return pixel_sum.to(strips.dtype)
 
 
-class _ChunkedRMI(torch.autograd.Function):
-    @staticmethod
-    @without_autocast
-    def forward(ctx, logits, target, valid, options):  # type: ignore[no-untyped-def]
-        strips = _Strips(logits, target, valid, options)
-        probabilities = strips.pooled_probabilities = logits.new_zeros(
-            (*logits.shape[:2], *strips.pooled), dtype=strips.dtype
-        )
-        pixel_sum = torch.zeros((), dtype=torch.float64, device=logits.device)
-        for strip in strips:
-            pixel_sum += strips.add_forward(strip, probabilities)
-        if options.pixel_loss == "bce":
-            probabilities += strips.pooled_offset()
-        labels = strips.pooled_labels()
-        covariance = region_covariance(probabilities, labels, options.region_size)
-        rmi = rmi_of_covariance(covariance)
-        present = labels.amax(dim=(2, 3)) > 0
-        ctx.save_for_backward(logits, target, valid, probabilities, labels, covariance)
-        ctx.options = options
-        ctx.mark_non_differentiable(present)
-        return pixel_sum.to(strips.dtype), rmi, present
+def pixel_backward(
+    grad_pixel: Tensor, logits: Tensor, target: Tensor, valid: Tensor, pixel_loss: str, align_corners: bool
+) -> Tensor:
+    """See `rmiseg.kernels.dispatch`."""
+    return _backward(_Strips(logits, target, valid, _pixels_alone(pixel_loss, align_corners)), grad_pixel, None)
 
-    @staticmethod
-    @without_autocast
-    def backward(ctx, grad_pixel, grad_rmi, _):  # type: ignore[no-untyped-def]
-        if torch.is_grad_enabled():  # that is, with create_graph=True
-            raise RuntimeError(
-                "the chunked RMI loss cannot be differentiated twice (create_graph=True); use "
-                'RMILoss(..., implementation="plain")'
-            )
-        logits, target, valid, probabilities, labels, covariance = ctx.saved_tensors
-        strips = _Strips(logits, target, valid, ctx.options)
-        grad_pooled = region_gradient(probabilities, labels, covariance, grad_rmi, ctx.options.region_size)
-        gradient = torch.zeros_like(logits) if strips.resampler else torch.empty_like(logits)
-        for strip in strips:
-            strips.add_backward(strip, grad_pixel, grad_pooled, probabilities, gradient)
-        return gradient, None, None, None
+
+def _pixels_alone(pixel_loss: str, align_corners: bool) -> RMIOptions:
+    return RMIOptions(region_size=0, pool="avg", pool_size=1, pixel_loss=pixel_loss, align_corners=align_corners)
+
+
+def _backward(strips: _Strips, grad_pixel: Tensor, grad_pooled: Tensor | None) -> Tensor:
+    gradient = torch.zeros_like(strips.logits) if strips.resampler else torch.empty_like(strips.logits)
+    for strip in strips:
+        strips.add_backward(strip, grad_pixel, grad_pooled, gradient)
+    return gradient
 
 
 @dataclass(frozen=True)
@@ -157,18 +157,20 @@ class _Strips:
             return logits[:, strip.rows].to(self.dtype)
         return self.resampler.rows(logits, strip.rows, self.dtype)
 
-    def add_forward(self, strip: _Strip, pooled: Tensor) -> Tensor:
-        """Add the strip to the pooled probabilities (N, C, h, w) without offset; returns its pixel loss (float64)."""
+    def add_forward(self, strip: _Strip, pooled: Tensor | None) -> Tensor:
+        """Add the strip to the pooled probabilities (N, C, h, w) less their offset, if any; returns its pixel loss."""
         x = self.read(strip)
-        rows = x.shape[1]
         labels, weight = self.labels[strip.n, strip.rows], self.weight[strip.n, strip.rows]
         height = strip.cells.stop - strip.cells.start
         windows = self.windows[:, : height * self.size]
-        if rows < windows.shape[1]:
+        if x.shape[1] < windows.shape[1]:
             windows.zero_()
         p = windows[:, strip.inside, self.padding : self.padding + self.width]
-        torch.sigmoid(x, out=p)
+        if pooled is not None or self.options.pixel_loss == "bce":
+            torch.sigmoid(x, out=p)
         pixel = self._pixel_loss(x, p, labels, weight)
+        if pooled is None:
+            return pixel
         if not self.all_valid[strip.n]:
             p.mul_(weight)
         if self.options.pixel_loss == "ce":
@@ -214,11 +216,7 @@ class _Strips:
     def pooled_labels(self) -> Tensor:
         """Pooled one-hot labels (N, C, h, w), which never exist at full size."""
         if self.interp is not None:
-            target, valid = (
-                F.interpolate(a.unsqueeze(1).float(), self.pooled, mode="nearest").squeeze(1)
-                for a in (self.target, self.valid)
-            )
-            return one_hot(target.long(), valid.bool(), self.classes, self.dtype)
+            return nearest_labels(self.target, self.valid, self.classes, self.pooled, self.dtype)
         pooled = self.logits.new_empty((*self.logits.shape[:2], *self.pooled), dtype=self.dtype)
         rows, columns = (
             (torch.arange(side, device=self.target.device) + self.padding) // self.size
@@ -233,24 +231,28 @@ class _Strips:
             pooled[n] = counts.to(self.dtype) / self.size**2 if self.options.pool == "avg" else counts > 0
         return pooled
 
-    def add_backward(
-        self, strip: _Strip, grad_pixel: Tensor, grad_pooled: Tensor, pooled: Tensor, gradient: Tensor
-    ) -> None:
+    def add_backward(self, strip: _Strip, grad_pixel: Tensor, grad_pooled: Tensor | None, gradient: Tensor) -> None:
         """Set the strip's part of the gradient (N, C, h, w), or add to it where strips share rows of small logits."""
         x = self.read(strip)
         height = strip.cells.stop - strip.cells.start
         p, scratch = (buffer[:, : height * self.size] for buffer in self.scratch)
-        torch.sigmoid(x, out=p[:, strip.inside])
-        # Through the pooled map: its gradient times p (1 - p). All rows of a window share it.
-        through_pooled, stacked_p = (buffer.unflatten(1, (height, self.size)) for buffer in (scratch, p))
-        torch.sub(1, stacked_p, out=through_pooled).mul_(stacked_p).mul_(self._unpool(strip, grad_pooled[strip.n], p))
+        if grad_pooled is not None or self.options.pixel_loss == "bce":
+            torch.sigmoid(x, out=p[:, strip.inside])
+        if grad_pooled is not None:
+            # Through the pooled map: its gradient times p (1 - p). All rows of a window share it.
+            through_pooled, stacked_p = (buffer.unflatten(1, (height, self.size)) for buffer in (scratch, p))
+            at_pixels = self._unpool(strip, grad_pooled[strip.n], p)
+            torch.sub(1, stacked_p, out=through_pooled).mul_(stacked_p).mul_(at_pixels)
         p, scratch = p[:, strip.inside], scratch[:, strip.inside]
         if self.options.pixel_loss == "ce":
-            scratch.mul_(p >= PROBABILITY_OFFSET)  # the gradient of clamping
+            if grad_pooled is not None:
+                scratch.mul_(p >= PROBABILITY_OFFSET)  # the gradient of clamping
             torch.softmax(x, dim=0, out=p)
         # Through the pixel loss: probability minus one-hot, in this order, so that certain pixels keep their digits.
         p.scatter_add_(0, self.labels[strip.n, None, strip.rows], p.new_full((1, 1, 1), -1.0).expand(1, *p.shape[1:]))
         p.mul_(grad_pixel)
+        if grad_pooled is None:
+            scratch.zero_()
         direct = self.resampler is None and gradient.dtype == self.dtype
         out = torch.add(scratch, p, out=gradient[strip.n, :, strip.rows] if direct else scratch)
         if not self.all_valid[strip.n]:

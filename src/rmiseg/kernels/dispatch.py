@@ -1,21 +1,236 @@
-"""Which implementation computes the RMI loss."""
+"""Which implementation computes a loss, and its place in PyTorch: custom operators, opaque to torch.compile.
+
+An implementation is a module with four functions, all of them deterministic and without a host-visible exception for
+non-finite logits:
+
+    rmi_forward(logits, target, valid, options)
+        -> pixel_sum, rmi, present, probabilities, labels, covariance
+    rmi_backward(grad_pixel, grad_rmi, logits, target, valid, probabilities, labels, covariance, options) -> gradient
+    pixel_forward(logits, target, valid, pixel_loss, align_corners) -> pixel_sum
+    pixel_backward(grad_pixel, logits, target, valid, pixel_loss, align_corners) -> gradient
+
+The arguments and the first three results are those of `rmiseg.losses.functional.rmi_sums`. The pooled maps
+`probabilities` and `labels` (N, C, h, w), float32 or float64, and `covariance` (N, C, 2d, 2d) float64 are kept for the
+backward pass.
+"""
 
 from __future__ import annotations
+
+import importlib
+import importlib.util
+from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from rmiseg.losses import functional
+from rmiseg.losses.functional import RMIOptions, pooled_size
 
-IMPLEMENTATIONS = ("auto", "chunked", "plain")
+IMPLEMENTATIONS = ("auto", "native", "triton", "chunked", "plain")
 
 
 def rmi_sums(
-    logits: Tensor, target: Tensor, valid: Tensor, options: functional.RMIOptions, implementation: str
+    logits: Tensor, target: Tensor, valid: Tensor, options: RMIOptions, implementation: str
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`functional.rmi_sums` by one of `IMPLEMENTATIONS`."""
-    if implementation == "plain" or (implementation == "auto" and torch.compiler.is_compiling()):
+    implementation = _resolve(implementation, logits.device.type)
+    if implementation == "plain":
         return functional.rmi_sums(logits, target, valid, options)
-    from rmiseg.kernels import chunked  # late: it is built on the definitions in rmiseg.losses
+    pool = options.pool if options.pool_size > 1 else "avg"  # of single pixels they are all the same
+    settings = (options.region_size, pool, options.pool_size, options.pixel_loss, options.align_corners)
+    pixel_sum, rmi, present, *_ = rmi_operator(logits, target, valid, *settings, implementation)
+    return pixel_sum, rmi, present
 
-    return chunked.rmi_sums(logits, target, valid, options)
+
+def pixel_sum(
+    logits: Tensor, target: Tensor, valid: Tensor, pixel_loss: str, align_corners: bool, implementation: str
+) -> Tensor:
+    """The sum of a pixel loss, "ce" or "bce", over valid pixels: scalar. Arguments as in `rmi_sums`."""
+    implementation = _resolve(implementation, logits.device.type)
+    if implementation == "plain":
+        size = (target.shape[-2], target.shape[-1])
+        wide = functional.upsample_logits(functional.widened(logits), size, align_corners)
+        return functional.PIXEL_SUMS[pixel_loss](wide, target, valid)
+    return pixel_operator(logits, target, valid, pixel_loss, align_corners, implementation)
+
+
+def check_implementation(implementation: str) -> None:
+    """Raises a ValueError that says why, if there is no such implementation here."""
+    if implementation not in IMPLEMENTATIONS:
+        raise ValueError(f"implementation must be one of {', '.join(IMPLEMENTATIONS)}; got {implementation!r}")
+    if implementation == "native" and not _native_is_available():
+        raise ValueError(
+            "implementation='native' is not here: rmiseg was installed without a C++ compiler. Install it again with "
+            "one, or use 'auto'"
+        )
+    if implementation == "triton" and not _triton_is_available():
+        raise ValueError("implementation='triton' needs the package triton, which is not installed; use 'auto'")
+
+
+def _resolve(implementation: str, device: str) -> str:
+    if implementation != "auto":
+        return implementation
+    if device == "cpu" and _native_is_available():
+        return "native"
+    return "triton" if device == "cuda" and _triton_is_available() else "chunked"
+
+
+def _native_is_available() -> bool:
+    return importlib.util.find_spec("rmiseg.kernels.native._library") is not None
+
+
+def _triton_is_available() -> bool:
+    return importlib.util.find_spec("triton") is not None
+
+
+def _module(implementation: str) -> ModuleType:
+    return importlib.import_module(f"rmiseg.kernels.{implementation}")
+
+
+def without_autocast(logits: Tensor) -> torch.autocast:
+    """Products of matrices keep their precision inside a caller's autocast."""
+    return torch.autocast(logits.device.type, enabled=False)
+
+
+@torch.library.custom_op("rmiseg::rmi", mutates_args=())
+def rmi_operator(
+    logits: Tensor,
+    target: Tensor,
+    valid: Tensor,
+    region_size: int,
+    pool: str,
+    pool_size: int,
+    pixel_loss: str,
+    align_corners: bool,
+    implementation: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    options = RMIOptions(region_size, pool, pool_size, pixel_loss, align_corners)
+    with without_autocast(logits):
+        return _module(implementation).rmi_forward(logits, target, valid, options)  # type: ignore[no-any-return]
+
+
+@torch.library.custom_op("rmiseg::rmi_backward", mutates_args=())
+def rmi_backward_operator(
+    grad_pixel: Tensor,
+    grad_rmi: Tensor,
+    logits: Tensor,
+    target: Tensor,
+    valid: Tensor,
+    probabilities: Tensor,
+    labels: Tensor,
+    covariance: Tensor,
+    region_size: int,
+    pool: str,
+    pool_size: int,
+    pixel_loss: str,
+    align_corners: bool,
+    implementation: str,
+) -> Tensor:
+    options = RMIOptions(region_size, pool, pool_size, pixel_loss, align_corners)
+    saved = (probabilities, labels, covariance)
+    with without_autocast(logits):
+        return _module(implementation).rmi_backward(  # type: ignore[no-any-return]
+            grad_pixel, grad_rmi, logits, target, valid, *saved, options
+        )
+
+
+@torch.library.custom_op("rmiseg::pixel", mutates_args=())
+def pixel_operator(
+    logits: Tensor, target: Tensor, valid: Tensor, pixel_loss: str, align_corners: bool, implementation: str
+) -> Tensor:
+    with without_autocast(logits):
+        return _module(implementation).pixel_forward(  # type: ignore[no-any-return]
+            logits, target, valid, pixel_loss, align_corners
+        )
+
+
+@torch.library.custom_op("rmiseg::pixel_backward", mutates_args=())
+def pixel_backward_operator(
+    grad_pixel: Tensor,
+    logits: Tensor,
+    target: Tensor,
+    valid: Tensor,
+    pixel_loss: str,
+    align_corners: bool,
+    implementation: str,
+) -> Tensor:
+    with without_autocast(logits):
+        return _module(implementation).pixel_backward(  # type: ignore[no-any-return]
+            grad_pixel, logits, target, valid, pixel_loss, align_corners
+        )
+
+
+# What torch.compile needs to know: shapes and dtypes of results.
+
+
+def _computed(logits: Tensor) -> torch.dtype:
+    return torch.float64 if logits.dtype == torch.float64 else torch.float32
+
+
+@rmi_operator.register_fake
+def _(
+    logits: Tensor, target: Tensor, valid: Tensor, region_size: int, pool: str, pool_size: int, *_: Any
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    classes = tuple(logits.shape[:2])
+    maps = (*classes, *pooled_size((target.shape[-2], target.shape[-1]), pool, pool_size))
+    return (
+        logits.new_empty((), dtype=_computed(logits)),
+        logits.new_empty(classes, dtype=torch.float64),
+        logits.new_empty(classes, dtype=torch.bool),
+        logits.new_empty(maps, dtype=_computed(logits)),
+        logits.new_empty(maps, dtype=_computed(logits)),
+        logits.new_empty((*classes, 2 * region_size**2, 2 * region_size**2), dtype=torch.float64),
+    )
+
+
+@rmi_backward_operator.register_fake
+def _(grad_pixel: Tensor, grad_rmi: Tensor, logits: Tensor, *_: Any) -> Tensor:
+    return torch.empty_like(logits)
+
+
+@pixel_operator.register_fake
+def _(logits: Tensor, *_: Any) -> Tensor:
+    return logits.new_empty((), dtype=_computed(logits))
+
+
+@pixel_backward_operator.register_fake
+def _(grad_pixel: Tensor, logits: Tensor, *_: Any) -> Tensor:
+    return torch.empty_like(logits)
+
+
+# Gradients.
+
+
+def _save_rmi(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    _, _, present, probabilities, labels, covariance = output
+    ctx.save_for_backward(*inputs[:3], probabilities, labels, covariance)
+    ctx.settings = inputs[3:]
+    ctx.mark_non_differentiable(present, probabilities, labels, covariance)
+
+
+def _rmi_gradient(ctx: Any, grad_pixel: Tensor, grad_rmi: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+    gradient = rmi_backward_operator(grad_pixel, grad_rmi, *ctx.saved_tensors, *ctx.settings)
+    return (gradient, *(None,) * (2 + len(ctx.settings)))
+
+
+def _save_pixel(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:3])
+    ctx.settings = inputs[3:]
+
+
+def _pixel_gradient(ctx: Any, grad_pixel: Tensor) -> tuple[Tensor | None, ...]:
+    gradient = pixel_backward_operator(grad_pixel, *ctx.saved_tensors, *ctx.settings)
+    return (gradient, *(None,) * (2 + len(ctx.settings)))
+
+
+def _refuse(ctx: Any, *_: Any) -> None:
+    raise RuntimeError(
+        "this loss cannot be differentiated twice; build it with implementation='plain', which is slower, but can"
+    )
+
+
+rmi_operator.register_autograd(_rmi_gradient, setup_context=_save_rmi)
+pixel_operator.register_autograd(_pixel_gradient, setup_context=_save_pixel)
+rmi_backward_operator.register_autograd(_refuse)
+pixel_backward_operator.register_autograd(_refuse)

@@ -6,7 +6,10 @@ Along one axis it is a matrix with at most two entries a row. Strips of rows nee
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from rmiseg.losses.functional import one_hot
 
 
 class Resampler:
@@ -55,6 +58,14 @@ class Resampler:
             return matrix[:, :0].to(device, dtype), slice(0, 0)
         used = slice(int(nonzero[0]), int(nonzero[-1]) + 1)
         return matrix[:, used].to(device, dtype), used
+
+
+def nearest_labels(
+    target: Tensor, valid: Tensor, num_classes: int, size: tuple[int, int], dtype: torch.dtype
+) -> Tensor:
+    """One-hot labels (N, C, h, w) at the pixels nearest to those of `size`; see `functional.one_hot`."""
+    target, valid = (F.interpolate(a.unsqueeze(1).float(), size, mode="nearest").squeeze(1) for a in (target, valid))
+    return one_hot(target.long(), valid.bool(), num_classes, dtype)
 
 
 def _matrix(source: int, size: int, align_corners: bool) -> Tensor:

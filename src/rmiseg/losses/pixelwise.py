@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from rmiseg.kernels.dispatch import check_implementation, pixel_sum
 from rmiseg.losses.base import LossTerms, SegmentationLoss, spread_non_finite
-from rmiseg.losses.functional import PIXEL_SUMS
 
 
 def pixel_mean(name: str, total: Tensor, valid_count: Tensor) -> Tensor:
@@ -17,11 +17,27 @@ def pixel_mean(name: str, total: Tensor, valid_count: Tensor) -> Tensor:
 
 
 class _PixelLoss(SegmentationLoss):
+    """Arguments: those of `SegmentationLoss`, and `implementation`, see `RMILoss`."""
+
     name: str
 
+    def __init__(
+        self,
+        num_classes: int,
+        ignore_index: int | None = 255,
+        *,
+        align_corners: bool = False,
+        check_target: bool | None = None,
+        implementation: str = "auto",
+    ) -> None:
+        super().__init__(num_classes, ignore_index=ignore_index, align_corners=align_corners, check_target=check_target)
+        check_implementation(implementation)
+        self.implementation = implementation
+
     def terms(self, logits: Tensor, target: Tensor) -> LossTerms:
-        logits, target, valid = self._prepare(logits, target)
-        total, count = PIXEL_SUMS[self.name](logits, target, valid), valid.sum()
+        labels, valid, doubt = self._check(logits, target)
+        total = pixel_sum(logits, labels, valid, self.name, self.align_corners, self.implementation)
+        total, count = (total if doubt is None else total * doubt), valid.sum()
         return LossTerms(total[None], count[None], {"pixel": pixel_mean(self.name, total, count).detach()})
 
     def combine(self, sums: Tensor, counts: Tensor) -> Tensor:
@@ -32,7 +48,9 @@ class CELoss(_PixelLoss):
     """Softmax cross entropy, mean over valid pixels.
 
     Unlike `torch.nn.CrossEntropyLoss` it takes logits below label resolution and any label dtype, and is 0 instead of
-    NaN if no pixel is valid. Arguments: see `SegmentationLoss`; shapes: see its `forward`.
+    NaN if no pixel is valid; full-size copies of the logits are never made.
+
+    Arguments: see `SegmentationLoss`; `implementation` as in `RMILoss`. Shapes: see `SegmentationLoss.forward`.
     """
 
     name = "ce"
@@ -41,7 +59,7 @@ class CELoss(_PixelLoss):
 class BCELoss(_PixelLoss):
     """One-vs-rest sigmoid cross entropy: sum over valid pixels and all classes / (number of valid pixels + 1).
 
-    Arguments: see `SegmentationLoss`; shapes: see its `forward`.
+    Arguments: see `SegmentationLoss`; `implementation` as in `RMILoss`. Shapes: see `SegmentationLoss.forward`.
     """
 
     name = "bce"

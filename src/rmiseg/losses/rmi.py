@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rmiseg.kernels.dispatch import IMPLEMENTATIONS, rmi_sums
+from rmiseg.kernels.dispatch import check_implementation, rmi_sums
 from rmiseg.losses.base import LossTerms, SegmentationLoss, spread_non_finite
 from rmiseg.losses.functional import PIXEL_SUMS, RMI_FLOOR, RMIOptions, pooled_size
 from rmiseg.losses.pixelwise import pixel_mean
@@ -38,8 +38,9 @@ class RMILoss(SegmentationLoss):
         align_corners: See `SegmentationLoss`.
         check_target: See `SegmentationLoss`.
         subtract_floor: Count the RMI of each class from its floor.
-        implementation: "chunked" (fast, little memory), "plain" (the readable definition), or "auto": chunked, except
-            under torch.compile, which sees through the plain one. Values and gradients are the same.
+        implementation: "native" (CPU, compiled), "triton" (CUDA), "chunked" (any device, in ordinary operations),
+            "plain" (the readable definition, slow), or "auto": the fastest that there is for the device of the logits.
+            Values and gradients are the same.
 
     Shape:
         logits (N, C, h, w) at any resolution up to (H, W); target (N, H, W); output scalar. See
@@ -75,10 +76,10 @@ class RMILoss(SegmentationLoss):
             ("pool", pool, POOLS),
             ("combine", combine, COMBINES),
             ("pixel_loss", pixel_loss, tuple(PIXEL_SUMS)),
-            ("implementation", implementation, IMPLEMENTATIONS),
         ):
             if choice not in choices:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}; got {choice!r}")
+        check_implementation(implementation)
         if weight_lambda < 0 or (combine == "convex" and weight_lambda > 1):
             raise ValueError(f"weight_lambda must be at least 0, and at most 1 if convex, got {weight_lambda}")
         self.region_size = region_size

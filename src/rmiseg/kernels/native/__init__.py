@@ -1,0 +1,180 @@
+"""The RMI loss on the CPU, compiled from C++: native/pixels.cpp and native/regions.cpp.
+
+The library is built when rmiseg is installed, if there is a C++ compiler; without it `chunked` serves the CPU. It is
+called through ctypes, which lets other Python threads run meanwhile.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib.util
+from ctypes import c_double, c_int64, c_void_p
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rmiseg.kernels.interpolation import nearest_labels
+from rmiseg.kernels.regions import region_weights, rmi_of_covariance
+from rmiseg.losses.functional import RMIOptions, pooled_size
+
+ELEMENTS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+PIXEL_LOSSES = ("bce", "ce")
+POOLS = (None, "avg", "max", "interp")
+
+
+class _Problem(ctypes.Structure):
+    """See native/pixels.cpp."""
+
+    _fields_ = (
+        *((name, c_int64) for name in ["threads", "samples", "classes", "h", "w", "height", "width"]),
+        *((name, c_int64) for name in ["element", "align_corners", "pixel_loss", "pool", "pool_size", "ph", "pw"]),
+        *((name, c_int64 * 4) for name in ("logits_strides", "gradient_strides")),
+        *((name, c_void_p) for name in ["logits", "target", "valid", "pixel_sums", "probabilities", "labels"]),
+        ("grad_pixel", c_double),
+        *((name, c_void_p) for name in ("grad_pooled", "gradient")),
+    )
+
+
+class _Regions(ctypes.Structure):
+    """See native/regions.cpp."""
+
+    _fields_ = (
+        *((name, c_int64) for name in ["threads", "maps", "height", "width", "region_size", "is_double"]),
+        *((name, c_void_p) for name in ["probabilities", "labels", "covariance", "weights", "gradient"]),
+    )
+
+
+@functools.cache
+def _library() -> Any:
+    spec = importlib.util.find_spec("rmiseg.kernels.native._library")
+    return None if spec is None or spec.origin is None else ctypes.CDLL(spec.origin)
+
+
+def is_available() -> bool:
+    """Whether the library was built."""
+    return _library() is not None
+
+
+def rmi_forward(
+    logits: Tensor, target: Tensor, valid: Tensor, options: RMIOptions
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """See `rmiseg.kernels.dispatch`."""
+    n, c, height, width = *logits.shape[:2], *target.shape[-2:]
+    pooled = pooled_size((height, width), options.pool, options.pool_size)
+    probabilities = logits.new_empty((n, c, *pooled), dtype=_computed(logits))
+    if options.pool == "interp":
+        labels = nearest_labels(target, valid, c, pooled, probabilities.dtype)
+    else:
+        labels = torch.empty_like(probabilities)
+    maps = {**_pooling(options, probabilities), "probabilities": probabilities, "labels": labels}
+    pixel_sum = _forward(logits, target, valid, options.pixel_loss, options.align_corners, **maps)
+    d = options.region_size**2
+    covariance = logits.new_empty((n, c, 2 * d, 2 * d), dtype=torch.float64)
+    _call("rmiseg_covariance", _Regions, **_regions(probabilities, labels, options), covariance=covariance)
+    present = labels.flatten(2).amax(dim=2) > 0
+    return pixel_sum, rmi_of_covariance(covariance), present, probabilities, labels, covariance
+
+
+def rmi_backward(
+    grad_pixel: Tensor,
+    grad_rmi: Tensor,
+    logits: Tensor,
+    target: Tensor,
+    valid: Tensor,
+    probabilities: Tensor,
+    labels: Tensor,
+    covariance: Tensor,
+    options: RMIOptions,
+) -> Tensor:
+    """See `rmiseg.kernels.dispatch`."""
+    weights = region_weights(covariance, grad_rmi)
+    grad_pooled = torch.empty_like(probabilities)
+    regions = _regions(probabilities, labels, options)
+    _call("rmiseg_region_gradient", _Regions, **regions, weights=weights, gradient=grad_pooled)
+    maps = {**_pooling(options, probabilities), "grad_pooled": grad_pooled}
+    return _backward(grad_pixel, logits, target, valid, options.pixel_loss, options.align_corners, **maps)
+
+
+def pixel_forward(logits: Tensor, target: Tensor, valid: Tensor, pixel_loss: str, align_corners: bool) -> Tensor:
+    """See `rmiseg.kernels.dispatch`."""
+    return _forward(logits, target, valid, pixel_loss, align_corners)
+
+
+def pixel_backward(
+    grad_pixel: Tensor, logits: Tensor, target: Tensor, valid: Tensor, pixel_loss: str, align_corners: bool
+) -> Tensor:
+    """See `rmiseg.kernels.dispatch`."""
+    return _backward(grad_pixel, logits, target, valid, pixel_loss, align_corners)
+
+
+def _forward(
+    logits: Tensor, target: Tensor, valid: Tensor, pixel_loss: str, align_corners: bool, **maps: Any
+) -> Tensor:
+    # One for every task, of which there are fewer than rows of labels and padding.
+    sums = torch.zeros(target.shape[0] * (target.shape[1] + maps.get("pool_size", 0)), dtype=torch.float64)
+    problem = _problem(logits, target, valid, pixel_loss, align_corners)
+    _call("rmiseg_forward", _Problem, **problem, **maps, pixel_sums=sums)
+    return sums.sum().to(_computed(logits))
+
+
+def _backward(
+    grad_pixel: Tensor, logits: Tensor, target: Tensor, valid: Tensor, pixel_loss: str, align_corners: bool, **maps: Any
+) -> Tensor:
+    gradient = torch.empty_like(logits)
+    problem = _problem(logits, target, valid, pixel_loss, align_corners)
+    strides = (c_int64 * 4)(*gradient.stride())
+    rest = {"grad_pixel": grad_pixel.item(), "gradient": gradient, "gradient_strides": strides}
+    _call("rmiseg_backward", _Problem, **problem, **maps, **rest)
+    return gradient
+
+
+def _problem(logits: Tensor, target: Tensor, valid: Tensor, pixel_loss: str, align_corners: bool) -> dict[str, Any]:
+    """Fields of `_Problem`, less those of pooled maps and results."""
+    n, classes, h, w = logits.shape
+    return {
+        "samples": n,
+        "classes": classes,
+        "h": h,
+        "w": w,
+        "height": target.shape[1],
+        "width": target.shape[2],
+        "element": ELEMENTS.index(logits.dtype),
+        "align_corners": align_corners,
+        "pixel_loss": PIXEL_LOSSES.index(pixel_loss),
+        "logits_strides": (c_int64 * 4)(*logits.stride()),
+        "logits": logits,
+        "target": target.contiguous(),
+        "valid": valid.contiguous(),
+    }
+
+
+def _pooling(options: RMIOptions, probabilities: Tensor) -> dict[str, Any]:
+    """Fields of `_Problem` that say what is pooled, and how."""
+    ph, pw = probabilities.shape[2:]
+    return {"pool": POOLS.index(options.pool), "pool_size": options.pool_size, "ph": ph, "pw": pw}
+
+
+def _regions(probabilities: Tensor, labels: Tensor, options: RMIOptions) -> dict[str, Any]:
+    """Fields of `_Regions`, less those of results."""
+    n, c, height, width = probabilities.shape
+    return {
+        "maps": n * c,
+        "height": height,
+        "width": width,
+        "region_size": options.region_size,
+        "is_double": probabilities.dtype == torch.float64,
+        "probabilities": probabilities,
+        "labels": labels,
+    }
+
+
+def _call(function: str, structure: type[ctypes.Structure], **fields: Any) -> None:
+    """Call a function of the library; it sees tensors by their addresses."""
+    values = {name: value.data_ptr() if isinstance(value, Tensor) else value for name, value in fields.items()}
+    getattr(_library(), function)(ctypes.byref(structure(threads=torch.get_num_threads(), **values)))
+
+
+def _computed(logits: Tensor) -> torch.dtype:
+    return torch.float64 if logits.dtype == torch.float64 else torch.float32

@@ -1,0 +1,469 @@
+// Pixel loss and pooled maps, and their gradient: the logits are read once forward and once backward, row by row, and
+// what lies in between stays in the nearest caches. Smaller logits are interpolated row by row.
+//
+// Work is cut into tasks in a way that depends on the shapes alone, and no two tasks write to the same place: results
+// are the same to the last bit whatever the number of threads.
+
+#include "common.h"
+#include "rows.h"
+
+enum PixelLoss : int64_t { BCE, CE };
+enum Pool : int64_t { NONE, AVERAGE, MAXIMUM, INTERPOLATION };  // NONE: the pixel loss alone
+
+// The same fields in the same order stand in __init__.py. Pooled maps are float32, or float64 for float64 logits.
+struct Problem {
+    int64_t threads;
+    int64_t samples, classes, h, w, height, width;
+    int64_t element, align_corners, pixel_loss, pool, pool_size, ph, pw;
+    int64_t logits_strides[4], gradient_strides[4];  // in elements
+    void* logits;                                    // (N, C, h, w) of `element`
+    const int64_t* target;                           // (N, H, W)
+    const uint8_t* valid;                            // (N, H, W)
+    double* pixel_sums;                              // (N (H + pool_size),) zeros, out: of each task
+    void* probabilities;                             // (N, C, ph, pw), out
+    void* labels;                                    // (N, C, ph, pw), out; not with INTERPOLATION
+    double grad_pixel;
+    const void* grad_pooled;  // (N, C, ph, pw)
+    void* gradient;           // (N, C, h, w) of `element`, out
+};
+
+namespace {
+
+constexpr int64_t PRODUCT = 64;           // factors of at most 2 whose product is far from overflow
+constexpr int64_t BLOCK_BYTES = 1 << 20;  // logits of a task: what is read again comes from the second-level cache
+constexpr int64_t BLOCK_ROWS = 32;        // of a task at most, so that there are tasks for many threads
+
+// Where each of `size` places lies between `source` ones: at low + weight; high is low + 1, or low at the end.
+template <class T>
+struct Axis {
+    std::vector<int32_t> low, high;
+    std::vector<T> weight;
+
+    Axis() = default;
+    Axis(int64_t source, int64_t size, bool align_corners) : low(size), high(size), weight(size) {
+        for (int64_t i = 0; i < size; ++i) {
+            const double at = align_corners ? (size > 1 ? i * double(source - 1) / double(size - 1) : 0.0)
+                                            : std::max((i + 0.5) * source / size - 0.5, 0.0);
+            low[i] = int32_t(std::min<int64_t>(int64_t(at), source - 1));
+            high[i] = int32_t(std::min<int64_t>(low[i] + 1, source - 1));
+            weight[i] = T(std::min(at - low[i], 1.0));
+        }
+    }
+
+    // The first place whose low is at least `value`.
+    int64_t first(int64_t value) const { return std::lower_bound(low.begin(), low.end(), value) - low.begin(); }
+};
+
+// What the tasks of a problem share. Pooling windows are size x size, on a grid that begins `padding` above and left of
+// the image; windows of a last row or column that the image cuts off do not count in the pooled maps (floor mode).
+template <class T>
+struct Plan {
+    const Problem& p;
+    bool small, windows;                 // whether logits are smaller than labels; whether pooling has windows
+    int64_t size, padding;
+    Axis<T> rows, columns;               // of small logits
+    Axis<T> pool_rows, pool_columns;     // INTERPOLATION
+    int64_t block, blocks;               // rows of a task (of small logits in the backward pass); tasks of a sample
+
+    Plan(const Problem& p, bool is_backward) : p(p) {
+        small = p.h != p.height || p.w != p.width;
+        if (small) {
+            rows = Axis<T>(p.h, p.height, p.align_corners);
+            columns = Axis<T>(p.w, p.width, p.align_corners);
+        }
+        if (p.pool == INTERPOLATION) {
+            pool_rows = Axis<T>(p.height, p.ph, true);
+            pool_columns = Axis<T>(p.width, p.pw, true);
+        }
+        windows = p.pool == AVERAGE || p.pool == MAXIMUM;
+        size = windows ? p.pool_size : 1;
+        padding = size / 2;
+        if (small && is_backward) {
+            // Higher, because neighbors both compute the rows between them.
+            block = std::max<int64_t>(4, 2 * BLOCK_ROWS * p.h / p.height);
+            blocks = (p.h + block - 1) / block;
+        } else {
+            const int64_t cached = small ? BLOCK_ROWS : BLOCK_BYTES / int64_t(p.classes * p.width * sizeof(T));
+            block = std::max<int64_t>(1, std::min(cached, BLOCK_ROWS) / size) * size;
+            blocks = (p.height + padding + block - 1) / block;
+        }
+    }
+
+    // Pixels of window k along an axis of the image.
+    int64_t window_begin(int64_t k) const { return std::max<int64_t>(k * size - padding, 0); }
+    int64_t window_end(int64_t k, int64_t side) const { return std::min((k + 1) * size - padding, side); }
+
+    T* map(void* maps, int64_t n, int64_t c) const { return static_cast<T*>(maps) + (n * p.classes + c) * p.ph * p.pw; }
+    const T* map(const void* maps, int64_t n, int64_t c) const { return map(const_cast<void*>(maps), n, c); }
+};
+
+Row row_of(void* data, const int64_t* strides, int64_t element, int64_t n, int64_t c, int64_t y) {
+    const int64_t bytes = element == FLOAT64 ? 8 : element == FLOAT32 ? 4 : 2;
+    const int64_t offset = n * strides[0] + c * strides[1] + y * strides[2];
+    return {static_cast<char*>(data) + offset * bytes, element, strides[3]};
+}
+
+// Rows of full-size logits of one class of one sample; quickest from top to bottom.
+template <class T>
+class Reader {
+  public:
+    explicit Reader(const Plan<T>& plan)
+        : plan(plan), source(plan.p.w), upper(plan.small ? plan.p.width : 0), lower(upper), out(plan.p.width) {}
+
+    void start(int64_t sample, int64_t klass) {
+        n = sample;
+        c = klass;
+        at_upper = at_lower = -1;
+    }
+
+    const T* row(int64_t y) {
+        if (!plan.small) return plain_row(y, out.data());
+        const int64_t low = plan.rows.low[y], high = plan.rows.high[y];
+        if (at_upper != low && at_lower == low) {
+            upper.swap(lower);
+            std::swap(at_upper, at_lower);
+        }
+        widen(low, at_upper, upper);
+        widen(high, at_lower, lower);
+        const T weight = plan.rows.weight[y];
+        blend(upper.data(), 1 - weight, lower.data(), weight, plan.p.width, out.data());
+        return out.data();
+    }
+
+  private:
+    const T* plain_row(int64_t y, T* buffer) {
+        const Row row = row_of(plan.p.logits, plan.p.logits_strides, plan.p.element, n, c, y);
+        if (row.template is_contiguous<T>()) return static_cast<const T*>(row.data);
+        read(row, plan.p.w, buffer);
+        return buffer;
+    }
+    void widen(int64_t y, int64_t& at, std::vector<T>& wide) {
+        if (at == y) return;
+        at = y;
+        interpolate(plain_row(y, source.data()), plan.columns.low.data(), plan.columns.high.data(),
+                    plan.columns.weight.data(), plan.p.width, wide.data());
+    }
+
+    const Plan<T>& plan;
+    std::vector<T> source, upper, lower, out;
+    int64_t n = 0, c = 0, at_upper = -1, at_lower = -1;
+};
+
+// The leaves for a problem's pixel loss.
+template <class T>
+struct Leaves {
+    decltype(&forward_row<T, true, true>) forward;
+    decltype(&backward_row<T, true, true>) backward;
+
+    explicit Leaves(const Problem& p) {
+        const bool regions = p.pool != NONE;
+        if (p.pixel_loss == CE) {
+            forward = regions ? forward_row<T, true, true> : forward_row<T, true, false>;
+            backward = regions ? backward_row<T, true, true> : backward_row<T, true, false>;
+        } else {
+            forward = regions ? forward_row<T, false, true> : forward_row<T, false, false>;
+            backward = regions ? backward_row<T, false, true> : backward_row<T, false, false>;
+        }
+    }
+};
+
+// Softmax, of rows [top, bottom): each pixel's largest logit, and the sum over classes of e^(logit - largest).
+template <class T>
+void softmax_terms(Reader<T>& reader, const Problem& p, int64_t n, int64_t top, int64_t bottom, T* peak, T* total) {
+    std::fill(peak, peak + (bottom - top) * p.width, -std::numeric_limits<T>::infinity());
+    std::fill(total, total + (bottom - top) * p.width, T(0));
+    for (const bool first : {true, false})
+        for (int64_t c = 0; c < p.classes; ++c) {
+            reader.start(n, c);
+            for (int64_t y = top; y < bottom; ++y) {
+                const int64_t at = (y - top) * p.width;
+                if (first)
+                    take_maximum(reader.row(y), p.width, peak + at);
+                else
+                    add_exponentials(reader.row(y), peak + at, p.width, total + at);
+            }
+        }
+}
+
+// The probabilities of single rows, as the forward pass makes them.
+template <class T>
+class Probabilities {
+  public:
+    explicit Probabilities(const Plan<T>& plan)
+        : p(plan.p), leaves(plan.p), reader(plan), label(p.width), weight(p.width), unused(2 * p.width) {}
+
+    void start(int64_t sample, int64_t klass) { reader.start(n = sample, klass); }
+
+    void row(int64_t y, T* out) {
+        const int64_t at = (n * p.height + y) * p.width;
+        read_labels(p.target + at, p.valid + at, p.width, label.data(), weight.data());
+        leaves.forward(reader.row(y), label.data(), weight.data(), -2, p.width, unused.data(), unused.data() + p.width, out);
+    }
+
+  private:
+    const Problem& p;
+    Leaves<T> leaves;
+    Reader<T> reader;
+    std::vector<int32_t> label;
+    std::vector<T> weight, unused;
+    int64_t n = 0;
+};
+
+// Sums (averages) or maxima of the windows of a row, from those of its columns.
+template <class T>
+void pool_row(const Plan<T>& plan, const T* columns, int64_t rows_inside, T* out) {
+    const bool average = plan.p.pool == AVERAGE;
+    const T scale = T(1) / T(plan.size * plan.size);
+    for (int64_t k = 0; k < plan.p.pw; ++k) {
+        const int64_t left = plan.window_begin(k), right = plan.window_end(k, plan.p.width);
+        T value = columns[left];
+        for (int64_t x = left + 1; x < right; ++x) value = average ? value + columns[x] : std::max(value, columns[x]);
+        // The offset that BCE has on every pixel; averages see the zeros around the image.
+        const T offset = plan.p.pixel_loss == CE ? T(0) : average ? T(OFFSET) * T(rows_inside * (right - left)) : T(OFFSET);
+        out[k] = average ? (value + offset) * scale : value + offset;
+    }
+}
+
+// A block of rows of windows of a sample (of rows of pixels, if pooling has no windows).
+template <class T>
+void forward_block(const Plan<T>& plan, int64_t task, Scratch& scratch) {
+    const Problem& p = plan.p;
+    const Leaves<T> leaves(p);
+    const int64_t n = task / plan.blocks, block = task % plan.blocks * plan.block;
+    const int64_t first = block / plan.size, last = first + plan.block / plan.size;  // windows
+    const int64_t top = plan.window_begin(first), bottom = plan.window_end(last - 1, p.height);
+    const int64_t count = std::max<int64_t>(bottom - top, 0) * p.width;
+    scratch.reserve(count * (sizeof(int32_t) + 3 * sizeof(T)) + 2 * p.width * sizeof(T), 6);
+    auto label = scratch.take<int32_t>(count);
+    T *const weight = scratch.take<T>(count), *const pixel = scratch.take<T>(count), *const product = scratch.take<T>(count);
+    T *const columns = scratch.take<T>(p.width), *const probability = scratch.take<T>(p.width);
+    Reader<T> reader(plan);
+
+    read_labels(p.target + (n * p.height + top) * p.width, p.valid + (n * p.height + top) * p.width, count, label, weight);
+    if (p.pixel_loss == CE) {
+        softmax_terms(reader, p, n, top, bottom, pixel, product);
+    } else {
+        std::fill(pixel, pixel + count, T(0));
+        std::fill(product, product + count, T(1));
+    }
+    for (int64_t c = 0; c < p.classes; ++c) {
+        reader.start(n, c);
+        for (int64_t k = first; k < last; ++k) {
+            const int64_t begin = plan.window_begin(k), end = plan.window_end(k, p.height);
+            for (int64_t y = begin; y < end; ++y) {
+                const int64_t at = (y - top) * p.width;
+                T* const out = y == begin ? columns : probability;
+                leaves.forward(reader.row(y), label + at, weight + at, int32_t(c), p.width, pixel + at, product + at, out);
+                if (out == columns) continue;
+                if (p.pool == AVERAGE) add_scaled(probability, T(1), p.width, columns);
+                if (p.pool == MAXIMUM) take_maximum(probability, p.width, columns);
+            }
+            if (plan.windows && k < p.ph)
+                pool_row(plan, columns, end - begin, plan.map(p.probabilities, n, c) + k * p.pw);
+        }
+        if (p.pixel_loss == BCE && (c + 1) % PRODUCT == 0) {
+            add_logarithm(product, count, pixel);
+            std::fill(product, product + count, T(1));
+        }
+    }
+    add_logarithm(product, count, pixel);
+    p.pixel_sums[task] = weighted_sum(pixel, weight, count);
+}
+
+// The pooled one-hot labels of the same windows.
+template <class T>
+void label_block(const Plan<T>& plan, int64_t task) {
+    const Problem& p = plan.p;
+    const int64_t n = task / plan.blocks, block = task % plan.blocks * plan.block;
+    const int64_t first = block / plan.size, last = std::min(first + plan.block / plan.size, p.ph);
+    for (int64_t c = 0; c < p.classes && first < last; ++c) {
+        T* const map = plan.map(p.labels, n, c);
+        std::fill(map + first * p.pw, map + last * p.pw, T(0));
+    }
+    const T one = p.pool == AVERAGE ? T(1) : std::numeric_limits<T>::infinity();
+    const T most = T(plan.size * plan.size);
+    for (int64_t row = first; row < last; ++row) {
+        for (int64_t y = plan.window_begin(row); y < plan.window_end(row, p.height); ++y) {
+            const int64_t at = (n * p.height + y) * p.width;
+            for (int64_t k = 0; k < p.pw; ++k)
+                for (int64_t x = plan.window_begin(k); x < plan.window_end(k, p.width); ++x)
+                    if (p.valid[at + x]) plan.map(p.labels, n, p.target[at + x])[row * p.pw + k] += one;
+        }
+        for (int64_t c = 0; c < p.classes; ++c) {
+            T* const out = plan.map(p.labels, n, c) + row * p.pw;
+            for (int64_t k = 0; k < p.pw; ++k) out[k] = std::min(out[k], most) / most;
+        }
+    }
+}
+
+// INTERPOLATION: one row of the probabilities of all classes of a sample.
+template <class T>
+void interpolated_row(const Plan<T>& plan, int64_t task, Scratch& scratch) {
+    const Problem& p = plan.p;
+    const int64_t n = task / p.ph, row = task % p.ph;
+    scratch.reserve((3 * p.width + p.pw) * sizeof(T), 4);
+    T *const upper = scratch.take<T>(p.width), *const lower = scratch.take<T>(p.width), *const wide = scratch.take<T>(p.width);
+    const T weight = plan.pool_rows.weight[row], offset = p.pixel_loss == BCE ? T(OFFSET) : T(0);
+    Probabilities<T> probabilities(plan);
+    for (int64_t c = 0; c < p.classes; ++c) {
+        T* const out = plan.map(p.probabilities, n, c) + row * p.pw;
+        probabilities.start(n, c);
+        probabilities.row(plan.pool_rows.low[row], upper);
+        probabilities.row(plan.pool_rows.high[row], lower);
+        blend(upper, 1 - weight, lower, weight, p.width, wide);
+        interpolate(wide, plan.pool_columns.low.data(), plan.pool_columns.high.data(), plan.pool_columns.weight.data(),
+                    p.pw, out);
+        for (int64_t k = 0; k < p.pw; ++k) out[k] += offset;
+    }
+}
+
+// Rows of the gradient in the probabilities of one class, from that in its pooled map.
+template <class T>
+class Unpool {
+  public:
+    explicit Unpool(const Plan<T>& plan)
+        : plan(plan), p(plan.p), probabilities(plan), rows((p.pool == MAXIMUM ? 2 * plan.size : 1) * p.width) {}
+
+    void start(int64_t n, int64_t c) {
+        map = plan.map(p.grad_pooled, n, c);
+        at = -1;
+        if (p.pool == MAXIMUM) probabilities.start(n, c);
+    }
+
+    const T* row(int64_t y) {
+        const int64_t window = (y + plan.padding) / plan.size;
+        if (window != at) {
+            at = window;
+            std::fill(rows.begin(), rows.end(), T(0));
+            if (p.pool == INTERPOLATION)
+                interpolation(y);
+            else if (window < p.ph)
+                p.pool == AVERAGE ? average(window) : maximum(window);
+        }
+        return rows.data() + (p.pool == MAXIMUM ? y - plan.window_begin(window) : 0) * p.width;
+    }
+
+  private:
+    void average(int64_t window) {
+        const T scale = T(1) / T(plan.size * plan.size);
+        for (int64_t k = 0; k < p.pw; ++k)
+            for (int64_t x = plan.window_begin(k); x < plan.window_end(k, p.width); ++x)
+                rows[x] = map[window * p.pw + k] * scale;
+    }
+
+    // To the first of the largest, in reading order.
+    void maximum(int64_t window) {
+        const int64_t top = plan.window_begin(window), height = plan.window_end(window, p.height) - top;
+        T* const probability = rows.data() + plan.size * p.width;
+        for (int64_t y = 0; y < height; ++y) probabilities.row(top + y, probability + y * p.width);
+        for (int64_t k = 0; k < p.pw; ++k) {
+            int64_t best = plan.window_begin(k);
+            for (int64_t y = 0; y < height; ++y)
+                for (int64_t x = plan.window_begin(k); x < plan.window_end(k, p.width); ++x)
+                    if (probability[y * p.width + x] > probability[best]) best = y * p.width + x;
+            rows[best] = map[window * p.pw + k];
+        }
+    }
+
+    void interpolation(int64_t y) {
+        const Axis<T>&vertical = plan.pool_rows, &horizontal = plan.pool_columns;
+        for (int64_t k = vertical.first(y - 1); k < p.ph && vertical.low[k] <= y; ++k) {
+            T share = 0;
+            if (vertical.low[k] == y) share += 1 - vertical.weight[k];
+            if (vertical.high[k] == y) share += vertical.weight[k];
+            for (int64_t j = 0; j < p.pw; ++j) {
+                const T value = share * map[k * p.pw + j];
+                rows[horizontal.low[j]] += (1 - horizontal.weight[j]) * value;
+                rows[horizontal.high[j]] += horizontal.weight[j] * value;
+            }
+        }
+    }
+
+    const Plan<T>& plan;
+    const Problem& p;
+    Probabilities<T> probabilities;
+    const T* map = nullptr;  // (ph, pw)
+    std::vector<T> rows;     // of the row of windows `at`
+    int64_t at = -1;
+};
+
+// A block of rows of the gradient of a sample.
+template <class T>
+void backward_block(const Plan<T>& plan, int64_t task, Scratch& scratch) {
+    const Problem& p = plan.p;
+    const Leaves<T> leaves(p);
+    const int64_t n = task / plan.blocks, block = task % plan.blocks * plan.block;
+    // Rows of the gradient, and the rows of the image that take part in them.
+    const int64_t begin = plan.small ? block : std::max<int64_t>(block - plan.padding, 0);
+    const int64_t end = plan.small ? std::min(block + plan.block, p.h) : std::min(block + plan.block - plan.padding, p.height);
+    const int64_t top = plan.small ? plan.rows.first(begin - 1) : begin;
+    const int64_t bottom = plan.small ? plan.rows.first(end) : end;
+    const int64_t count = std::max<int64_t>(bottom - top, 0) * p.width;
+    const int64_t sum_count = plan.small ? (end - begin) * p.width : 0;
+    scratch.reserve(count * (sizeof(int32_t) + 3 * sizeof(T)) + (sum_count + p.width + p.w) * sizeof(T), 7);
+    auto label = scratch.take<int32_t>(count);
+    T *const weight = scratch.take<T>(count), *const peak = scratch.take<T>(count), *const total = scratch.take<T>(count);
+    T *const sums = scratch.take<T>(sum_count), *const out = scratch.take<T>(p.width), *const narrow = scratch.take<T>(p.w);
+    Reader<T> reader(plan);
+    Unpool<T> unpool(plan);
+
+    read_labels(p.target + (n * p.height + top) * p.width, p.valid + (n * p.height + top) * p.width, count, label, weight);
+    if (p.pixel_loss == CE) softmax_terms(reader, p, n, top, bottom, peak, total);
+    for (int64_t c = 0; c < p.classes; ++c) {
+        reader.start(n, c);
+        if (p.pool != NONE) unpool.start(n, c);
+        std::fill(sums, sums + sum_count, T(0));
+        for (int64_t y = top; y < bottom; ++y) {
+            const int64_t at = (y - top) * p.width;
+            const Row row = row_of(p.gradient, p.gradient_strides, p.element, n, c, plan.small ? 0 : y);
+            const bool direct = !plan.small && row.template is_contiguous<T>();
+            leaves.backward(reader.row(y), label + at, weight + at, int32_t(c), p.width, peak + at, total + at,
+                            T(p.grad_pixel), p.pool == NONE ? nullptr : unpool.row(y),
+                            direct ? static_cast<T*>(row.data) : out);
+            if (!plan.small && !direct) write(row, p.width, out);
+            if (!plan.small) continue;
+            const int64_t low = plan.rows.low[y], high = plan.rows.high[y];
+            const T share = plan.rows.weight[y];
+            if (begin <= low && low < end) add_scaled(out, 1 - share, p.width, sums + (low - begin) * p.width);
+            if (begin <= high && high < end) add_scaled(out, share, p.width, sums + (high - begin) * p.width);
+        }
+        for (int64_t y = begin; plan.small && y < end; ++y) {
+            const T* const from = sums + (y - begin) * p.width;
+            std::fill(narrow, narrow + p.w, T(0));
+            for (int64_t x = 0; x < p.width; ++x) {
+                const T share = plan.columns.weight[x];
+                narrow[plan.columns.low[x]] += (1 - share) * from[x];
+                narrow[plan.columns.high[x]] += share * from[x];
+            }
+            write(row_of(p.gradient, p.gradient_strides, p.element, n, c, y), p.w, narrow);
+        }
+    }
+}
+
+template <class T>
+void forward(const Problem& p) {
+    const Plan<T> plan(p, false);
+    for_each_task(p.samples * plan.blocks, p.threads, [&](int64_t task, Scratch& scratch) {
+        forward_block(plan, task, scratch);
+        if (plan.windows) label_block(plan, task);
+    });
+    if (p.pool == INTERPOLATION)
+        for_each_task(p.samples * p.ph, p.threads,
+                      [&](int64_t task, Scratch& scratch) { interpolated_row(plan, task, scratch); });
+}
+
+template <class T>
+void backward(const Problem& p) {
+    const Plan<T> plan(p, true);
+    for_each_task(p.samples * plan.blocks, p.threads,
+                  [&](int64_t task, Scratch& scratch) { backward_block(plan, task, scratch); });
+}
+
+}  // namespace
+
+extern "C" {
+
+void rmiseg_forward(const Problem* p) { p->element == FLOAT64 ? forward<double>(*p) : forward<float>(*p); }
+
+void rmiseg_backward(const Problem* p) { p->element == FLOAT64 ? backward<double>(*p) : backward<float>(*p); }
+}

@@ -1,0 +1,210 @@
+// Leaves: what is done to one row of pixels. T is float, or double for float64 logits. What is not a number stays so.
+
+#pragma once
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "common.h"
+
+constexpr double OFFSET = 1e-6;  // functional.PROBABILITY_OFFSET
+
+enum Element : int64_t { FLOAT32, FLOAT64, BFLOAT16, FLOAT16 };
+
+template <class To, class From>
+INLINE To bits(From value) {
+    static_assert(sizeof(To) == sizeof(From));
+    To result;
+    std::memcpy(&result, &value, sizeof result);
+    return result;
+}
+
+// e^x for x <= 0, to 1e-7 relative; what would be denormal becomes the least normal number.
+INLINE float exp_negative(float x) {
+    x = x < -87.3f ? -87.3f : x;
+    const float shifted = x * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: the nearest integer is in the lowest bits
+    const float n = shifted - 12582912.0f;
+    const float r = x - n * 0.693359375f + n * 2.12194440e-4f;  // |r| <= ln 2 / 2
+    float e = 1.3888889e-3f;                                    // the series of e^r, rounded at its end
+    e = e * r + 8.3333763e-3f;
+    e = e * r + 4.1666646e-2f;
+    e = e * r + 1.6666666e-1f;
+    e = e * r + 0.5f;
+    e = e * r + 1.0f;
+    e = e * r + 1.0f;
+    return bits<float>(bits<int32_t>(e) + (bits<int32_t>(shifted) << 23));
+}
+INLINE double exp_negative(double x) { return std::exp(x); }
+
+// ln x for x >= 1, to 1e-7 of 1 + ln x.
+INLINE float log_above_one(float x) {
+    const int32_t whole = bits<int32_t>(x), power = (whole - 0x3f3504f3) >> 23;
+    const float f = bits<float>(whole - (power << 23)) - 1.0f;  // 1 + f lies between sqrt(1/2) and sqrt(2)
+    const float t = f / (2.0f + f), u = t * t;                  // ln(1 + f) = 2 (t + t^3 / 3 + t^5 / 5 + ...)
+    const float series = t * (2.0f + u * (0.66666667f + u * (0.4f + u * (0.28571429f + u * 0.22222222f))));
+    const float result = series + power * 0.693147181f;
+    return x < std::numeric_limits<float>::infinity() ? result : x;
+}
+INLINE double log_above_one(double x) { return std::log(x); }
+
+INLINE float widen_bfloat16(uint16_t x) { return bits<float>(uint32_t(x) << 16); }
+
+INLINE uint16_t narrow_bfloat16(float x) {
+    const uint32_t whole = bits<uint32_t>(x);
+    return uint16_t(x == x ? (whole + 0x7fff + ((whole >> 16) & 1)) >> 16 : 0x7fc0);
+}
+
+INLINE float widen_float16(uint16_t x) {
+    const uint32_t magnitude = uint32_t(x & 0x7fff) << 13;
+    // The product moves the exponent's bias from 15 to 127, and makes denormal numbers normal.
+    const uint32_t finite = bits<uint32_t>(bits<float>(magnitude) * 0x1p112f);
+    return bits<float>((magnitude >= 0x7c00u << 13 ? magnitude | 0x7f800000u : finite) | uint32_t(x & 0x8000) << 16);
+}
+
+INLINE uint16_t narrow_float16(float x) {
+    const uint32_t whole = bits<uint32_t>(x), magnitude = whole & 0x7fffffff;
+    // Of numbers that become denormal the sum with 1/2 has the digits that stay.
+    const uint32_t small = bits<uint32_t>(bits<float>(magnitude) + 0.5f) - 0x3f000000;
+    const uint32_t normal = (magnitude + 0xfff + ((magnitude >> 13) & 1) - (112u << 23)) >> 13;
+    const uint32_t special = magnitude > 0x7f800000 ? 0x7e00 : 0x7c00;
+    const uint32_t result = magnitude >= 0x477ff000 ? special : magnitude < 0x38800000 ? small : normal;
+    return uint16_t(result | ((whole >> 16) & 0x8000));
+}
+
+// A row of logits, or of their gradient.
+struct Row {
+    void* data;
+    int64_t element, stride;  // stride in elements
+
+    template <class T>
+    bool is_contiguous() const {
+        return stride == 1 && element == (sizeof(T) == 4 ? FLOAT32 : FLOAT64);
+    }
+};
+
+template <class T>
+LEAF void read(Row row, int64_t count, T* __restrict out) {
+    if (row.element == FLOAT32)
+        for (int64_t i = 0; i < count; ++i) out[i] = T(static_cast<const float*>(row.data)[i * row.stride]);
+    else if (row.element == FLOAT64)
+        for (int64_t i = 0; i < count; ++i) out[i] = T(static_cast<const double*>(row.data)[i * row.stride]);
+    else if (row.element == BFLOAT16)
+        for (int64_t i = 0; i < count; ++i) out[i] = widen_bfloat16(static_cast<const uint16_t*>(row.data)[i * row.stride]);
+    else
+        for (int64_t i = 0; i < count; ++i) out[i] = widen_float16(static_cast<const uint16_t*>(row.data)[i * row.stride]);
+}
+
+template <class T>
+LEAF void write(Row row, int64_t count, const T* __restrict in) {
+    if (row.element == FLOAT32)
+        for (int64_t i = 0; i < count; ++i) static_cast<float*>(row.data)[i * row.stride] = float(in[i]);
+    else if (row.element == FLOAT64)
+        for (int64_t i = 0; i < count; ++i) static_cast<double*>(row.data)[i * row.stride] = double(in[i]);
+    else if (row.element == BFLOAT16)
+        for (int64_t i = 0; i < count; ++i) static_cast<uint16_t*>(row.data)[i * row.stride] = narrow_bfloat16(float(in[i]));
+    else
+        for (int64_t i = 0; i < count; ++i) static_cast<uint16_t*>(row.data)[i * row.stride] = narrow_float16(float(in[i]));
+}
+
+// Labels, -1 where they do not count, and weights, 0 or 1.
+template <class T>
+LEAF void read_labels(const int64_t* __restrict target, const uint8_t* __restrict valid, int64_t count,
+                      int32_t* __restrict label, T* __restrict weight) {
+    for (int64_t i = 0; i < count; ++i) {
+        label[i] = valid[i] ? int32_t(target[i]) : -1;
+        weight[i] = T(valid[i] != 0);
+    }
+}
+
+// Values at low + weight, between those at low and high.
+template <class T>
+LEAF void interpolate(const T* __restrict from, const int32_t* __restrict low, const int32_t* __restrict high,
+                      const T* __restrict weight, int64_t count, T* __restrict out) {
+    for (int64_t x = 0; x < count; ++x) out[x] = (1 - weight[x]) * from[low[x]] + weight[x] * from[high[x]];
+}
+
+template <class T>
+LEAF void blend(const T* __restrict a, T a_weight, const T* __restrict b, T b_weight, int64_t count, T* __restrict out) {
+    for (int64_t x = 0; x < count; ++x) out[x] = a_weight * a[x] + b_weight * b[x];
+}
+
+template <class T>
+LEAF void add_scaled(const T* __restrict from, T scale, int64_t count, T* __restrict to) {
+    for (int64_t x = 0; x < count; ++x) to[x] += scale * from[x];
+}
+
+template <class T>
+LEAF void take_maximum(const T* __restrict from, int64_t count, T* __restrict to) {
+    for (int64_t x = 0; x < count; ++x) to[x] = from[x] > to[x] ? from[x] : to[x];
+}
+
+// Softmax: the sum of e^(logit - peak).
+template <class T>
+LEAF void add_exponentials(const T* __restrict logit, const T* __restrict peak, int64_t count, T* __restrict total) {
+    for (int64_t x = 0; x < count; ++x) total[x] += exp_negative(logit[x] - peak[x]);
+}
+
+template <class T>
+LEAF void add_logarithm(const T* __restrict from, int64_t count, T* __restrict to) {
+    for (int64_t x = 0; x < count; ++x) to[x] += log_above_one(from[x]);
+}
+
+template <class T>
+LEAF double weighted_sum(const T* __restrict value, const T* __restrict weight, int64_t count) {
+    double partial[8] = {};  // independent sums, which can be taken at the same time
+    int64_t x = 0;
+    for (; x + 8 <= count; x += 8)
+        for (int64_t i = 0; i < 8; ++i) partial[i] += double(value[x + i] * weight[x + i]);
+    for (; x < count; ++x) partial[0] += double(value[x] * weight[x]);
+    double total = 0;
+    for (double sum : partial) total += sum;
+    return total;
+}
+
+// One class: adds to the pixel loss (of BCE also factors of `product`, whose logarithm is still to be added), and sets
+// the probabilities, if there are regions to look at.
+template <class T, bool IS_CE, bool HAS_REGIONS>
+LEAF void forward_row(const T* __restrict logit, const int32_t* __restrict label, const T* __restrict weight, int32_t c,
+                      int64_t count, T* __restrict pixel, T* __restrict product, T* __restrict probability) {
+    for (int64_t x = 0; x < count; ++x) {
+        const T value = logit[x], own = label[x] == c ? value : T(0);
+        pixel[x] += (IS_CE || value < 0 ? T(0) : value) - own;
+        if (IS_CE && !HAS_REGIONS) continue;
+        // sigmoid; and softplus(value) = max(value, 0) + log(1 + e)
+        const T e = exp_negative(value < 0 ? value : -value);
+        if (!IS_CE) product[x] *= 1 + e;
+        if (HAS_REGIONS) {
+            const T larger = 1 / (1 + e);
+            const T p = (value < 0 ? e * larger : larger) * weight[x];
+            probability[x] = IS_CE && p < T(OFFSET) ? T(OFFSET) : p;
+        }
+    }
+}
+
+// One class: the gradient in the logits, from that of the pixel loss and those in the probabilities.
+template <class T, bool IS_CE, bool HAS_REGIONS>
+LEAF void backward_row(const T* __restrict logit, const int32_t* __restrict label, const T* __restrict weight, int32_t c,
+                       int64_t count, const T* __restrict peak, const T* __restrict total, T grad_pixel,
+                       const T* __restrict grad_probability, T* __restrict out) {
+    for (int64_t x = 0; x < count; ++x) {
+        const T value = logit[x];
+        T gradient = 0, p = 0, q = 0;
+        if (!IS_CE || HAS_REGIONS) {
+            const T e = exp_negative(value < 0 ? value : -value), larger = 1 / (1 + e);
+            p = value < 0 ? e * larger : larger;
+            q = value < 0 ? larger : e * larger;  // 1 - p, which keeps its digits where it is small
+        }
+        if (HAS_REGIONS) {
+            gradient = grad_probability[x] * p * q;
+            if (IS_CE && p < T(OFFSET)) gradient = 0;  // clamped
+        }
+        if (IS_CE) {
+            const T share = exp_negative(value - peak[x]) / total[x];
+            gradient += grad_pixel * (label[x] == c ? share - 1 : share);
+        } else {
+            gradient += grad_pixel * (label[x] == c ? -q : p);
+        }
+        out[x] = gradient * weight[x];
+    }
+}

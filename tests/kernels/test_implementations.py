@@ -1,0 +1,264 @@
+"""The fast implementations against the plain definition in float64: values and gradients, over all settings."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rmiseg.kernels import chunked, dispatch, native, regions
+from rmiseg.kernels.interpolation import Resampler
+from rmiseg.losses import CELoss, RMILoss, functional
+from rmiseg.losses.functional import RMIOptions
+
+TOLERANCES = {  # of the value, and of the gradient in relative norm; half precision rounds the returned gradient
+    torch.float64: (1e-10, 1e-8),
+    torch.float32: (1e-6, 1e-5),
+    torch.float16: (1e-6, 1e-3),
+    torch.bfloat16: (1e-6, 5e-3),
+}
+
+
+needs_native = pytest.mark.skipif(not native.is_available(), reason="installed without a C++ compiler")
+fast = pytest.mark.parametrize("implementation", [pytest.param("native", marks=needs_native), "chunked"])
+
+
+def random_batch(seed, n, c, h, w, stride):
+    rng = np.random.default_rng(seed)
+    target = rng.integers(0, c, (n, -(-h // 5), -(-w // 5))).repeat(5, axis=1).repeat(5, axis=2)[:, :h, :w]
+    target = torch.tensor(target.copy())
+    valid = torch.tensor(rng.random((n, h, w)) < rng.choice([0.9, 1.0]))
+    logits = torch.tensor(rng.normal(size=(n, c, -(-h // stride), -(-w // stride))) * 2)
+    grad_rmi = torch.tensor(rng.normal(size=(n, c)))
+    return logits, target.masked_fill(~valid, 255), valid, grad_rmi
+
+
+def run(implementation, logits, target, valid, options, grad_rmi):
+    logits = logits.detach().requires_grad_()
+    pixel, rmi, present = dispatch.rmi_sums(logits, target, valid, options, implementation)
+    # A gradient scaler's factor keeps float16 gradients from underflow; the pixel loss has a gradient that is not 1.
+    (256 * (0.7 * pixel + (grad_rmi * rmi).sum())).backward()
+    return pixel.detach().double(), rmi.detach(), present, logits.grad.double() / 256
+
+
+def in_layout(logits, layout):
+    if layout == "channels_last":
+        return logits.contiguous(memory_format=torch.channels_last)
+    return logits.repeat_interleave(2, dim=3)[..., ::2] if layout == "every second column" else logits
+
+
+LAYOUTS = st.sampled_from(["contiguous", "channels_last", "every second column"])
+
+
+@fast
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    n=st.integers(1, 3),
+    c=st.integers(1, 5),
+    h=st.integers(1, 50),
+    w=st.integers(1, 50),
+    region_size=st.integers(1, 10),
+    pool=st.sampled_from(["avg", "max", "interp"]),
+    pool_size=st.integers(1, 8),
+    pixel_loss=st.sampled_from(["bce", "ce"]),
+    stride=st.sampled_from([1, 1, 2, 3, 8]),
+    align_corners=st.booleans(),
+    dtype=st.sampled_from(list(TOLERANCES)),
+    strip=st.sampled_from([1, 300, 3000, 1 << 19]),
+    block=st.sampled_from([1, 1 << 19]),
+    layout=LAYOUTS,
+    threads=st.integers(1, 3),
+)
+@settings(max_examples=300, deadline=None)
+def test_rmi_is_the_plain_definition(
+    implementation,
+    seed,
+    n,
+    c,
+    h,
+    w,
+    region_size,
+    pool,
+    pool_size,
+    pixel_loss,
+    stride,
+    align_corners,
+    dtype,
+    strip,
+    block,
+    layout,
+    threads,
+):
+    if min(functional.pooled_size((h, w), pool, pool_size)) < region_size:
+        return
+    logits, target, valid, grad_rmi = random_batch(seed, n, c, h, w, stride)
+    logits = in_layout(logits.to(dtype), layout)
+    options = RMIOptions(region_size, pool, pool_size, pixel_loss, align_corners)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(chunked, "STRIP", strip)
+        patch.setattr(regions, "BLOCK", block)
+        patch.setattr(torch, "get_num_threads", lambda: threads)
+        pixel, rmi, present, grad = run(implementation, logits, target, valid, options, grad_rmi)
+    expected = run("plain", logits.double(), target, valid, options, grad_rmi)
+    value_tolerance, grad_tolerance = TOLERANCES[dtype]
+    if pool == "max" and dtype in (torch.float16, torch.bfloat16):
+        grad_tolerance = 1.0  # rounded logits tie, and which of two equal values takes the gradient is not defined
+    assert abs(pixel - expected[0]) <= value_tolerance * (1 + abs(expected[0]))
+    assert torch.allclose(rmi, expected[1], rtol=value_tolerance, atol=10 * value_tolerance)
+    assert torch.equal(present, expected[2])
+    # Where the gradient is all cancellation, as exact as the plain definition is in the same dtype, or as rounding of
+    # the parts that cancel, which are near 1.
+    rounding = 1e-11 if dtype == torch.float64 else 1e-6
+    plain_error = (run("plain", logits, target, valid, options, grad_rmi)[3] - expected[3]).norm()
+    assert (grad - expected[3]).norm() <= max(grad_tolerance * expected[3].norm(), 3 * plain_error, rounding)
+
+
+@fast
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    n=st.integers(1, 3),
+    c=st.integers(1, 70),
+    h=st.integers(1, 40),
+    w=st.integers(1, 40),
+    pixel_loss=st.sampled_from(["bce", "ce"]),
+    stride=st.sampled_from([1, 2, 3, 8]),
+    align_corners=st.booleans(),
+    dtype=st.sampled_from(list(TOLERANCES)),
+    strip=st.sampled_from([1, 3000]),
+    layout=LAYOUTS,
+)
+@settings(max_examples=150, deadline=None)
+def test_pixel_loss_is_the_plain_definition(
+    implementation, seed, n, c, h, w, pixel_loss, stride, align_corners, dtype, strip, layout
+):
+    logits, target, valid, _ = random_batch(seed, n, c, h, w, stride)
+    logits = in_layout(logits.to(dtype), layout).requires_grad_()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(chunked, "STRIP", strip)
+        found = dispatch.pixel_sum(logits, target, valid, pixel_loss, align_corners, implementation)
+        (grad,) = torch.autograd.grad(0.7 * found, logits)
+    exact = logits.detach().double().requires_grad_()
+    expected = dispatch.pixel_sum(exact, target, valid, pixel_loss, align_corners, "plain")
+    (expected_grad,) = torch.autograd.grad(0.7 * expected, exact)
+    value_tolerance, grad_tolerance = TOLERANCES[dtype]
+    assert found.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    assert grad.dtype == dtype
+    assert found.item() == pytest.approx(expected.item(), rel=value_tolerance, abs=value_tolerance)
+    assert (grad.double() - expected_grad).norm() <= grad_tolerance * (expected_grad.norm() + 1e-1)
+
+
+@fast
+@pytest.mark.parametrize("pixel_loss", ["bce", "ce"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("stride", [1, 4])
+def test_non_finite_logits_give_non_finite_sums_and_no_exception(implementation, pixel_loss, value, stride):
+    logits, target, valid, _ = random_batch(0, 1, 3, 40, 44, stride)
+    logits[0, 1, 5, 7] = value
+    options = RMIOptions(3, "avg", 4, pixel_loss, False)
+    pixel, rmi, _ = dispatch.rmi_sums(logits.float(), target, valid, options, implementation)
+    assert not pixel.isfinite()
+    if value != value:
+        assert rmi[0, 1].isnan()
+    assert rmi[0, [0, 2]].isfinite().all()
+
+
+@fast
+def test_same_bits_every_time_and_for_any_number_of_threads(implementation):
+    logits, target, valid, grad_rmi = random_batch(1, 2, 5, 120, 130, 1)
+    options = RMIOptions(3, "avg", 4, "bce", False)
+    first = run(implementation, logits.float(), target, valid, options, grad_rmi)
+    for threads in (1, 2, 7) if implementation == "native" else (None, None):
+        with pytest.MonkeyPatch.context() as patch:
+            if threads:
+                patch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+            again = run(implementation, logits.float(), target, valid, options, grad_rmi)
+        assert all(torch.equal(a, b) for a, b in zip(first, again))
+
+
+@fast
+@pytest.mark.parametrize("pool", ["avg", "max", "interp"])
+@pytest.mark.parametrize("pixel_loss", ["bce", "ce"])
+def test_operators_keep_the_rules_of_pytorch(implementation, pool, pixel_loss):
+    logits, target, valid, _ = random_batch(0, 2, 3, 24, 28, 2)
+    logits = logits.float().requires_grad_()
+    arguments = (logits, target, valid, 2, pool, 2, pixel_loss, False, implementation)
+    torch.library.opcheck(dispatch.rmi_operator, arguments)
+    saved = dispatch.rmi_operator(*arguments)[3:]
+    grads = (torch.tensor(0.5), torch.ones(2, 3, dtype=torch.float64))
+    checks = ("test_schema", "test_faketensor", "test_aot_dispatch_dynamic")
+    torch.library.opcheck(
+        dispatch.rmi_backward_operator,
+        (*grads, logits.detach(), target, valid, *(a.detach() for a in saved), *arguments[3:]),
+        test_utils=checks,
+    )
+    arguments = (logits, target, valid, pixel_loss, False, implementation)
+    torch.library.opcheck(dispatch.pixel_operator, arguments)
+    arguments = (grads[0], logits.detach(), *arguments[1:])
+    torch.library.opcheck(dispatch.pixel_backward_operator, arguments, test_utils=checks)
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize(
+    ("source", "size"), [((5, 7), (33, 50)), ((1, 1), (6, 1)), ((9, 4), (9, 5)), ((40, 31), (10, 7))]
+)
+def test_resampler_is_interpolate(source, size, align_corners):
+    maps = torch.randn(3, *source, dtype=torch.float64, requires_grad=True)
+    expected = torch.nn.functional.interpolate(maps[None], size, mode="bilinear", align_corners=align_corners)[0]
+    grad = torch.randn_like(expected)
+    (expected_grad,) = torch.autograd.grad(expected, maps, grad)
+    resampler = Resampler(source, size, align_corners)
+    found_grad = torch.zeros_like(maps)
+    parts = []
+    for start in range(0, size[0], 4):
+        rows = slice(start, min(start + 4, size[0]))
+        parts.append(resampler.rows(maps.detach(), rows, torch.float64))
+        resampler.add_rows_gradient(grad[:, rows], rows, found_grad)
+    assert torch.allclose(torch.cat(parts, dim=1), expected)
+    assert torch.allclose(found_grad, expected_grad)
+    # And from the other side: rows of the source at a time.
+    result, parts = torch.zeros_like(expected), []
+    for start in range(0, source[0], 2):
+        rows = slice(start, min(start + 2, source[0]))
+        resampler.add_reduced(maps.detach()[:, rows], rows, result)
+        parts.append(resampler.expanded(grad, rows))
+    assert torch.allclose(result, expected)
+    assert torch.allclose(torch.cat(parts, dim=1), expected_grad)
+
+
+@fast
+def test_more_classes_than_one_product_holds(implementation):
+    logits, target, valid, grad_rmi = random_batch(0, 1, 150, 24, 24, 1)
+    logits *= 30  # saturated: the products come near their limits
+    options = RMIOptions(3, "avg", 2, "bce", False)
+    found = run(implementation, logits.float(), target, valid, options, grad_rmi)
+    expected = run("plain", logits.double(), target, valid, options, grad_rmi)
+    assert found[0].item() == pytest.approx(expected[0].item(), rel=1e-6)
+
+
+@fast
+@pytest.mark.parametrize("loss", [RMILoss, CELoss])
+def test_double_backward_is_refused(implementation, loss):
+    logits = torch.randn(1, 2, 16, 16, requires_grad=True)
+    target = torch.zeros(1, 16, 16, dtype=torch.long)
+    (grad,) = torch.autograd.grad(loss(2, implementation=implementation)(logits, target), logits, create_graph=True)
+    with pytest.raises(RuntimeError, match=r"cannot be differentiated twice.*implementation='plain'"):
+        grad.square().sum().backward()
+    (grad,) = torch.autograd.grad(loss(2, implementation="plain")(logits, target), logits, create_graph=True)
+    grad.square().sum().backward()
+
+
+def test_implementation_can_be_chosen():
+    logits, target = torch.randn(1, 2, 16, 16), torch.zeros(1, 16, 16, dtype=torch.long)
+    values = [RMILoss(2, pool_size=2, implementation=i)(logits, target).item() for i in ("auto", "chunked", "plain")]
+    assert values[0] == pytest.approx(values[2], rel=1e-6)
+    assert values[1] == pytest.approx(values[2], rel=1e-6)
+    with pytest.raises(ValueError, match="must be one of auto, native, triton, chunked, plain; got 'cuda'"):
+        RMILoss(2, implementation="cuda")
+
+
+@pytest.mark.parametrize("implementation", ["native", "triton"])
+def test_implementation_that_is_not_installed_says_why(implementation, monkeypatch):
+    monkeypatch.setattr(dispatch.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"without a C\+\+ compiler|needs the package triton"):
+        RMILoss(2, implementation=implementation)
+    RMILoss(2, implementation="auto")(torch.randn(1, 2, 32, 32), torch.zeros(1, 32, 32, dtype=torch.long))
