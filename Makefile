@@ -7,13 +7,13 @@ demo: .venv/demo
 	$(BIN)/rmiseg demo --out runs/demo
 
 test: .venv/test
-	$(BIN)/ruff check src tests
-	$(BIN)/ruff format --check src tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n auto
 
 # One environment; each mark says that the packages of an extra are in it.
-.venv/%: pyproject.toml $(wildcard src/rmiseg/kernels/native/*.cpp src/rmiseg/kernels/native/*.h)
+.venv/%: pyproject.toml setup.py $(wildcard src/rmiseg/kernels/native/*.cpp src/rmiseg/kernels/native/*.h)
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip install --python $(BIN)/python --editable ".[$*]"
