@@ -21,18 +21,24 @@ def test_compiles_without_graph_breaks(case):
     assert torch.allclose(grad, expected_grad, rtol=1e-4, atol=1e-7)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize(
+    "device",
+    [
+        pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")),
+        pytest.param("mps", marks=pytest.mark.skipif(not torch.backends.mps.is_available(), reason="needs MPS")),
+    ],
+)
 @each_loss
-def test_cuda_gives_what_the_cpu_gives(case):
+def test_other_devices_give_what_the_cpu_gives(case, device):
     logits, target = random_batch(0, 2, 3, 64, 80, stride=2)
     x, t = torch.tensor(logits, dtype=torch.float32, requires_grad=True), torch.tensor(target)
-    x_cuda = x.detach().cuda().requires_grad_()
+    there = x.detach().to(device).requires_grad_()
     loss = build(case, 3)
-    value, value_cuda = loss(x, t), loss(x_cuda, t.cuda())
+    value, value_there = loss(x, t), loss(there, t.to(device))
     value.backward()
-    value_cuda.backward()
-    assert value_cuda.item() == pytest.approx(value.item(), rel=1e-5)
-    assert (x_cuda.grad.cpu() - x.grad).norm() <= 1e-4 * x.grad.norm()
+    value_there.backward()
+    assert value_there.item() == pytest.approx(value.item(), rel=1e-5)
+    assert (there.grad.cpu() - x.grad).norm() <= 1e-4 * x.grad.norm()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")

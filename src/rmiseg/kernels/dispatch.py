@@ -29,11 +29,17 @@ from rmiseg.losses.functional import RMIOptions, pooled_size
 
 IMPLEMENTATIONS = ("auto", "native", "triton", "chunked", "plain")
 
+WITHOUT_FLOAT64 = ("mps",)
+"""Devices whose tensors cannot be float64, as region covariances must: the loss is computed on the CPU."""
+
 
 def rmi_sums(
     logits: Tensor, target: Tensor, valid: Tensor, options: RMIOptions, implementation: str
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`functional.rmi_sums` by one of `IMPLEMENTATIONS`."""
+    if logits.device.type in WITHOUT_FLOAT64:
+        pixel_sum, rmi, present = rmi_sums(*_on_cpu(logits, target, valid), options, implementation)
+        return pixel_sum.to(logits.device), rmi.float().to(logits.device), present.to(logits.device)
     implementation = _resolve(implementation, logits.device.type)
     if implementation == "plain":
         return functional.rmi_sums(logits, target, valid, options)
@@ -47,6 +53,9 @@ def pixel_sum(
     logits: Tensor, target: Tensor, valid: Tensor, pixel_loss: str, align_corners: bool, implementation: str
 ) -> Tensor:
     """The sum of a pixel loss, "ce" or "bce", over valid pixels: scalar. Arguments as in `rmi_sums`."""
+    if logits.device.type in WITHOUT_FLOAT64:
+        inputs = _on_cpu(logits, target, valid)
+        return pixel_sum(*inputs, pixel_loss, align_corners, implementation).to(logits.device)
     implementation = _resolve(implementation, logits.device.type)
     if implementation == "plain":
         size = (target.shape[-2], target.shape[-1])
@@ -74,6 +83,10 @@ def _resolve(implementation: str, device: str) -> str:
     if device == "cpu" and _native_is_available():
         return "native"
     return "triton" if device == "cuda" and _triton_is_available() else "chunked"
+
+
+def _on_cpu(logits: Tensor, target: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return logits.cpu(), target.cpu(), valid.cpu()
 
 
 def _native_is_available() -> bool:
