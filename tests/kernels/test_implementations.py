@@ -181,14 +181,14 @@ def test_same_bits_every_time_and_for_any_number_of_threads(implementation):
 def test_operators_keep_the_rules_of_pytorch(implementation, pool, pixel_loss):
     logits, target, valid, _ = random_batch(0, 2, 3, 24, 28, 2)
     logits = logits.float().requires_grad_()
-    arguments = (logits, target, valid, 2, pool, 2, pixel_loss, False, implementation)
+    arguments = (logits, target, valid, 2, pool, 2, pixel_loss, False, implementation, True)
     torch.library.opcheck(dispatch.rmi_operator, arguments)
-    saved = dispatch.rmi_operator(*arguments)[3:]
+    gradient_maps = dispatch.rmi_operator(*arguments)[3].detach()
     grads = (torch.tensor(0.5), torch.ones(2, 3, dtype=torch.float64))
     checks = ("test_schema", "test_faketensor", "test_aot_dispatch_dynamic")
     torch.library.opcheck(
         dispatch.rmi_backward_operator,
-        (*grads, logits.detach(), target, valid, *(a.detach() for a in saved), *arguments[3:]),
+        (*grads, logits.detach(), target, valid, gradient_maps, *arguments[3:-1]),
         test_utils=checks,
     )
     arguments = (logits, target, valid, pixel_loss, False, implementation)

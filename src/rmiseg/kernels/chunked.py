@@ -1,8 +1,8 @@
 """The RMI loss in strips of rows, in ordinary PyTorch operations on any device.
 
 The logits are read twice, once forward and once backward, in strips of rows that stay in cache. Beside them and their
-gradient, only the pooled maps and the region covariances are kept: 2 / pool_size^2 of the logits' full size. Logits
-below label resolution are interpolated strip by strip, so that full-size logits exist nowhere.
+gradient, only pooled maps are needed: 2 / pool_size^2 of the logits' full size, half of it until the backward pass.
+Logits below label resolution are interpolated strip by strip, so that full-size logits exist nowhere.
 
 The same values and gradients as `rmiseg.losses.functional`, whose notation is used.
 """
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from rmiseg.kernels.interpolation import Resampler, nearest_labels
 from rmiseg.kernels.regions import region_covariance, region_gradient, rmi_of_covariance
-from rmiseg.losses.functional import PROBABILITY_OFFSET, RMIOptions, pooled_size
+from rmiseg.losses.functional import PROBABILITY_OFFSET, RMIOptions, computed_dtype, pooled_size
 
 STRIP = 1 << 19
 """Logits of a strip: two megabytes in float32. Smaller ones cost more in calls than they save in cache."""
@@ -28,8 +28,8 @@ PRODUCT = 64
 
 
 def rmi_forward(
-    logits: Tensor, target: Tensor, valid: Tensor, options: RMIOptions
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    logits: Tensor, target: Tensor, valid: Tensor, options: RMIOptions, with_gradient: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """See `rmiseg.kernels.dispatch`."""
     strips = _Strips(logits, target, valid, options)
     probabilities = logits.new_zeros((*logits.shape[:2], *strips.pooled), dtype=strips.dtype)
@@ -41,7 +41,11 @@ def rmi_forward(
     labels = strips.pooled_labels()
     covariance = region_covariance(probabilities, labels, options.region_size)
     present = labels.amax(dim=(2, 3)) > 0
-    return pixel_sum.to(strips.dtype), rmi_of_covariance(covariance), present, probabilities, labels, covariance
+    if with_gradient:
+        gradient_maps = region_gradient(probabilities, labels, covariance, options.region_size)
+    else:
+        gradient_maps = probabilities.new_empty((*logits.shape[:2], 0, 0))
+    return pixel_sum.to(strips.dtype), rmi_of_covariance(covariance), present, gradient_maps
 
 
 def rmi_backward(
@@ -50,14 +54,12 @@ def rmi_backward(
     logits: Tensor,
     target: Tensor,
     valid: Tensor,
-    probabilities: Tensor,
-    labels: Tensor,
-    covariance: Tensor,
+    gradient_maps: Tensor,
     options: RMIOptions,
 ) -> Tensor:
     """See `rmiseg.kernels.dispatch`."""
-    grad_pooled = region_gradient(probabilities, labels, covariance, grad_rmi, options.region_size)
-    return _backward(_Strips(logits, target, valid, options), grad_pixel, grad_pooled)
+    strips = _Strips(logits, target, valid, options)
+    return _backward(strips, grad_pixel, gradient_maps * grad_rmi.to(strips.dtype)[..., None, None])
 
 
 def pixel_forward(logits: Tensor, target: Tensor, valid: Tensor, pixel_loss: str, align_corners: bool) -> Tensor:
@@ -114,7 +116,7 @@ class _Strips:
 
     def __init__(self, logits: Tensor, target: Tensor, valid: Tensor, options: RMIOptions) -> None:
         self.logits, self.target, self.valid, self.options = logits, target, valid, options
-        self.dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
+        self.dtype = computed_dtype(logits)
         self.classes = logits.shape[1]
         self.height, self.width = target.shape[-2:]
         self.size = 1 if options.pool == "interp" else options.pool_size

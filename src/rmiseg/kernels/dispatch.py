@@ -3,15 +3,14 @@
 An implementation is a module with four functions, all of them deterministic and without a host-visible exception for
 non-finite logits:
 
-    rmi_forward(logits, target, valid, options)
-        -> pixel_sum, rmi, present, probabilities, labels, covariance
-    rmi_backward(grad_pixel, grad_rmi, logits, target, valid, probabilities, labels, covariance, options) -> gradient
+    rmi_forward(logits, target, valid, options, with_gradient) -> pixel_sum, rmi, present, gradient_maps
+    rmi_backward(grad_pixel, grad_rmi, logits, target, valid, gradient_maps, options) -> gradient
     pixel_forward(logits, target, valid, pixel_loss, align_corners) -> pixel_sum
     pixel_backward(grad_pixel, logits, target, valid, pixel_loss, align_corners) -> gradient
 
-The arguments and the first three results are those of `rmiseg.losses.functional.rmi_sums`. The pooled maps
-`probabilities` and `labels` (N, C, h, w), float32 or float64, and `covariance` (N, C, 2d, 2d) float64 are kept for the
-backward pass.
+The arguments and the first three results are those of `rmiseg.losses.functional.rmi_sums`. What is kept for the backward
+pass is `gradient_maps` (N, C, h, w), float32 or float64: the gradient of each map's RMI in its pooled probabilities (empty
+without `with_gradient`).
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ import torch
 from torch import Tensor
 
 from rmiseg.losses import functional
-from rmiseg.losses.functional import RMIOptions, pooled_size
+from rmiseg.losses.functional import RMIOptions, computed_dtype, pooled_size
 
 IMPLEMENTATIONS = ("auto", "native", "triton", "chunked", "plain")
 
@@ -45,7 +44,8 @@ def rmi_sums(
         return functional.rmi_sums(logits, target, valid, options)
     pool = options.pool if options.pool_size > 1 else "avg"  # of single pixels they are all the same
     settings = (options.region_size, pool, options.pool_size, options.pixel_loss, options.align_corners)
-    pixel_sum, rmi, present, *_ = rmi_operator(logits, target, valid, *settings, implementation)
+    with_gradient = torch.is_grad_enabled() and logits.requires_grad
+    pixel_sum, rmi, present, _ = rmi_operator(logits, target, valid, *settings, implementation, with_gradient)
     return pixel_sum, rmi, present
 
 
@@ -117,10 +117,13 @@ def rmi_operator(
     pixel_loss: str,
     align_corners: bool,
     implementation: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    with_gradient: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     options = RMIOptions(region_size, pool, pool_size, pixel_loss, align_corners)
     with without_autocast(logits):
-        return _module(implementation).rmi_forward(logits, target, valid, options)  # type: ignore[no-any-return]
+        return _module(implementation).rmi_forward(  # type: ignore[no-any-return]
+            logits, target, valid, options, with_gradient
+        )
 
 
 @torch.library.custom_op("rmiseg::rmi_backward", mutates_args=())
@@ -130,9 +133,7 @@ def rmi_backward_operator(
     logits: Tensor,
     target: Tensor,
     valid: Tensor,
-    probabilities: Tensor,
-    labels: Tensor,
-    covariance: Tensor,
+    gradient_maps: Tensor,
     region_size: int,
     pool: str,
     pool_size: int,
@@ -141,10 +142,9 @@ def rmi_backward_operator(
     implementation: str,
 ) -> Tensor:
     options = RMIOptions(region_size, pool, pool_size, pixel_loss, align_corners)
-    saved = (probabilities, labels, covariance)
     with without_autocast(logits):
         return _module(implementation).rmi_backward(  # type: ignore[no-any-return]
-            grad_pixel, grad_rmi, logits, target, valid, *saved, options
+            grad_pixel, grad_rmi, logits, target, valid, gradient_maps, options
         )
 
 
@@ -177,23 +177,26 @@ def pixel_backward_operator(
 # What torch.compile needs to know: shapes and dtypes of results.
 
 
-def _computed(logits: Tensor) -> torch.dtype:
-    return torch.float64 if logits.dtype == torch.float64 else torch.float32
-
-
 @rmi_operator.register_fake
 def _(
-    logits: Tensor, target: Tensor, valid: Tensor, region_size: int, pool: str, pool_size: int, *_: Any
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    logits: Tensor,
+    target: Tensor,
+    valid: Tensor,
+    region_size: int,
+    pool: str,
+    pool_size: int,
+    pixel_loss: str,
+    align_corners: bool,
+    implementation: str,
+    with_gradient: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     classes = tuple(logits.shape[:2])
-    maps = (*classes, *pooled_size((target.shape[-2], target.shape[-1]), pool, pool_size))
+    pooled = pooled_size((target.shape[-2], target.shape[-1]), pool, pool_size) if with_gradient else (0, 0)
     return (
-        logits.new_empty((), dtype=_computed(logits)),
+        logits.new_empty((), dtype=computed_dtype(logits)),
         logits.new_empty(classes, dtype=torch.float64),
         logits.new_empty(classes, dtype=torch.bool),
-        logits.new_empty(maps, dtype=_computed(logits)),
-        logits.new_empty(maps, dtype=_computed(logits)),
-        logits.new_empty((*classes, 2 * region_size**2, 2 * region_size**2), dtype=torch.float64),
+        logits.new_empty((*classes, *pooled), dtype=computed_dtype(logits)),
     )
 
 
@@ -204,7 +207,7 @@ def _(grad_pixel: Tensor, grad_rmi: Tensor, logits: Tensor, *_: Any) -> Tensor:
 
 @pixel_operator.register_fake
 def _(logits: Tensor, *_: Any) -> Tensor:
-    return logits.new_empty((), dtype=_computed(logits))
+    return logits.new_empty((), dtype=computed_dtype(logits))
 
 
 @pixel_backward_operator.register_fake
@@ -216,15 +219,15 @@ def _(grad_pixel: Tensor, logits: Tensor, *_: Any) -> Tensor:
 
 
 def _save_rmi(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    _, _, present, probabilities, labels, covariance = output
-    ctx.save_for_backward(*inputs[:3], probabilities, labels, covariance)
-    ctx.settings = inputs[3:]
-    ctx.mark_non_differentiable(present, probabilities, labels, covariance)
+    _, _, present, gradient_maps = output
+    ctx.save_for_backward(*inputs[:3], gradient_maps)
+    ctx.settings = inputs[3:-1]
+    ctx.mark_non_differentiable(present, gradient_maps)
 
 
 def _rmi_gradient(ctx: Any, grad_pixel: Tensor, grad_rmi: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
     gradient = rmi_backward_operator(grad_pixel, grad_rmi, *ctx.saved_tensors, *ctx.settings)
-    return (gradient, *(None,) * (2 + len(ctx.settings)))
+    return (gradient, *(None,) * (3 + len(ctx.settings)))
 
 
 def _save_pixel(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -55,22 +55,20 @@ def rmi_of_covariance(covariance: Tensor) -> Tensor:
     return value.masked_fill(info != 0, math.nan)
 
 
-def region_weights(covariance: Tensor, grad_rmi: Tensor) -> Tensor:
-    """The rows of 2 K that belong to p, times the incoming gradient (N, C): (N, C, d, 2d) float64."""
+def region_weights(covariance: Tensor) -> Tensor:
+    """The rows of 2 K that belong to p: (N, C, d, 2d) float64."""
     d = covariance.shape[-1] // 2
     weights = torch.linalg.inv_ex(_with_alpha(covariance))[0][..., :d, :].contiguous()
     weights[..., :d] -= torch.linalg.inv_ex(_with_alpha(covariance[..., :d, :d]))[0]
-    return weights.mul_((grad_rmi.double() / d)[..., None, None])
+    return weights.div_(d)
 
 
-def region_gradient(
-    probabilities: Tensor, labels: Tensor, covariance: Tensor, grad_rmi: Tensor, region_size: int
-) -> Tensor:
-    """Gradient in the probabilities (N, C, h, w), in their dtype, given that in `rmi_of_covariance` (N, C)."""
+def region_gradient(probabilities: Tensor, labels: Tensor, covariance: Tensor, region_size: int) -> Tensor:
+    """Gradient of the RMI of every map in its probabilities: (N, C, h, w), in their dtype."""
     size = region_size
     height, width = probabilities.shape[2] - size + 1, probabilities.shape[3] - size + 1
     # In the order (i, j, p column, kind and y column).
-    weights = region_weights(covariance, grad_rmi).view(-1, size, size, 2, size, size).permute(0, 1, 4, 2, 3, 5)
+    weights = region_weights(covariance).view(-1, size, size, 2, size, size).permute(0, 1, 4, 2, 3, 5)
     weights = weights.reshape(-1, size, size, size, 2 * size)
     gradient = torch.zeros_like(probabilities, dtype=torch.float64).flatten(0, 1)
     for maps, columns in _column_offsets(probabilities, labels, size):

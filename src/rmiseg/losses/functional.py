@@ -31,9 +31,14 @@ def upsample_logits(logits: Tensor, size: tuple[int, int], align_corners: bool =
     return F.interpolate(logits, size=tuple(size), mode="bilinear", align_corners=align_corners)
 
 
+def computed_dtype(logits: Tensor) -> torch.dtype:
+    """The dtype of the computation: float64 for float64 logits, float32 for everything else."""
+    return torch.float64 if logits.dtype == torch.float64 else torch.float32
+
+
 def widened(logits: Tensor) -> Tensor:
-    """Logits in the dtype of the computation: float64 stays, everything else becomes float32."""
-    return logits if logits.dtype == torch.float64 else logits.float()
+    """Logits in the dtype of the computation."""
+    return logits.to(computed_dtype(logits))
 
 
 def valid_pixels(target: Tensor, num_classes: int, ignore_index: int | None) -> Tensor:

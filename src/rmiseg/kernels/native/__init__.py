@@ -17,7 +17,7 @@ from torch import Tensor
 
 from rmiseg.kernels.interpolation import nearest_labels
 from rmiseg.kernels.regions import region_weights, rmi_of_covariance
-from rmiseg.losses.functional import RMIOptions, pooled_size
+from rmiseg.losses.functional import RMIOptions, computed_dtype, pooled_size
 
 ELEMENTS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 PIXEL_LOSSES = ("bce", "ce")
@@ -33,7 +33,7 @@ class _Problem(ctypes.Structure):
         *((name, c_int64 * 4) for name in ("logits_strides", "gradient_strides")),
         *((name, c_void_p) for name in ["logits", "target", "valid", "pixel_sums", "probabilities", "labels"]),
         ("grad_pixel", c_double),
-        *((name, c_void_p) for name in ("grad_pooled", "gradient")),
+        *((name, c_void_p) for name in ("gradient_maps", "grad_rmi", "gradient")),
     )
 
 
@@ -42,7 +42,7 @@ class _Regions(ctypes.Structure):
 
     _fields_ = (
         *((name, c_int64) for name in ["threads", "maps", "height", "width", "region_size", "is_double"]),
-        *((name, c_void_p) for name in ["probabilities", "labels", "covariance", "weights", "gradient"]),
+        *((name, c_void_p) for name in ["probabilities", "labels", "covariance", "weights"]),
     )
 
 
@@ -58,12 +58,12 @@ def is_available() -> bool:
 
 
 def rmi_forward(
-    logits: Tensor, target: Tensor, valid: Tensor, options: RMIOptions
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    logits: Tensor, target: Tensor, valid: Tensor, options: RMIOptions, with_gradient: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """See `rmiseg.kernels.dispatch`."""
     n, c, height, width = *logits.shape[:2], *target.shape[-2:]
     pooled = pooled_size((height, width), options.pool, options.pool_size)
-    probabilities = logits.new_empty((n, c, *pooled), dtype=_computed(logits))
+    probabilities = logits.new_empty((n, c, *pooled), dtype=computed_dtype(logits))
     if options.pool == "interp":
         labels = nearest_labels(target, valid, c, pooled, probabilities.dtype)
     else:
@@ -72,9 +72,23 @@ def rmi_forward(
     pixel_sum = _forward(logits, target, valid, options.pixel_loss, options.align_corners, **maps)
     d = options.region_size**2
     covariance = logits.new_empty((n, c, 2 * d, 2 * d), dtype=torch.float64)
-    _call("rmiseg_covariance", _Regions, **_regions(probabilities, labels, options), covariance=covariance)
+    regions = {
+        "maps": n * c,
+        "height": pooled[0],
+        "width": pooled[1],
+        "region_size": options.region_size,
+        "is_double": probabilities.dtype == torch.float64,
+        "probabilities": probabilities,
+        "labels": labels,
+    }
+    _call("rmiseg_covariance", _Regions, **regions, covariance=covariance)
     present = labels.flatten(2).amax(dim=2) > 0
-    return pixel_sum, rmi_of_covariance(covariance), present, probabilities, labels, covariance
+    if with_gradient:  # takes the place of the probabilities
+        _call("rmiseg_region_gradient", _Regions, **regions, weights=region_weights(covariance))
+        gradient_maps = probabilities
+    else:
+        gradient_maps = probabilities.new_empty((n, c, 0, 0))
+    return pixel_sum, rmi_of_covariance(covariance), present, gradient_maps
 
 
 def rmi_backward(
@@ -83,18 +97,13 @@ def rmi_backward(
     logits: Tensor,
     target: Tensor,
     valid: Tensor,
-    probabilities: Tensor,
-    labels: Tensor,
-    covariance: Tensor,
+    gradient_maps: Tensor,
     options: RMIOptions,
 ) -> Tensor:
     """See `rmiseg.kernels.dispatch`."""
-    weights = region_weights(covariance, grad_rmi)
-    grad_pooled = torch.empty_like(probabilities)
-    regions = _regions(probabilities, labels, options)
-    _call("rmiseg_region_gradient", _Regions, **regions, weights=weights, gradient=grad_pooled)
-    maps = {**_pooling(options, probabilities), "grad_pooled": grad_pooled}
-    return _backward(grad_pixel, logits, target, valid, options.pixel_loss, options.align_corners, **maps)
+    maps = {"gradient_maps": gradient_maps, "grad_rmi": grad_rmi.double().contiguous()}
+    pooling = _pooling(options, gradient_maps)
+    return _backward(grad_pixel, logits, target, valid, options.pixel_loss, options.align_corners, **pooling, **maps)
 
 
 def pixel_forward(logits: Tensor, target: Tensor, valid: Tensor, pixel_loss: str, align_corners: bool) -> Tensor:
@@ -116,7 +125,7 @@ def _forward(
     sums = torch.zeros(target.shape[0] * (target.shape[1] + maps.get("pool_size", 0)), dtype=torch.float64)
     problem = _problem(logits, target, valid, pixel_loss, align_corners)
     _call("rmiseg_forward", _Problem, **problem, **maps, pixel_sums=sums)
-    return sums.sum().to(_computed(logits))
+    return sums.sum().to(computed_dtype(logits))
 
 
 def _backward(
@@ -150,31 +159,13 @@ def _problem(logits: Tensor, target: Tensor, valid: Tensor, pixel_loss: str, ali
     }
 
 
-def _pooling(options: RMIOptions, probabilities: Tensor) -> dict[str, Any]:
+def _pooling(options: RMIOptions, pooled: Tensor) -> dict[str, Any]:
     """Fields of `_Problem` that say what is pooled, and how."""
-    ph, pw = probabilities.shape[2:]
+    ph, pw = pooled.shape[2:]
     return {"pool": POOLS.index(options.pool), "pool_size": options.pool_size, "ph": ph, "pw": pw}
-
-
-def _regions(probabilities: Tensor, labels: Tensor, options: RMIOptions) -> dict[str, Any]:
-    """Fields of `_Regions`, less those of results."""
-    n, c, height, width = probabilities.shape
-    return {
-        "maps": n * c,
-        "height": height,
-        "width": width,
-        "region_size": options.region_size,
-        "is_double": probabilities.dtype == torch.float64,
-        "probabilities": probabilities,
-        "labels": labels,
-    }
 
 
 def _call(function: str, structure: type[ctypes.Structure], **fields: Any) -> None:
     """Call a function of the library; it sees tensors by their addresses."""
     values = {name: value.data_ptr() if isinstance(value, Tensor) else value for name, value in fields.items()}
     getattr(_library(), function)(ctypes.byref(structure(threads=torch.get_num_threads(), **values)))
-
-
-def _computed(logits: Tensor) -> torch.dtype:
-    return torch.float64 if logits.dtype == torch.float64 else torch.float32

@@ -23,8 +23,9 @@ struct Problem {
     void* probabilities;                             // (N, C, ph, pw), out
     void* labels;                                    // (N, C, ph, pw), out; not with INTERPOLATION
     double grad_pixel;
-    const void* grad_pooled;  // (N, C, ph, pw)
-    void* gradient;           // (N, C, h, w) of `element`, out
+    const void* gradient_maps;  // (N, C, ph, pw): of the RMI of each map in its probabilities
+    const double* grad_rmi;     // (N, C)
+    void* gradient;             // (N, C, h, w) of `element`, out
 };
 
 namespace {
@@ -325,7 +326,8 @@ class Unpool {
         : plan(plan), p(plan.p), probabilities(plan), rows((p.pool == MAXIMUM ? 2 * plan.size : 1) * p.width) {}
 
     void start(int64_t n, int64_t c) {
-        map = plan.map(p.grad_pooled, n, c);
+        map = plan.map(p.gradient_maps, n, c);
+        grad_rmi = T(p.grad_rmi[n * p.classes + c]);
         at = -1;
         if (p.pool == MAXIMUM) probabilities.start(n, c);
     }
@@ -345,7 +347,7 @@ class Unpool {
 
   private:
     void average(int64_t window) {
-        const T scale = T(1) / T(plan.size * plan.size);
+        const T scale = grad_rmi / T(plan.size * plan.size);
         for (int64_t k = 0; k < p.pw; ++k)
             for (int64_t x = plan.window_begin(k); x < plan.window_end(k, p.width); ++x)
                 rows[x] = map[window * p.pw + k] * scale;
@@ -361,18 +363,18 @@ class Unpool {
             for (int64_t y = 0; y < height; ++y)
                 for (int64_t x = plan.window_begin(k); x < plan.window_end(k, p.width); ++x)
                     if (probability[y * p.width + x] > probability[best]) best = y * p.width + x;
-            rows[best] = map[window * p.pw + k];
+            rows[best] = grad_rmi * map[window * p.pw + k];
         }
     }
 
     void interpolation(int64_t y) {
         const Axis<T>&vertical = plan.pool_rows, &horizontal = plan.pool_columns;
         for (int64_t k = vertical.first(y - 1); k < p.ph && vertical.low[k] <= y; ++k) {
-            T share = 0;
+            T share = 0;  // of the row, in the interpolated one
             if (vertical.low[k] == y) share += 1 - vertical.weight[k];
             if (vertical.high[k] == y) share += vertical.weight[k];
             for (int64_t j = 0; j < p.pw; ++j) {
-                const T value = share * map[k * p.pw + j];
+                const T value = grad_rmi * share * map[k * p.pw + j];
                 rows[horizontal.low[j]] += (1 - horizontal.weight[j]) * value;
                 rows[horizontal.high[j]] += horizontal.weight[j] * value;
             }
@@ -383,6 +385,7 @@ class Unpool {
     const Problem& p;
     Probabilities<T> probabilities;
     const T* map = nullptr;  // (ph, pw)
+    T grad_rmi = 0;
     std::vector<T> rows;     // of the row of windows `at`
     int64_t at = -1;
 };

@@ -11,11 +11,10 @@
 struct Regions {
     int64_t threads;
     int64_t maps, height, width, region_size, is_double;
-    const void* probabilities;  // (maps, height, width) float32, or float64 if is_double
-    const void* labels;         // the same
-    double* covariance;         // (maps, 2d, 2d), out
-    const double* weights;      // (maps, d, 2d): gradient in a region's p, from its centered p and y
-    void* gradient;             // (maps, height, width), the type of the probabilities, out
+    void* probabilities;    // (maps, height, width) float32, or float64 if is_double; their gradient takes their place
+    const void* labels;     // the same
+    double* covariance;     // (maps, 2d, 2d), out
+    const double* weights;  // (maps, d, 2d): gradient in a region's p, from its centered p and y
 };
 
 namespace {
@@ -206,7 +205,7 @@ void covariance(const Regions& r, int64_t index, Scratch& scratch) {
 template <class T>
 void region_gradient(const Regions& r, int64_t index, Scratch& scratch) {
     const int64_t R = r.region_size, d = R * R, side = 2 * R - 1, pixels = r.height * r.width;
-    T* const gradient = static_cast<T*>(r.gradient) + index * pixels;
+    T* const gradient = static_cast<T*>(r.probabilities) + index * pixels;
     scratch.reserve((2 * pixels + 3 * d + 2 * side * side + std::max(r.width, R)) * sizeof(double), 6);
     const Pair pair(r, index, scratch);
     if (pair.absent && pair.finite()) {
