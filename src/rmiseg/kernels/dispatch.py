@@ -8,9 +8,9 @@ non-finite logits:
     pixel_forward(logits, target, valid, pixel_loss, align_corners) -> pixel_sum
     pixel_backward(grad_pixel, logits, target, valid, pixel_loss, align_corners) -> gradient
 
-The arguments and the first three results are those of `rmiseg.losses.functional.rmi_sums`. What is kept for the backward
-pass is `gradient_maps` (N, C, h, w), float32 or float64: the gradient of each map's RMI in its pooled probabilities (empty
-without `with_gradient`).
+The arguments and the first three results are those of `rmiseg.losses.functional.rmi_sums`. What is kept for the
+backward pass is `gradient_maps` (N, C, h, w), float32 or float64: the gradient of each map's RMI in its pooled
+probabilities (empty without `with_gradient`).
 """
 
 from __future__ import annotations
