@@ -33,14 +33,14 @@ INLINE float exp_negative(float x) {
     e = e * r + 0.5f;
     e = e * r + 1.0f;
     e = e * r + 1.0f;
-    return bits<float>(bits<int32_t>(e) + (bits<int32_t>(shifted) << 23));
+    return bits<float>(bits<uint32_t>(e) + (bits<uint32_t>(shifted) << 23));
 }
 INLINE double exp_negative(double x) { return std::exp(x); }
 
 // ln x for x >= 1, to 1e-7 of 1 + ln x.
 INLINE float log_above_one(float x) {
     const int32_t whole = bits<int32_t>(x), power = (whole - 0x3f3504f3) >> 23;
-    const float f = bits<float>(whole - (power << 23)) - 1.0f;  // 1 + f lies between sqrt(1/2) and sqrt(2)
+    const float f = bits<float>(whole - power * (1 << 23)) - 1.0f;  // 1 + f lies between sqrt(1/2) and sqrt(2)
     const float t = f / (2.0f + f), u = t * t;                  // ln(1 + f) = 2 (t + t^3 / 3 + t^5 / 5 + ...)
     const float series = t * (2.0f + u * (0.66666667f + u * (0.4f + u * (0.28571429f + u * 0.22222222f))));
     const float result = series + power * 0.693147181f;
