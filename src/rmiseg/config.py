@@ -143,8 +143,10 @@ class OptimConfig:
         head_lr_factor: Learning rate of everything else, relative to lr.
         momentum: Momentum of SGD.
         weight_decay: Weight decay of weights; biases and norm parameters have none.
-        schedule: How the learning rate falls to min_lr.
+        schedule: How the learning rate falls: poly and cosine to min_lr, step by step_factor at each of the milestones.
         poly_power: Exponent of the poly schedule.
+        step_milestones: Where the step schedule falls, as shares of the training.
+        step_factor: What the step schedule multiplies the learning rate by at each milestone.
         slow_start_steps: Steps of linear warm-up at the beginning.
         slow_start_lr: Learning rate of the first step of the slow start.
         min_lr: The learning rate never falls below this.
@@ -154,8 +156,10 @@ class OptimConfig:
     head_lr_factor: float = 5.0
     momentum: float = 0.9
     weight_decay: float = 1e-4
-    schedule: Literal["poly", "cosine"] = "poly"
+    schedule: Literal["poly", "cosine", "step"] = "poly"
     poly_power: float = 0.9
+    step_milestones: tuple[float, ...] = (0.5, 0.75)
+    step_factor: float = 0.1
     slow_start_steps: int = 0
     slow_start_lr: float = 1e-4
     min_lr: float = 1e-6
@@ -168,20 +172,25 @@ class LoopConfig:
     Args:
         epochs: Passes over the training split.
         steps: Optimizer steps; when given, takes the place of epochs.
+        accumulate: Batches whose gradients add up to one optimizer step: as one batch so many times as large, but for
+            batch norm, which sees each by itself.
         val_every: Epochs between two evaluations on the validation split; the last epoch is always evaluated.
         log_every: Steps between two TensorBoard entries.
         panels: Validation images shown as image, truth and prediction in TensorBoard; 0 for none.
         keep: Newest checkpoints to keep, beside last and best.
         norm_momentum: Momentum of batch norm's running statistics.
+        freeze_norm: Keep batch norm as it is in the initial weights, statistics and parameters, also while training.
     """
 
     epochs: int = 50
     steps: int | None = None
+    accumulate: int = 1
     val_every: int = 1
     log_every: int = 10
     panels: int = 4
     keep: int = 1
     norm_momentum: float = 0.05
+    freeze_norm: bool = False
 
 
 @dataclass
@@ -190,6 +199,8 @@ class TrainConfig:
 
     Args:
         out: Folder of the run; must be new or empty.
+        init: Checkpoint, or folder of a run, to take the model's initial weights from; what does not fit (other
+            classes) starts as usual, and is listed.
         seed: Seed of initial weights, data order and augmentation.
         device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps, ...
         data: The data set.
@@ -200,6 +211,7 @@ class TrainConfig:
     """
 
     out: str = "runs/train"
+    init: str | None = None
     seed: int = 0
     device: str = "auto"
     data: DataConfig = field(default_factory=DataConfig)

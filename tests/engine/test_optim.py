@@ -50,7 +50,15 @@ def test_cosine():
     assert learning_rate(100, 100, config) == 1e-5
 
 
-@pytest.mark.parametrize(("name", "value"), [("lr", 0.0), ("weight_decay", -1.0), ("head_lr_factor", 0)])
+def test_step():
+    config = OptimConfig(lr=0.1, schedule="step", step_milestones=(0.5, 0.9), step_factor=0.2)
+    lr = [learning_rate(t, 10, config) for t in range(11)]
+    assert lr == pytest.approx([0.1] * 5 + [0.02] * 4 + [0.004] * 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("lr", 0.0), ("weight_decay", -1.0), ("head_lr_factor", 0), ("step_milestones", (0.5, 30))]
+)
 def test_bad_values(name, value):
     with pytest.raises(ValueError, match=f"optim.{name}"):
         build_optimizer(Tiny(), OptimConfig(**{name: value}))

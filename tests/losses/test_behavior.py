@@ -151,6 +151,7 @@ def test_terms_of_micro_batches_add_up(case):
     (expected,) = torch.autograd.grad(whole, logits)
     micro = [loss.terms(logits[i : i + k], target[i : i + k]) for i, k in ((0, 1), (1, 3))]
     counts = sum(terms.counts for terms in micro)
+    assert torch.equal(counts, sum(loss.counts(target[i : i + k]) for i, k in ((0, 1), (1, 3))))
     total = loss.combine(sum(terms.sums for terms in micro), counts)
     assert total.item() == pytest.approx(whole.item(), rel=1e-6)
     # One backward a micro-batch, each divided by the global counts: gradients add up as well.

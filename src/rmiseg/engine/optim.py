@@ -45,7 +45,9 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.SGD:
     for name in ("lr", "head_lr_factor"):
         if getattr(config, name) <= 0:
             raise ValueError(f"optim.{name} must be positive, not {getattr(config, name)}")
-    for name in ("momentum", "weight_decay", "slow_start_steps", "slow_start_lr", "min_lr"):
+    if not all(0 < milestone < 1 for milestone in config.step_milestones):
+        raise ValueError(f"optim.step_milestones must lie between 0 and 1, not {list(config.step_milestones)}")
+    for name in ("momentum", "weight_decay", "slow_start_steps", "slow_start_lr", "min_lr", "step_factor"):
         if getattr(config, name) < 0:
             raise ValueError(f"optim.{name} must be 0 or more, not {getattr(config, name)}")
     return torch.optim.SGD(parameter_groups(model, config), lr=config.lr, momentum=config.momentum)
@@ -54,14 +56,16 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.SGD:
 def learning_rate(step: int, total_steps: int, config: OptimConfig) -> float:
     """Learning rate of the backbone at `step` (0 is the first) of `total_steps`.
 
-    Poly, lr (1 - t/T)^power, or cosine, lr (1 + cos(pi t/T)) / 2; never below `min_lr`. The slow start rises in a line
-    from `slow_start_lr` to the value that the schedule has where it ends.
+    Poly, lr (1 - t/T)^power, cosine, lr (1 + cos(pi t/T)) / 2, or step, lr factor^(milestones behind t/T); never below
+    `min_lr`. The slow start rises in a line from `slow_start_lr` to the value that the schedule has where it ends.
     """
 
     def scheduled(t: int) -> float:
         progress = min(t / total_steps, 1.0)
         if config.schedule == "poly":
             factor = (1 - progress) ** config.poly_power
+        elif config.schedule == "step":
+            factor = config.step_factor ** sum(progress >= milestone for milestone in config.step_milestones)
         else:
             factor = (1 + math.cos(math.pi * progress)) / 2
         return max(config.lr * factor, config.min_lr)

@@ -6,8 +6,10 @@ import json
 import math
 import statistics
 import time
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,7 @@ from rmiseg.data import (
     train_transform,
 )
 from rmiseg.data.transforms import normalize
-from rmiseg.engine.checkpoint import CHECKPOINTS, Checkpoint, CheckpointFolder
+from rmiseg.engine.checkpoint import CHECKPOINTS, Checkpoint, CheckpointFolder, load_checkpoint
 from rmiseg.engine.curves import Curves
 from rmiseg.engine.device import peak_memory, select_device
 from rmiseg.engine.evaluate import evaluate
@@ -93,6 +95,10 @@ def train(config: TrainConfig, console: Console) -> RunResult:
     model = build_model(num_classes=len(classes), **asdict(config.model))
     model = model.to(device, memory_format=torch.channels_last)  # a fifth faster on a CPU
     set_norm_momentum(model, config.train.norm_momentum)
+    if config.init is not None:
+        _initialize(model, config.init, console)
+    if config.train.freeze_norm:
+        model.freeze_norm()
     criterion = Criterion(config.loss, len(classes), total_steps)
     optimizer = build_optimizer(model, config.optim)
 
@@ -106,19 +112,18 @@ def train(config: TrainConfig, console: Console) -> RunResult:
 
     step, step_seconds = 0, []
     best: dict[str, float] = {}
-    with training_progress(console, total_steps, config.data.batch_size) as progress:
+    with training_progress(console, total_steps, config.data.batch_size * config.train.accumulate) as progress:
         for epoch in range(epochs):
             batches.set_epoch(epoch)
             model.train()
             confusion = torch.zeros(len(classes), len(classes), dtype=torch.int64, device=device)
-            for batch in batches:
+            for group in grouped(batches, config.train.accumulate):
                 if step == total_steps:
                     break
                 set_learning_rate(optimizer, learning_rate(step, total_steps, config.optim))
                 started = time.perf_counter()
-                logits, parts = train_step(model, criterion, optimizer, batch, step, device)
+                parts = train_step(model, criterion, optimizer, group, step, device, confusion)
                 step_seconds.append(time.perf_counter() - started)
-                confusion += _coarse_confusion(logits, batch["mask"].to(device), len(classes))
                 step += 1
                 train_scores = Scores.from_confusion(confusion)
                 progress.advance(epoch, parts["loss"], train_scores.mean_iou)
@@ -160,27 +165,41 @@ def train_step(
     model: nn.Module,
     criterion: Criterion,
     optimizer: torch.optim.Optimizer,
-    batch: Batch,
+    batches: list[Batch],
     step: int,
     device: torch.device,
-) -> tuple[Tensor, dict[str, float]]:
-    """One optimizer step. Returns the logits (detached, at the model's stride) and the loss with its parts."""
-    images = normalize(batch["image"].to(device, non_blocking=True), model.image_mean, model.image_std)
-    images = images.contiguous(memory_format=torch.channels_last)
-    target = batch["mask"].to(device, non_blocking=True)
-
-    output = model(images)
-    logits, auxiliary_logits = output if isinstance(output, tuple) else (output, None)
-    loss, parts = criterion(logits, auxiliary_logits, target, step)
-    if not math.isfinite(parts["loss"]):
-        raise FloatingPointError(
-            f"the loss is {parts['loss']} at step {step}, on the images {', '.join(batch['name'])}. A lower optim.lr "
-            "or a longer optim.slow_start_steps helps against divergence; the last checkpoint is kept"
-        )
+    confusion: Tensor,
+) -> dict[str, float]:
+    """One optimizer step, on one or several batches. Adds to `confusion` (C, C); returns the loss with its parts."""
+    targets = [batch["mask"].to(device, non_blocking=True) for batch in batches]
+    # What the loss is divided by is that of all batches together, however many of their pixels do not count.
+    counts = [sum(each) for each in zip(*map(criterion.counts, targets))]
+    total: dict[str, float] = {}
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    for batch, target in zip(batches, targets):
+        images = normalize(batch["image"].to(device, non_blocking=True), model.image_mean, model.image_std)
+        output = model(images.contiguous(memory_format=torch.channels_last))
+        logits, auxiliary_logits = output if isinstance(output, tuple) else (output, None)
+        loss, parts = criterion(logits, auxiliary_logits, target, counts, step)
+        if not math.isfinite(parts["loss"]):
+            raise FloatingPointError(
+                f"the loss is {parts['loss']} at step {step}, on the images {', '.join(batch['name'])}. A lower "
+                "optim.lr or a longer optim.slow_start_steps helps against divergence; the last checkpoint is kept"
+            )
+        loss.backward()
+        confusion += _coarse_confusion(logits.detach(), target, len(confusion))
+        for name, part in parts.items():
+            share = 1 if name == "loss" else 1 / len(batches)  # parts of the loss are means of each batch
+            total[name] = total.get(name, 0.0) + share * part
     optimizer.step()
-    return logits.detach(), parts
+    return total
+
+
+def grouped(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
+    """Lists of `size` batches; the last may be shorter."""
+    iterator = iter(batches)
+    while group := list(islice(iterator, size)):
+        yield group
 
 
 class Criterion:
@@ -197,16 +216,38 @@ class Criterion:
         self.auxiliary_loss = build_loss("ce", **common)
         self.auxiliary_weight = config.aux_weight
 
+    def counts(self, target: Tensor) -> tuple[Tensor, Tensor]:
+        """What the loss and the auxiliary loss are divided by; those of several batches add up."""
+        return self.loss.counts(target), self.auxiliary_loss.counts(target)
+
     def __call__(
-        self, logits: Tensor, auxiliary_logits: Tensor | None, target: Tensor, step: int
+        self, logits: Tensor, auxiliary_logits: Tensor | None, target: Tensor, counts: Sequence[Tensor], step: int
     ) -> tuple[Tensor, dict[str, float]]:
-        """The loss to differentiate, and for logging its value and what it is made of."""
+        """The share of one batch in the loss to differentiate, and for logging its value and what it is made of."""
         schedule = {"step": step} if isinstance(self.loss, AffinityLoss) else {}
-        loss, parts = self.loss(logits, target, return_parts=True, **schedule)
+        terms = self.loss.terms(logits, target)
+        loss, parts = self.loss.combine(terms.sums, counts[0], **schedule), dict(terms.parts)
         if auxiliary_logits is not None:
-            parts["auxiliary"] = self.auxiliary_loss(auxiliary_logits, target)
-            loss = loss + self.auxiliary_weight * parts["auxiliary"]
+            auxiliary = self.auxiliary_loss.terms(auxiliary_logits, target)
+            loss = loss + self.auxiliary_weight * self.auxiliary_loss.combine(auxiliary.sums, counts[1])
+            parts["auxiliary"] = auxiliary.parts["pixel"]
         return loss, {name: part.item() for name, part in {"loss": loss, **parts}.items()}
+
+
+def _initialize(model: nn.Module, path: str, console: Console) -> None:
+    """Load what fits of a checkpoint's weights, and say what does not."""
+    weights, own = load_checkpoint(path).weights, model.state_dict()
+    fitting = {name: tensor for name, tensor in weights.items() if name in own and own[name].shape == tensor.shape}
+    if not fitting:
+        raise ValueError(f"init: no weights of {path} fit the model; is it another architecture or backbone?")
+    model.load_state_dict(fitting, strict=False)
+    console.print(f"Initial weights from {path}: {len(fitting)} of {len(own)} tensors")
+    for title, names in (
+        ("Not in the checkpoint, or of another shape there", [name for name in own if name not in fitting]),
+        ("In the checkpoint alone", [name for name in weights if name not in own]),
+    ):
+        if names:
+            console.print(f"{title}: {', '.join(names[:8])}{f' and {len(names) - 8} more' if len(names) > 8 else ''}")
 
 
 def _augmentation(config: DataConfig) -> Any:
@@ -220,12 +261,13 @@ def _augmentation(config: DataConfig) -> Any:
     )
 
 
-def _length(config: TrainConfig, steps_per_epoch: int) -> tuple[int, int]:
+def _length(config: TrainConfig, batches: int) -> tuple[int, int]:
     """Epochs and optimizer steps of the run."""
-    for name in ("epochs", "steps", "val_every", "log_every"):
+    for name in ("epochs", "steps", "accumulate", "val_every", "log_every"):
         value = getattr(config.train, name)
         if value is not None and value < 1:
             raise ValueError(f"train.{name} must be at least 1, not {value}")
+    steps_per_epoch = math.ceil(batches / config.train.accumulate)
     if config.train.steps is not None:
         return math.ceil(config.train.steps / steps_per_epoch), config.train.steps
     return config.train.epochs, config.train.epochs * steps_per_epoch

@@ -58,25 +58,36 @@ class AffinityLoss(SegmentationLoss):
     def terms(self, logits: Tensor, target: Tensor) -> LossTerms:
         """Sums and counts of cross entropy, of affinity across label edges, and of affinity elsewhere."""
         logits, target, valid = self._prepare(logits, target)
+        size = self._size(target)
+        small, labels = functional.resize_pair(logits, target, size, align_corners=True)
+        small_valid = functional.valid_pixels(labels, self.num_classes, self.ignore_index)
+        edge = functional.affinity_edges(labels, small_valid, self.num_classes)
+        pixel_sum, pixel_count = functional.cross_entropy_sum(logits, target, valid), valid.sum()
+        sums = functional.affinity_sums(small, edge, small_valid)
+        counts = torch.stack([pixel_count, edge.sum(), (~edge).sum()])
+        return LossTerms(
+            sums=torch.cat([pixel_sum[None], sums]),
+            counts=counts,
+            parts={
+                "pixel": pixel_mean("ce", pixel_sum, pixel_count).detach(),
+                "affinity": _affinity(sums, counts[1:]).detach(),
+            },
+        )
+
+    def counts(self, target: Tensor) -> Tensor:
+        labels = functional.resize_labels(target.long(), self._size(target))
+        valid = functional.valid_pixels(labels, self.num_classes, self.ignore_index)
+        edge = functional.affinity_edges(labels, valid, self.num_classes)
+        return torch.stack([self._valid_count(target), edge.sum(), (~edge).sum()])
+
+    def _size(self, target: Tensor) -> tuple[int, int]:
         height, width = target.shape[-2:]
         size = (height // self.downsample, width // self.downsample)
         if min(size) < 1:
             raise ValueError(
                 f"target of size {(height, width)} is smaller than downsample={self.downsample}: use larger crops"
             )
-        pixel_sum, pixel_count = functional.cross_entropy_sum(logits, target, valid), valid.sum()
-        small, labels = functional.resize_pair(logits, target, size, align_corners=True)
-        sums, counts = functional.affinity_terms(
-            small, labels, functional.valid_pixels(labels, self.num_classes, self.ignore_index)
-        )
-        return LossTerms(
-            sums=torch.cat([pixel_sum[None], sums]),
-            counts=torch.cat([pixel_count[None], counts]),
-            parts={
-                "pixel": pixel_mean("ce", pixel_sum, pixel_count).detach(),
-                "affinity": _affinity(sums, counts).detach(),
-            },
-        )
+        return size
 
     def combine(self, sums: Tensor, counts: Tensor, step: int = 0) -> Tensor:
         weight = DECAY_BASE ** (-(step - self.init_step) / self.max_steps)

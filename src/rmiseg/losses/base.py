@@ -62,6 +62,14 @@ class SegmentationLoss(nn.Module):
         """The sums and counts that `combine` makes the loss of. Shapes as in `forward`."""
         raise NotImplementedError
 
+    def counts(self, target: Tensor) -> Tensor:
+        """The counts of `terms`, which depend on the target alone: (K,) int64.
+
+        Those of several micro-batches or processes, added up before the first backward pass, are what `combine` divides
+        by.
+        """
+        raise NotImplementedError
+
     def combine(self, sums: Tensor, counts: Tensor) -> Tensor:
         """The loss, a scalar, from (K,) sums and (K,) counts, of one batch or added up over several."""
         raise NotImplementedError
@@ -86,6 +94,9 @@ class SegmentationLoss(nn.Module):
         terms = self.terms(logits, target)
         loss = self.combine(terms.sums, terms.counts)
         return (loss, terms.parts) if return_parts else loss
+
+    def _valid_count(self, target: Tensor) -> Tensor:
+        return valid_pixels(target.long(), self.num_classes, self.ignore_index).sum()
 
     def _prepare(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Check and unify the input: full-size logits in float32 or float64, int64 target, valid pixels."""

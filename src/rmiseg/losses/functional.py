@@ -173,9 +173,13 @@ def resize_pair(
     """Logits (N, C, H, W), bilinearly, and labels (N, H, W), by nearest neighbor, resized to `size`."""
     if tuple(target.shape[-2:]) == size:
         return logits, target
+    return F.interpolate(logits, size=size, mode="bilinear", align_corners=align_corners), resize_labels(target, size)
+
+
+def resize_labels(target: Tensor, size: tuple[int, int]) -> Tensor:
+    """Labels (N, H, W) resized to `size` by nearest neighbor."""
     # Class ids survive the detour through float exactly: they are small integers.
-    labels = F.interpolate(target.unsqueeze(1).float(), size=size, mode="nearest").squeeze(1).to(target.dtype)
-    return F.interpolate(logits, size=size, mode="bilinear", align_corners=align_corners), labels
+    return F.interpolate(target.unsqueeze(1).float(), size=size, mode="nearest").squeeze(1).to(target.dtype)
 
 
 AFFINITY_MIN = 1e-4
@@ -191,19 +195,23 @@ def shifted_neighbors(maps: Tensor) -> Tensor:
     )
 
 
-def affinity_terms(logits: Tensor, target: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """Penalties summed over (pixel, neighbor, class) triples across a label edge, and over the others: sums and counts.
+def affinity_edges(target: Tensor, valid: Tensor, num_classes: int) -> Tensor:
+    """Which triples (pixel, neighbor, class) lie across a label edge: bool (N, 8, C, h, w)."""
+    labels = one_hot(target, valid, num_classes, torch.float32)
+    return shifted_neighbors(labels) != labels.unsqueeze(1)
+
+
+def affinity_sums(logits: Tensor, edge: Tensor, valid: Tensor) -> Tensor:
+    """Penalties summed over the triples of `affinity_edges` across a label edge, and over the others: (2,).
 
     The divergence between the predictions for a pixel and for its neighbor must be large across a label edge and small
     elsewhere (Ke et al. 2018, equations 3 and 4).
     """
-    labels = one_hot(target, valid, logits.shape[1], logits.dtype)
     own = (logits.softmax(dim=1) * valid.unsqueeze(1)).clamp(AFFINITY_MIN, 1.0)
     neighbor = shifted_neighbors(own).clamp(AFFINITY_MIN, 1.0)
     own = own.unsqueeze(1)
     own_rest, neighbor_rest = 1 - own + AFFINITY_MIN, 1 - neighbor + AFFINITY_MIN
     divergence = neighbor * (neighbor.log() - own.log()) + neighbor_rest * (neighbor_rest.log() - own_rest.log())
-    edge = shifted_neighbors(labels) != labels.unsqueeze(1)
     across = ((AFFINITY_MARGIN - divergence).clamp(min=0) * edge).sum()
     elsewhere = (divergence * ~edge).sum()
-    return torch.stack([across, elsewhere]), torch.stack([edge.sum(), (~edge).sum()])
+    return torch.stack([across, elsewhere])

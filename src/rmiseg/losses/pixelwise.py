@@ -40,6 +40,9 @@ class _PixelLoss(SegmentationLoss):
         total, count = (total if doubt is None else total * doubt), valid.sum()
         return LossTerms(total[None], count[None], {"pixel": pixel_mean(self.name, total, count).detach()})
 
+    def counts(self, target: Tensor) -> Tensor:
+        return self._valid_count(target)[None]
+
     def combine(self, sums: Tensor, counts: Tensor) -> Tensor:
         return spread_non_finite(pixel_mean(self.name, sums[0], counts[0]))
 

@@ -42,18 +42,25 @@ class PyramidLoss(SegmentationLoss):
 
     def terms(self, logits: Tensor, target: Tensor) -> LossTerms:
         logits, target, _ = self._prepare(logits, target)
-        sums, counts = [], []
-        for scale in self.scales:
-            height, width = target.shape[-2:]
-            size = (int(scale * height), int(scale * width))
-            if min(size) < 1:
-                raise ValueError(f"target of size {(height, width)} is {size} at scale {scale}: use larger crops")
+        sums = []
+        for size in self._sizes(target):
             scaled, labels = functional.resize_pair(logits, target, size)
             valid = functional.valid_pixels(labels, self.num_classes, self.ignore_index)
             sums.append(functional.cross_entropy_sum(scaled, labels, valid))
-            counts.append(valid.sum())
-        terms = LossTerms(torch.stack(sums), torch.stack(counts), {})
+        terms = LossTerms(torch.stack(sums), self.counts(target), {})
         return terms._replace(parts={"pixel": self._mean(terms.sums, terms.counts).detach()})
+
+    def counts(self, target: Tensor) -> Tensor:
+        sizes = self._sizes(target)
+        return torch.stack([self._valid_count(functional.resize_labels(target.long(), size)) for size in sizes])
+
+    def _sizes(self, target: Tensor) -> list[tuple[int, int]]:
+        height, width = target.shape[-2:]
+        sizes = [(int(scale * height), int(scale * width)) for scale in self.scales]
+        for scale, size in zip(self.scales, sizes):
+            if min(size) < 1:
+                raise ValueError(f"target of size {(height, width)} is {size} at scale {scale}: use larger crops")
+        return sizes
 
     def combine(self, sums: Tensor, counts: Tensor) -> Tensor:
         return spread_non_finite(self._mean(sums, counts))

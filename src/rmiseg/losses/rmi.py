@@ -111,6 +111,10 @@ class RMILoss(SegmentationLoss):
             },
         )
 
+    def counts(self, target: Tensor) -> Tensor:
+        pixel_count = self._valid_count(target)
+        return torch.stack([pixel_count, torch.full_like(pixel_count, target.shape[0])])
+
     def combine(self, sums: Tensor, counts: Tensor) -> Tensor:
         pixel = pixel_mean(self.pixel_loss, sums[0], counts[0])
         rmi = sums[1] / counts[1] * (counts[0] > 0)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 from torch import Tensor, nn
 
 from rmiseg.models.backbones import Backbone
+from rmiseg.models.layers import batch_norms
 
 
 class SegmentationModel(nn.Module):
@@ -22,6 +25,7 @@ class SegmentationModel(nn.Module):
         output_stride: Image size over the size of the deepest feature map.
         image_mean: What to subtract from RGB images in the range 0 to 1, three floats.
         image_std: What to divide them by afterwards, three floats.
+        norm_is_frozen: Whether `freeze_norm` was called.
 
     Raises:
         ValueError: num_classes is smaller than 1.
@@ -36,6 +40,21 @@ class SegmentationModel(nn.Module):
         self.output_stride = backbone.reductions[-1]
         self.image_mean = backbone.image_mean
         self.image_std = backbone.image_std
+        self.norm_is_frozen = False
+
+    def freeze_norm(self) -> None:
+        """Keep every batch norm as it is, statistics and parameters, in training mode too."""
+        self.norm_is_frozen = True
+        for norm in batch_norms(self):
+            norm.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        if self.norm_is_frozen:
+            for norm in batch_norms(self):
+                norm.eval()
+        return self
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Logits of a batch of images.

@@ -63,6 +63,10 @@ def set_norm_momentum(model: nn.Module, momentum: float) -> None:
     """
     if not 0 < momentum <= 1:
         raise ValueError(f"norm momentum must be in (0, 1], got {momentum}")
-    for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):  # also SyncBatchNorm and timm's norms with activation
-            module.momentum = momentum
+    for norm in batch_norms(model):
+        norm.momentum = momentum
+
+
+def batch_norms(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+    """Every batch norm of a model, SyncBatchNorm and timm's norms with activation among them."""
+    return [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]

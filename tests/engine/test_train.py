@@ -1,0 +1,91 @@
+"""One training step, and the options that change it."""
+
+import pytest
+import torch
+from rich.console import Console
+from torch import nn
+
+from rmiseg.config import DataConfig, LossConfig, ModelConfig, OptimConfig
+from rmiseg.data import ClassTable
+from rmiseg.engine.checkpoint import Checkpoint, save_checkpoint
+from rmiseg.engine.optim import build_optimizer
+from rmiseg.engine.train import Criterion, _initialize, grouped, train_step
+from rmiseg.models import build_model
+
+LOSSES = ["rmi", "ce", "bce", "pyramid", "affinity"]
+
+
+class Tiny(nn.Module):
+    """One convolution at stride 2, and an auxiliary head."""
+
+    image_mean, image_std = (0.5, 0.5, 0.5), (0.2, 0.2, 0.2)
+
+    def __init__(self):
+        super().__init__()
+        self.backbone = nn.Conv2d(3, 3, 3, stride=2, padding=1)
+
+    def forward(self, images):
+        logits = self.backbone(images)
+        return logits, 0.5 * logits
+
+
+def batch(images, masks, names="ab"):
+    return {"image": images, "mask": masks, "name": list(names)}
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_accumulated_batches_are_one_large_batch(loss):
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (5, 3, 48, 48), dtype=torch.uint8, generator=generator)
+    masks = torch.randint(0, 3, (5, 48, 48), dtype=torch.uint8, generator=generator)
+    masks[0, :40] = 255  # so that batches differ in how many pixels count
+    gradients, losses = [], []
+    for batches in ([batch(images, masks)], [batch(images[:2], masks[:2]), batch(images[2:], masks[2:])]):
+        torch.manual_seed(1)
+        model = Tiny()
+        optimizer = build_optimizer(model, OptimConfig(lr=0.1, momentum=0.0, weight_decay=0.0))
+        before = model.backbone.weight.detach().clone()
+        confusion = torch.zeros(3, 3, dtype=torch.int64)
+        criterion = Criterion(LossConfig(name=loss), 3, total_steps=10)
+        parts = train_step(model, criterion, optimizer, batches, 2, torch.device("cpu"), confusion)
+        gradients.append(before - model.backbone.weight.detach())
+        losses.append(parts["loss"])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    assert (gradients[1] - gradients[0]).norm() <= 1e-4 * gradients[0].norm()
+
+
+def test_grouped():
+    assert list(grouped(iter("abcde"), 2)) == [["a", "b"], ["c", "d"], ["e"]]
+    assert list(grouped([], 2)) == []
+
+
+def test_frozen_norm_stays_as_it_is_in_training_mode():
+    model = build_model("deeplabv3plus", num_classes=2, backbone="mobilenetv3_small_050", weights="none")
+    model.freeze_norm()
+    model.train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    optimizer = build_optimizer(model, OptimConfig(lr=0.1))
+    model(torch.randn(2, 3, 64, 64)).square().sum().backward()
+    optimizer.step()
+    norms = {name for name, module in model.named_modules() if isinstance(module, nn.BatchNorm2d)}
+    moved = {name.rpartition(".")[0] for name, t in model.state_dict().items() if not torch.equal(t, before[name])}
+    assert norms
+    assert moved
+    assert not norms & moved
+
+
+def test_initial_weights_from_another_run(tmp_path, capsys):
+    options = {"backbone": "mobilenetv3_small_050", "weights": "none"}
+    source = build_model("deeplabv3plus", num_classes=2, **options)
+    classes = ClassTable(("a", "b"), (0, 1), (255,), ((0, 0, 0), (255, 0, 0)))
+    path = tmp_path / "a.pt"
+    save_checkpoint(path, Checkpoint(source.state_dict(), ModelConfig(**options), DataConfig(), classes, 1, {}))
+    target = build_model("deeplabv3plus", num_classes=3, **options)
+    _initialize(target, path, Console(width=400))
+    printed = capsys.readouterr().out
+    assert f"{len(source.state_dict()) - 2} of {len(target.state_dict())} tensors" in printed
+    assert "of another shape there" in printed
+    different = [n for n, t in target.state_dict().items() if not torch.equal(t, source.state_dict()[n])]
+    assert len(different) == 2
+    with pytest.raises(ValueError, match=r"init: no weights of .*a\.pt fit the model"):
+        _initialize(nn.Linear(3, 4), path, Console())
