@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from rmiseg.config import DataCheckConfig, DemoConfig, EvaluateConfig, PredictConfig, TrainConfig
+from rmiseg.config import BenchLossConfig, DataCheckConfig, DemoConfig, EvaluateConfig, PredictConfig, TrainConfig
 
 
 class Command(NamedTuple):
@@ -29,7 +29,9 @@ COMMANDS = {
     "predict": Command(PredictConfig, "segment images with a checkpoint", ("checkpoint", "images")),
     "demo": Command(DemoConfig, "train a small model with cross entropy and with RMI, and compare"),
     "data check": Command(DataCheckConfig, "read a whole data set and report what is wrong with it"),
+    "bench loss": Command(BenchLossConfig, "time and memory of the losses, beside those of cross entropy"),
 }
+GROUPS = {"data": "look after data sets", "bench": "measure time and memory"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,10 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 1
-    parsed = parser.instantiate(parser.parse_args(_name_recipe(sys.argv[1:] if arguments is None else arguments)))
+    parsed = parser.instantiate(parser.parse_args(_completed(sys.argv[1:] if arguments is None else arguments)))
     name, options = parsed.command, parsed[parsed.command]
-    if name == "data":
-        name, options = f"data {options.action}", options[options.action]
+    if name in GROUPS:
+        name, options = f"{name} {options.action}", options[options.action]
     config_type = COMMANDS[name].config
     config = config_type(**{field.name: options[field.name] for field in dataclasses.fields(config_type)})
 
@@ -73,12 +75,17 @@ def build_parser() -> Any:
     )
     parser.add_argument("--version", action="version", version=f"rmiseg {_version()}")
     commands = parser.add_subcommands(dest="command")
-    data = ArgumentParser(usage="rmiseg data check [--option value ...]", description="Look after data sets.")
-    commands.add_subcommand("data", data, help="look after data sets: data check")
-    data_commands = data.add_subcommands(dest="action")
+    groups = {"": commands}
+    for name, help_text in GROUPS.items():
+        actions = [action for group, _, action in (command.rpartition(" ") for command in COMMANDS) if group == name]
+        group = ArgumentParser(
+            usage=f"rmiseg {name} {'|'.join(actions)} [--option value ...]", description=f"{help_text.capitalize()}."
+        )
+        commands.add_subcommand(name, group, help=f"{help_text}: {', '.join(f'{name} {a}' for a in actions)}")
+        groups[name] = group.add_subcommands(dest="action")
     for name, command in COMMANDS.items():
-        group, _, action = name.rpartition(" ")
-        (data_commands if group else commands).add_subcommand(action, _command_parser(name), help=command.help)
+        group_name, _, action = name.rpartition(" ")
+        groups[group_name].add_subcommand(action, _command_parser(name), help=command.help)
     return parser
 
 
@@ -103,11 +110,14 @@ def _command_parser(name: str) -> Any:
     return parser
 
 
-def _name_recipe(arguments: Sequence[str]) -> list[str]:
-    """Let `rmiseg train recipe.yaml` mean `rmiseg train --recipe recipe.yaml`."""
+def _completed(arguments: Sequence[str]) -> list[str]:
+    """Let `train recipe.yaml` mean `train --recipe recipe.yaml`, and `bench` mean `bench loss`."""
     arguments = list(arguments)
-    if len(arguments) > 1 and arguments[0] == "train" and not arguments[1].startswith("-"):
+    option = len(arguments) < 2 or arguments[1].startswith("-")
+    if arguments[:1] == ["train"] and not option:
         arguments.insert(1, "--recipe")
+    if arguments[:1] == ["bench"] and option and arguments[1:2] not in (["-h"], ["--help"]):
+        arguments.insert(1, "loss")
     return arguments
 
 

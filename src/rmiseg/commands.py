@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from rmiseg.config import DataCheckConfig, DemoConfig, EvaluateConfig, PredictConfig, TrainConfig
+from rmiseg.config import BenchLossConfig, DataCheckConfig, DemoConfig, EvaluateConfig, PredictConfig, TrainConfig
 
 
 def train(config: TrainConfig) -> int:
@@ -113,6 +113,14 @@ def data_check(config: DataCheckConfig) -> int:
     report = check_dataset(**dataclasses.asdict(config), console=console)
     print_report(report, console)
     return 1 if report.problem_count else 0
+
+
+def bench_loss(config: BenchLossConfig) -> int:
+    """`rmiseg bench loss`"""
+    from rmiseg.benchmarks.loss import run_loss_benchmark
+
+    run_loss_benchmark(config, Console())
+    return 0
 
 
 def _percent(share: float) -> str:

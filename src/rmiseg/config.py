@@ -293,3 +293,38 @@ class DataCheckConfig:
     root: str = ""
     splits: list[str] | None = None
     workers: int = 2
+
+
+@dataclass
+class BenchLossConfig:
+    """Measure time and memory of the losses, forward and backward, beside those of cross entropy.
+
+    Args:
+        out: Folder for results.csv and speed.png; those of an earlier benchmark are replaced.
+        losses: What to measure beside cross entropy, of rmi (the fastest implementation), rmi-native, rmi-triton,
+            rmi-chunked, rmi-plain (the readable definition), rmi-compiled (that, by torch.compile), ce, bce,
+            rmi-pytorch, smp-dice, smp-lovasz; by default rmi, rmi-plain, and the last five where installed.
+        shapes: Sizes of batches, NxCxHxW at label resolution; each is measured at each stride.
+        strides: Ratios of the size of the labels to the size of the logits; 1 is full size.
+        pool_sizes: Pool sizes of RMI; the first is measured at each stride, the others at the first stride only.
+        region_size: Region size of RMI.
+        runs: Runs of each loss, in turn; medians are reported.
+        max_seconds: A loss that has taken longer than this in a case is run three times only.
+        dtype: Type of the logits; 16-bit logits are measured under autocast.
+        device: auto (a GPU if there is one), cpu, cuda, cuda:1, ...
+        threads: Threads on the CPU; by default as many as torch chooses.
+    """
+
+    out: str = "runs/bench"
+    losses: list[str] | None = None
+    shapes: list[str] = field(
+        default_factory=lambda: ["4x21x513x513", "16x12x360x480", "2x19x769x769", "1x150x512x512"]
+    )
+    strides: list[int] = field(default_factory=lambda: [1, 4, 8])
+    pool_sizes: list[int] = field(default_factory=lambda: [4, 2])
+    region_size: int = 3
+    runs: int = 7
+    max_seconds: float = 20
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    device: str = "auto"
+    threads: int | None = None

@@ -254,6 +254,8 @@ def test_implementation_can_be_chosen():
     assert values[1] == pytest.approx(values[2], rel=1e-6)
     with pytest.raises(ValueError, match="must be one of auto, native, triton, chunked, plain; got 'cuda'"):
         RMILoss(2, implementation="cuda")
+    with pytest.raises(ValueError, match="implementation='triton' is for cuda logits, got cpu ones"):
+        RMILoss(2, implementation="triton")(logits, target)
 
 
 @pytest.mark.parametrize("implementation", ["native", "triton"])

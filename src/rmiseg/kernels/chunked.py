@@ -83,10 +83,13 @@ def _pixels_alone(pixel_loss: str, align_corners: bool) -> RMIOptions:
 
 
 def _backward(strips: _Strips, grad_pixel: Tensor, grad_pooled: Tensor | None) -> Tensor:
-    gradient = torch.zeros_like(strips.logits) if strips.resampler else torch.empty_like(strips.logits)
+    if strips.resampler:  # strips add to the same rows, which must not be rounded in between
+        gradient = torch.zeros_like(strips.logits, dtype=strips.dtype)
+    else:
+        gradient = torch.empty_like(strips.logits)
     for strip in strips:
         strips.add_backward(strip, grad_pixel, grad_pooled, gradient)
-    return gradient
+    return gradient.to(strips.logits.dtype)
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,11 @@ def check_implementation(implementation: str) -> None:
 
 
 def _resolve(implementation: str, device: str) -> str:
+    devices = {"native": "cpu", "triton": "cuda"}
+    if devices.get(implementation, device) != device:
+        raise ValueError(
+            f"implementation={implementation!r} is for {devices[implementation]} logits, got {device} ones"
+        )
     if implementation != "auto":
         return implementation
     if device == "cpu" and _native_is_available():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from rmiseg.kernels.dispatch import check_implementation, pixel_sum
+from rmiseg.kernels import dispatch
 from rmiseg.losses.base import LossTerms, SegmentationLoss, spread_non_finite
 
 
@@ -31,12 +31,12 @@ class _PixelLoss(SegmentationLoss):
         implementation: str = "auto",
     ) -> None:
         super().__init__(num_classes, ignore_index=ignore_index, align_corners=align_corners, check_target=check_target)
-        check_implementation(implementation)
+        dispatch.check_implementation(implementation)
         self.implementation = implementation
 
     def terms(self, logits: Tensor, target: Tensor) -> LossTerms:
         labels, valid, doubt = self._check(logits, target)
-        total = pixel_sum(logits, labels, valid, self.name, self.align_corners, self.implementation)
+        total = dispatch.pixel_sum(logits, labels, valid, self.name, self.align_corners, self.implementation)
         total, count = (total if doubt is None else total * doubt), valid.sum()
         return LossTerms(total[None], count[None], {"pixel": pixel_mean(self.name, total, count).detach()})
 

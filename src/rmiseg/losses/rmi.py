@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rmiseg.kernels.dispatch import check_implementation, rmi_sums
+from rmiseg.kernels import dispatch
 from rmiseg.losses.base import LossTerms, SegmentationLoss, spread_non_finite
 from rmiseg.losses.functional import PIXEL_SUMS, RMI_FLOOR, RMIOptions, pooled_size
 from rmiseg.losses.pixelwise import pixel_mean
@@ -79,7 +79,7 @@ class RMILoss(SegmentationLoss):
         ):
             if choice not in choices:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}; got {choice!r}")
-        check_implementation(implementation)
+        dispatch.check_implementation(implementation)
         if weight_lambda < 0 or (combine == "convex" and weight_lambda > 1):
             raise ValueError(f"weight_lambda must be at least 0, and at most 1 if convex, got {weight_lambda}")
         self.region_size = region_size
@@ -96,7 +96,7 @@ class RMILoss(SegmentationLoss):
         labels, valid, doubt = self._check(logits, target)
         self._check_size(target)
         options = RMIOptions(self.region_size, self.pool, self.pool_size, self.pixel_loss, self.align_corners)
-        pixel_sum, rmi, present = rmi_sums(logits, labels, valid, options, self.implementation)
+        pixel_sum, rmi, present = dispatch.rmi_sums(logits, labels, valid, options, self.implementation)
         if doubt is not None:
             pixel_sum = pixel_sum * doubt
         pixel_count = valid.sum()

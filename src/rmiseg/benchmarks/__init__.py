@@ -1,0 +1,1 @@
+"""What `rmiseg bench` measures, and how."""
