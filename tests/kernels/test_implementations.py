@@ -175,16 +175,24 @@ def test_same_bits_every_time_and_for_any_number_of_threads(implementation):
         assert all(torch.equal(a, b) for a, b in zip(first, again))
 
 
-@fast
+@pytest.mark.parametrize(
+    "implementation",
+    [
+        pytest.param("native", marks=needs_native),
+        pytest.param("triton", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")),
+        "chunked",
+    ],
+)
 @pytest.mark.parametrize("pool", ["avg", "max", "interp"])
 @pytest.mark.parametrize("pixel_loss", ["bce", "ce"])
 def test_operators_keep_the_rules_of_pytorch(implementation, pool, pixel_loss):
-    logits, target, valid, _ = random_batch(0, 2, 3, 24, 28, 2)
+    device = "cuda" if implementation == "triton" else "cpu"
+    logits, target, valid, _ = (a.to(device) for a in random_batch(0, 2, 3, 24, 28, 2))
     logits = logits.float().requires_grad_()
     arguments = (logits, target, valid, 2, pool, 2, pixel_loss, False, implementation, True)
     torch.library.opcheck(dispatch.rmi_operator, arguments)
     gradient_maps = dispatch.rmi_operator(*arguments)[3].detach()
-    grads = (torch.tensor(0.5), torch.ones(2, 3, dtype=torch.float64))
+    grads = (torch.tensor(0.5, device=device), torch.ones(2, 3, dtype=torch.float64, device=device))
     checks = ("test_schema", "test_faketensor", "test_aot_dispatch_dynamic")
     torch.library.opcheck(
         dispatch.rmi_backward_operator,

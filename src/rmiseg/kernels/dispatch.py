@@ -10,7 +10,7 @@ non-finite logits:
 
 The arguments and the first three results are those of `rmiseg.losses.functional.rmi_sums`. What is kept for the
 backward pass is `gradient_maps` (N, C, h, w), float32 or float64: the gradient of each map's RMI in its pooled
-probabilities (empty without `with_gradient`).
+probabilities; (N, C, 0, 0) without `with_gradient`.
 """
 
 from __future__ import annotations
@@ -45,6 +45,8 @@ def rmi_sums(
     pool = options.pool if options.pool_size > 1 else "avg"  # of single pixels they are all the same
     settings = (options.region_size, pool, options.pool_size, options.pixel_loss, options.align_corners)
     with_gradient = torch.is_grad_enabled() and logits.requires_grad
+    if implementation == "triton":
+        with_gradient &= _module("triton").keeps_maps(logits.shape, target.shape, options)
     pixel_sum, rmi, present, _ = rmi_operator(logits, target, valid, *settings, implementation, with_gradient)
     return pixel_sum, rmi, present
 

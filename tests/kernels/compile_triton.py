@@ -1,0 +1,108 @@
+"""Compile the Triton kernels for an H100, as the functions launch them, without a GPU: one line a specialization.
+
+Run in a process of its own without TRITON_INTERPRET (see test_triton.py), or alone:
+python tests/kernels/compile_triton.py [--all]
+"""
+
+import itertools
+import re
+import sys
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from triton.runtime.jit import JITFunction
+
+POINTERS = {
+    torch.float16: "*fp16",
+    torch.bfloat16: "*bf16",
+    torch.float32: "*fp32",
+    torch.float64: "*fp64",
+    torch.int64: "*i64",
+    torch.int32: "*i32",
+    torch.uint8: "*u8",
+}
+OPTIONS = ("num_warps", "enable_fp_fusion")
+
+compiled = {}
+
+
+def compile_only(self, *args, grid, warmup=False, **kwargs):
+    """Instead of JITFunction.run: the same specialization of arguments, but no launch."""
+    options = {name: kwargs.pop(name) for name in OPTIONS if name in kwargs}
+    values = dict(zip(self.arg_names, args)) | kwargs
+    assert set(values) == set(self.arg_names), (self.__name__, set(values) ^ set(self.arg_names))
+    assert all(side < limit for side, limit in zip(grid, (1 << 31, 1 << 16, 1 << 16)))
+    signature, constants, attributes = {}, {}, {}
+    for position, parameter in enumerate(self.params):
+        value = values[parameter.name]
+        if parameter.is_constexpr or (type(value) is int and value == 1):
+            signature[parameter.name], constants[parameter.name] = "constexpr", value
+            continue
+        if isinstance(value, torch.Tensor):
+            signature[parameter.name] = POINTERS[value.dtype]
+        else:
+            signature[parameter.name] = "i32" if -(1 << 31) <= value < 1 << 31 else "i64"
+        if isinstance(value, torch.Tensor) or value % 16 == 0:
+            attributes[(position,)] = [["tt.divisibility", 16]]
+    key = (self.__name__, str(signature), str(constants), str(sorted(attributes)))
+    if key in compiled:
+        return
+    source = ASTSource(self, signature, constexprs=constants, attrs=attributes)
+    result = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
+    compiled[key] = result
+    shown = {name: str(value) for name, value in constants.items() if name.isupper()}
+    spills = len(re.findall(r"\bst\.local", result.asm["ptx"]))
+    print(self.__name__, shown, f"{len(result.asm['cubin'])} bytes", f"{spills} local stores", flush=True)
+
+
+def main(everything: bool):
+    JITFunction.run = compile_only
+    from rmiseg.kernels import triton as kernels
+    from rmiseg.losses.functional import RMIOptions
+
+    def both(shape, size, options, dtype=torch.float32, layout=torch.contiguous_format):
+        logits = torch.zeros(shape, dtype=dtype).contiguous(memory_format=layout)
+        target = torch.zeros((shape[0], *size), dtype=torch.long)
+        valid = torch.ones_like(target, dtype=torch.bool)
+        pixel, rmi, _, gradient_maps = kernels.rmi_forward(logits, target, valid, options, with_gradient=True)
+        kernels.rmi_backward(pixel, rmi, logits, target, valid, gradient_maps, options)
+        pixel = kernels.pixel_forward(logits, target, valid, options.pixel_loss, options.align_corners)
+        kernels.pixel_backward(pixel, logits, target, valid, options.pixel_loss, options.align_corners)
+
+    full, low = (33, 50), (9, 13)
+    default = RMIOptions(3, "avg", 4, "bce", False)
+    both((2, 3, *full), full, default)
+    both((2, 3, *full), full, default, torch.bfloat16, torch.channels_last)
+    both((2, 3, *low), full, default)
+    both((2, 3, *full), full, RMIOptions(3, "max", 4, "ce", False))
+    both((2, 3, *low), full, RMIOptions(2, "interp", 4, "ce", True))
+    both((2, 3, *low), full, RMIOptions(4, "max", 3, "bce", False), torch.float64)
+    # Sides of 1, which Triton makes constants of.
+    both((1, 1, 1, 1), (1, 1), RMIOptions(1, "avg", 1, "ce", False))
+    both((1, 1, 1, 1), (9, 7), RMIOptions(1, "interp", 4, "bce", False))
+    both((1, 1, 1, 1), (9, 7), RMIOptions(1, "max", 2, "ce", True))
+    if everything:
+        for pool, pixel_loss in itertools.product(("avg", "max", "interp"), ("bce", "ce")):
+            both((2, 3, *full), full, RMIOptions(3, pool, 4, pixel_loss, False))
+            both((2, 3, *low), full, RMIOptions(3, pool, 4, pixel_loss, False))
+        for pool_size in (1, 2, 3, 5, 6, 7, 8, 16, 64):
+            both((2, 3, 64, 64), (64, 64), RMIOptions(1, "avg", pool_size, "bce", False))
+        for dtype in (torch.float16, torch.bfloat16, torch.float64):
+            both((2, 3, *full), full, RMIOptions(3, "avg", 4, "bce", False), dtype, torch.channels_last)
+            both((2, 3, *low), full, RMIOptions(2, "max", 4, "ce", False), dtype)
+        for pool, pixel_loss in itertools.product(("avg", "max"), ("bce", "ce")):
+            both((1, 1, 1, 1), (1, 1), RMIOptions(1, pool, 2, pixel_loss, False))
+            both((1, 1, 1, 1), (9, 7), RMIOptions(1, pool, 2, pixel_loss, True))
+            both((1, 1, 1, 1), (9, 7), RMIOptions(1, "interp", 4, pixel_loss, False))
+    # Strides beyond 2^31, and long sides, without the memory.
+    logits = torch.empty_strided((1, 3, 20000, 8), (1 << 33, 1 << 31, 8, 1), dtype=torch.bfloat16, device="meta")
+    target = torch.empty((1, 20000, 16), dtype=torch.long, device="meta")
+    pixel = kernels.pixel_forward(logits, target, target > 0, "bce", False)
+    kernels.pixel_backward(pixel, logits, target, target > 0, "bce", False)
+    print("compiled", len(compiled))
+
+
+if __name__ == "__main__":
+    main(everything="--all" in sys.argv)

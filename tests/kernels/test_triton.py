@@ -1,0 +1,283 @@
+"""The Triton kernels against the plain definition in float64.
+
+Without a GPU they run in Triton's interpreter, on small inputs, and are compiled for one without being run.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("triton")  # conftest.py has told it to interpret where there is no GPU
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rmiseg.kernels import regions, triton_regions
+from rmiseg.kernels import triton as kernels
+from rmiseg.losses import functional
+from rmiseg.losses.functional import RMIOptions
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+TOLERANCES = {  # of the value, and of the gradient in relative norm; half precision rounds the returned gradient
+    torch.float64: (1e-10, 1e-8),
+    torch.float32: (1e-6, 1e-5),
+    torch.float16: (1e-6, 1e-3),
+    torch.bfloat16: (1e-6, 5e-3),
+}
+
+
+def random_batch(seed, n, c, h, w, stride):
+    rng = np.random.default_rng(seed)
+    target = rng.integers(0, c, (n, -(-h // 5), -(-w // 5))).repeat(5, axis=1).repeat(5, axis=2)[:, :h, :w]
+    target = torch.tensor(target.copy())
+    valid = torch.tensor(rng.random((n, h, w)) < rng.choice([0.9, 1.0]))
+    logits = torch.tensor(rng.normal(size=(n, c, -(-h // stride), -(-w // stride))) * 2)
+    grad_rmi = torch.tensor(rng.normal(size=(n, c)))
+    return [a.to(DEVICE) for a in (logits, target.masked_fill(~valid, 255), valid, grad_rmi)]
+
+
+def run_plain(logits, target, valid, options, grad_rmi):
+    logits = logits.detach().requires_grad_()
+    pixel, rmi, present = functional.rmi_sums(logits, target, valid, options)
+    (256 * (0.7 * pixel + (grad_rmi * rmi).sum())).backward()
+    return pixel.detach().double(), rmi.detach(), present, logits.grad.double() / 256
+
+
+def run_triton(logits, target, valid, options, grad_rmi):
+    before = [a.clone() for a in (logits, target, valid)]
+    keeps = kernels.keeps_maps(logits.shape, target.shape, options)
+    pixel, rmi, present, gradient_maps = kernels.rmi_forward(logits, target, valid, options, keeps)
+    grad_pixel = torch.tensor(256 * 0.7, dtype=pixel.dtype, device=DEVICE)
+    gradient = kernels.rmi_backward(grad_pixel, 256 * grad_rmi, logits, target, valid, gradient_maps, options)
+    assert all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(before, (logits, target, valid)))
+    assert gradient.dtype == logits.dtype
+    assert gradient.stride() == torch.empty_like(logits).stride()
+    return pixel.double(), rmi, present, gradient.double() / 256
+
+
+def lay_out(logits, layout):
+    if layout == "channels_last":
+        return logits.contiguous(memory_format=torch.channels_last)
+    if layout == "every second column":
+        return logits.repeat_interleave(2, dim=3)[..., ::2]
+    return logits
+
+
+def check(logits, target, valid, options, grad_rmi):
+    found = run_triton(logits, target, valid, options, grad_rmi)
+    expected = run_plain(logits.double(), target, valid, options, grad_rmi)
+    value_tolerance, grad_tolerance = TOLERANCES[logits.dtype]
+    if options.pool == "max" and logits.dtype in (torch.float16, torch.bfloat16):
+        grad_tolerance = 1.0  # rounded logits tie, and which of two equal values takes the gradient is not defined
+    assert abs(found[0] - expected[0]) <= value_tolerance * (1 + abs(expected[0]))
+    assert torch.allclose(found[1], expected[1], rtol=value_tolerance, atol=10 * value_tolerance)
+    assert torch.equal(found[2], expected[2])
+    # Where the gradient is all cancellation, as exact as the plain definition is in the same dtype, or as rounding of
+    # the parts that cancel, which are near 1.
+    rounding = 1e-11 if logits.dtype == torch.float64 else 1e-6
+    plain_error = (run_plain(logits, target, valid, options, grad_rmi)[3] - expected[3]).norm()
+    assert (found[3] - expected[3]).norm() <= max(grad_tolerance * expected[3].norm(), 3 * plain_error, rounding)
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    n=st.integers(1, 2),
+    c=st.integers(1, 4),
+    h=st.integers(1, 32),
+    w=st.integers(1, 32),
+    region_size=st.sampled_from([1, 1, 2, 3, 10]),
+    pool=st.sampled_from(["avg", "max", "interp"]),
+    pool_size=st.integers(1, 9),
+    pixel_loss=st.sampled_from(["bce", "ce"]),
+    stride=st.sampled_from([1, 1, 2, 3, 8, 40]),
+    align_corners=st.booleans(),
+    dtype=st.sampled_from(list(TOLERANCES)),
+    programs=st.sampled_from([1, 4096]),
+    maps_bytes=st.sampled_from([1, 1 << 26]),
+    layout=st.sampled_from(["contiguous", "channels_last", "every second column"]),
+)
+@settings(max_examples=100 if DEVICE == "cuda" else 20, deadline=None)
+def test_triton_is_the_plain_definition(
+    seed,
+    n,
+    c,
+    h,
+    w,
+    region_size,
+    pool,
+    pool_size,
+    pixel_loss,
+    stride,
+    align_corners,
+    dtype,
+    programs,
+    maps_bytes,
+    layout,
+):
+    if min(functional.pooled_size((h, w), pool, pool_size)) < region_size:
+        return
+    logits, target, valid, grad_rmi = random_batch(seed, n, c, h, w, stride)
+    logits = lay_out(logits.to(dtype), layout)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernels, "PROGRAMS", programs)
+        patch.setattr(kernels, "MAPS_BYTES", maps_bytes)
+        check(logits, target, valid, RMIOptions(region_size, pool, pool_size, pixel_loss, align_corners), grad_rmi)
+
+
+@pytest.mark.parametrize("pixel_loss", ["bce", "ce"])
+@pytest.mark.parametrize(("stride", "align_corners"), [(1, False), (4, False), (3, True)])
+def test_pixel_loss_alone(pixel_loss, stride, align_corners):
+    logits, target, valid, _ = random_batch(0, 2, 3, 21, 26, stride)
+    expected_input = logits.detach().requires_grad_()
+    upsampled = functional.upsample_logits(expected_input, (21, 26), align_corners)
+    expected = functional.PIXEL_SUMS[pixel_loss](upsampled, target, valid)
+    (0.3 * expected).backward()
+    logits = logits.float()
+    found = kernels.pixel_forward(logits, target, valid, pixel_loss, align_corners)
+    grad = kernels.pixel_backward(torch.full_like(found, 0.3), logits, target, valid, pixel_loss, align_corners)
+    assert found.dtype == torch.float32
+    assert found.item() == pytest.approx(expected.item(), rel=1e-6)
+    assert (grad - expected_input.grad).norm() <= 1e-5 * expected_input.grad.norm()
+
+
+def test_many_classes():
+    """More than one product of 1 + exp(-|x|) holds, saturated; and a class for the last label."""
+    logits, target, valid, grad_rmi = random_batch(0, 1, 20, 4, 8, 1)
+    check((30 * logits).float(), target, valid, RMIOptions(1, "avg", 4, "bce", False), grad_rmi)
+    check((30 * logits).float(), target, valid, RMIOptions(1, "avg", 4, "ce", False), grad_rmi)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize(("pixel_loss", "stride"), [("bce", 1), ("ce", 1), ("bce", 3)])
+def test_not_finite(value, pixel_loss, stride):
+    logits, target, valid, grad_rmi = random_batch(3, 1, 2, 12, 12, stride)
+    valid[:] = True
+    target.clamp_(max=1)
+    target[0, 7, 7] = 0 if value < 0 else 1
+    logits[0, 0, 7 // stride, 7 // stride] = value
+    options = RMIOptions(2, "avg", 4, pixel_loss, False)
+    found = run_triton(logits.float(), target, valid, options, grad_rmi)
+    expected = run_plain(logits.float(), target, valid, options, grad_rmi)
+    for a, b in zip(found, expected):
+        assert torch.equal(a.isnan() | a.isinf(), b.isnan() | b.isinf()) or a.ndim == 4
+    assert not found[0].isfinite()
+    if value != value:
+        assert found[1][0, 0].isnan()
+        assert found[1][0, 1].isfinite() or stride > 1
+        assert found[3].isnan().any()
+
+
+def test_nothing_valid():
+    logits, target, valid, grad_rmi = random_batch(4, 1, 2, 12, 12, 1)
+    valid[:] = False
+    for pixel_loss in ("bce", "ce"):
+        pixel, rmi, present, grad = run_triton(
+            logits.float(), target, valid, RMIOptions(2, "avg", 4, pixel_loss, False), grad_rmi
+        )
+        assert pixel == 0
+        assert not present.any()
+        assert rmi.sub(functional.RMI_FLOOR).abs().max() < 1e-6
+        assert (grad == 0).all()
+
+
+@pytest.mark.parametrize("region_size", [1, 2, 3, 4])
+@pytest.mark.parametrize("size", [(0, 0), (1, 3), (7, 5), (30, 36)])
+def test_regions(region_size, size, monkeypatch):
+    """Maps that are all edge, and maps with inner bands; one pass over the maps, and several."""
+    if DEVICE == "cpu" and (region_size - 1) * size[0] > (3 if region_size == 4 else 20):
+        pytest.skip("slow in the interpreter")
+    monkeypatch.setattr(triton_regions, "ROWS", 16)
+    monkeypatch.setattr(triton_regions, "PASS_BYTES", 1 if size[0] == 7 else 1 << 25)
+    generator = torch.Generator().manual_seed(0)
+    shape = (1, 2, region_size + size[0], region_size + size[1])
+    probabilities = torch.rand(shape, generator=generator).to(DEVICE)
+    labels = (torch.rand(shape, generator=generator) > 0.5).float().to(DEVICE)
+    labels[0, 1] = 0
+    rmi, present, covariance = triton_regions.region_information(probabilities, labels, region_size)
+    expected = regions.region_covariance(probabilities, labels, region_size)
+    assert torch.allclose(covariance, expected, rtol=1e-12, atol=1e-11)
+    assert torch.allclose(rmi, regions.rmi_of_covariance(expected), rtol=1e-10)
+    assert torch.equal(present, labels.amax(dim=(2, 3)) > 0)
+    grad_rmi = torch.tensor([[0.7, -2.0]], device=DEVICE, dtype=torch.float64)
+    grad = triton_regions.region_gradient(probabilities, labels, covariance, grad_rmi, region_size)
+    expected_grad = regions.region_gradient(probabilities, labels, expected, region_size) * grad_rmi[..., None, None]
+    assert (grad - expected_grad).norm() <= 1e-6 * expected_grad.norm() + 1e-12
+
+
+def test_kernels_compile_for_a_gpu_that_is_not_there():
+    """In a process of its own: here, kernels may belong to the interpreter."""
+    environment = {**os.environ, "TRITON_INTERPRET": "0"}
+    script = Path(__file__).with_name("compile_triton.py")
+    run = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, check=False)
+    if "No module named" in run.stderr and "triton" in run.stderr.splitlines()[-1]:
+        pytest.skip("this Triton has no compiler for CUDA")
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert re.search(r"^compiled \d\d", run.stdout, re.MULTILINE)
+
+
+needs_gpu = pytest.mark.skipif(DEVICE == "cpu", reason="needs a GPU")
+
+
+def gpu_batch(shape, stride=1, dtype=torch.float32):
+    n, c, h, w = shape
+    generator = torch.Generator("cuda").manual_seed(0)
+    blocks = torch.randint(0, c, (n, h // 8 + 1, w // 8 + 1), generator=generator, device="cuda")
+    target = blocks.repeat_interleave(8, 1).repeat_interleave(8, 2)[:, :h, :w].contiguous()
+    target[torch.rand(target.shape, generator=generator, device="cuda") < 0.02] = 255
+    shape = (n, c, -(-h // stride), -(-w // stride))
+    logits = 2 * torch.randn(shape, generator=generator, device="cuda", dtype=dtype)
+    grad_rmi = torch.randn((n, c), generator=generator, device="cuda", dtype=torch.float64)
+    return logits, target, (target >= 0) & (target < c), grad_rmi
+
+
+@needs_gpu
+@pytest.mark.parametrize("pixel_loss", ["bce", "ce"])
+@pytest.mark.parametrize("stride", [1, 4])
+@pytest.mark.parametrize(
+    ("shape", "pool_size"), [((2, 21, 513, 513), 4), ((1, 19, 769, 769), 2), ((1, 60, 512, 512), 4)]
+)
+def test_real_sizes(shape, pool_size, stride, pixel_loss):
+    logits, target, valid, grad_rmi = gpu_batch(shape, stride)
+    options = RMIOptions(3, "avg", pool_size, pixel_loss, False)
+    check(logits, target, valid, options, grad_rmi)
+    first, second = (run_triton(logits, target, valid, options, grad_rmi) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first, second))
+
+
+@needs_gpu
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_more_elements_than_int32_counts(layout):
+    shape = (1, 2200, 1024, 1024)
+    if torch.cuda.get_device_properties(0).total_memory < 40e9:
+        pytest.skip("needs 40 GB")
+    logits, target, valid, grad_rmi = gpu_batch(shape, dtype=torch.bfloat16)
+    logits = logits.contiguous(memory_format=layout)
+    options = RMIOptions(3, "avg", 8, "bce", False)
+    _, rmi, _, grad = run_triton(logits, target, valid, options, grad_rmi)
+    # Classes do not meet in this loss: the last ones alone.
+    expected = run_plain(logits[:, -2:].double(), target - (shape[1] - 2), valid, options, grad_rmi[:, -2:])
+    assert torch.allclose(rmi[:, -2:], expected[1], rtol=1e-6)
+    assert (grad[:, -2:] - expected[3]).norm() <= 5e-3 * expected[3].norm()
+
+
+@needs_gpu
+def test_low_resolution_takes_little_memory():
+    shape = (16, 150, 512, 512)
+    logits, target, valid, grad_rmi = gpu_batch(shape, stride=4)
+    options = RMIOptions(3, "avg", 4, "bce", False)
+    for _ in range(2):
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        pixel, _, _, maps = kernels.rmi_forward(logits, target, valid, options, with_gradient=False)
+        gradient = kernels.rmi_backward(pixel, grad_rmi, logits, target, valid, maps, options)
+        extra = torch.cuda.max_memory_allocated() - before - gradient.nbytes
+        del pixel, maps, gradient
+    assert extra < 100e6
