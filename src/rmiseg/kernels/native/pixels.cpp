@@ -210,19 +210,23 @@ class Probabilities {
     int64_t n = 0;
 };
 
-// Sums (averages) or maxima of the windows of a row, from those of its columns.
+// Averages or maxima of the windows of a row, from the sums or maxima of its columns. `columns` has room for a whole
+// number of windows: padding, the image, and what is beyond it.
 template <class T>
 void pool_row(const Plan<T>& plan, const T* columns, int64_t rows_inside, T* out) {
-    const bool average = plan.p.pool == AVERAGE;
-    const T scale = T(1) / T(plan.size * plan.size);
-    for (int64_t k = 0; k < plan.p.pw; ++k) {
-        const int64_t left = plan.window_begin(k), right = plan.window_end(k, plan.p.width);
-        T value = columns[left];
-        for (int64_t x = left + 1; x < right; ++x) value = average ? value + columns[x] : std::max(value, columns[x]);
-        // The offset that BCE has on every pixel; averages see the zeros around the image.
-        const T offset = plan.p.pixel_loss == CE ? T(0) : average ? T(OFFSET) * T(rows_inside * (right - left)) : T(OFFSET);
-        out[k] = average ? (value + offset) * scale : value + offset;
+    const Problem& p = plan.p;
+    const T scale = T(1) / T(plan.size * plan.size), offset = p.pixel_loss == BCE ? T(OFFSET) : T(0);
+    if (p.pool == MAXIMUM) {
+        for (int64_t k = 0; k < p.pw; ++k)
+            out[k] = *std::max_element(columns + k * plan.size, columns + (k + 1) * plan.size) + offset;
+        return;
     }
+    sum_windows(columns, plan.size, p.pw, out);
+    // The offset is on every pixel, but not on the zeros around the image.
+    scale_and_add(scale, offset * T(rows_inside * plan.size) * scale, p.pw, out);
+    const int64_t left = plan.padding, right = std::max<int64_t>(0, p.pw * plan.size - plan.padding - p.width);
+    out[0] -= offset * T(rows_inside * left) * scale;
+    out[p.pw - 1] -= offset * T(rows_inside * right) * scale;
 }
 
 // A block of rows of windows of a sample (of rows of pixels, if pooling has no windows).
@@ -234,10 +238,13 @@ void forward_block(const Plan<T>& plan, int64_t task, Scratch& scratch) {
     const int64_t first = block / plan.size, last = first + plan.block / plan.size;  // windows
     const int64_t top = plan.window_begin(first), bottom = plan.window_end(last - 1, p.height);
     const int64_t count = std::max<int64_t>(bottom - top, 0) * p.width;
-    scratch.reserve(count * (sizeof(int32_t) + 3 * sizeof(T)) + 2 * p.width * sizeof(T), 6);
+    const int64_t padded = plan.padding + p.width + plan.size;  // of columns
+    scratch.reserve(count * (sizeof(int32_t) + 3 * sizeof(T)) + (padded + p.width) * sizeof(T), 6);
     auto label = scratch.take<int32_t>(count);
     T *const weight = scratch.take<T>(count), *const pixel = scratch.take<T>(count), *const product = scratch.take<T>(count);
-    T *const columns = scratch.take<T>(p.width), *const probability = scratch.take<T>(p.width);
+    T *const padded_columns = scratch.take<T>(padded), *const columns = padded_columns + plan.padding;
+    T* const probability = scratch.take<T>(p.width);
+    std::fill(padded_columns, padded_columns + padded, T(0));
     Reader<T> reader(plan);
 
     read_labels(p.target + (n * p.height + top) * p.width, p.valid + (n * p.height + top) * p.width, count, label, weight);
@@ -260,7 +267,7 @@ void forward_block(const Plan<T>& plan, int64_t task, Scratch& scratch) {
                 if (p.pool == MAXIMUM) take_maximum(probability, p.width, columns);
             }
             if (plan.windows && k < p.ph)
-                pool_row(plan, columns, end - begin, plan.map(p.probabilities, n, c) + k * p.pw);
+                pool_row(plan, padded_columns, end - begin, plan.map(p.probabilities, n, c) + k * p.pw);
         }
         if (p.pixel_loss == BCE && (c + 1) % PRODUCT == 0) {
             add_logarithm(product, count, pixel);
@@ -281,19 +288,22 @@ void label_block(const Plan<T>& plan, int64_t task) {
         T* const map = plan.map(p.labels, n, c);
         std::fill(map + first * p.pw, map + last * p.pw, T(0));
     }
-    const T one = p.pool == AVERAGE ? T(1) : std::numeric_limits<T>::infinity();
-    const T most = T(plan.size * plan.size);
+    const int64_t pixels = p.ph * p.pw;
+    T* const maps = plan.map(p.labels, n, 0);
     for (int64_t row = first; row < last; ++row) {
+        T* const out = maps + row * p.pw;
         for (int64_t y = plan.window_begin(row); y < plan.window_end(row, p.height); ++y) {
-            const int64_t at = (n * p.height + y) * p.width;
+            const int64_t* const target = p.target + (n * p.height + y) * p.width;
+            const uint8_t* const valid = p.valid + (n * p.height + y) * p.width;
             for (int64_t k = 0; k < p.pw; ++k)
-                for (int64_t x = plan.window_begin(k); x < plan.window_end(k, p.width); ++x)
-                    if (p.valid[at + x]) plan.map(p.labels, n, p.target[at + x])[row * p.pw + k] += one;
+                for (int64_t x = plan.window_begin(k), end = plan.window_end(k, p.width); x < end; ++x)
+                    if (valid[x]) out[target[x] * pixels + k] += 1;
         }
-        for (int64_t c = 0; c < p.classes; ++c) {
-            T* const out = plan.map(p.labels, n, c) + row * p.pw;
-            for (int64_t k = 0; k < p.pw; ++k) out[k] = std::min(out[k], most) / most;
-        }
+    }
+    const T share = T(1) / T(plan.size * plan.size);
+    for (int64_t c = 0; c < p.classes && first < last; ++c) {
+        T* const map = maps + c * pixels + first * p.pw;
+        for (int64_t i = 0; i < (last - first) * p.pw; ++i) map[i] = p.pool == AVERAGE ? map[i] * share : T(map[i] > 0);
     }
 }
 
@@ -323,7 +333,10 @@ template <class T>
 class Unpool {
   public:
     explicit Unpool(const Plan<T>& plan)
-        : plan(plan), p(plan.p), probabilities(plan), rows((p.pool == MAXIMUM ? 2 * plan.size : 1) * p.width) {}
+        : plan(plan),
+          p(plan.p),
+          probabilities(plan),
+          rows((p.pool == MAXIMUM ? 2 * plan.size : 1) * (plan.padding + p.width + plan.size)) {}
 
     void start(int64_t n, int64_t c) {
         map = plan.map(p.gradient_maps, n, c);
@@ -336,21 +349,20 @@ class Unpool {
         const int64_t window = (y + plan.padding) / plan.size;
         if (window != at) {
             at = window;
-            std::fill(rows.begin(), rows.end(), T(0));
+            if (p.pool != AVERAGE || window >= p.ph) std::fill(rows.begin(), rows.end(), T(0));
             if (p.pool == INTERPOLATION)
                 interpolation(y);
             else if (window < p.ph)
                 p.pool == AVERAGE ? average(window) : maximum(window);
         }
+        if (p.pool == AVERAGE) return rows.data() + plan.padding;
         return rows.data() + (p.pool == MAXIMUM ? y - plan.window_begin(window) : 0) * p.width;
     }
 
   private:
+    // Whole windows; columns that are in none stay zero.
     void average(int64_t window) {
-        const T scale = grad_rmi / T(plan.size * plan.size);
-        for (int64_t k = 0; k < p.pw; ++k)
-            for (int64_t x = plan.window_begin(k); x < plan.window_end(k, p.width); ++x)
-                rows[x] = map[window * p.pw + k] * scale;
+        spread_windows(map + window * p.pw, grad_rmi / T(plan.size * plan.size), plan.size, p.pw, rows.data());
     }
 
     // To the first of the largest, in reading order.

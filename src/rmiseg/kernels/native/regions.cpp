@@ -25,32 +25,20 @@ constexpr int64_t LANES = 8;
 
 INLINE Lanes lanes(const double* a) { return *reinterpret_cast<const LooseLanes*>(a); }
 
-LEAF double sum(const double* a, int64_t count) {
-    Lanes first{}, second{};
-    int64_t i = 0;
-    for (; i + 2 * LANES <= count; i += 2 * LANES) {
-        first += lanes(a + i);
-        second += lanes(a + i + LANES);
-    }
-    first += second;
-    double total = 0;
-    for (int64_t lane = 0; lane < LANES; ++lane) total += first[lane];
-    for (; i < count; ++i) total += a[i];
-    return total;
+INLINE double total(Lanes values) {
+    double sum = 0;
+    for (int64_t lane = 0; lane < LANES; ++lane) sum += values[lane];
+    return sum;
 }
 
-LEAF double dot(const double* a, const double* b, int64_t count) {
-    Lanes first{}, second{};
+LEAF double sum(const double* a, int64_t count) {
+    Lanes sums[4] = {};
     int64_t i = 0;
-    for (; i + 2 * LANES <= count; i += 2 * LANES) {
-        first += lanes(a + i) * lanes(b + i);
-        second += lanes(a + i + LANES) * lanes(b + i + LANES);
-    }
-    first += second;
-    double total = 0;
-    for (int64_t lane = 0; lane < LANES; ++lane) total += first[lane];
-    for (; i < count; ++i) total += a[i] * b[i];
-    return total;
+    for (; i + 4 * LANES <= count; i += 4 * LANES)
+        for (int64_t k = 0; k < 4; ++k) sums[k] += lanes(a + i + k * LANES);
+    double result = total(sums[0] + sums[1] + sums[2] + sums[3]);
+    for (; i < count; ++i) result += a[i];
+    return result;
 }
 
 // Widens a map to float64; returns whether a value is not zero.
@@ -68,97 +56,177 @@ LEAF void subtract(double value, int64_t count, double* __restrict out) {
     for (int64_t i = 0; i < count; ++i) out[i] -= value;
 }
 
-// out[j] = constant + sum of kernel[kind][di][dj] map[kind][i + di][j + dj], for `count` columns j. The pointers of the
-// maps are at pixel (i, 0), that of the kernel at lag 0.
-LEAF void convolve(const double* const map[2], int64_t width, const double* const kernel[2], int64_t side, int64_t top,
-                   int64_t bottom, int64_t left, int64_t right, double constant, int64_t count, double* __restrict out) {
-    int64_t j = 0;
-    for (; j + 2 * LANES <= count; j += 2 * LANES) {
-        Lanes first = constant - Lanes{}, second = first;
-        for (int kind = 0; kind < 2; ++kind)
-            for (int64_t di = top; di <= bottom; ++di) {
-                const double *row = map[kind] + di * width + j, *weight = kernel[kind] + di * side;
-                for (int64_t dj = left; dj <= right; ++dj) {
-                    first += weight[dj] * lanes(row + dj);
-                    second += weight[dj] * lanes(row + dj + LANES);
-                }
-            }
-        *reinterpret_cast<LooseLanes*>(out + j) = first;
-        *reinterpret_cast<LooseLanes*>(out + j + LANES) = second;
+// A rectangle of numbers. Reading may go up to 2 LANES beyond its end, where there must be numbers too.
+struct View {
+    const double* data;
+    int64_t rows, columns, stride;
+};
+
+// sums[k] += sum of a[i, j] b[i + di, j + dj + k], for `lags` values of k, at most MOST, over all i, j of a.
+constexpr int64_t MOST = 9;
+template <int64_t COUNT>
+INLINE void add_lags(View a, const double* b, int64_t b_stride, double* sums) {
+    Lanes partial[COUNT] = {};
+    Lanes inside = {};  // 1 in columns of a, 0 beyond them
+    const int64_t rest = a.columns % LANES, whole = a.columns - rest;
+    for (int64_t lane = 0; lane < LANES; ++lane) inside[lane] = lane < rest;
+    for (int64_t i = 0; i < a.rows; ++i) {
+        const double *row = a.data + i * a.stride, *other = b + i * b_stride;
+        for (int64_t j = 0; j < whole; j += LANES)
+            for (int64_t k = 0; k < COUNT; ++k) partial[k] += lanes(row + j) * lanes(other + j + k);
+        if (rest)
+            for (int64_t k = 0; k < COUNT; ++k) partial[k] += inside * lanes(row + whole) * lanes(other + whole + k);
     }
-    for (; j < count; ++j) {
-        double total = constant;
-        for (int kind = 0; kind < 2; ++kind)
-            for (int64_t di = top; di <= bottom; ++di) {
-                const double *row = map[kind] + di * width + j, *weight = kernel[kind] + di * side;
-                for (int64_t dj = left; dj <= right; ++dj) total += weight[dj] * row[dj];
-            }
-        out[j] = total;
+    for (int64_t k = 0; k < COUNT; ++k) sums[k] += total(partial[k]);
+}
+LEAF void products_at_lags(View a, const double* b, int64_t b_stride, int64_t lags, double* sums) {
+    for (; lags > MOST; lags -= MOST, b += MOST, sums += MOST) add_lags<MOST>(a, b, b_stride, sums);
+    switch (lags) {  // as constants, so that the sums stay in registers
+        case 9: return add_lags<9>(a, b, b_stride, sums);
+        case 8: return add_lags<8>(a, b, b_stride, sums);
+        case 7: return add_lags<7>(a, b, b_stride, sums);
+        case 6: return add_lags<6>(a, b, b_stride, sums);
+        case 5: return add_lags<5>(a, b, b_stride, sums);
+        case 4: return add_lags<4>(a, b, b_stride, sums);
+        case 3: return add_lags<3>(a, b, b_stride, sums);
+        case 2: return add_lags<2>(a, b, b_stride, sums);
+        case 1: return add_lags<1>(a, b, b_stride, sums);
     }
 }
 
-// One class of one sample: its two maps, centered, in float64.
+// out[j] = constant + sum of kernel[kind][di][dj] map[kind][di][j + dj], for `count` columns j; `stride` is that of the
+// map, `side` that of the kernel, and both begin at lag 0. The lags go from `top` to `bottom` and `left` to `right`.
+struct Convolution {
+    const double *map[2], *kernel[2];
+    int64_t stride, side, top, bottom, left, right;
+    double constant;
+};
+template <int64_t COUNT>
+INLINE void convolve_lanes(const Convolution& c, int64_t j, double* out) {
+    Lanes sums[COUNT] = {};
+    for (Lanes& sum : sums) sum += c.constant;
+    for (int kind = 0; kind < 2; ++kind)
+        for (int64_t di = c.top; di <= c.bottom; ++di) {
+            const double *row = c.map[kind] + di * c.stride + j, *weight = c.kernel[kind] + di * c.side;
+            for (int64_t dj = c.left; dj <= c.right; ++dj)
+                for (int64_t k = 0; k < COUNT; ++k) sums[k] += weight[dj] * lanes(row + dj + k * LANES);
+        }
+    for (int64_t k = 0; k < COUNT; ++k) *reinterpret_cast<LooseLanes*>(out + j + k * LANES) = sums[k];
+}
+LEAF void convolve(const Convolution& c, int64_t count, double* out) {
+    // Blocks of the largest kind that fits; the last one overlaps the one before it.
+    const int64_t block = (count >= 8 * LANES ? 8 : count >= 2 * LANES ? 2 : 1) * LANES;
+    if (count >= LANES) {
+        for (int64_t begin = 0; begin < count; begin += block) {
+            const int64_t j = std::min(begin, count - block);
+            if (block == 8 * LANES)
+                convolve_lanes<8>(c, j, out);
+            else if (block == 2 * LANES)
+                convolve_lanes<2>(c, j, out);
+            else
+                convolve_lanes<1>(c, j, out);
+        }
+        return;
+    }
+    for (int64_t j = 0; j < count; ++j) {
+        out[j] = c.constant;
+        for (int kind = 0; kind < 2; ++kind)
+            for (int64_t di = c.top; di <= c.bottom; ++di)
+                for (int64_t dj = c.left; dj <= c.right; ++dj)
+                    out[j] += c.kernel[kind][di * c.side + dj] * c.map[kind][di * c.stride + j + dj];
+    }
+}
+
+// How one side of a map is cut: lines near the ends, which are not at all offsets of regions, are edges, each for itself;
+// the `inner` lines between them begin at R - 1. At offset a regions have `single` edges, from number a on.
+struct Cut {
+    int64_t side, R, positions, inner, edges, single;
+
+    Cut(int64_t side, int64_t R)
+        : side(side),
+          R(R),
+          positions(side - R + 1),
+          inner(std::max<int64_t>(0, side - 2 * (R - 1))),
+          edges(side - inner),
+          single(positions - inner) {}
+
+    int64_t line(int64_t edge) const { return edge < R - 1 ? edge : edge + inner; }
+    // The offsets that a line has in its regions.
+    int64_t first_offset(int64_t line) const { return std::max<int64_t>(0, line - positions + 1); }
+    int64_t last_offset(int64_t line) const { return std::min(line, R - 1); }
+};
+
+// One class of one sample: its two maps, centered, in float64, and the columns near their ends as rows.
 struct Pair {
     const Regions& r;
-    const int64_t R, d, rows, columns;  // the last two: of positions that regions have
-    double* map[2];                     // probabilities, labels
-    bool absent;                        // the class is not in the sample
+    const int64_t R, d;
+    const Cut rows, columns;
+    double* map[2];      // probabilities, labels
+    double* turned[2];   // (2, near, height): columns 0 to near - 1, and the last `near` columns
+    const int64_t near;
+    bool absent;         // the class is not in the sample
+
+    // Numbers of the arrays, with what may be read beyond their ends.
+    static constexpr int64_t PAD = 4 * LANES;
+    static int64_t near_columns(const Regions& r) { return std::min(r.width, 2 * (r.region_size - 1)); }
+    static int64_t numbers(const Regions& r) { return 2 * (r.height * (r.width + 2 * near_columns(r)) + 2 * PAD); }
+    static constexpr int64_t ARRAYS = 4;
 
     Pair(const Regions& r, int64_t index, Scratch& scratch)
-        : r(r), R(r.region_size), d(R * R), rows(r.height - R + 1), columns(r.width - R + 1) {
+        : r(r), R(r.region_size), d(R * R), rows(r.height, R), columns(r.width, R), near(near_columns(r)) {
         const int64_t pixels = r.height * r.width;
         const void* const sources[2] = {r.probabilities, r.labels};
         for (int kind = 0; kind < 2; ++kind) {
-            map[kind] = scratch.take<double>(pixels);
+            map[kind] = scratch.take<double>(pixels + PAD);
             const bool nonzero = r.is_double
                                      ? widen(static_cast<const double*>(sources[kind]) + index * pixels, pixels, map[kind])
                                      : widen(static_cast<const float*>(sources[kind]) + index * pixels, pixels, map[kind]);
             absent = !nonzero;  // of the labels, which come last
             subtract(sum(map[kind], pixels) / double(pixels), pixels, map[kind]);
+            std::fill(map[kind] + pixels, map[kind] + pixels + PAD, 0.0);
+            turned[kind] = scratch.take<double>(2 * near * r.height + PAD);
+            double* out = turned[kind];
+            for (int64_t first : {int64_t(0), r.width - near})
+                for (int64_t j = first; j < first + near; ++j)
+                    for (int64_t i = 0; i < r.height; ++i) *out++ = map[kind][i * r.width + j];
+            std::fill(out, out + PAD, 0.0);
         }
     }
 
     bool finite() const { return std::isfinite(map[0][0]); }  // the mean has been subtracted
 
-    // The offsets of rows that row i of the map has in its regions.
-    int64_t first_offset(int64_t i, int64_t positions) const { return std::max<int64_t>(0, i - positions + 1); }
-    int64_t last_offset(int64_t i) const { return std::min(i, R - 1); }
-
-    // Sums over `columns` consecutive values from each of the starts first .. last: what all have in common, `core`
-    // (from `last` to first + columns), and the ends.
-    template <class Value>
-    INLINE void window_sums(int64_t first, int64_t last, double core, Value value, double* sums) const {
-        const bool common = first + columns > last;
-        for (int64_t b = first; b <= last; ++b) {
-            double total = common ? core : 0;
-            for (int64_t j = b; j < (common ? last : b + columns); ++j) total += value(j);
-            for (int64_t j = first + columns; common && j < b + columns; ++j) total += value(j);
-            sums[b] = total;
-        }
+    // Column j, near the same end as edge number q, as a row.
+    const double* column(int kind, int64_t q, int64_t j) const {
+        return turned[kind] + (q < R - 1 ? j : near + j - (r.width - near)) * r.height;
     }
 
     // Sums over all positions of the value at each offset of the regions: (2, R, R).
-    void region_sums(double* row_sums, double* sums) const {
+    void region_sums(double* sums) const {
         std::fill(sums, sums + 2 * d, 0.0);
         for (int kind = 0; kind < 2; ++kind)
             for (int64_t i = 0; i < r.height; ++i) {
                 const double* row = map[kind] + i * r.width;
-                window_sums(0, R - 1, sum(row + R - 1, columns - R + 1), [&](int64_t j) { return row[j]; }, row_sums);
-                for (int64_t a = first_offset(i, rows); a <= last_offset(i); ++a)
-                    for (int64_t b = 0; b < R; ++b) sums[kind * d + a * R + b] += row_sums[b];
+                double value = sum(row, columns.positions);
+                for (int64_t b = 0; b < R; ++b) {
+                    for (int64_t a = rows.first_offset(i); a <= rows.last_offset(i); ++a) sums[kind * d + a * R + b] += value;
+                    value += row[std::min(b + columns.positions, r.width - 1)] - row[b];  // of no meaning after the last
+                }
             }
     }
 };
 
 // With A, B in {p, y}, the entry of G for A at offset (a, b) and B at (a + di, b + dj) is the sum of
 // A[i, j] B[i + di, j + dj] over a rectangle of positions that begins at (a, b). For one lag (di, dj) these rectangles
-// are nearly the same: the sum over what they have in common is taken once.
+// have nearly everything in common: the sum over that is taken once, and those over edges are taken apart.
 void covariance(const Regions& r, int64_t index, Scratch& scratch) {
-    const int64_t R = r.region_size, d = R * R;
-    scratch.reserve((2 * r.height * r.width + 2 * d + 2 * R) * sizeof(double), 5);
+    const int64_t R = r.region_size, d = R * R, side = 2 * R - 1;
+    const Cut rows(r.height, R), columns(r.width, R);
+    const int64_t row_classes = rows.edges + 1, column_classes = columns.edges + 1;
+    const int64_t counts[3] = {2 * d, columns.edges * side * R, row_classes * column_classes * side};
+    scratch.reserve((Pair::numbers(r) + counts[0] + counts[1] + counts[2]) * sizeof(double), Pair::ARRAYS + 3);
     const Pair pair(r, index, scratch);
-    double *const totals = scratch.take<double>(2 * d), *const sums = scratch.take<double>(R);
-    double* const shared = scratch.take<double>(R);
+    double *const totals = scratch.take<double>(counts[0]), *const edges = scratch.take<double>(counts[1]);
+    double* const sums = scratch.take<double>(counts[2]);
     double* const G = r.covariance + index * 4 * d * d;
     std::fill(G, G + 4 * d * d, 0.0);
     if (pair.absent) {
@@ -166,37 +234,51 @@ void covariance(const Regions& r, int64_t index, Scratch& scratch) {
         if (!pair.finite()) G[0] = std::numeric_limits<double>::quiet_NaN();
         return;
     }
-    pair.region_sums(sums, totals);
+    pair.region_sums(totals);
     for (int A = 0; A < 2; ++A)
-        for (int B = 0; B < 2; ++B)
+        for (int B = 0; B < 2; ++B) {
+            // Inner rows, edges of columns: (edge, dj, di).
+            std::fill(edges, edges + counts[1], 0.0);
+            for (int64_t q = 0; q < columns.edges; ++q)
+                for (int64_t dj = 1 - R; dj < R; ++dj) {
+                    const int64_t j = columns.line(q);
+                    if (j + dj < 0 || j + dj >= r.width) continue;
+                    const View column = {pair.column(A, q, j) + R - 1, 1, rows.inner, r.height};
+                    double* const out = edges + (q * side + dj + R - 1) * R;
+                    products_at_lags(column, pair.column(B, q, j + dj) + R - 1, r.height, R, out);
+                }
             for (int64_t di = 0; di < R; ++di) {
                 if (di == 0 && A > B) continue;  // G is symmetric
-                for (int64_t dj = di == 0 && A == B ? 0 : 1 - R; dj < R; ++dj) {
-                    const int64_t first = std::max<int64_t>(0, -dj), last = std::min(R - 1, R - 1 - dj);
-                    std::fill(shared, shared + R, 0.0);
-                    for (int64_t i = 0; i + di < r.height; ++i) {
-                        const int64_t low = pair.first_offset(i, pair.rows), high = std::min(i, R - 1 - di);
-                        const double *s = pair.map[A] + i * r.width, *t = pair.map[B] + (i + di) * r.width + dj;
-                        if (low > high) continue;
-                        const double core = dot(s + last, t + last, first + pair.columns - last);
-                        pair.window_sums(first, last, core, [&](int64_t j) { return s[j] * t[j]; }, sums);
-                        if (low == 0 && high == R - 1 - di) {
-                            for (int64_t b = first; b <= last; ++b) shared[b] += sums[b];
-                        } else {
-                            for (int64_t a = low; a <= high; ++a)
-                                for (int64_t b = first; b <= last; ++b)
-                                    G[(A * d + a * R + b) * 2 * d + B * d + (a + di) * R + b + dj] += sums[b];
-                        }
+                // Sums of products, (row class, column class, dj): edges one by one, and last what is inside.
+                std::fill(sums, sums + counts[2], 0.0);
+                for (int64_t p = 0; p < row_classes; ++p) {
+                    const int64_t i = p < rows.edges ? rows.line(p) : R - 1, count = p < rows.edges ? 1 : rows.inner;
+                    if (i + di + count > r.height) continue;
+                    const double *const s = pair.map[A] + i * r.width, *const t = pair.map[B] + (i + di) * r.width;
+                    double* const out = sums + p * column_classes * side;
+                    products_at_lags({s + R - 1, count, columns.inner, r.width}, t, r.width, side,
+                                     out + columns.edges * side);
+                    for (int64_t q = 0; q < columns.edges; ++q) {
+                        const int64_t j = columns.line(q);
+                        for (int64_t k = std::max<int64_t>(0, R - 1 - j); k < std::min(side, r.width - j + R - 1); ++k)
+                            out[q * side + k] = p < rows.edges ? s[j] * t[j + k - R + 1] : edges[(q * side + k) * R + di];
                     }
+                }
+                for (int64_t dj = di == 0 && A == B ? 0 : 1 - R; dj < R; ++dj)
                     for (int64_t a = 0; a + di < R; ++a)
-                        for (int64_t b = first; b <= last; ++b) {
+                        for (int64_t b = std::max<int64_t>(0, -dj); b <= std::min(R - 1, R - 1 - dj); ++b) {
                             const int64_t row = A * d + a * R + b, column = B * d + (a + di) * R + b + dj;
-                            const double value = G[row * 2 * d + column] + shared[b] -
-                                                 totals[row] * totals[column] / double(pair.rows * pair.columns);
+                            double value = -totals[row] * totals[column] / double(rows.positions * columns.positions);
+                            for (int64_t k = 0; k <= rows.single; ++k)
+                                for (int64_t l = 0; l <= columns.single; ++l) {
+                                    const int64_t p = k < rows.single ? a + k : rows.edges;
+                                    const int64_t q = l < columns.single ? b + l : columns.edges;
+                                    value += sums[(p * column_classes + q) * side + dj + R - 1];
+                                }
                             G[row * 2 * d + column] = G[column * 2 * d + row] = value;
                         }
-                }
             }
+        }
 }
 
 // At each region the gradient in p is K (z - mean), z = [p; y], and a pixel's is the sum over the regions that it is in.
@@ -206,48 +288,63 @@ template <class T>
 void region_gradient(const Regions& r, int64_t index, Scratch& scratch) {
     const int64_t R = r.region_size, d = R * R, side = 2 * R - 1, pixels = r.height * r.width;
     T* const gradient = static_cast<T*>(r.probabilities) + index * pixels;
-    scratch.reserve((2 * pixels + 3 * d + 2 * side * side + std::max(r.width, R)) * sizeof(double), 6);
+    const int64_t length = std::max(r.width, r.height);
+    scratch.reserve((Pair::numbers(r) + 3 * d + 2 * side * side + length) * sizeof(double), Pair::ARRAYS + 4);
     const Pair pair(r, index, scratch);
     if (pair.absent && pair.finite()) {
         std::fill(gradient, gradient + pixels, T(0));
         return;
     }
     double *const means = scratch.take<double>(2 * d), *const constants = scratch.take<double>(d);
-    double *const weights = scratch.take<double>(2 * side * side), *const out = scratch.take<double>(std::max(r.width, R));
-    double* const kernel[2] = {weights + (R - 1) * (side + 1), weights + (R - 1) * (side + 1) + side * side};
+    double *const weights = scratch.take<double>(2 * side * side), *const out = scratch.take<double>(length);
     const double* const K = r.weights + index * 2 * d * d;
-    pair.region_sums(out, means);
-    for (int64_t k = 0; k < 2 * d; ++k) means[k] /= double(pair.rows * pair.columns);
+    pair.region_sums(means);
+    for (int64_t k = 0; k < 2 * d; ++k) means[k] /= double(pair.rows.positions * pair.columns.positions);
     for (int64_t o = 0; o < d; ++o) {
         constants[o] = 0;
         for (int64_t k = 0; k < 2 * d; ++k) constants[o] -= K[o * 2 * d + k] * means[k];
     }
 
-    // Columns with the same offsets together, and rows with the same offsets share their weights.
-    for (int64_t j = 0, count; j < r.width; j += count) {
-        const int64_t b0 = pair.first_offset(j, pair.columns), b1 = pair.last_offset(j);
-        count = b0 == 0 && b1 == R - 1 ? pair.columns - j : 1;
-        int64_t a0 = -1, a1 = -1;
-        double constant = 0;
-        for (int64_t i = 0; i < r.height; ++i) {
-            if (pair.first_offset(i, pair.rows) != a0 || pair.last_offset(i) != a1) {
-                a0 = pair.first_offset(i, pair.rows);
-                a1 = pair.last_offset(i);
-                constant = 0;
-                std::fill(weights, weights + 2 * side * side, 0.0);
-                for (int64_t a = a0; a <= a1; ++a)
-                    for (int64_t b = b0; b <= b1; ++b) {
-                        constant += constants[a * R + b];
-                        const double* from = K + (a * R + b) * 2 * d;
-                        for (int kind = 0; kind < 2; ++kind)
-                            for (int64_t a2 = 0; a2 < R; ++a2)
-                                for (int64_t b2 = 0; b2 < R; ++b2)
-                                    kernel[kind][(a2 - a) * side + b2 - b] += from[(kind * R + a2) * R + b2];
-                    }
+    // The convolution for pixels at offsets a0 to a1, b0 to b1; by columns, if `turn`.
+    const auto convolution = [&](int64_t a0, int64_t a1, int64_t b0, int64_t b1, bool turn) {
+        Convolution c = {{}, {}, turn ? r.height : r.width, side, -a1, R - 1 - a0, -b1, R - 1 - b0, 0.0};
+        std::fill(weights, weights + 2 * side * side, 0.0);
+        double* const center[2] = {weights + (R - 1) * (side + 1), weights + (R - 1) * (side + 1) + side * side};
+        for (int64_t a = a0; a <= a1; ++a)
+            for (int64_t b = b0; b <= b1; ++b) {
+                c.constant += constants[a * R + b];
+                const double* from = K + (a * R + b) * 2 * d;
+                for (int kind = 0; kind < 2; ++kind)
+                    for (int64_t di = -a; di < R - a; ++di)
+                        for (int64_t dj = -b; dj < R - b; ++dj) center[kind][turn ? dj * side + di : di * side + dj] += *from++;
             }
-            const double* const at[2] = {pair.map[0] + i * r.width + j, pair.map[1] + i * r.width + j};
-            convolve(at, r.width, kernel, side, -a1, R - 1 - a0, -b1, R - 1 - b0, constant, count, out);
-            for (int64_t k = 0; k < count; ++k) gradient[i * r.width + j + k] = T(out[k]);
+        if (turn) {
+            std::swap(c.top, c.left);
+            std::swap(c.bottom, c.right);
+        }
+        for (int kind = 0; kind < 2; ++kind) c.kernel[kind] = center[kind];
+        return c;
+    };
+
+    // Inner columns row by row; rows with the same offsets share their weights.
+    Convolution c;
+    for (int64_t i = 0, a0 = -1, a1 = -1; pair.columns.inner > 0 && i < r.height; ++i) {
+        if (pair.rows.first_offset(i) != a0 || pair.rows.last_offset(i) != a1)
+            c = convolution(a0 = pair.rows.first_offset(i), a1 = pair.rows.last_offset(i), 0, R - 1, false);
+        for (int kind = 0; kind < 2; ++kind) c.map[kind] = pair.map[kind] + i * r.width + R - 1;
+        convolve(c, pair.columns.inner, out);
+        for (int64_t j = 0; j < pair.columns.inner; ++j) gradient[i * r.width + R - 1 + j] = T(out[j]);
+    }
+    // Columns at the edges, each as a row, in stretches with the same offsets.
+    for (int64_t q = 0; q < pair.columns.edges; ++q) {
+        const int64_t j = pair.columns.line(q);
+        for (int64_t i = 0, count; i < r.height; i += count) {
+            const int64_t a0 = pair.rows.first_offset(i), a1 = pair.rows.last_offset(i);
+            count = i == R - 1 && pair.rows.inner > 0 ? pair.rows.inner : 1;
+            c = convolution(a0, a1, pair.columns.first_offset(j), pair.columns.last_offset(j), true);
+            for (int kind = 0; kind < 2; ++kind) c.map[kind] = pair.column(kind, q, j) + i;
+            convolve(c, count, out);
+            for (int64_t k = 0; k < count; ++k) gradient[(i + k) * r.width + j] = T(out[k]);
         }
     }
 }

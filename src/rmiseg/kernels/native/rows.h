@@ -162,6 +162,54 @@ LEAF double weighted_sum(const T* __restrict value, const T* __restrict weight, 
     return total;
 }
 
+// Sums of windows of `size` side by side.
+template <int64_t SIZE, class T>
+INLINE void sum_windows_of(const T* __restrict from, int64_t count, T* __restrict out) {
+    for (int64_t k = 0; k < count; ++k) {
+        T sum = 0;
+        for (int64_t i = 0; i < SIZE; ++i) sum += from[k * SIZE + i];
+        out[k] = sum;
+    }
+}
+template <class T>
+LEAF void sum_windows(const T* __restrict from, int64_t size, int64_t count, T* __restrict out) {
+    switch (size) {
+        case 1: return sum_windows_of<1>(from, count, out);
+        case 2: return sum_windows_of<2>(from, count, out);
+        case 3: return sum_windows_of<3>(from, count, out);
+        case 4: return sum_windows_of<4>(from, count, out);
+        case 8: return sum_windows_of<8>(from, count, out);
+    }
+    for (int64_t k = 0; k < count; ++k) {
+        out[k] = 0;
+        for (int64_t i = 0; i < size; ++i) out[k] += from[k * size + i];
+    }
+}
+
+// The other way: every value `size` times, scaled.
+template <int64_t SIZE, class T>
+INLINE void spread_windows_of(const T* __restrict from, T scale, int64_t count, T* __restrict out) {
+    for (int64_t k = 0; k < count; ++k)
+        for (int64_t i = 0; i < SIZE; ++i) out[k * SIZE + i] = scale * from[k];
+}
+template <class T>
+LEAF void spread_windows(const T* __restrict from, T scale, int64_t size, int64_t count, T* __restrict out) {
+    switch (size) {
+        case 1: return spread_windows_of<1>(from, scale, count, out);
+        case 2: return spread_windows_of<2>(from, scale, count, out);
+        case 3: return spread_windows_of<3>(from, scale, count, out);
+        case 4: return spread_windows_of<4>(from, scale, count, out);
+        case 8: return spread_windows_of<8>(from, scale, count, out);
+    }
+    for (int64_t k = 0; k < count; ++k)
+        for (int64_t i = 0; i < size; ++i) out[k * size + i] = scale * from[k];
+}
+
+template <class T>
+LEAF void scale_and_add(T scale, T offset, int64_t count, T* __restrict values) {
+    for (int64_t x = 0; x < count; ++x) values[x] = values[x] * scale + offset;
+}
+
 // One class: adds to the pixel loss (of BCE also factors of `product`, whose logarithm is still to be added), and sets
 // the probabilities, if there are regions to look at.
 template <class T, bool IS_CE, bool HAS_REGIONS>
