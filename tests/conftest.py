@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ import yaml
 from PIL import Image
 
 torch.set_num_threads(1)  # tests run in several processes
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # read when triton is imported
 
 
 def write_shapes(root: Path, count: int = 10, size: tuple[int, int] = (48, 64), seed: int = 0) -> Path:

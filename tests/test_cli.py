@@ -278,3 +278,10 @@ def test_help_is_quick_and_shows_defaults():
     assert "Learning rate of the backbone" in result.stdout
     assert " torch\n" not in result.stderr  # the reason why it is quick
     assert time.perf_counter() - started < 10
+
+
+def test_recipe_may_stand_behind_options(tmp_path, capsys):
+    (tmp_path / "lr.yaml").write_text("optim: {lr: 0.02}\n")
+    with pytest.raises(SystemExit):
+        main(["train", "--optim.lr", "0.5", "--recipe", str(tmp_path / "lr.yaml"), "--print_config"])
+    assert "lr: 0.5" in capsys.readouterr().out

@@ -116,6 +116,11 @@ def _completed(arguments: Sequence[str]) -> list[str]:
     option = len(arguments) < 2 or arguments[1].startswith("-")
     if arguments[:1] == ["train"] and not option:
         arguments.insert(1, "--recipe")
+    if arguments[:1] == ["train"] and "--recipe" in arguments[:-1]:
+        # First, so that options override it wherever it stands.
+        at = arguments.index("--recipe")
+        recipe = arguments[at : at + 2]
+        arguments = ["train", *recipe, *arguments[1:at], *arguments[at + 2 :]]
     if arguments[:1] == ["bench"] and option and arguments[1:2] not in (["-h"], ["--help"]):
         arguments.insert(1, "loss")
     return arguments

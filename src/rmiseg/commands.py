@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import sys
 from pathlib import Path
@@ -18,7 +17,7 @@ def train(config: TrainConfig) -> int:
     """`rmiseg train`"""
     from rmiseg.engine.train import train as train_model
 
-    train_model(config, Console())
+    train_model(config, Console(markup=False))
     return 0
 
 
@@ -28,10 +27,10 @@ def evaluate(config: EvaluateConfig) -> int:
     from rmiseg.engine.checkpoint import load_checkpoint
     from rmiseg.engine.device import select_device
     from rmiseg.engine.evaluate import evaluate as evaluate_model
-    from rmiseg.files import replacing
+    from rmiseg.files import replacing, to_json
     from rmiseg.progress import track
 
-    console = Console()
+    console = Console(markup=False)
     checkpoint = load_checkpoint(config.checkpoint)
     device = select_device(config.device)
     data = checkpoint.data
@@ -70,12 +69,12 @@ def evaluate(config: EvaluateConfig) -> int:
             "pixels": scores.pixels,
             **result.summary(),
             "classes": {
-                name: {"iou": _json_number(iou), "accuracy": _json_number(accuracy)}
+                name: {"iou": iou, "accuracy": accuracy}
                 for name, iou, accuracy in zip(split.classes.names, scores.iou, scores.accuracy)
             },
         }
         with replacing(Path(config.json)) as temporary:
-            temporary.write_text(json.dumps(report, indent=2) + "\n")
+            temporary.write_text(to_json(report))
         console.print(f"Scores written to {config.json}")
     return 0
 
@@ -85,7 +84,7 @@ def predict(config: PredictConfig) -> int:
     from rmiseg.inference.predictor import Predictor, find_images, predict_files
     from rmiseg.progress import track
 
-    console = Console()
+    console = Console(markup=False)
     images = find_images(config.images)
     predictor = Predictor.from_checkpoint(config.checkpoint, config.device)
     out = Path(config.out)
@@ -101,7 +100,7 @@ def demo(config: DemoConfig) -> int:
     """`rmiseg demo`"""
     from rmiseg.demo import run_demo
 
-    run_demo(config, Console())
+    run_demo(config, Console(markup=False))
     return 0
 
 
@@ -125,7 +124,3 @@ def bench_loss(config: BenchLossConfig) -> int:
 
 def _percent(share: float) -> str:
     return "-" if math.isnan(share) else f"{100 * share:.2f}"
-
-
-def _json_number(value: float) -> float | None:
-    return None if math.isnan(value) else value

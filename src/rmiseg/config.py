@@ -140,7 +140,8 @@ class OptimConfig:
 
     Args:
         lr: Learning rate of the backbone, after the slow start.
-        head_lr_factor: Learning rate of everything else, relative to lr.
+        head_lr_factor: Learning rate of everything else, relative to lr; by default the paper's, which is 5 for
+            deeplabv3plus and 10 for the others.
         momentum: Momentum of SGD.
         weight_decay: Weight decay of weights; biases and norm parameters have none.
         schedule: How the learning rate falls: poly and cosine to min_lr, step by step_factor at each of the milestones.
@@ -153,7 +154,7 @@ class OptimConfig:
     """
 
     lr: float = 0.007
-    head_lr_factor: float = 5.0
+    head_lr_factor: float | None = None
     momentum: float = 0.9
     weight_decay: float = 1e-4
     schedule: Literal["poly", "cosine", "step"] = "poly"

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import yaml
 from rich.console import Console
 from rich.table import Table
 
@@ -23,6 +24,7 @@ from rmiseg.config import (
     TrainConfig,
 )
 from rmiseg.data import load_split, read_image, read_mask, write_demo_data
+from rmiseg.engine.device import select_device
 from rmiseg.engine.train import CONFIG_FILE, RESULT_FILE, write_config
 from rmiseg.files import replacing
 from rmiseg.inference.pictures import colorize, titled_rows
@@ -34,7 +36,13 @@ PICTURED_SLICES = 4
 
 def run_demo(config: DemoConfig, console: Console) -> None:
     """Train twice, print a table, and draw a picture. Runs of an earlier demo in the same folder are replaced."""
+    if config.steps < 1:
+        raise ValueError(f"steps must be at least 1, not {config.steps}")
+    select_device(config.device)
     out = Path(config.out)
+    for run in (out / loss for loss in LOSSES):
+        if (run / CONFIG_FILE).exists() and yaml.safe_load((run / CONFIG_FILE).read_text())["data"]["name"] != "demo":
+            raise FileExistsError(f"{run} is a run on other data than the demo's; choose another folder with --out")
     data = out / "data"
     console.print(
         "Data: axial slices of the ICBM 152 brain template (nilearn), with noise and uneven brightness added."
@@ -55,7 +63,7 @@ def run_demo(config: DemoConfig, console: Console) -> None:
         # A process of its own, so that its peak memory is its own.
         status = subprocess.run([sys.executable, "-m", "rmiseg", *arguments]).returncode
         if status:
-            raise RuntimeError(f"training with {title} ended with status {status}")
+            raise ChildProcessError(f"training with {title} ended with status {status}")
         results[loss] = json.loads((run / RESULT_FILE).read_text())
 
     console.rule("Comparison")
@@ -86,7 +94,7 @@ def demo_recipe(config: DemoConfig, data: Path) -> TrainConfig:
         model=ModelConfig(name="deeplabv3plus", backbone="tf_efficientnet_lite0", weights="package"),
         loss=LossConfig(name="rmi"),
         # Of 0.01, 0.03 and 0.1 the best learning rate for cross entropy; RMI does better still with 0.1.
-        optim=OptimConfig(lr=0.03, slow_start_steps=10),
+        optim=OptimConfig(lr=0.03, slow_start_steps=min(10, config.steps // 2)),
         # So short a training needs quicker running statistics than the paper's 0.05.
         train=LoopConfig(steps=config.steps, val_every=5, norm_momentum=0.1),
     )

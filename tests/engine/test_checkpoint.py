@@ -100,3 +100,19 @@ def test_folder_keeps_last_best_and_newest(tmp_path):
     assert load_checkpoint(folder.path / "best.pt").step == 2
     assert load_checkpoint(folder.path / "last.pt").step == 4
     assert load_checkpoint(tmp_path / "run").step == 2
+
+
+def test_newest_are_kept_beyond_six_digits(tmp_path):
+    folder = CheckpointFolder(tmp_path, keep=1)
+    for step in (999_999, 1_000_001):
+        folder.save(make(step=step))
+    assert [path.name for path in tmp_path.glob("step-*.pt")] == ["step-1000001.pt"]
+
+
+@pytest.mark.parametrize("change", [{"model": {"future": 1}}, {"weights": [1]}, {"classes": 3}])
+def test_content_of_another_version_is_refused(tmp_path, change):
+    path = tmp_path / "c.pt"
+    save_checkpoint(path, make())
+    torch.save({**torch.load(path, weights_only=True), **change}, path)
+    with pytest.raises(ValueError, match=r"marked as a checkpoint of rmiseg, but its content"):
+        load_checkpoint(path)

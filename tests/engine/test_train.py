@@ -54,6 +54,19 @@ def test_accumulated_batches_are_one_large_batch(loss):
     assert (gradients[1] - gradients[0]).norm() <= 1e-4 * gradients[0].norm()
 
 
+def test_auxiliary_head_has_its_share():
+    generator = torch.Generator().manual_seed(0)
+    logits, auxiliary = torch.randn(2, 2, 3, 24, 24, generator=generator)
+    target = torch.randint(0, 3, (2, 48, 48), generator=generator)
+    criterion = Criterion(LossConfig(name="ce", aux_weight=0.4), 3, total_steps=10)
+    counts = criterion.counts(target)
+    _, alone = criterion(logits, None, target, counts, 0)
+    _, other = criterion(auxiliary, None, target, counts, 0)
+    _, both = criterion(logits, auxiliary, target, counts, 0)
+    assert both["loss"] == pytest.approx(alone["loss"] + 0.4 * other["loss"])
+    assert both["auxiliary"] == pytest.approx(other["loss"])
+
+
 def test_grouped():
     assert list(grouped(iter("abcde"), 2)) == [["a", "b"], ["c", "d"], ["e"]]
     assert list(grouped([], 2)) == []

@@ -281,3 +281,22 @@ def test_losses_need_only_torch():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+@each_loss
+@pytest.mark.parametrize("shape", [(2, 3, 0, 28), (2, 3, 1, 0)])
+def test_logits_without_pixels_are_refused(case, shape):
+    with pytest.raises(ValueError, match=r"have no pixels"):
+        build(case, 3)(torch.zeros(shape, requires_grad=True), torch.zeros(2, 32, 32, dtype=torch.long))
+
+
+@each_loss
+def test_empty_batch_gives_zero(case):
+    logits = torch.zeros(0, 3, 32, 32, requires_grad=True)
+    assert build(case, 3)(logits, torch.zeros(0, 32, 32, dtype=torch.long)).item() == 0
+
+
+@pytest.mark.parametrize("options", [{"region_size": 2.5}, {"pool_size": 4.0}, {"weight_lambda": math.nan}])
+def test_rmi_refuses_what_is_not_a_proper_number(options):
+    with pytest.raises(ValueError, match=next(iter(options))):
+        RMILoss(3, **options)

@@ -6,6 +6,7 @@ never runs code that is in it.
 
 from __future__ import annotations
 
+import math
 import os
 import pickle
 import re
@@ -113,14 +114,20 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             f"{path} is not a checkpoint of rmiseg, which has the format {FORMAT!r}; it holds {keys}, ... "
             "Backbone weights of other programs go into a training run as model.weights"
         )
-    return Checkpoint(
-        weights=content["weights"],
-        model=ModelConfig(**content["model"]),
-        data=DataConfig(**content["data"]),
-        classes=ClassTable(**content["classes"]),
-        step=content["step"],
-        scores=content["scores"],
-    )
+    try:
+        return Checkpoint(
+            weights=dict(content["weights"]),
+            model=ModelConfig(**content["model"]),
+            data=DataConfig(**content["data"]),
+            classes=ClassTable(**content["classes"]),
+            step=content["step"],
+            scores=content["scores"],
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} is marked as a checkpoint of rmiseg, but its content is not as it should be ({error}); was it "
+            "written by another version?"
+        ) from error
 
 
 def find_checkpoint(path: str | Path) -> Path:
@@ -160,9 +167,9 @@ class CheckpointFolder:
         save_checkpoint(last, checkpoint)
         if self.keep:
             _duplicate(last, self.path / f"step-{checkpoint.step:06d}.pt")
-            for old in sorted(self.path.glob("step-*.pt"))[: -self.keep]:
+            for old in sorted(self.path.glob("step-*.pt"), key=lambda p: (len(p.name), p.name))[: -self.keep]:
                 old.unlink()
-        score = checkpoint.scores.get("mean_iou", float("-inf"))
+        score = checkpoint.scores.get("mean_iou", math.nan)  # also nan if nothing could be scored
         is_best = score > self.best_score
         if is_best:
             self.best_score = score

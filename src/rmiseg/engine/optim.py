@@ -9,6 +9,9 @@ from torch import nn
 
 from rmiseg.config import OptimConfig
 
+HEAD_LR_FACTORS = {"deeplabv3": 10.0, "deeplabv3plus": 5.0, "pspnet": 10.0}
+"""What the paper multiplies the learning rate of each model's head by."""
+
 
 def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, object]]:
     """Four groups: backbone and head, each with and without weight decay.
@@ -18,7 +21,7 @@ def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, ob
     """
     backbone = {id(parameter) for parameter in model.backbone.parameters()}
     groups = []
-    for in_backbone, lr_factor in ((True, 1.0), (False, config.head_lr_factor)):
+    for in_backbone, lr_factor in ((True, 1.0), (False, config.head_lr_factor or 1.0)):
         for decays in (True, False):
             parameters = [
                 p
@@ -43,7 +46,7 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.SGD:
         ValueError: A value out of its range.
     """
     for name in ("lr", "head_lr_factor"):
-        if getattr(config, name) <= 0:
+        if getattr(config, name) is not None and getattr(config, name) <= 0:
             raise ValueError(f"optim.{name} must be positive, not {getattr(config, name)}")
     if not all(0 < milestone < 1 for milestone in config.step_milestones):
         raise ValueError(f"optim.step_milestones must lie between 0 and 1, not {list(config.step_milestones)}")

@@ -35,9 +35,9 @@ from rmiseg.engine.curves import Curves
 from rmiseg.engine.device import peak_memory, select_device
 from rmiseg.engine.evaluate import evaluate
 from rmiseg.engine.metrics import Scores, confusion_matrix
-from rmiseg.engine.optim import build_optimizer, learning_rate, set_learning_rate
+from rmiseg.engine.optim import HEAD_LR_FACTORS, build_optimizer, learning_rate, set_learning_rate
 from rmiseg.engine.progress import training_progress
-from rmiseg.files import replacing
+from rmiseg.files import replacing, to_json
 from rmiseg.losses import AffinityLoss, build_loss
 from rmiseg.models import build_model, set_norm_momentum
 
@@ -78,6 +78,10 @@ def train(config: TrainConfig, console: Console) -> RunResult:
     if config.data.root:  # absolute, so that the run can be evaluated from any folder
         config = replace(config, data=replace(config.data, root=str(Path(config.data.root).absolute())))
 
+    if config.optim.head_lr_factor is None:
+        factor = HEAD_LR_FACTORS[config.model.name]
+        config = replace(config, optim=replace(config.optim, head_lr_factor=factor))
+
     train_split = load_split(config.data.name, config.data.root, config.data.train_split)
     val_split = load_split(config.data.name, config.data.root, config.data.val_split)
     classes = train_split.classes
@@ -91,6 +95,10 @@ def train(config: TrainConfig, console: Console) -> RunResult:
         SegmentationDataset(val_split, eval_transform(config.data.image_scale)), workers=config.data.workers
     )
     epochs, total_steps = _length(config, len(batches))
+    if config.optim.slow_start_steps >= total_steps:
+        raise ValueError(
+            f"optim.slow_start_steps is {config.optim.slow_start_steps}, but the whole training has {total_steps} steps"
+        )
 
     model = build_model(num_classes=len(classes), **asdict(config.model))
     model = model.to(device, memory_format=torch.channels_last)  # a fifth faster on a CPU
@@ -156,8 +164,9 @@ def train(config: TrainConfig, console: Console) -> RunResult:
 
     result = RunResult(step, statistics.median(step_seconds), peak_memory(device), checkpoint.scores, best)
     with replacing(out / RESULT_FILE) as temporary:
-        temporary.write_text(json.dumps(asdict(result), indent=2) + "\n")
-    console.print(f"Best mIoU {best['mean_iou']:.2%}. Checkpoints, curves and configuration are in {out}")
+        temporary.write_text(to_json(asdict(result)))
+    score = f"Best mIoU {best['mean_iou']:.2%}." if best else "No pixel of the validation split could be scored."
+    console.print(f"{score} Checkpoints, curves and configuration are in {out}", markup=False)
     return result
 
 

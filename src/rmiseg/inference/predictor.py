@@ -66,6 +66,7 @@ def find_images(patterns: Sequence[str]) -> list[tuple[Path, Path]]:
         path = Path(pattern)
         if path.is_dir():
             files = [(p, p.relative_to(path)) for p in sorted(path.rglob("*")) if p.suffix.lower() in IMAGE_SUFFIXES]
+            files = [(p, name) for p, name in files if not p.is_dir() and not any(s[0] == "." for s in name.parts)]
             if not files:
                 raise FileNotFoundError(f"folder {path} holds no images ({', '.join(IMAGE_SUFFIXES)})")
         elif path.is_file():
@@ -105,7 +106,7 @@ def predict_files(
     for (file, _), (index_path, overlay_path) in zip(images, targets):
         try:
             pixels = read_image(file)
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             yield str(error)
             continue
         ids = predictor(pixels)

@@ -126,6 +126,8 @@ class SegmentationLoss(nn.Module):
                 + (" (use target.squeeze(1))" if target.ndim == 4 and target.shape[1] == 1 else "")
             )
         height, width = target.shape[-2:]
+        if min(logits.shape[-2:]) == 0:
+            raise ValueError(f"logits of shape {tuple(logits.shape)} have no pixels")
         if logits.shape[-2] > height or logits.shape[-1] > width:
             raise ValueError(
                 f"logits of size {tuple(logits.shape[-2:])} are larger than the target of size {(height, width)}; "

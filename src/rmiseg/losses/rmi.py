@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -70,6 +72,8 @@ class RMILoss(SegmentationLoss):
     ) -> None:
         super().__init__(num_classes, ignore_index=ignore_index, align_corners=align_corners, check_target=check_target)
         for name, size in (("region_size", region_size), ("pool_size", pool_size)):
+            if not isinstance(size, int):
+                raise ValueError(f"{name} must be an integer, got {size!r}")
             if size < 1:
                 raise ValueError(f"{name} must be at least 1, got {size}")
         for name, choice, choices in (
@@ -80,7 +84,7 @@ class RMILoss(SegmentationLoss):
             if choice not in choices:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}; got {choice!r}")
         dispatch.check_implementation(implementation)
-        if weight_lambda < 0 or (combine == "convex" and weight_lambda > 1):
+        if not 0 <= weight_lambda < math.inf or (combine == "convex" and weight_lambda > 1):
             raise ValueError(f"weight_lambda must be at least 0, and at most 1 if convex, got {weight_lambda}")
         self.region_size = region_size
         self.pool = pool
@@ -117,7 +121,7 @@ class RMILoss(SegmentationLoss):
 
     def combine(self, sums: Tensor, counts: Tensor) -> Tensor:
         pixel = pixel_mean(self.pixel_loss, sums[0], counts[0])
-        rmi = sums[1] / counts[1] * (counts[0] > 0)
+        rmi = sums[1] / counts[1].clamp(min=1) * (counts[0] > 0)
         if self.combination == "convex":
             return spread_non_finite(self.weight_lambda * pixel + (1 - self.weight_lambda) * rmi)
         return spread_non_finite(pixel + self.weight_lambda * rmi)
