@@ -15,6 +15,11 @@ torch.set_num_threads(1)  # tests run in several processes
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read when triton is imported
 
+# Where there is no GPU, the Triton kernels run in Triton's interpreter. It must be chosen before Triton is imported, as
+# torchvision and timm do.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 
 def write_shapes(root: Path, count: int = 10, size: tuple[int, int] = (48, 64), seed: int = 0) -> Path:
     """A `folder` data set of noisy squares and discs on a dark ground, three classes, 255 at one edge."""

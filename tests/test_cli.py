@@ -1,6 +1,7 @@
 """The commands as a user runs them, on a small data set: train, evaluate, predict, data check."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -176,6 +177,20 @@ def test_predict_takes_folder_glob_and_file(run, shapes, tmp_path, capsys):
         shutil.rmtree(out)
 
 
+def test_predict_a_split(run, shapes, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["predict", str(run), "--split", "val", "--out", str(out)]) == 0
+    expected = [sample.name for sample in load_split("folder", shapes, "val").samples]
+    assert sorted(path.stem for path in (out / "index").iterdir()) == sorted(expected)
+    moved = tmp_path / "moved"
+    shutil.copytree(shapes, moved)
+    arguments = ["predict", str(run), "--split", "val", "--root", str(moved), "--out", str(tmp_path / "moved_out")]
+    assert main(arguments) == 0
+    for images in ([], [str(shapes / "images"), "--split", "val"]):
+        assert "either files" in error_of(["predict", str(run), *images], capsys)
+    assert "it has train, val" in error_of(["predict", str(run), "--split", "test"], capsys)
+
+
 def error_of(arguments, capsys) -> str:
     assert main(arguments) == 1
     return capsys.readouterr().err
@@ -285,3 +300,15 @@ def test_recipe_may_stand_behind_options(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["train", "--optim.lr", "0.5", "--recipe", str(tmp_path / "lr.yaml"), "--print_config"])
     assert "lr: 0.5" in capsys.readouterr().out
+
+
+def test_models(capsys):
+    assert main(["models"]) == 0
+    text = capsys.readouterr().out
+    for part in ("deeplabv3plus", "arXiv:1802.02611", "pspnet", "--backbones"):
+        assert part in text
+    assert main(["models", "--backbones", "mobilenetv3_small_0*"]) == 0
+    text = capsys.readouterr().out
+    assert re.search(r"mobilenetv3_small_050 .* 0\.\d .* 8, 16, 32 .* all", text)
+    assert "2 of 2 timm models" in text
+    assert main(["models", "--backbones", "qqq"]) == 1

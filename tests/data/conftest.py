@@ -54,3 +54,10 @@ def camvid_root(tmp_path: Path) -> Callable[..., Path]:
         return root
 
     return make
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of the test's own."""
+    monkeypatch.setenv("RMISEG_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"

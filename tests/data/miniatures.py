@@ -5,7 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import scipy.io
+import scipy.sparse
 from PIL import Image
+
+from rmiseg.data.dataset import voc_palette
 
 WIDTH, HEIGHT = 24, 16
 
@@ -25,3 +29,79 @@ def write_mask(path: Path, value: int = 1, size: tuple[int, int] = (WIDTH, HEIGH
     values[0] = 255
     Image.fromarray(values).save(path)
     return path
+
+
+def write_values(path: Path, values: np.ndarray, palette: bool = False) -> Path:
+    """An index PNG, gray or with colors."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(values.astype(np.uint8))
+    if palette:
+        image.putpalette([channel for color in voc_palette(255) for channel in color])
+    image.save(path)
+    return path
+
+
+def every(*values: int, size: tuple[int, int] = (WIDTH, HEIGHT)) -> np.ndarray:
+    """A mask that holds all of some values."""
+    return np.resize(np.array(values, np.uint8), size[::-1])
+
+
+def write_sbd(path: Path, values: np.ndarray) -> Path:
+    """The struct GTcls of the Semantic Boundaries Dataset: sparse boundaries of 20 classes, values, and classes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    present = [value for value in np.unique(values) if value]
+    boundaries = np.empty((20, 1), object)
+    for index in range(20):
+        boundaries[index, 0] = scipy.sparse.csc_matrix(values.astype(float) == index + 1)
+    struct = {
+        "Boundaries": boundaries,
+        "Segmentation": values.astype(np.uint8),
+        "CategoriesPresent": np.array(present, np.uint8)[:, None],
+    }
+    scipy.io.savemat(path, {"GTcls": struct}, do_compression=True)
+    return path
+
+
+def write_lines(path: Path, *lines: str, ending: str = "\n") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes("".join(line + ending for line in lines).encode())
+    return path
+
+
+def write_voc(home: Path) -> Path:
+    """Two train, one val and one test image; two more that SBD annotates, of which one is in val as well."""
+    lists = home / "ImageSets" / "Segmentation"
+    for split, names in {
+        "train": ["2007_000032", "2007_000039"],
+        "val": ["2007_000033"],
+        "trainval": ["2007_000032", "2007_000033", "2007_000039"],
+        "test": ["2008_000006"],
+    }.items():
+        write_lines(lists / f"{split}.txt", *names)
+    for name in ("2007_000032", "2007_000039", "2007_000033", "2008_000006", "2008_000002"):
+        write_image(home / "JPEGImages" / f"{name}.jpg")
+    for name in ("2007_000032", "2007_000039", "2007_000033"):
+        write_values(home / "SegmentationClass" / f"{name}.png", every(*range(21), 255), palette=True)
+    return home
+
+
+def write_cityscapes(root: Path, kind: str = "labelIds") -> Path:
+    values = every(*range(34)) if kind == "labelIds" else every(*range(19), 255)
+    for folder, city in (("train", "aachen"), ("train", "bochum"), ("val", "munster"), ("test", "berlin")):
+        name = f"{city}_000000_000019"
+        write_image(root / "leftImg8bit" / folder / city / f"{name}_leftImg8bit.png")
+        masks = root / "gtFine" / folder / city
+        write_values(masks / f"{name}_gtFine_{kind}.png", every(0) if folder == "test" else values)
+        write_values(masks / f"{name}_gtFine_instanceIds.png", values)
+    return root
+
+
+def write_ade20k(root: Path) -> Path:
+    home = root / "ADEChallengeData2016"
+    for folder, kind in (("training", "train"), ("validation", "val")):
+        for index in (1, 2):
+            name = f"ADE_{kind}_{index:08d}"
+            write_image(home / "images" / folder / f"{name}.jpg")
+            write_values(home / "annotations" / folder / f"{name}.png", every(*range(151)))
+    write_image(root / "release_test" / "testing" / "ADE_test_00000001.jpg")
+    return root

@@ -23,8 +23,8 @@ def names(split) -> list[str]:
 
 
 def test_unknown_data_set_names_the_valid_ones():
-    with pytest.raises(ValueError, match=r"'voc'.*folder, camvid, demo"):
-        load_split("voc", "x", "train")
+    with pytest.raises(ValueError, match=r"'vox'.*folder, voc, .*camvid, demo"):
+        load_split("vox", "x", "train")
 
 
 def test_unknown_split_names_the_existing_ones(split_root):

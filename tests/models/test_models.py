@@ -11,6 +11,7 @@ from torch import nn
 
 from rmiseg.models import MODELS, Backbone, PSPNet, build_backbone, build_model, set_norm_momentum
 from rmiseg.models.deeplab import ASPP
+from rmiseg.models.survey import find_backbones, survey_backbone
 
 BACKBONES = [
     "resnet50",
@@ -21,9 +22,15 @@ BACKBONES = [
     "resnet152s",
     "mobilenetv2_100",
     "mobilenetv3_large_100",
+    "mobilenetv4_conv_small",
+    "xception41",
     "xception65",
+    "xception71",
     "tf_efficientnet_lite0",
+    "efficientnet_b0",
+    "tf_efficientnetv2_s",
     "convnext_tiny",
+    "convnextv2_atto",
 ]
 
 
@@ -74,6 +81,42 @@ def test_any_image_size(backbone_name: str) -> None:
             for name, model in models.items():
                 logits = model.decode(maps)
                 assert logits.shape == (1, 3, *cells(size, 4 if name == "deeplabv3plus" else 32)), (name, size)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    ("backbone", "output_stride"),
+    [
+        (backbone, stride)
+        for backbone in ("mobilenetv3_small_050", "xception41", "efficientnet_b0", "convnext_atto")
+        for stride in (8, 16)
+    ]
+    + [("hrnet_w18_small", 32)],
+)
+def test_training_step_of_other_backbones(name: str, backbone: str, output_stride: int) -> None:
+    torch.manual_seed(0)
+    model = build_model(name, num_classes=3, backbone=backbone, weights="none", output_stride=output_stride)
+    outputs = model(torch.randn(2, 3, 70, 41))
+    logits = outputs[0] if isinstance(outputs, tuple) else outputs
+    assert logits.shape == (2, 3, *cells((70, 41), 4 if name == "deeplabv3plus" else output_stride))
+    logits.square().mean().backward()
+    stem = next(parameter for parameter in model.backbone.parameters() if parameter.dim() == 4)
+    assert torch.isfinite(stem.grad).all()
+    assert stem.grad.any()
+
+
+def test_survey_of_backbones() -> None:
+    assert {"resnet18", "resnet18d"} <= set(find_backbones("resnet18"))
+    assert all(name.startswith("hrnet") for name in find_backbones("hrnet*"))
+    assert find_backbones("resnet50") != find_backbones("resnet50*")
+    with pytest.raises(ValueError, match="no timm model is called 'qqq'"):
+        find_backbones("qqq")
+    survey = survey_backbone("resnet18")
+    assert survey.output_strides == (8, 16, 32)
+    assert survey.models == tuple(MODELS)
+    assert survey.parameters == 11_176_512
+    assert survey_backbone("hrnet_w18_small").output_strides == (32,)
+    assert survey_backbone("vit_tiny_patch16_224") is None
 
 
 def set_norm_weights_to_one(model: nn.Module) -> None:
@@ -233,6 +276,7 @@ def test_no_classes() -> None:
         ),
         ("resnet18", 4, r"'resnet18' has no .* stride 4 .*; it offers output stride 8, 16, 32 "),
         ("vit_tiny_patch16_224", 16, r"'vit_tiny_patch16_224' has no .* offers .* neither 8 nor 16 nor 32"),
+        ("legacy_xception", 16, r"'legacy_xception' has no .* offers .* neither 8 nor 16 nor 32 \(timm: TypeError"),
         ("botnet26t_256", 16, r"'botnet26t_256' has no .* neither .*128 x 192 image"),  # it accepts squares of 256 only
         ("sedarknet21", 32, r"'sedarknet21' has no .*offers output stride 8, 16 \(its deepest .* stride 16\)"),
     ],

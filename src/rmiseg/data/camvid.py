@@ -1,9 +1,6 @@
 """CamVid in the layout of the SegNet tutorial: 480 x 360 pixels, 11 classes, void ignored.
 
-    root/
-      train/       val/       test/        images
-      trainannot/  valannot/  testannot/   masks, values 0 .. 11
-      train.txt    val.txt    test.txt     optional lists
+Brostow et al., Semantic object classes in video, Pattern Recognition Letters 2009.
 
 A line of a list is "/SegNet/CamVid/train/NAME.png /SegNet/CamVid/trainannot/NAME.png", where all but folder and name
 stands for wherever the data lies. Without a list, images and masks are matched by name.
@@ -11,9 +8,17 @@ stands for wherever the data lies. Without a list, images and masks are matched 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from rmiseg.data.dataset import ClassTable, Sample, Split
+from rmiseg.data.dataset import ClassTable, Split
+from rmiseg.data.listing import Entry, pair_up, read_lines
+
+TREE = """
+  {root}/
+    train/       val/       test/        images, 0001TP_006690.png ...
+    trainannot/  valannot/  testannot/   masks of the same names
+    train.txt    val.txt    test.txt     optional lists"""
 
 _CLASSES = {
     "Sky": (128, 128, 128),
@@ -31,47 +36,41 @@ _CLASSES = {
 CLASSES = ClassTable(
     names=tuple(_CLASSES), values=tuple(range(len(_CLASSES))), ignore=(11,), palette=tuple(_CLASSES.values())
 )
-_PARTS = ("train", "val", "test")
 
 
-def available_splits(root: Path) -> tuple[str, ...]:
-    """The splits that have a list or a folder, and trainval where both its parts exist."""
-    found = tuple(part for part in _PARTS if (root / f"{part}.txt").is_file() or (root / part).is_dir())
-    return (*found, "trainval") if {"train", "val"} <= set(found) else found
+def parts(root: Path) -> dict[str, tuple[Path, ...]]:
+    """What each split needs."""
+    needs = {part: _needs(root, part) for part in ("train", "val", "test")}
+    return {**needs, "trainval": needs["train"] + needs["val"]}
 
 
 def scan_split(root: Path, split: str) -> Split:
     """List the pairs of one split, and whatever does not pair up."""
-    samples: list[Sample] = []
-    unmasked: list[Path] = []
-    unused: list[Path] = []
+    entries: list[Entry] = []
+    unused: set[Path] = set()  # harmless: some use only a part of the frames
     problems: list[str] = []
     for part in ("train", "val") if split == "trainval" else (split,):
-        pairs = _listed(root, part, problems) if (root / f"{part}.txt").is_file() else _matched(root, part, unused)
-        for image, mask in pairs:
-            if not image.is_file():
-                problems.append(f"{image} is listed in {part}.txt, but does not exist")
-            elif not mask.is_file():
-                unmasked.append(image)
-            else:
-                samples.append(Sample(image.relative_to(root).with_suffix("").as_posix(), image, mask))
-    return Split(split, tuple(samples), CLASSES, tuple(unmasked), tuple(unused), tuple(problems))
+        if (root / f"{part}.txt").is_file():
+            entries += _listed(root, part, problems)
+        else:
+            images, masks = sorted((root / part).glob("[!.]*.png")), root / f"{part}annot"
+            entries += [Entry(f"{part}/{image.stem}", image, masks / image.name) for image in images]
+            unused |= set(masks.glob("[!.]*.png")) - {masks / image.name for image in images}
+    return replace(pair_up(split, CLASSES, entries, problems=problems), masks_without_image=tuple(sorted(unused)))
 
 
-def _listed(root: Path, part: str, problems: list[str]) -> list[tuple[Path, Path]]:
-    pairs = []
-    lines = (root / f"{part}.txt").read_text(encoding="utf-8-sig").splitlines()
-    for number, line in enumerate(lines, start=1):
-        entries = line.split()
-        if len(entries) == 2:
-            image, mask = (root.joinpath(*PurePosixPath(entry).parts[-2:]) for entry in entries)
-            pairs.append((image, mask))
-        elif entries:
-            problems.append(f"{root / part}.txt, line {number}: expected an image and a mask, found {line.strip()!r}")
-    return pairs
+def _needs(root: Path, part: str) -> tuple[Path, ...]:
+    listed = root / f"{part}.txt"
+    return (listed,) if listed.is_file() else (root / part, root / f"{part}annot")
 
 
-def _matched(root: Path, part: str, unused: list[Path]) -> list[tuple[Path, Path]]:
-    images, masks = sorted((root / part).glob("[!.]*.png")), root / f"{part}annot"
-    unused += sorted(set(masks.glob("[!.]*.png")) - {masks / image.name for image in images})
-    return [(image, masks / image.name) for image in images]
+def _listed(root: Path, part: str, problems: list[str]) -> list[Entry]:
+    entries = []
+    for number, line in read_lines(root / f"{part}.txt"):
+        source = f"{part}.txt, line {number}"
+        if len(line.split()) == 2:
+            image, mask = (root.joinpath(*PurePosixPath(path).parts[-2:]) for path in line.split())
+            entries.append(Entry(image.relative_to(root).with_suffix("").as_posix(), image, mask, source))
+        else:
+            problems.append(f"{source}: expected an image and a mask, found {line!r}")
+    return entries

@@ -111,7 +111,7 @@ def check_dataset(
     """Read every image and mask, going on after each problem.
 
     Args:
-        name: Name of the data set: folder, camvid or demo.
+        name: Name of the data set, a key of `DATASETS`.
         root: Folder of the data set.
         splits: Splits to read; by default all but trainval, which repeats others.
         workers: Processes that read files; 0 reads in the main process.
@@ -127,14 +127,13 @@ def check_dataset(
     if splits is None:
         splits = [split for split in available if split != "trainval"] or list(available)
     scans = [scan_split(name, root, split) for split in dict.fromkeys(splits)]
-    classes = scans[0].classes
     reports = [_empty_report(scan) for scan in scans]
-    inspections = _Inspections([(i, sample) for i, scan in enumerate(scans) for sample in scan.samples], classes)
+    inspections = _Inspections(scans)
     # A DataLoader without batches is a process pool that keeps the order and, with 0 workers, starts no process.
     loader = DataLoader(inspections, batch_size=None, num_workers=workers, collate_fn=_identity)
     for index, inspection in track(loader, "reading", console, total=len(inspections)):
         _add(reports[index], inspection)
-    return Report(name, Path(root), classes, reports, _warnings(scans, reports))
+    return Report(name, Path(root), scans[0].classes, reports, _warnings(scans, reports))
 
 
 @dataclass
@@ -150,11 +149,11 @@ class _Inspection:
 
 
 class _Inspections(Dataset[tuple[int, _Inspection]]):
-    """One inspection for each (index of the split, sample)."""
+    """The index of the split and an inspection, for each sample of several splits."""
 
-    def __init__(self, samples: list[tuple[int, Sample]], classes: ClassTable) -> None:
-        self.samples = samples
-        self.classes = classes
+    def __init__(self, scans: list[Split]) -> None:
+        self.samples = [(index, sample) for index, scan in enumerate(scans) for sample in scan.samples]
+        self.classes = [scan.classes for scan in scans]
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -162,16 +161,18 @@ class _Inspections(Dataset[tuple[int, _Inspection]]):
     def __getitem__(self, key: int) -> tuple[int, _Inspection]:
         index, sample = self.samples[key]
         found = _Inspection(sample)
-        mask_size = None
         try:
             height, width = read_image(sample.image).shape[:2]
             found.image_size = (width, height)
         except (ValueError, OSError) as error:
             found.unreadable.append(str(error))
+        if sample.mask is None:
+            return index, found
+        mask_size = None
         try:
-            raw = read_raw_mask(sample.mask, self.classes.rgb)
+            raw = read_raw_mask(sample.mask, self.classes[index].rgb)
             mask_size = (raw.shape[1], raw.shape[0])
-            ids, found.unknown = self.classes.encode(raw)
+            ids, found.unknown = self.classes[index].encode(raw)
             found.counts = np.bincount(ids.ravel(), minlength=256)
             found.counts[-1] -= sum(found.unknown.values())
         except (ValueError, OSError) as error:
@@ -189,7 +190,7 @@ def _empty_report(scan: Split) -> SplitReport:
     return SplitReport(
         name=scan.name,
         images=len(scan.samples) + len(scan.images_without_mask),
-        masks=len(scan.samples) + len(scan.masks_without_image),
+        masks=sum(sample.mask is not None for sample in scan.samples) + len(scan.masks_without_image),
         images_without_mask=list(scan.images_without_mask),
         masks_without_image=list(scan.masks_without_image),
         problems=list(scan.problems),
@@ -226,7 +227,8 @@ def _warnings(scans: list[Split], reports: list[SplitReport]) -> list[str]:
     ]
     for first, second in combinations(scans, 2):
         both = {sample.image for sample in first.samples} & {sample.image for sample in second.samples}
-        if both and "trainval" not in (first.name, second.name):
+        names = (first.name, second.name)
+        if both and "trainval" not in names and not all(name.startswith("train") for name in names):
             warnings.append(
                 f"{_count(len(both), 'image')} in both {first.name} and {second.name}, e.g. {min(both)}: scores on "
                 f"images that were trained on say nothing"
@@ -269,7 +271,11 @@ def print_report(report: Report, console: Console | None = None, most: int = 10)
         _print_list(console, f"{split.name}: mask values that are neither a class nor ignored", unknown, most)
     if any(split.unknown_values for split in report.splits):
         console.print(
-            escape(f"  known are {describe_classes(report.classes)}; add each to `classes` or `ignore`"), soft_wrap=True
+            escape(
+                f"  known are {describe_classes(report.classes)}; in a data set of your own, add each to `classes` or "
+                f"`ignore`"
+            ),
+            soft_wrap=True,
         )
     for warning in report.warnings:
         console.print(f"[yellow]warning[/] {escape(warning)}", soft_wrap=True)
@@ -312,17 +318,19 @@ def _classes_table(report: Report) -> Table:
     table = Table(title="share of the pixels, and images with the class", title_justify="left")
     table.add_column("class")
     table.add_column("value", justify="right")
-    for split in report.splits:
-        table.add_column(f"{escape(split.name)} pixels", justify="right")
-        table.add_column("images", justify="right")
-    totals = [max(split.class_pixels.sum() + split.ignored_pixels, 1) for split in report.splits]
+    splits = [split for split in report.splits if split.masks]
+    for split in splits:
+        table.add_column(escape(split.name), justify="right")
+    totals = [max(split.class_pixels.sum() + split.ignored_pixels, 1) for split in splits]
+    width = max((len(f"{split.images:,}") for split in splits), default=0)
     for index, name in enumerate(report.classes.names):
-        row = [escape(name), str(report.classes.values[index])]
-        for split, total in zip(report.splits, totals):
-            row += [f"{split.class_pixels[index] / total:.2%}", f"{split.class_images[index]:,}"]
-        table.add_row(*row)
-    row = ["[dim]ignored[/]", ", ".join(map(str, report.classes.ignore))]
-    for split, total in zip(report.splits, totals):
-        row += [f"{split.ignored_pixels / total:.2%}", ""]
-    table.add_row(*row)
+        cells = [
+            f"{split.class_pixels[index] / total:.2%} {split.class_images[index]:>{width},}"
+            for split, total in zip(splits, totals)
+        ]
+        table.add_row(escape(name), str(report.classes.values[index]), *cells)
+    ignored = report.classes.ignore
+    values = ", ".join(map(str, ignored)) if len(ignored) <= 3 else f"{len(ignored)} values"
+    cells = [f"{split.ignored_pixels / total:.2%} {'':{width}}" for split, total in zip(splits, totals)]
+    table.add_row("[dim]ignored[/]", values, *cells)
     return table

@@ -18,6 +18,8 @@ from PIL import Image, ImageOps
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
+from rmiseg.extras import import_extra
+
 IGNORE_INDEX = 255
 """Class id of the pixels that are neither trained on nor scored."""
 
@@ -35,12 +37,12 @@ class Sample:
     Args:
         name: Name of the sample, unique in its split; relative path without suffix, with forward slashes.
         image: File of the image.
-        mask: File of the mask.
+        mask: File of the mask; None in a split that is published without masks.
     """
 
     name: str
     image: Path
-    mask: Path
+    mask: Path | None
 
 
 @dataclass(frozen=True)
@@ -159,7 +161,7 @@ class Split:
 
     Args:
         name: Name of the split.
-        samples: Complete pairs of image and mask, in a fixed order.
+        samples: Complete pairs of image and mask, in a fixed order; or all images of a split without masks.
         classes: The classes.
         images_without_mask: Images that cannot be used.
         masks_without_image: Masks that nothing refers to; harmless, but seldom intended.
@@ -172,6 +174,11 @@ class Split:
     images_without_mask: tuple[Path, ...] = ()
     masks_without_image: tuple[Path, ...] = ()
     problems: tuple[str, ...] = ()
+
+    @property
+    def labeled(self) -> bool:
+        """Whether there are masks; without, a split is for prediction only."""
+        return all(sample.mask is not None for sample in self.samples)
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -211,9 +218,12 @@ def read_raw_mask(path: Path, rgb: bool) -> np.ndarray:
 
     Raises:
         FileNotFoundError: there is no such file.
+        ModuleNotFoundError: the file is a .mat file, and SciPy is not installed.
         ValueError: the file is damaged, or holds another kind of pixels.
     """
     try:
+        if path.suffix.lower() == ".mat":
+            return _read_sbd(path)
         with Image.open(path) as image:
             packing = str(image.tile[0][3]) if image.tile else ""  # gone once the pixels are loaded
             if rgb:
@@ -232,10 +242,16 @@ def read_raw_mask(path: Path, rgb: bool) -> np.ndarray:
                 return raw.astype(np.uint8)
             # Pillow stretches gray of 2 and 4 bits to 0 .. 255.
             return raw // 85 if "L;2" in packing else raw // 17 if "L;4" in packing else raw
-    except FileNotFoundError:
+    except (FileNotFoundError, ModuleNotFoundError):
         raise
     except Exception as error:
         raise ValueError(f"cannot read mask {path}: {error}") from error
+
+
+def _read_sbd(path: Path) -> np.ndarray:
+    """The category of each pixel in a MATLAB file of the Semantic Boundaries Dataset."""
+    loadmat = import_extra("scipy.io", "sbd", "reading .mat files").loadmat
+    return loadmat(path, variable_names="GTcls")["GTcls"]["Segmentation"][0, 0]
 
 
 def read_mask(path: Path, classes: ClassTable) -> np.ndarray:
@@ -252,8 +268,8 @@ def read_mask(path: Path, classes: ClassTable) -> np.ndarray:
         raise ValueError(
             f"mask {path} holds values that are neither a class nor ignored: {found}{more}.\n"
             f"Classes: {describe_classes(classes)}.\n"
-            f"`rmiseg data check` lists all such values and files. Add each to `classes` or to `ignore` in "
-            f"dataset.yaml, or correct the mask."
+            f"`rmiseg data check` lists all such values and files. Correct the masks or, in a data set of your own, "
+            f"add each value to `classes` or to `ignore` in dataset.yaml."
         )
     return ids
 
@@ -278,9 +294,14 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
 
     The key of an item is its index or (index, seed). With a seed, torch's random numbers are seeded during the
     transform and restored afterwards, so that the item is a function of the key, whichever process reads it.
+
+    Raises:
+        ValueError: the split has no masks.
     """
 
     def __init__(self, split: Split, transform: Transform | None = None) -> None:
+        if not split.labeled:
+            raise ValueError(f"split {split.name} has no masks")
         self.samples = split.samples
         self.classes = split.classes
         self.transform = transform

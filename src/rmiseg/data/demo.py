@@ -38,9 +38,12 @@ NOISE = 0.12  # standard deviation, where white matter is 0.84 and gray matter i
 _Array: TypeAlias = np.ndarray
 
 
-def available_splits(root: Path) -> tuple[str, ...]:
+TREE = folder.TREE
+
+
+def parts(root: Path) -> dict[str, tuple[Path, ...]]:
     """Train and val; the files are written on first use."""
-    return folder.available_splits(write_demo_data(root))
+    return folder.parts(write_demo_data(root))
 
 
 def scan_split(root: Path, split: str) -> Split:

@@ -26,24 +26,25 @@ import yaml
 from PIL import Image
 
 from rmiseg.data.dataset import ClassTable, Color, RawValue, Sample, Split, read_raw_mask, voc_palette
+from rmiseg.data.listing import read_lines
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm")
 MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")  # never JPEG: it changes the values
 LISTS = ("train", "val", "test", "trainval")
 
-_TREE = """The layout is
+TREE = """
   {root}/
     dataset.yaml                 names of the classes
     images/  a.jpg  b.png ...    or images/train/, images/val/, ...
     masks/   a.png  b.png ...    or masks/train/, masks/val/, ..."""
 
 
-def available_splits(root: Path) -> tuple[str, ...]:
-    """The splits, see the top of this file."""
-    if lists := tuple(name for name in LISTS if (root / f"{name}.txt").is_file()):
-        return lists
-    _require_folders(root)
-    entries = [entry for entry in (root / "images").iterdir() if not entry.name.startswith(".")]
+def parts(root: Path) -> dict[str, tuple[Path, ...]]:
+    """The splits, see the top of this file, and what they need."""
+    needs = (root / "images", root / "masks")
+    if lists := [name for name in LISTS if (root / f"{name}.txt").is_file()]:
+        return {name: (root / f"{name}.txt", *needs) for name in lists}
+    entries = list((root / "images").glob("[!.]*"))
     subfolders = sorted(entry.name for entry in entries if entry.is_dir())
     loose = sorted(entry.name for entry in entries if entry.suffix.lower() in IMAGE_SUFFIXES)
     if subfolders and loose:
@@ -52,7 +53,7 @@ def available_splits(root: Path) -> tuple[str, ...]:
             f"images into the subfolders, which are the splits, or write the lists train.txt and val.txt"
         )
     usual = [name for name in LISTS if name in subfolders]
-    return (*usual, *(name for name in subfolders if name not in LISTS)) or ("train", "val")
+    return dict.fromkeys([*usual, *(name for name in subfolders if name not in LISTS)] or ["train", "val"], needs)
 
 
 def scan_split(root: Path, split: str) -> Split:
@@ -60,9 +61,7 @@ def scan_split(root: Path, split: str) -> Split:
 
     Raises:
         ValueError: dataset.yaml is missing or wrong.
-        FileNotFoundError: images/ or masks/ is missing.
     """
-    _require_folders(root)
     listed = (root / f"{split}.txt").is_file()
     divided = not listed and (root / "images" / split).is_dir()
     problems: list[str] = []
@@ -89,12 +88,6 @@ def scan_split(root: Path, split: str) -> Split:
     )
 
 
-def _require_folders(root: Path) -> None:
-    for part in ("images", "masks"):
-        if not (root / part).is_dir():
-            raise FileNotFoundError(f"folder {root / part} does not exist. {_TREE.format(root=root)}")
-
-
 def _hash(key: str) -> bytes:
     return hashlib.blake2b(key.encode()).digest()
 
@@ -115,11 +108,7 @@ def _index(folder: Path, suffixes: tuple[str, ...], problems: list[str], below: 
 def _listed(root: Path, split: str, images: dict[str, Path], problems: list[str]) -> list[str]:
     by_file = {path.relative_to(root / "images").as_posix(): key for key, path in images.items()}
     keys: dict[str, int] = {}  # with the line of each
-    lines = (root / f"{split}.txt").read_text(encoding="utf-8-sig").splitlines()
-    for number, line in enumerate(lines, start=1):
-        name = line.strip().replace("\\", "/")
-        if not name:
-            continue
+    for number, name in read_lines(root / f"{split}.txt"):
         where = f"{root / split}.txt, line {number}"
         key = name if name in images else by_file.get(name)
         if key is None:

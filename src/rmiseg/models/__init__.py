@@ -1,6 +1,6 @@
 """Segmentation models: DeepLabv3, DeepLabv3+ and PSPNet over any backbone of timm."""
 
-from rmiseg.models.backbones import Backbone, build_backbone
+from rmiseg.models.backbones import Backbone, build_backbone, offered_strides
 from rmiseg.models.base import SegmentationModel
 from rmiseg.models.deeplab import DeepLabV3, DeepLabV3Plus
 from rmiseg.models.layers import set_norm_momentum
@@ -16,5 +16,6 @@ __all__ = [
     "SegmentationModel",
     "build_backbone",
     "build_model",
+    "offered_strides",
     "set_norm_momentum",
 ]

@@ -68,7 +68,7 @@ def build_backbone(name: str, *, weights: str | PathLike[str], output_stride: in
     try:
         probe = _build_probe(name, output_stride)
     except ValueError as reason:
-        offered = ", ".join(str(stride) for stride in OUTPUT_STRIDES if _offers(name, stride))
+        offered = ", ".join(map(str, offered_strides(name)))
         raise ValueError(
             f"backbone {name!r} has no feature maps of output stride {output_stride} for images of any size; "
             f"it offers output stride {offered or 'neither 8 nor 16 nor 32'} ({reason})"
@@ -97,7 +97,8 @@ def _build_probe(name: str, output_stride: int) -> nn.Module:
         with torch.device("meta"):
             probe = timm.create_model(name, features_only=True, output_stride=output_stride).eval()
     except Exception as error:  # timm's refusals have no type in common: TypeError, AssertionError, RuntimeError, ...
-        raise ValueError(f"timm: {type(error).__name__} {error}".rstrip()) from error
+        reason = str(error) or "without a word; it may build this model at one stride only"
+        raise ValueError(f"timm: {type(error).__name__} {reason}") from error
     stride = probe.feature_info.reduction()[-1]
     if stride != output_stride:
         raise ValueError(f"its deepest feature map has stride {stride}")
@@ -107,12 +108,15 @@ def _build_probe(name: str, output_stride: int) -> nn.Module:
     return probe
 
 
-def _offers(name: str, output_stride: int) -> bool:
-    try:
-        _build_probe(name, output_stride)
-    except ValueError:
-        return False
-    return True
+def offered_strides(name: str) -> dict[int, Backbone]:
+    """The output strides at which a timm model can be a backbone, each with that backbone on the meta device."""
+    offered = {}
+    for stride in OUTPUT_STRIDES:
+        try:
+            offered[stride] = Backbone(_build_probe(name, stride))
+        except ValueError:  # this stride is not offered
+            continue
+    return offered
 
 
 def _sizes_hold(probe: nn.Module, height: int, width: int) -> bool:
