@@ -9,16 +9,20 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from hypothesis import settings
 from PIL import Image
 
 torch.set_num_threads(1)  # tests run in several processes
-if not torch.cuda.is_available():
-    os.environ.setdefault("TRITON_INTERPRET", "1")  # read when triton is imported
-
 # Where there is no GPU, the Triton kernels run in Triton's interpreter. It must be chosen before Triton is imported, as
 # torchvision and timm do.
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+# The same examples at every run, so that a change is judged by what it changed. New ones:
+# pytest --hypothesis-profile explore
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.register_profile("explore", derandomize=False, deadline=None, print_blob=True)
+settings.load_profile("repeatable")
 
 
 def write_shapes(root: Path, count: int = 10, size: tuple[int, int] = (48, 64), seed: int = 0) -> Path:

@@ -22,7 +22,7 @@ def gradient(height: int, width: int) -> tuple[tv_tensors.Image, tv_tensors.Mask
     return tv_tensors.Image(image), tv_tensors.Mask(columns.clone())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     height=st.integers(1, 90),
     width=st.integers(1, 90),

@@ -69,7 +69,7 @@ LAYOUTS = st.sampled_from(["contiguous", "channels_last", "every second column"]
     layout=LAYOUTS,
     threads=st.integers(1, 3),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_rmi_is_the_plain_definition(
     implementation,
     seed,
@@ -107,8 +107,12 @@ def test_rmi_is_the_plain_definition(
     assert torch.allclose(rmi, expected[1], rtol=value_tolerance, atol=10 * value_tolerance)
     assert torch.equal(present, expected[2])
     # Where the gradient is all cancellation, as exact as the plain definition is in the same dtype, or as rounding of
-    # the parts that cancel, which are near 1.
-    rounding = 1e-11 if dtype == torch.float64 else 1e-6
+    # the parts that cancel: near 1 for each target pixel that a logit serves.
+    rounding = (
+        (1e-11 if dtype == torch.float64 else 5e-7)
+        * (1 + target.numel() / logits[:, 0].numel())
+        * logits.numel() ** 0.5
+    )
     plain_error = (run("plain", logits, target, valid, options, grad_rmi)[3] - expected[3]).norm()
     assert (grad - expected[3]).norm() <= max(grad_tolerance * expected[3].norm(), 3 * plain_error, rounding)
 
@@ -127,7 +131,7 @@ def test_rmi_is_the_plain_definition(
     strip=st.sampled_from([1, 3000]),
     layout=LAYOUTS,
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_pixel_loss_is_the_plain_definition(
     implementation, seed, n, c, h, w, pixel_loss, stride, align_corners, dtype, strip, layout
 ):

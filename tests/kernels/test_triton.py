@@ -80,8 +80,12 @@ def check(logits, target, valid, options, grad_rmi):
     assert torch.allclose(found[1], expected[1], rtol=value_tolerance, atol=10 * value_tolerance)
     assert torch.equal(found[2], expected[2])
     # Where the gradient is all cancellation, as exact as the plain definition is in the same dtype, or as rounding of
-    # the parts that cancel, which are near 1.
-    rounding = 1e-11 if logits.dtype == torch.float64 else 1e-6
+    # the parts that cancel: near 1 for each target pixel that a logit serves.
+    rounding = (
+        (1e-11 if logits.dtype == torch.float64 else 5e-7)
+        * (1 + target.numel() / logits[:, 0].numel())
+        * logits.numel() ** 0.5
+    )
     plain_error = (run_plain(logits, target, valid, options, grad_rmi)[3] - expected[3]).norm()
     assert (found[3] - expected[3]).norm() <= max(grad_tolerance * expected[3].norm(), 3 * plain_error, rounding)
 
@@ -103,7 +107,7 @@ def check(logits, target, valid, options, grad_rmi):
     maps_bytes=st.sampled_from([1, 1 << 26]),
     layout=st.sampled_from(["contiguous", "channels_last", "every second column"]),
 )
-@settings(max_examples=100 if DEVICE == "cuda" else 20, deadline=None)
+@settings(max_examples=100 if DEVICE == "cuda" else 20)
 def test_triton_is_the_plain_definition(
     seed,
     n,

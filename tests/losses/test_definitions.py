@@ -51,7 +51,7 @@ def random_batch(seed, n, c, h, w, stride=1, ignored=0.1):
     weight_lambda=st.floats(0, 1),
     stride=st.sampled_from([1, 2, 4]),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_rmi_is_its_formula(seed, n, c, h, w, region_size, pool, pool_size, pixel_loss, combine, weight_lambda, stride):
     logits, target = random_batch(seed, n, c, h, w, stride)
     options = {
@@ -83,7 +83,7 @@ def test_rmi_is_its_formula(seed, n, c, h, w, region_size, pool, pool_size, pixe
 
 
 @given(seed=st.integers(0, 2**32 - 1), stride=st.sampled_from([1, 2, 3]))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_pixel_losses_are_their_formulas(seed, stride):
     logits, target = random_batch(seed, 2, 3, 12, 15, stride)
     full = naive.interpolate(logits, target.shape[1:])
