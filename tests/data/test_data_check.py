@@ -125,7 +125,7 @@ def test_unknown_colors(split_root):
 
 def test_camvid_is_read_once(camvid_root):
     report = check_dataset("camvid", camvid_root(), workers=0)
-    assert [split.name for split in report.splits] == ["train", "val"]
+    assert [split.name for split in report.splits] == ["train", "val", "test"]
     assert report.problem_count == 0
     assert report.splits[0].class_images.tolist() == [4] * 11
 

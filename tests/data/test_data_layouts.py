@@ -8,9 +8,9 @@ import sys
 import numpy as np
 import pytest
 import yaml
-from miniatures import write_image, write_mask
 from PIL import Image
 
+from miniatures import write_image, write_mask
 from rmiseg.data import available_splits, demo, load_split, read_mask, scan_split, write_demo_data
 from rmiseg.data.folder import read_classes
 
@@ -267,7 +267,7 @@ def test_suggestion_takes_255_beside_0_for_a_class(split_root):
 @pytest.mark.parametrize("lists", [True, False])
 def test_camvid(camvid_root, lists):
     root = camvid_root(lists)
-    assert available_splits("camvid", root) == ("train", "val", "trainval")
+    assert available_splits("camvid", root) == ("train", "val", "test", "trainval")
     train, val, both = (load_split("camvid", root, split) for split in ("train", "val", "trainval"))
     assert (len(train.samples), len(val.samples), len(both.samples)) == (4, 2, 6)
     assert both.samples == train.samples + val.samples

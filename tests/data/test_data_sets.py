@@ -11,21 +11,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from miniatures import (
+    COCO_SIZE,
     HEIGHT,
     WIDTH,
     every,
     write_ade20k,
     write_cityscapes,
+    write_coco,
     write_image,
     write_lines,
     write_sbd,
     write_values,
     write_voc,
 )
-from PIL import Image
-from pycocotools import mask as coco_mask
-
 from rmiseg.cli import main
 from rmiseg.data import DATASETS, SegmentationDataset, available_splits, drawn, load_split, read_mask, scan_split
 
@@ -242,62 +243,10 @@ def test_ade20k(tmp_path, inner):
 
 # COCO
 
-SIZE = (64, 48)
-
-
-def square(left: int, top: int, side: int) -> list[float]:
-    return [left, top, left + side, top, left + side, top + side, left, top + side]
-
-
-def run_lengths(region: np.ndarray, compressed: bool) -> dict:
-    if compressed:
-        runs = coco_mask.encode(np.asfortranarray(region.astype(np.uint8)))
-        return {"size": list(region.shape), "counts": runs["counts"].decode()}
-    pixels = region.ravel(order="F")
-    edges = np.flatnonzero(np.diff(pixels.astype(int))) + 1
-    counts = np.diff([0, *edges, pixels.size]).tolist()
-    return {"size": list(region.shape), "counts": ([0] if pixels[0] else []) + counts}
-
-
-CATEGORIES = {1: "person", 5: "airplane", 16: "bird", 47: "cup", 62: "chair", 63: "couch", 67: "dining table", 72: "tv"}
-
 
 @pytest.fixture
 def coco_root(tmp_path: Path) -> Path:
-    """Five train images and one val image; see `test_coco` for what is in them."""
-    root = tmp_path / "coco"
-    region = np.zeros(SIZE[::-1], bool)
-    region[8:, 32:] = True
-    objects = {
-        "train": [
-            (1, 5, [square(0, 0, 40)], 0),
-            (1, 1, [square(10, 10, 8), [1, 2, 3, 4]], 0),  # a small person before a large airplane
-            (1, 47, [square(20, 20, 8)], 0),  # a cup is nothing
-            (2, 62, run_lengths(region, compressed=True), 0),
-            (3, 1, run_lengths(region, compressed=False), 1),
-            (3, 72, [square(40, 10, 10)], 0),  # before a crowd, though it comes later and larger things lie behind
-            (4, 16, [square(0, 0, 31)], 0),  # 961 pixels
-            (5, 47, [square(0, 0, 40)], 0),
-        ],
-        "val": [(6, 63, [square(0, 0, 32)], 0), (6, 67, [[]], 0)],
-    }
-    for split, rows in objects.items():
-        numbers = sorted({row[0] for row in rows})
-        images = [{"id": n, "file_name": f"{n:012d}.jpg", "width": SIZE[0], "height": SIZE[1]} for n in numbers]
-        for image in images:
-            write_image(root / f"{split}2017" / image["file_name"], size=SIZE)
-        content = {
-            "images": images,
-            "annotations": [
-                {"id": i, "image_id": image, "category_id": category, "segmentation": outline, "iscrowd": crowd}
-                for i, (image, category, outline, crowd) in enumerate(rows)
-            ],
-            "categories": [{"id": key, "name": name} for key, name in CATEGORIES.items()],
-        }
-        (root / "annotations").mkdir(exist_ok=True)
-        (root / "annotations" / f"instances_{split}2017.json").write_text(json.dumps(content))
-    write_image(root / "test2017" / "000000000007.jpg", size=SIZE)
-    return root
+    return write_coco(tmp_path / "coco")
 
 
 def test_coco(coco_root, cache):
@@ -308,11 +257,11 @@ def test_coco(coco_root, cache):
     assert split.samples[0].image == coco_root / "train2017" / "000000000001.jpg"
     aeroplane, chair, person, tv = (split.classes.names.index(n) for n in ("aeroplane", "chair", "person", "tvmonitor"))
 
-    expected = np.zeros(SIZE[::-1], np.uint8)
+    expected = np.zeros(COCO_SIZE[::-1], np.uint8)
     expected[:40, :40] = aeroplane
     expected[10:18, 10:18] = person
     np.testing.assert_array_equal(ids_of(split, 0), expected)
-    expected = np.zeros(SIZE[::-1], np.uint8)
+    expected = np.zeros(COCO_SIZE[::-1], np.uint8)
     expected[8:, 32:] = chair
     np.testing.assert_array_equal(ids_of(split, 1), expected)
     expected[8:, 32:] = person
@@ -422,14 +371,16 @@ STUFF_VALUES = [*(set(range(91)) - {11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90})
 def test_coco_stuff(coco_root, place):
     for split, number in (("train", 5), ("val", 1)):
         for image in (coco_root / f"{split}2017").iterdir():
-            write_values(coco_root / place / f"{split}2017" / f"{image.stem}.png", every(*STUFF_VALUES, 255, size=SIZE))
+            write_values(
+                coco_root / place / f"{split}2017" / f"{image.stem}.png", every(*STUFF_VALUES, 255, size=COCO_SIZE)
+            )
             write_values(coco_root / place / f"{split}2017" / f"{image.stem}_labelTrainIds.png", every(0))
         assert len(load_split("coco-stuff", coco_root, split).samples) == number
     split = load_split("coco-stuff", coco_root, "train")
     assert len(split.classes) == 171
     named = dict(zip(split.classes.values, split.classes.names))
     assert (named[0], named[89], named[91], named[181]) == ("person", "toothbrush", "banner", "wood")
-    np.testing.assert_array_equal(ids_of(split), every(*range(171), 255, size=SIZE))
+    np.testing.assert_array_equal(ids_of(split), every(*range(171), 255, size=COCO_SIZE))
 
 
 @pytest.fixture
@@ -439,7 +390,7 @@ def panoptic_root(coco_root: Path) -> Path:
         images = sorted((coco_root / f"{split}2017").iterdir())
         folder = coco_root / "annotations" / f"panoptic_{split}2017"
         folder.mkdir()
-        numbers = np.resize([0, 1, 300, 70000], SIZE[::-1])
+        numbers = np.resize([0, 1, 300, 70000], COCO_SIZE[::-1])
         colors = np.stack([numbers % 256, numbers // 256 % 256, numbers // 65536], axis=-1).astype(np.uint8)
         for image in images:
             Image.fromarray(colors).save(folder / f"{image.stem}.png")
@@ -465,7 +416,7 @@ def test_coco_panoptic(panoptic_root, monkeypatch):
     split = load_split("coco-panoptic", panoptic_root, "train")
     assert len(split.samples) == 5
     assert (len(split.classes), split.classes.names[132]) == (133, "rug-merged")
-    np.testing.assert_array_equal(ids_of(split), np.resize([255, 0, 132, 0], SIZE[::-1]))
+    np.testing.assert_array_equal(ids_of(split), np.resize([255, 0, 132, 0], COCO_SIZE[::-1]))
     monkeypatch.setattr(drawn, "_draw", None)  # would fail if called
     assert load_split("coco-panoptic", panoptic_root, "train") == split
 
@@ -475,10 +426,10 @@ def test_coco_panoptic_with_index_pngs(panoptic_root):
     with pytest.raises(FileNotFoundError, match="annotations/panoptic_val2017 does not exist"):
         load_split("coco-panoptic", panoptic_root, "val")
     folder = panoptic_root / "annotations" / "panoptic_semantic_val2017"
-    write_values(folder / "000000000006.png", every(0, 1, 92, 200, size=SIZE))
+    write_values(folder / "000000000006.png", every(0, 1, 92, 200, size=COCO_SIZE))
     split = load_split("coco-panoptic", panoptic_root, "val")
     assert split.samples[0].mask.parent == folder
-    np.testing.assert_array_equal(ids_of(split), every(255, 0, 80, 132, size=SIZE))
+    np.testing.assert_array_equal(ids_of(split), every(255, 0, 80, 132, size=COCO_SIZE))
 
 
 # Wrong folders
@@ -547,12 +498,12 @@ def test_check_of_every_data_set(voc_home, panoptic_root, camvid_root, tmp_path,
     for split in ("train", "val"):
         for image in (panoptic_root / f"{split}2017").iterdir():
             mask = panoptic_root / "stuffthingmaps" / f"{split}2017" / f"{image.stem}.png"
-            write_values(mask, every(*STUFF_VALUES, size=SIZE))
+            write_values(mask, every(*STUFF_VALUES, size=COCO_SIZE))
     for name, root, images in (
         ("voc", voc_home, 2 + 3 + 1 + 1),
         ("cityscapes", write_cityscapes(tmp_path / "streets"), 4),
         ("ade20k", write_ade20k(tmp_path / "ade"), 5),
-        ("camvid", camvid_root(), 6),
+        ("camvid", camvid_root(), 7),
         ("coco", panoptic_root, 3 + 1 + 1),
         ("coco-stuff", panoptic_root, 7),
         ("coco-panoptic", panoptic_root, 7),

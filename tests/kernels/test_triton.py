@@ -29,7 +29,7 @@ TOLERANCES = {  # of the value, and of the gradient in relative norm; half preci
     torch.float64: (1e-10, 1e-8),
     torch.float32: (1e-6, 1e-5),
     torch.float16: (1e-6, 1e-3),
-    torch.bfloat16: (1e-6, 5e-3),
+    torch.bfloat16: (1e-6, 5e-3 if DEVICE == "cuda" else 8e-3),  # the interpreter cuts off instead of rounding
 }
 
 

