@@ -6,10 +6,10 @@ import io
 
 import numpy as np
 import pytest
-from miniatures import HEIGHT, WIDTH, write_image, write_mask
 from PIL import Image
 from rich.console import Console
 
+from miniatures import HEIGHT, WIDTH, write_image, write_mask
 from rmiseg.data import check_dataset, print_report
 
 
