@@ -220,6 +220,7 @@ def test_train_refuses(run, shapes, tmp_path, capsys):
     assert "not empty" in error_of(["train", path, "--out", str(run)], capsys)
     assert str(tmp_path / "no") in error_of(["train", path, *out, "--data.root", str(tmp_path / "no")], capsys)
     assert "resnet50" in error_of(["train", path, *out, "--model.backbone", "resnet5"], capsys)
+    assert "pspnet" in error_of(["train", path, *out, "--model.name", "unet"], capsys)
     assert "val" in error_of(["train", path, *out, "--data.val_split", "validation"], capsys)
     assert "batch_size" in error_of(["train", path, *out, "--data.batch_size", "100"], capsys)
     assert "train.epochs" in error_of(["train", path, *out, "--train.epochs", "0"], capsys)
@@ -228,7 +229,7 @@ def test_train_refuses(run, shapes, tmp_path, capsys):
     assert main(["train", path, *out, "--train.steps", "1"]) == 0
     assert "not empty" in error_of(["train", path, *out], capsys)
     assert "device 'cuda:9'" in error_of(["train", path, "--out", str(tmp_path / "g"), "--device", "cuda:9"], capsys)
-    for usage in (["--model.name", "unet"], ["--optim.lrr", "1"], ["--optim.lr", "fast"]):
+    for usage in (["--model.output_stride", "5"], ["--optim.lrr", "1"], ["--optim.lr", "fast"]):
         with pytest.raises(SystemExit) as stop:
             main(["train", path, *out, *usage])
         assert stop.value.code == 2

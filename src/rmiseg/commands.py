@@ -125,6 +125,7 @@ def models(config: ModelsConfig) -> int:
     from rich.progress import track
 
     from rmiseg.models import MODELS
+    from rmiseg.models.external import SOURCES, external_names
     from rmiseg.models.survey import find_backbones, survey_backbone
 
     console = Console()
@@ -132,6 +133,8 @@ def models(config: ModelsConfig) -> int:
         table = Table("model", "what it is")
         for name, model in MODELS.items():
             table.add_row(name, (model.__doc__ or "").splitlines()[0])
+        for prefix, source in SOURCES.items():
+            table.add_row(f"{prefix}:NAME", f"{source.title}. {source.naming} {external_names(prefix)}")
         console.print(table)
         console.print('--backbones PATTERN lists the backbones of timm that work, such as "resnet*" or mobilenet')
         return 0

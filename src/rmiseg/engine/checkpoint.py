@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +39,7 @@ class Checkpoint:
         classes: What its classes are called, and their colors.
         step: Optimizer steps taken.
         scores: Scores on the validation split, by name; empty if it was not evaluated.
+        architecture: What else the model is built from, see `SegmentationModel`.
     """
 
     weights: Mapping[str, Tensor]
@@ -46,6 +48,7 @@ class Checkpoint:
     classes: ClassTable
     step: int
     scores: dict[str, float]
+    architecture: dict[str, Any] | None = None
 
     def build_model(self, device: torch.device) -> nn.Module:
         """The trained model, in evaluation mode, on `device`.
@@ -59,12 +62,13 @@ class Checkpoint:
             backbone=self.model.backbone,
             output_stride=self.model.output_stride,
             weights="none",
+            architecture=self.architecture,
         )
         try:
             model.load_state_dict(self.weights)
         except RuntimeError as error:
             raise ValueError(
-                f"the checkpoint's weights are not those of {self.model.name} with {self.model.backbone} and "
+                f"the checkpoint's weights are not those of {self.model} and "
                 f"{len(self.classes)} classes, as it says itself: {_first_sentence(error)}, ..."
             ) from error
         return model.to(device).eval()
@@ -80,6 +84,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "classes": asdict(checkpoint.classes),
         "step": checkpoint.step,
         "scores": checkpoint.scores,
+        "architecture": checkpoint.architecture,
     }
     with replacing(path) as temporary, open(temporary, "wb") as file:
         torch.save(content, file)
@@ -122,6 +127,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             classes=ClassTable(**content["classes"]),
             step=content["step"],
             scores=content["scores"],
+            architecture=content.get("architecture"),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(

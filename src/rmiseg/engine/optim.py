@@ -10,7 +10,7 @@ from torch import nn
 from rmiseg.config import OptimConfig
 
 HEAD_LR_FACTORS = {"deeplabv3": 10.0, "deeplabv3plus": 5.0, "pspnet": 10.0}
-"""What the paper multiplies the learning rate of each model's head by."""
+"""What the paper multiplies the learning rate of each model's head by; models of other libraries take the most."""
 
 
 def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, object]]:

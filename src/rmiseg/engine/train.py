@@ -39,7 +39,7 @@ from rmiseg.engine.optim import HEAD_LR_FACTORS, build_optimizer, learning_rate,
 from rmiseg.engine.progress import training_progress
 from rmiseg.files import replacing, to_json
 from rmiseg.losses import AffinityLoss, build_loss
-from rmiseg.models import build_model, set_norm_momentum
+from rmiseg.models import DEFAULT_BACKBONE, DEFAULT_OUTPUT_STRIDE, MODELS, build_model, set_norm_momentum
 
 CONFIG_FILE, RESULT_FILE = "config.yaml", "result.json"
 
@@ -78,8 +78,15 @@ def train(config: TrainConfig, console: Console) -> RunResult:
     if config.data.root:  # absolute, so that the run can be evaluated from any folder
         config = replace(config, data=replace(config.data, root=str(Path(config.data.root).absolute())))
 
+    if config.model.name in MODELS:
+        model_config = replace(
+            config.model,
+            backbone=config.model.backbone or DEFAULT_BACKBONE,
+            output_stride=config.model.output_stride or DEFAULT_OUTPUT_STRIDE,
+        )
+        config = replace(config, model=model_config)
     if config.optim.head_lr_factor is None:
-        factor = HEAD_LR_FACTORS[config.model.name]
+        factor = HEAD_LR_FACTORS.get(config.model.name, max(HEAD_LR_FACTORS.values()))
         config = replace(config, optim=replace(config.optim, head_lr_factor=factor))
 
     train_split = load_split(config.data.name, config.data.root, config.data.train_split)
@@ -114,7 +121,7 @@ def train(config: TrainConfig, console: Console) -> RunResult:
     checkpoints = CheckpointFolder(out / CHECKPOINTS, config.train.keep)
     curves = Curves(out, classes, [sample.name for sample in val_split.samples], config.train.panels)
     console.print(
-        f"Training {config.model.name} with {config.model.backbone} and the {config.loss.name} loss: "
+        f"Training {config.model} and the {config.loss.name} loss: "
         f"{len(train_split.samples)} images, {len(classes)} classes, {total_steps} steps ({epochs} epochs) on {device}"
     )
 
@@ -156,6 +163,7 @@ def train(config: TrainConfig, console: Console) -> RunResult:
                 classes=classes,
                 step=step,
                 scores=evaluation.summary() if evaluation else {},
+                architecture=model.architecture,
             )
             if checkpoints.save(checkpoint):
                 best = checkpoint.scores

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Self
+from collections.abc import Sequence
+from typing import Any, Self
 
 from torch import Tensor, nn
 
@@ -11,35 +12,36 @@ from rmiseg.models.layers import batch_norms
 
 
 class SegmentationModel(nn.Module):
-    """A backbone and a head that turns its feature maps into logits at the model's own stride.
-
-    A subclass builds its head, and defines `decode` and `image_level_norm`.
+    """What training, evaluation and prediction need of a model: logits (N, C, h, w) of images (N, 3, H, W).
 
     Args:
-        backbone: Feature extractor, as `build_backbone` makes it.
         num_classes: Number of classes C.
-
-    Attributes:
-        backbone: The feature extractor. All parameters outside of it belong to the head.
-        num_classes: Number of classes C.
-        output_stride: Image size over the size of the deepest feature map.
         image_mean: What to subtract from RGB images in the range 0 to 1, three floats.
         image_std: What to divide them by afterwards, three floats.
+
+    Attributes:
+        backbone: The part whose weights are those of another task. All parameters outside of it belong to the head.
+        num_classes: See above.
+        image_mean: See above.
+        image_std: See above.
         norm_is_frozen: Whether `freeze_norm` was called.
+        architecture: Plain values that `build_model` needs, beside its other arguments, to build the model again; None
+            if nothing else is needed.
 
     Raises:
         ValueError: num_classes is smaller than 1.
     """
 
-    def __init__(self, backbone: Backbone, num_classes: int) -> None:
+    backbone: nn.Module
+    architecture: dict[str, Any] | None = None
+
+    def __init__(self, num_classes: int, image_mean: Sequence[float], image_std: Sequence[float]) -> None:
         super().__init__()
         if num_classes < 1:
             raise ValueError(f"num_classes must be at least 1, got {num_classes}")
-        self.backbone = backbone
         self.num_classes = num_classes
-        self.output_stride = backbone.reductions[-1]
-        self.image_mean = backbone.image_mean
-        self.image_std = backbone.image_std
+        self.image_mean = tuple(image_mean)
+        self.image_std = tuple(image_std)
         self.norm_is_frozen = False
 
     def freeze_norm(self) -> None:
@@ -65,6 +67,32 @@ class SegmentationModel(nn.Module):
         Returns:
             Logits (N, C, h, w), not upsampled; a model with an auxiliary head returns (logits, auxiliary logits) in
             training mode.
+        """
+        raise NotImplementedError
+
+
+class BackboneModel(SegmentationModel):
+    """A timm backbone, and a head of ours that turns its feature maps into logits at the model's own stride.
+
+    A subclass builds its head, and defines `decode` and `image_level_norm`.
+
+    Args:
+        backbone: Feature extractor, as `build_backbone` makes it.
+        num_classes: Number of classes C.
+
+    Attributes:
+        output_stride: Image size over the size of the deepest feature map.
+    """
+
+    backbone: Backbone
+
+    def __init__(self, backbone: Backbone, num_classes: int) -> None:
+        super().__init__(num_classes, backbone.image_mean, backbone.image_std)
+        self.backbone = backbone
+        self.output_stride = backbone.reductions[-1]
+
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """See `SegmentationModel.forward`.
 
         Raises:
             ValueError: One image in training mode: its image-level features would be normalized by their own values.

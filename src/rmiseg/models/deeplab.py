@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rmiseg.models.backbones import Backbone
-from rmiseg.models.base import SegmentationModel
+from rmiseg.models.base import BackboneModel
 from rmiseg.models.layers import DROPOUT, ConvNormReLU, PooledContext, conv2d
 
 WIDTH = 256  # channels of every convolution of both heads, whatever the backbone's width
@@ -48,7 +48,7 @@ class ASPP(nn.Module):
         return self.dropout(self.project(torch.cat(branches, dim=1)))
 
 
-class DeepLabV3(SegmentationModel):
+class DeepLabV3(BackboneModel):
     """DeepLabv3 (arXiv:1706.05587): ASPP on the deepest feature map and a 1x1 classifier.
 
     Logits have the backbone's output stride.
@@ -71,7 +71,7 @@ class DeepLabV3(SegmentationModel):
         return self.aspp.image_pooling.project.norm
 
 
-class DeepLabV3Plus(SegmentationModel):
+class DeepLabV3Plus(BackboneModel):
     """DeepLabv3+ (arXiv:1802.02611, section 3.1, figure 2): DeepLabv3 with a decoder that sees features of stride 4.
 
     Logits have stride 4.

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from rmiseg.models.backbones import Backbone
-from rmiseg.models.base import SegmentationModel
+from rmiseg.models.base import BackboneModel
 from rmiseg.models.layers import DROPOUT, ConvNormReLU, PooledContext, conv2d
 
 BINS = (1, 2, 3, 6)
@@ -41,7 +41,7 @@ def classification_head(in_channels: int, width: int, num_classes: int) -> nn.Se
     )
 
 
-class PSPNet(SegmentationModel):
+class PSPNet(BackboneModel):
     """PSPNet: pyramid pooling on the deepest feature map, and an auxiliary classifier on the stage before it.
 
     Logits have the backbone's output stride. In training mode the model returns (logits, auxiliary logits), the latter

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -46,8 +46,8 @@ def load_weights(body: nn.Module, name: str, weights: str | PathLike[str]) -> No
     elif weights == "package":
         state = _from_package(name)
     else:
-        state = _from_file(Path(weights))
-    _copy(state, body, f"weights {str(weights)!r} do not fit backbone {name!r}")
+        state = read_weights(Path(weights))
+    copy_weights(state, body, f"weights {str(weights)!r} do not fit backbone {name!r}")
 
 
 def _from_hub(name: str, pretrained_cfg: Mapping[str, Any]) -> Mapping[str, Tensor]:
@@ -60,24 +60,35 @@ def _from_hub(name: str, pretrained_cfg: Mapping[str, Any]) -> Mapping[str, Tens
     repository, url = pretrained_cfg.get("hf_hub_id"), pretrained_cfg.get("url")
     if not repository and not url:
         raise ValueError(f"timm has no pretrained weights for backbone {name!r}. {without_network}")
-    if repository and not _is_cached(repository, pretrained_cfg.get("hf_hub_filename")):
-        try:
-            # huggingface_hub alone would retry for most of a minute before it gives up.
-            get_session().head(huggingface_hub.constants.ENDPOINT, timeout=HUB_TIMEOUT)
-        except Exception as error:  # the HTTP library behind it, and so its errors, differ by version
-            raise OSError(
-                f"cannot download the weights of backbone {name!r}: {huggingface_hub.constants.ENDPOINT} does not "
-                f"answer ({error}). {without_network}"
-            ) from error
+    if repository:
+        filename = pretrained_cfg.get("hf_hub_filename")
+        names = [filename] if filename else ["model.safetensors", "pytorch_model.bin"]
+        check_hub(repository, names, f"the weights of backbone {name!r}", without_network)
     try:
         return timm.create_model(name, pretrained=True).state_dict()
     except Exception as error:  # as above, and RuntimeError, URLError, SafetensorError, ...
         raise OSError(f"cannot load the hub weights of backbone {name!r}: {error}. {without_network}") from error
 
 
-def _is_cached(repository: str, filename: str | None) -> bool:
-    names = [filename] if filename else ["model.safetensors", "pytorch_model.bin"]
-    return any(isinstance(huggingface_hub.try_to_load_from_cache(repository, name), str) for name in names)
+def check_hub(repository: str, names: Sequence[str], what: str, advice: str) -> None:
+    """Make sure that one of some files of a hub repository can be had, from the cache or from the network.
+
+    Raises:
+        OSError: Neither; the message says what could not be downloaded, and ends with the advice.
+    """
+    if any(_is_cached(repository, name) for name in names):
+        return
+    try:
+        # huggingface_hub alone would retry for most of a minute before it gives up.
+        get_session().head(huggingface_hub.constants.ENDPOINT, timeout=HUB_TIMEOUT)
+    except Exception as error:  # the HTTP library behind it, and so its errors, differ by version
+        raise OSError(
+            f"cannot download {what}: {huggingface_hub.constants.ENDPOINT} does not answer ({error}). {advice}"
+        ) from error
+
+
+def _is_cached(repository: str, name: str) -> bool:
+    return isinstance(huggingface_hub.try_to_load_from_cache(repository, name), str)
 
 
 def _packages_for(name: str) -> dict[str, str]:
@@ -107,7 +118,7 @@ def _from_package(name: str) -> Mapping[str, Tensor]:
     return dict(zip(reference, state.values()))
 
 
-def _from_file(path: Path) -> Mapping[str, Tensor]:
+def read_weights(path: Path) -> Mapping[str, Tensor]:
     """Weights from a file, never running code that it may contain."""
     if not path.is_file():
         raise FileNotFoundError(f"weights must be hub, package, none or an existing file, got {str(path)!r}")
@@ -124,8 +135,12 @@ def _from_file(path: Path) -> Mapping[str, Tensor]:
         ) from error
 
 
-def _copy(state: Mapping[str, Tensor], body: nn.Module, complaint: str) -> None:
-    """Copy the entries that the body has; whatever else there is, such as the classifier, is left out."""
+def copy_weights(state: Mapping[str, Tensor], body: nn.Module, complaint: str) -> None:
+    """Copy the entries that the body has; whatever else there is, such as the classifier, is left out.
+
+    Raises:
+        ValueError: Entries of the body are missing or have another shape; the message begins with the complaint.
+    """
     available = {_canonical(key): value for key, value in state.items() if isinstance(value, Tensor)}
     # The counter is left out: files of early PyTorch versions lack it, and only norms without momentum use it.
     own = {key: tensor for key, tensor in body.state_dict().items() if not key.endswith("num_batches_tracked")}
