@@ -144,13 +144,14 @@ class LossConfig:
 
 @dataclass
 class OptimConfig:
-    """Stochastic gradient descent with the paper's parameter groups and schedules.
+    """The optimizer, with the paper's parameter groups and schedules.
 
     Args:
+        name: sgd (the paper's) or adamw (for transformers).
         lr: Learning rate of the backbone, after the slow start.
         head_lr_factor: Learning rate of everything else, relative to lr; by default the paper's, which is 5 for
             deeplabv3plus and 10 for the others.
-        momentum: Momentum of SGD.
+        momentum: Momentum of SGD, and the first of AdamW's two betas; the second is 0.999.
         weight_decay: Weight decay of weights; biases and norm parameters have none.
         schedule: How the learning rate falls: poly and cosine to min_lr, step by step_factor at each of the milestones.
         poly_power: Exponent of the poly schedule.
@@ -161,6 +162,7 @@ class OptimConfig:
         min_lr: The learning rate never falls below this.
     """
 
+    name: Literal["sgd", "adamw"] = "sgd"
     lr: float = 0.007
     head_lr_factor: float | None = None
     momentum: float = 0.9

@@ -31,6 +31,24 @@ def test_groups_are_those_of_the_paper():
     assert sorted({round(g["lr"], 9) for g in optimizer.param_groups}) == [0.002, 0.02]
 
 
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_step_is_that_of_the_optimizer(name):
+    torch.manual_seed(0)
+    model, options = Tiny(), {"lr": 0.1, "head_lr_factor": 1.0, "weight_decay": 0.01, "momentum": 0.8}
+    optimizer = build_optimizer(model, OptimConfig(name=name, **options))
+    weight = model.head.weight.detach().clone().requires_grad_()
+    if name == "sgd":
+        expected = torch.optim.SGD([weight], lr=0.1, momentum=0.8, weight_decay=0.01)
+    else:
+        expected = torch.optim.AdamW([weight], lr=0.1, betas=(0.8, 0.999), weight_decay=0.01)
+    for _ in range(3):
+        model.head.weight.grad = torch.randn_like(weight)
+        weight.grad = model.head.weight.grad.clone()
+        optimizer.step()
+        expected.step()
+    torch.testing.assert_close(model.head.weight, weight)
+
+
 def test_poly_with_slow_start():
     config = OptimConfig(lr=0.007, slow_start_steps=1500, slow_start_lr=1e-4, schedule="poly")
     lr = [learning_rate(t, 30_000, config) for t in range(30_001)]

@@ -1,4 +1,4 @@
-"""SGD with the paper's parameter groups, and learning rates as pure functions of the step."""
+"""Optimizers with the paper's parameter groups, and learning rates as pure functions of the step."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, ob
     return [group for group in groups if group["params"]]
 
 
-def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.SGD:
-    """SGD over `parameter_groups`.
+def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
+    """SGD or AdamW over `parameter_groups`.
 
     Raises:
         ValueError: A value out of its range.
@@ -53,7 +53,10 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.SGD:
     for name in ("momentum", "weight_decay", "slow_start_steps", "slow_start_lr", "min_lr", "step_factor"):
         if getattr(config, name) < 0:
             raise ValueError(f"optim.{name} must be 0 or more, not {getattr(config, name)}")
-    return torch.optim.SGD(parameter_groups(model, config), lr=config.lr, momentum=config.momentum)
+    groups = parameter_groups(model, config)
+    if config.name == "adamw":
+        return torch.optim.AdamW(groups, lr=config.lr, betas=(config.momentum, 0.999))
+    return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
 
 
 def learning_rate(step: int, total_steps: int, config: OptimConfig) -> float:
