@@ -62,14 +62,15 @@ def main(everything: bool):
     from rmiseg.kernels import triton as kernels
     from rmiseg.losses.functional import RMIOptions
 
-    def both(shape, size, options, dtype=torch.float32, layout=torch.contiguous_format):
+    def both(shape, size, options, dtype=torch.float32, layout=torch.contiguous_format, weighted=False):
         logits = torch.zeros(shape, dtype=dtype).contiguous(memory_format=layout)
         target = torch.zeros((shape[0], *size), dtype=torch.long)
         valid = torch.ones_like(target, dtype=torch.bool)
-        pixel, rmi, _, gradient_maps = kernels.rmi_forward(logits, target, valid, options, with_gradient=True)
-        kernels.rmi_backward(pixel, rmi, logits, target, valid, gradient_maps, options)
-        pixel = kernels.pixel_forward(logits, target, valid, options.pixel_loss, options.align_corners)
-        kernels.pixel_backward(pixel, logits, target, valid, options.pixel_loss, options.align_corners)
+        inputs = logits, target, valid, torch.ones(shape[1], dtype=torch.float64) if weighted else None
+        pixel, rmi, _, gradient_maps = kernels.rmi_forward(*inputs, options, with_gradient=True)
+        kernels.rmi_backward(pixel, rmi, *inputs, gradient_maps, options)
+        pixel = kernels.pixel_forward(*inputs, options.pixel_loss, options.align_corners)
+        kernels.pixel_backward(pixel, *inputs, options.pixel_loss, options.align_corners)
 
     full, low = (33, 50), (9, 13)
     default = RMIOptions(3, "avg", 4, "bce", False)
@@ -79,6 +80,8 @@ def main(everything: bool):
     both((2, 3, *full), full, RMIOptions(3, "max", 4, "ce", False))
     both((2, 3, *low), full, RMIOptions(2, "interp", 4, "ce", True))
     both((2, 3, *low), full, RMIOptions(4, "max", 3, "bce", False), torch.float64)
+    both((2, 3, *full), full, default, weighted=True)
+    both((2, 3, *low), full, RMIOptions(3, "avg", 4, "ce", False), torch.bfloat16, weighted=True)
     # Sides of 1, which Triton makes constants of.
     both((1, 1, 1, 1), (1, 1), RMIOptions(1, "avg", 1, "ce", False))
     both((1, 1, 1, 1), (9, 7), RMIOptions(1, "interp", 4, "bce", False))
@@ -87,6 +90,8 @@ def main(everything: bool):
         for pool, pixel_loss in itertools.product(("avg", "max", "interp"), ("bce", "ce")):
             both((2, 3, *full), full, RMIOptions(3, pool, 4, pixel_loss, False))
             both((2, 3, *low), full, RMIOptions(3, pool, 4, pixel_loss, False))
+            both((2, 3, *full), full, RMIOptions(3, pool, 4, pixel_loss, False), weighted=True)
+            both((2, 3, *low), full, RMIOptions(3, pool, 4, pixel_loss, False), weighted=True)
         for pool_size in (1, 2, 3, 5, 6, 7, 8, 16, 64):
             both((2, 3, 64, 64), (64, 64), RMIOptions(1, "avg", pool_size, "bce", False))
         for dtype in (torch.float16, torch.bfloat16, torch.float64):
@@ -99,8 +104,8 @@ def main(everything: bool):
     # Strides beyond 2^31, and long sides, without the memory.
     logits = torch.empty_strided((1, 3, 20000, 8), (1 << 33, 1 << 31, 8, 1), dtype=torch.bfloat16, device="meta")
     target = torch.empty((1, 20000, 16), dtype=torch.long, device="meta")
-    pixel = kernels.pixel_forward(logits, target, target > 0, "bce", False)
-    kernels.pixel_backward(pixel, logits, target, target > 0, "bce", False)
+    pixel = kernels.pixel_forward(logits, target, target > 0, None, "bce", False)
+    kernels.pixel_backward(pixel, logits, target, target > 0, None, "bce", False)
     print("compiled", len(compiled))
 
 

@@ -23,21 +23,30 @@ needs_native = pytest.mark.skipif(not native.is_available(), reason="installed w
 fast = pytest.mark.parametrize("implementation", [pytest.param("native", marks=needs_native), "chunked"])
 
 
-def random_batch(seed, n, c, h, w, stride):
+def random_batch(seed, n, c, h, w, stride, none=0.0):
     rng = np.random.default_rng(seed)
     target = rng.integers(0, c, (n, -(-h // 5), -(-w // 5))).repeat(5, axis=1).repeat(5, axis=2)[:, :h, :w]
-    target = torch.tensor(target.copy())
+    # Some are of no class, and count.
+    target = torch.tensor(target.copy()).masked_fill_(torch.tensor(rng.random((n, h, w)) < none), c)
     valid = torch.tensor(rng.random((n, h, w)) < rng.choice([0.9, 1.0]))
     logits = torch.tensor(rng.normal(size=(n, c, -(-h // stride), -(-w // stride))) * 2)
     grad_rmi = torch.tensor(rng.normal(size=(n, c)))
     return logits, target.masked_fill(~valid, 255), valid, grad_rmi
 
 
-def run(implementation, logits, target, valid, options, grad_rmi):
+def some_weights(seed, classes):
+    """Class weights, one of them zero, or none."""
+    rng = np.random.default_rng(seed)
+    weights = torch.tensor(rng.random(classes) * 2).where(torch.arange(classes) != 1, 0)
+    return weights if rng.random() < 0.5 else None
+
+
+def run(implementation, logits, target, valid, options, grad_rmi, class_weights=None):
     logits = logits.detach().requires_grad_()
-    pixel, rmi, present = dispatch.rmi_sums(logits, target, valid, options, implementation)
-    # A gradient scaler's factor keeps float16 gradients from underflow; the pixel loss has a gradient that is not 1.
-    (256 * (0.7 * pixel + (grad_rmi * rmi).sum())).backward()
+    pixel, rmi, present = dispatch.rmi_sums(logits, target, valid, class_weights, options, implementation)
+    # A gradient scaler's factor keeps float16 gradients from underflow; gradients of pixel losses differ by sample.
+    grad_pixel = 0.7 + torch.arange(len(pixel))
+    (256 * ((grad_pixel * pixel).sum() + (grad_rmi * rmi).sum())).backward()
     return pixel.detach().double(), rmi.detach(), present, logits.grad.double() / 256
 
 
@@ -91,19 +100,21 @@ def test_rmi_is_the_plain_definition(
 ):
     if min(functional.pooled_size((h, w), pool, pool_size)) < region_size:
         return
-    logits, target, valid, grad_rmi = random_batch(seed, n, c, h, w, stride)
+    none = 0.2 if pixel_loss == "bce" and seed % 2 else 0.0
+    logits, target, valid, grad_rmi = random_batch(seed, n, c, h, w, stride, none)
+    weights = some_weights(seed, c)
     logits = in_layout(logits.to(dtype), layout)
     options = RMIOptions(region_size, pool, pool_size, pixel_loss, align_corners)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(chunked, "STRIP", strip)
         patch.setattr(regions, "BLOCK", block)
         patch.setattr(torch, "get_num_threads", lambda: threads)
-        pixel, rmi, present, grad = run(implementation, logits, target, valid, options, grad_rmi)
-    expected = run("plain", logits.double(), target, valid, options, grad_rmi)
+        pixel, rmi, present, grad = run(implementation, logits, target, valid, options, grad_rmi, weights)
+    expected = run("plain", logits.double(), target, valid, options, grad_rmi, weights)
     value_tolerance, grad_tolerance = TOLERANCES[dtype]
     if pool == "max" and dtype in (torch.float16, torch.bfloat16):
         grad_tolerance = 1.0  # rounded logits tie, and which of two equal values takes the gradient is not defined
-    assert abs(pixel - expected[0]) <= value_tolerance * (1 + abs(expected[0]))
+    assert ((pixel - expected[0]).abs() <= value_tolerance * (1 + expected[0].abs())).all()
     assert torch.allclose(rmi, expected[1], rtol=value_tolerance, atol=10 * value_tolerance)
     assert torch.equal(present, expected[2])
     # Where the gradient is all cancellation, as exact as the plain definition is in the same dtype, or as rounding of
@@ -113,7 +124,7 @@ def test_rmi_is_the_plain_definition(
         * (1 + target.numel() / logits[:, 0].numel())
         * logits.numel() ** 0.5
     )
-    plain_error = (run("plain", logits, target, valid, options, grad_rmi)[3] - expected[3]).norm()
+    plain_error = (run("plain", logits, target, valid, options, grad_rmi, weights)[3] - expected[3]).norm()
     assert (grad - expected[3]).norm() <= max(grad_tolerance * expected[3].norm(), 3 * plain_error, rounding)
 
 
@@ -136,18 +147,20 @@ def test_pixel_loss_is_the_plain_definition(
     implementation, seed, n, c, h, w, pixel_loss, stride, align_corners, dtype, strip, layout
 ):
     logits, target, valid, _ = random_batch(seed, n, c, h, w, stride)
+    weights = some_weights(seed, c)
     logits = in_layout(logits.to(dtype), layout).requires_grad_()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(chunked, "STRIP", strip)
-        found = dispatch.pixel_sum(logits, target, valid, pixel_loss, align_corners, implementation)
-        (grad,) = torch.autograd.grad(0.7 * found, logits)
+        found = dispatch.pixel_sums(logits, target, valid, weights, pixel_loss, align_corners, implementation)
+        upstream = 0.7 + torch.arange(n)
+        (grad,) = torch.autograd.grad(found, logits, upstream.to(found.dtype))
     exact = logits.detach().double().requires_grad_()
-    expected = dispatch.pixel_sum(exact, target, valid, pixel_loss, align_corners, "plain")
-    (expected_grad,) = torch.autograd.grad(0.7 * expected, exact)
+    expected = dispatch.pixel_sums(exact, target, valid, weights, pixel_loss, align_corners, "plain")
+    (expected_grad,) = torch.autograd.grad(expected, exact, upstream.to(expected.dtype))
     value_tolerance, grad_tolerance = TOLERANCES[dtype]
     assert found.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
     assert grad.dtype == dtype
-    assert found.item() == pytest.approx(expected.item(), rel=value_tolerance, abs=value_tolerance)
+    assert torch.allclose(found.double(), expected, rtol=value_tolerance, atol=value_tolerance)
     assert (grad.double() - expected_grad).norm() <= grad_tolerance * (expected_grad.norm() + 1e-1)
 
 
@@ -159,7 +172,7 @@ def test_non_finite_logits_give_non_finite_sums_and_no_exception(implementation,
     logits, target, valid, _ = random_batch(0, 1, 3, 40, 44, stride)
     logits[0, 1, 5, 7] = value
     options = RMIOptions(3, "avg", 4, pixel_loss, False)
-    pixel, rmi, _ = dispatch.rmi_sums(logits.float(), target, valid, options, implementation)
+    pixel, rmi, _ = dispatch.rmi_sums(logits.float(), target, valid, None, options, implementation)
     assert not pixel.isfinite()
     if value != value:
         assert rmi[0, 1].isnan()
@@ -193,17 +206,18 @@ def test_operators_keep_the_rules_of_pytorch(implementation, pool, pixel_loss):
     device = "cuda" if implementation == "triton" else "cpu"
     logits, target, valid, _ = (a.to(device) for a in random_batch(0, 2, 3, 24, 28, 2))
     logits = logits.float().requires_grad_()
-    arguments = (logits, target, valid, 2, pool, 2, pixel_loss, False, implementation, True)
+    weights = torch.tensor([1.0, 0.5, 2.0], dtype=torch.float64, device=device) if pool == "avg" else None
+    arguments = (logits, target, valid, weights, 2, pool, 2, pixel_loss, False, implementation, True)
     torch.library.opcheck(dispatch.rmi_operator, arguments)
     gradient_maps = dispatch.rmi_operator(*arguments)[3].detach()
-    grads = (torch.tensor(0.5, device=device), torch.ones(2, 3, dtype=torch.float64, device=device))
+    grads = (torch.tensor([0.5, 2.0], device=device), torch.ones(2, 3, dtype=torch.float64, device=device))
     checks = ("test_schema", "test_faketensor", "test_aot_dispatch_dynamic")
     torch.library.opcheck(
         dispatch.rmi_backward_operator,
-        (*grads, logits.detach(), target, valid, gradient_maps, *arguments[3:-1]),
+        (*grads, logits.detach(), target, valid, weights, gradient_maps, *arguments[4:-1]),
         test_utils=checks,
     )
-    arguments = (logits, target, valid, pixel_loss, False, implementation)
+    arguments = (logits, target, valid, weights, pixel_loss, False, implementation)
     torch.library.opcheck(dispatch.pixel_operator, arguments)
     arguments = (grads[0], logits.detach(), *arguments[1:])
     torch.library.opcheck(dispatch.pixel_backward_operator, arguments, test_utils=checks)

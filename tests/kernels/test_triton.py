@@ -33,29 +33,42 @@ TOLERANCES = {  # of the value, and of the gradient in relative norm; half preci
 }
 
 
-def random_batch(seed, n, c, h, w, stride):
+def random_batch(seed, n, c, h, w, stride, none=0.0):
     rng = np.random.default_rng(seed)
     target = rng.integers(0, c, (n, -(-h // 5), -(-w // 5))).repeat(5, axis=1).repeat(5, axis=2)[:, :h, :w]
-    target = torch.tensor(target.copy())
+    # Some are of no class, and count.
+    target = torch.tensor(target.copy()).masked_fill_(torch.tensor(rng.random((n, h, w)) < none), c)
     valid = torch.tensor(rng.random((n, h, w)) < rng.choice([0.9, 1.0]))
     logits = torch.tensor(rng.normal(size=(n, c, -(-h // stride), -(-w // stride))) * 2)
     grad_rmi = torch.tensor(rng.normal(size=(n, c)))
     return [a.to(DEVICE) for a in (logits, target.masked_fill(~valid, 255), valid, grad_rmi)]
 
 
-def run_plain(logits, target, valid, options, grad_rmi):
+def some_weights(seed, classes):
+    """Class weights, one of them zero, or none."""
+    rng = np.random.default_rng(seed)
+    weights = torch.tensor(rng.random(classes) * 2).where(torch.arange(classes) != 1, 0)
+    return weights.to(DEVICE) if rng.random() < 0.5 else None
+
+
+def upstream(pixel):
+    """Gradients of the pixel losses, which differ by sample."""
+    return 256 * (0.7 + torch.arange(len(pixel), device=DEVICE)).to(pixel.dtype)
+
+
+def run_plain(logits, target, valid, options, grad_rmi, weights=None):
     logits = logits.detach().requires_grad_()
-    pixel, rmi, present = functional.rmi_sums(logits, target, valid, options)
-    (256 * (0.7 * pixel + (grad_rmi * rmi).sum())).backward()
+    pixel, rmi, present = functional.rmi_sums(logits, target, valid, weights, options)
+    ((upstream(pixel) * pixel).sum() + (256 * grad_rmi * rmi).sum()).backward()
     return pixel.detach().double(), rmi.detach(), present, logits.grad.double() / 256
 
 
-def run_triton(logits, target, valid, options, grad_rmi):
+def run_triton(logits, target, valid, options, grad_rmi, weights=None):
     before = [a.clone() for a in (logits, target, valid)]
     keeps = kernels.keeps_maps(logits.shape, target.shape, options)
-    pixel, rmi, present, gradient_maps = kernels.rmi_forward(logits, target, valid, options, keeps)
-    grad_pixel = torch.tensor(256 * 0.7, dtype=pixel.dtype, device=DEVICE)
-    gradient = kernels.rmi_backward(grad_pixel, 256 * grad_rmi, logits, target, valid, gradient_maps, options)
+    inputs = logits, target, valid, weights
+    pixel, rmi, present, gradient_maps = kernels.rmi_forward(*inputs, options, keeps)
+    gradient = kernels.rmi_backward(upstream(pixel), 256 * grad_rmi, *inputs, gradient_maps, options)
     assert all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(before, (logits, target, valid)))
     assert gradient.dtype == logits.dtype
     assert gradient.stride() == torch.empty_like(logits).stride()
@@ -70,13 +83,13 @@ def lay_out(logits, layout):
     return logits
 
 
-def check(logits, target, valid, options, grad_rmi):
-    found = run_triton(logits, target, valid, options, grad_rmi)
-    expected = run_plain(logits.double(), target, valid, options, grad_rmi)
+def check(logits, target, valid, options, grad_rmi, weights=None):
+    found = run_triton(logits, target, valid, options, grad_rmi, weights)
+    expected = run_plain(logits.double(), target, valid, options, grad_rmi, weights)
     value_tolerance, grad_tolerance = TOLERANCES[logits.dtype]
     if options.pool == "max" and logits.dtype in (torch.float16, torch.bfloat16):
         grad_tolerance = 1.0  # rounded logits tie, and which of two equal values takes the gradient is not defined
-    assert abs(found[0] - expected[0]) <= value_tolerance * (1 + abs(expected[0]))
+    assert ((found[0] - expected[0]).abs() <= value_tolerance * (1 + expected[0].abs())).all()
     assert torch.allclose(found[1], expected[1], rtol=value_tolerance, atol=10 * value_tolerance)
     assert torch.equal(found[2], expected[2])
     # Where the gradient is all cancellation, as exact as the plain definition is in the same dtype, or as rounding of
@@ -86,7 +99,7 @@ def check(logits, target, valid, options, grad_rmi):
         * (1 + target.numel() / logits[:, 0].numel())
         * logits.numel() ** 0.5
     )
-    plain_error = (run_plain(logits, target, valid, options, grad_rmi)[3] - expected[3]).norm()
+    plain_error = (run_plain(logits, target, valid, options, grad_rmi, weights)[3] - expected[3]).norm()
     assert (found[3] - expected[3]).norm() <= max(grad_tolerance * expected[3].norm(), 3 * plain_error, rounding)
 
 
@@ -127,27 +140,31 @@ def test_triton_is_the_plain_definition(
 ):
     if min(functional.pooled_size((h, w), pool, pool_size)) < region_size:
         return
-    logits, target, valid, grad_rmi = random_batch(seed, n, c, h, w, stride)
+    none = 0.2 if pixel_loss == "bce" and seed % 2 else 0.0
+    logits, target, valid, grad_rmi = random_batch(seed, n, c, h, w, stride, none)
     logits = lay_out(logits.to(dtype), layout)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(kernels, "PROGRAMS", programs)
         patch.setattr(kernels, "MAPS_BYTES", maps_bytes)
-        check(logits, target, valid, RMIOptions(region_size, pool, pool_size, pixel_loss, align_corners), grad_rmi)
+        options = RMIOptions(region_size, pool, pool_size, pixel_loss, align_corners)
+        check(logits, target, valid, options, grad_rmi, some_weights(seed, c))
 
 
+@pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("pixel_loss", ["bce", "ce"])
 @pytest.mark.parametrize(("stride", "align_corners"), [(1, False), (4, False), (3, True)])
-def test_pixel_loss_alone(pixel_loss, stride, align_corners):
+def test_pixel_loss_alone(pixel_loss, stride, align_corners, weighted):
     logits, target, valid, _ = random_batch(0, 2, 3, 21, 26, stride)
+    weights = torch.tensor([0.2, 3.0, 1.0], dtype=torch.float64, device=DEVICE) if weighted else None
     expected_input = logits.detach().requires_grad_()
     upsampled = functional.upsample_logits(expected_input, (21, 26), align_corners)
-    expected = functional.PIXEL_SUMS[pixel_loss](upsampled, target, valid)
-    (0.3 * expected).backward()
-    logits = logits.float()
-    found = kernels.pixel_forward(logits, target, valid, pixel_loss, align_corners)
-    grad = kernels.pixel_backward(torch.full_like(found, 0.3), logits, target, valid, pixel_loss, align_corners)
+    expected = functional.PIXEL_SUMS[pixel_loss](upsampled, target, valid, weights)
+    expected.backward(upstream(expected))
+    inputs = logits.float(), target, valid, weights, pixel_loss, align_corners
+    found = kernels.pixel_forward(*inputs)
+    grad = kernels.pixel_backward(upstream(found), *inputs)
     assert found.dtype == torch.float32
-    assert found.item() == pytest.approx(expected.item(), rel=1e-6)
+    assert torch.allclose(found.double(), expected, rtol=1e-6)
     assert (grad - expected_input.grad).norm() <= 1e-5 * expected_input.grad.norm()
 
 
@@ -171,7 +188,7 @@ def test_not_finite(value, pixel_loss, stride):
     expected = run_plain(logits.float(), target, valid, options, grad_rmi)
     for a, b in zip(found, expected):
         assert torch.equal(a.isnan() | a.isinf(), b.isnan() | b.isinf()) or a.ndim == 4
-    assert not found[0].isfinite()
+    assert not found[0].isfinite().any()
     if value != value:
         assert found[1][0, 0].isnan()
         assert found[1][0, 1].isfinite() or stride > 1
@@ -185,7 +202,7 @@ def test_nothing_valid():
         pixel, rmi, present, grad = run_triton(
             logits.float(), target, valid, RMIOptions(2, "avg", 4, pixel_loss, False), grad_rmi
         )
-        assert pixel == 0
+        assert (pixel == 0).all()
         assert not present.any()
         assert rmi.sub(functional.RMI_FLOOR).abs().max() < 1e-6
         assert (grad == 0).all()
@@ -280,8 +297,8 @@ def test_low_resolution_takes_little_memory():
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        pixel, _, _, maps = kernels.rmi_forward(logits, target, valid, options, with_gradient=False)
-        gradient = kernels.rmi_backward(pixel, grad_rmi, logits, target, valid, maps, options)
+        pixel, _, _, maps = kernels.rmi_forward(logits, target, valid, None, options, with_gradient=False)
+        gradient = kernels.rmi_backward(pixel, grad_rmi, logits, target, valid, None, maps, options)
         extra = torch.cuda.max_memory_allocated() - before - gradient.nbytes
         del pixel, maps, gradient
     assert extra < 100e6

@@ -28,14 +28,17 @@ PRODUCT = 64
 
 
 def rmi_forward(
-    logits: Tensor, target: Tensor, valid: Tensor, options: RMIOptions, with_gradient: bool
+    logits: Tensor,
+    target: Tensor,
+    valid: Tensor,
+    class_weights: Tensor | None,
+    options: RMIOptions,
+    with_gradient: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """See `rmiseg.kernels.dispatch`."""
-    strips = _Strips(logits, target, valid, options)
+    strips = _Strips(logits, target, valid, class_weights, options)
     probabilities = logits.new_zeros((*logits.shape[:2], *strips.pooled), dtype=strips.dtype)
-    pixel_sum = torch.zeros((), dtype=torch.float64, device=logits.device)
-    for strip in strips:
-        pixel_sum += strips.add_forward(strip, probabilities)
+    pixel_sums = strips.forward(probabilities)
     if options.pixel_loss == "bce":
         probabilities += strips.pooled_offset()
     labels = strips.pooled_labels()
@@ -45,7 +48,7 @@ def rmi_forward(
         gradient_maps = region_gradient(probabilities, labels, covariance, options.region_size)
     else:
         gradient_maps = probabilities.new_empty((*logits.shape[:2], 0, 0))
-    return pixel_sum.to(strips.dtype), rmi_of_covariance(covariance), present, gradient_maps
+    return pixel_sums, rmi_of_covariance(covariance), present, gradient_maps
 
 
 def rmi_backward(
@@ -54,28 +57,39 @@ def rmi_backward(
     logits: Tensor,
     target: Tensor,
     valid: Tensor,
+    class_weights: Tensor | None,
     gradient_maps: Tensor,
     options: RMIOptions,
 ) -> Tensor:
     """See `rmiseg.kernels.dispatch`."""
-    strips = _Strips(logits, target, valid, options)
+    strips = _Strips(logits, target, valid, class_weights, options)
     return _backward(strips, grad_pixel, gradient_maps * grad_rmi.to(strips.dtype)[..., None, None])
 
 
-def pixel_forward(logits: Tensor, target: Tensor, valid: Tensor, pixel_loss: str, align_corners: bool) -> Tensor:
+def pixel_forward(
+    logits: Tensor,
+    target: Tensor,
+    valid: Tensor,
+    class_weights: Tensor | None,
+    pixel_loss: str,
+    align_corners: bool,
+) -> Tensor:
     """See `rmiseg.kernels.dispatch`."""
-    strips = _Strips(logits, target, valid, _pixels_alone(pixel_loss, align_corners))
-    pixel_sum = torch.zeros((), dtype=torch.float64, device=logits.device)
-    for strip in strips:
-        pixel_sum += strips.add_forward(strip, None)
-    return pixel_sum.to(strips.dtype)
+    return _Strips(logits, target, valid, class_weights, _pixels_alone(pixel_loss, align_corners)).forward(None)
 
 
 def pixel_backward(
-    grad_pixel: Tensor, logits: Tensor, target: Tensor, valid: Tensor, pixel_loss: str, align_corners: bool
+    grad_pixel: Tensor,
+    logits: Tensor,
+    target: Tensor,
+    valid: Tensor,
+    class_weights: Tensor | None,
+    pixel_loss: str,
+    align_corners: bool,
 ) -> Tensor:
     """See `rmiseg.kernels.dispatch`."""
-    return _backward(_Strips(logits, target, valid, _pixels_alone(pixel_loss, align_corners)), grad_pixel, None)
+    strips = _Strips(logits, target, valid, class_weights, _pixels_alone(pixel_loss, align_corners))
+    return _backward(strips, grad_pixel, None)
 
 
 def _pixels_alone(pixel_loss: str, align_corners: bool) -> RMIOptions:
@@ -117,7 +131,9 @@ class _Strips:
     and s is 1 here.
     """
 
-    def __init__(self, logits: Tensor, target: Tensor, valid: Tensor, options: RMIOptions) -> None:
+    def __init__(
+        self, logits: Tensor, target: Tensor, valid: Tensor, class_weights: Tensor | None, options: RMIOptions
+    ) -> None:
         self.logits, self.target, self.valid, self.options = logits, target, valid, options
         self.dtype = computed_dtype(logits)
         self.classes = logits.shape[1]
@@ -145,7 +161,9 @@ class _Strips:
         self.windows = logits.new_zeros((self.classes, rows, self.grid[1] * self.size), dtype=self.dtype)
         self.scratch = logits.new_zeros((2, self.classes, rows, self.width), dtype=self.dtype)
         self.labels = target.clamp(0, self.classes - 1)
+        self.has_class = ((target >= 0) & (target < self.classes)).to(self.dtype)
         self.weight = valid.to(self.dtype)
+        self.class_weights = None if class_weights is None else class_weights.to(self.dtype)
 
     def __iter__(self) -> Iterator[_Strip]:
         for n in range(len(self.logits)):
@@ -162,10 +180,17 @@ class _Strips:
             return logits[:, strip.rows].to(self.dtype)
         return self.resampler.rows(logits, strip.rows, self.dtype)
 
+    def forward(self, pooled: Tensor | None) -> Tensor:
+        """The pixel losses of the samples (N,). Adds to the pooled probabilities as `add_forward` does."""
+        sums = self.logits.new_zeros(len(self.logits), dtype=torch.float64)
+        for strip in self:
+            sums[strip.n] += self.add_forward(strip, pooled)
+        return sums.to(self.dtype)
+
     def add_forward(self, strip: _Strip, pooled: Tensor | None) -> Tensor:
         """Add the strip to the pooled probabilities (N, C, h, w) less their offset, if any; returns its pixel loss."""
         x = self.read(strip)
-        labels, weight = self.labels[strip.n, strip.rows], self.weight[strip.n, strip.rows]
+        weight = self.weight[strip.n, strip.rows]
         height = strip.cells.stop - strip.cells.start
         windows = self.windows[:, : height * self.size]
         if x.shape[1] < windows.shape[1]:
@@ -173,7 +198,7 @@ class _Strips:
         p = windows[:, strip.inside, self.padding : self.padding + self.width]
         if pooled is not None or self.options.pixel_loss == "bce":
             torch.sigmoid(x, out=p)
-        pixel = self._pixel_loss(x, p, labels, weight)
+        pixel = self._pixel_loss(strip, x, p)
         if pooled is None:
             return pixel
         if not self.all_valid[strip.n]:
@@ -188,17 +213,24 @@ class _Strips:
             pooled[strip.n, :, cells] = values
         return pixel
 
-    def _pixel_loss(self, x: Tensor, p: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
-        own = x.gather(0, labels.unsqueeze(0)).squeeze(0)
+    def _pixel_loss(self, strip: _Strip, x: Tensor, p: Tensor) -> Tensor:
+        labels, weight = self.labels[strip.n, strip.rows], self.weight[strip.n, strip.rows]
+        own = x.gather(0, labels.unsqueeze(0)).squeeze(0) * self.has_class[strip.n, strip.rows]
         if self.options.pixel_loss == "ce":
             pixel = x.logsumexp(dim=0) - own
+            if self.class_weights is not None:
+                pixel *= self.class_weights[labels]
         else:
             # softplus(x) = max(x, 0) - log(max(p, 1 - p)), and a sum of logarithms is one logarithm of a product.
             scratch = self.scratch[0][:, : x.shape[1]]
             torch.sub(1, p, out=scratch)
             torch.maximum(p, scratch, out=scratch)
-            logs = torch.stack([part.prod(dim=0) for part in scratch.split(PRODUCT)]).log_().sum(dim=0)
-            pixel = torch.clamp(x, min=0, out=scratch).sum(dim=0) - logs - own
+            if self.class_weights is None:
+                logs = torch.stack([part.prod(dim=0) for part in scratch.split(PRODUCT)]).log_().sum(dim=0)
+                pixel = torch.clamp(x, min=0, out=scratch).sum(dim=0) - logs - own
+            else:
+                softplus = torch.clamp(x, min=0) - scratch.log_()
+                pixel = torch.tensordot(self.class_weights, softplus, dims=1) - own * self.class_weights[labels]
         # Times, not where: what is not finite stays so.
         return (pixel * weight).sum(dtype=torch.float64)
 
@@ -254,8 +286,11 @@ class _Strips:
                 scratch.mul_(p >= PROBABILITY_OFFSET)  # the gradient of clamping
             torch.softmax(x, dim=0, out=p)
         # Through the pixel loss: probability minus one-hot, in this order, so that certain pixels keep their digits.
-        p.scatter_add_(0, self.labels[strip.n, None, strip.rows], p.new_full((1, 1, 1), -1.0).expand(1, *p.shape[1:]))
-        p.mul_(grad_pixel)
+        labels = self.labels[strip.n, strip.rows]
+        p.scatter_add_(0, labels.unsqueeze(0), -self.has_class[strip.n, None, strip.rows])
+        p.mul_(grad_pixel[strip.n])
+        if self.class_weights is not None:
+            p.mul_(self.class_weights[labels] if self.options.pixel_loss == "ce" else self.class_weights[:, None, None])
         if grad_pooled is None:
             scratch.zero_()
         direct = self.resampler is None and gradient.dtype == self.dtype

@@ -7,8 +7,8 @@ interpolated there too. Of full size there is only the gradient, where the logit
 maps and sums. What follows on the pooled maps is in `rmiseg.kernels.triton_regions`.
 
 The same values and gradients as `rmiseg.losses.functional`, whose notation is used: logits (N, C, h, w), target
-(N, H, W) int64, valid (N, H, W) bool. No function waits for the device, and none uses an atomic operation: the same
-input gives the same bits.
+(N, H, W) int64, valid (N, H, W) bool, class weights (C,) float64 or None. No function waits for the device, and none
+uses an atomic operation: the same input gives the same bits.
 
 Pooling "max" looks for the place of each maximum in a kernel of its own, which reads the logits once more in the
 backward pass. Pooling "interp" takes its pooled labels from torch operations on maps of pooled size.
@@ -70,25 +70,30 @@ def on_its_device(function: Callable[P, T]) -> Callable[P, T]:
 
 @on_its_device
 def rmi_forward(
-    logits: Tensor, target: Tensor, valid: Tensor, options: RMIOptions, with_gradient: bool
+    logits: Tensor,
+    target: Tensor,
+    valid: Tensor,
+    class_weights: Tensor | None,
+    options: RMIOptions,
+    with_gradient: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """See `rmiseg.kernels.dispatch`; without `keeps_maps` samples are worked on apart."""
     at_once = with_gradient or keeps_maps(logits.shape, target.shape, options)
-    sums, rmi, present, gradient_maps = [], [], [], []
+    pixel_sums, rmi, present, gradient_maps = [], [], [], []
     for at in [slice(None)] if at_once else _samples(logits, target, options):
-        batch = _Batch(logits[at], target[at], valid[at], options.align_corners)
-        pixel_sum, *maps = _forward_pass(batch, options.pixel_loss, _Pooling.of(batch, options))
+        batch = _Batch(logits[at], target[at], valid[at], class_weights, options.align_corners)
+        own_sums, *maps = _forward_pass(batch, options.pixel_loss, _Pooling.of(batch, options))
         own_rmi, own_present, covariance = region_information(*maps, options.region_size)
         if with_gradient:
             gradient_maps.append(region_gradient(*maps, covariance, torch.ones_like(own_rmi), options.region_size))
         else:
             gradient_maps.append(maps[0].new_empty((*own_rmi.shape, 0, 0)))
-        sums.append(pixel_sum)
+        pixel_sums.append(own_sums)
         rmi.append(own_rmi)
         present.append(own_present)
-    if len(sums) == 1:
-        return sums[0], rmi[0], present[0], gradient_maps[0]
-    return torch.stack(sums).sum(), torch.cat(rmi), torch.cat(present), torch.cat(gradient_maps)
+    if len(rmi) == 1:
+        return pixel_sums[0], rmi[0], present[0], gradient_maps[0]
+    return torch.cat(pixel_sums), torch.cat(rmi), torch.cat(present), torch.cat(gradient_maps)
 
 
 @on_its_device
@@ -98,6 +103,7 @@ def rmi_backward(
     logits: Tensor,
     target: Tensor,
     valid: Tensor,
+    class_weights: Tensor | None,
     gradient_maps: Tensor,
     options: RMIOptions,
 ) -> Tensor:
@@ -105,7 +111,7 @@ def rmi_backward(
     gradient = torch.empty_like(logits)
     kept = gradient_maps.shape[-1] > 0
     for at in [slice(None)] if kept else _samples(logits, target, options):
-        batch = _Batch(logits[at], target[at], valid[at], options.align_corners)
+        batch = _Batch(logits[at], target[at], valid[at], class_weights, options.align_corners)
         pooling = _Pooling.of(batch, options)
         if kept:
             grad_pooled = gradient_maps * grad_rmi.to(gradient_maps.dtype)[..., None, None]
@@ -113,7 +119,7 @@ def rmi_backward(
             _, *maps = _forward_pass(batch, options.pixel_loss, pooling)
             _, _, covariance = region_information(*maps, options.region_size)
             grad_pooled = region_gradient(*maps, covariance, grad_rmi[at], options.region_size)
-        _backward_pass(batch, options.pixel_loss, pooling, grad_pixel, grad_pooled, gradient[at])
+        _backward_pass(batch, options.pixel_loss, pooling, grad_pixel[at], grad_pooled, gradient[at])
     return gradient
 
 
@@ -142,18 +148,32 @@ def _samples(logits: Tensor, target: Tensor, options: RMIOptions) -> list[slice]
 
 
 @on_its_device
-def pixel_forward(logits: Tensor, target: Tensor, valid: Tensor, pixel_loss: str, align_corners: bool) -> Tensor:
-    """The sum of a pixel loss, "ce" or "bce", over the valid pixels: scalar. Arguments as for `rmi_forward`."""
-    return _forward_pass(_Batch(logits, target, valid, align_corners), pixel_loss, _NO_POOLING)[0]
+def pixel_forward(
+    logits: Tensor,
+    target: Tensor,
+    valid: Tensor,
+    class_weights: Tensor | None,
+    pixel_loss: str,
+    align_corners: bool,
+) -> Tensor:
+    """See `rmiseg.kernels.dispatch`."""
+    return _forward_pass(_Batch(logits, target, valid, class_weights, align_corners), pixel_loss, _NO_POOLING)[0]
 
 
 @on_its_device
 def pixel_backward(
-    grad_pixel: Tensor, logits: Tensor, target: Tensor, valid: Tensor, pixel_loss: str, align_corners: bool
+    grad_pixel: Tensor,
+    logits: Tensor,
+    target: Tensor,
+    valid: Tensor,
+    class_weights: Tensor | None,
+    pixel_loss: str,
+    align_corners: bool,
 ) -> Tensor:
-    """Gradient in the logits, in their shape, dtype and strides, of `pixel_forward`."""
+    """See `rmiseg.kernels.dispatch`."""
     gradient = torch.empty_like(logits)
-    _backward_pass(_Batch(logits, target, valid, align_corners), pixel_loss, _NO_POOLING, grad_pixel, None, gradient)
+    batch = _Batch(logits, target, valid, class_weights, align_corners)
+    _backward_pass(batch, pixel_loss, _NO_POOLING, grad_pixel, None, gradient)
     return gradient
 
 
@@ -187,9 +207,11 @@ _NO_POOLING = _Pooling("none", 1)
 
 
 class _Batch:
-    """Logits, target and valid pixels, as the kernels take them."""
+    """Logits, target, valid pixels and class weights, as the kernels take them."""
 
-    def __init__(self, logits: Tensor, target: Tensor, valid: Tensor, align_corners: bool) -> None:
+    def __init__(
+        self, logits: Tensor, target: Tensor, valid: Tensor, class_weights: Tensor | None, align_corners: bool
+    ) -> None:
         self.logits = logits
         self.target = target.contiguous()
         self.valid = valid.contiguous().view(torch.uint8)
@@ -201,6 +223,13 @@ class _Batch:
         self.whole = tl.int32 if max(self.height, self.width) < 1 << 14 else tl.int64
         small = tuple(logits.shape[-2:]) != (self.height, self.width)
         self.upsample = ("corners" if align_corners else "centers") if small else "none"
+        self.class_weights = class_weights
+
+    def weighting(self) -> dict[str, Any]:
+        """Class weights, for the kernels of the pixel loss."""
+        weighted = self.class_weights is not None
+        # Without them, a pointer that no kernel follows.
+        return {"class_weights": self.class_weights if weighted else self.valid, "WEIGHTED": weighted}
 
     def arguments(self) -> dict[str, Any]:
         """What every kernel begins with."""
@@ -276,7 +305,7 @@ class _Tiles:
 
 
 def _forward_pass(batch: _Batch, pixel_loss: str, pooling: _Pooling) -> tuple[Tensor, Tensor, Tensor]:
-    """Pixel sum, and pooled probabilities and labels (N, C, ph, pw)."""
+    """Pixel sums (N,), and pooled probabilities and labels (N, C, ph, pw)."""
     tiles = _Tiles.of(batch, pooling, split_classes=pixel_loss == "bce")
     programs = batch.count * tiles.tiles * tiles.groups
     sums = batch.logits.new_empty((programs,), dtype=torch.float64)
@@ -288,6 +317,7 @@ def _forward_pass(batch: _Batch, pixel_loss: str, pooling: _Pooling) -> tuple[Te
         probabilities=probabilities,
         labels=labels,
         **batch.arguments(),
+        **batch.weighting(),
         **tiles.arguments(pooling),
         CROSS_ENTROPY=pixel_loss == "ce",
         FACTORS=FACTORS,
@@ -308,7 +338,7 @@ def _forward_pass(batch: _Batch, pixel_loss: str, pooling: _Pooling) -> tuple[Te
             **FUSED,
             num_warps=4,
         )
-    return sums.sum().to(batch.dtype), probabilities, labels
+    return sums.view(batch.count, tiles.tiles * tiles.groups).sum(dim=1).to(batch.dtype), probabilities, labels
 
 
 def _nearest_labels(batch: _Batch, pooling: _Pooling) -> Tensor:
@@ -342,10 +372,11 @@ def _backward_pass(
         _argmax[grid](argmax=argmax, **batch.arguments(), **tiles.arguments(pooling), **FUSED, num_warps=tiles.warps)
     shared = {
         "gradient": gradient,
-        "grad_pixel": grad_pixel,
+        "grad_pixel": grad_pixel.contiguous(),
         "grad_pooled": unused if grad_pooled is None else grad_pooled,
         "argmax": argmax,
         **batch.arguments(),
+        **batch.weighting(),
         **strides,
         "CROSS_ENTROPY": pixel_loss == "ce",
     }
@@ -419,6 +450,15 @@ def _label(target, valid, n, y, x, exists, height, width):
 
 
 @triton.jit
+def _pixel_weight(class_weights, label, classes, WEIGHTED: tl.constexpr, WIDE: tl.constexpr):
+    """The weight of each pixel's class, 0 where it is not valid."""
+    weight = (label >= 0).to(WIDE)
+    if WEIGHTED:
+        weight = tl.load(class_weights + label, mask=(label >= 0) & (label < classes), other=0.0).to(WIDE)
+    return weight
+
+
+@triton.jit
 def _source(position, low_size, size, CORNERS: tl.constexpr, WHOLE: tl.constexpr, WIDE: tl.constexpr):
     """The two pixels that a position is interpolated from, and the weight of the second, in whole numbers up to there.
 
@@ -483,6 +523,7 @@ def _forward(
     logits,  # (N, C, h, w), strided
     target,  # (N, H, W) int64
     valid,  # (N, H, W) uint8
+    class_weights,  # (C,) float64, if WEIGHTED
     sums,  # (programs,) float64: pixel loss
     probabilities,  # (N, C, ph, pw) float32 or float64
     labels,  # (N, C, ph, pw), the same
@@ -508,6 +549,7 @@ def _forward(
     SIDE: tl.constexpr,
     CELLS: tl.constexpr,
     CROSS_ENTROPY: tl.constexpr,
+    WEIGHTED: tl.constexpr,
     UPSAMPLE: tl.constexpr,
     WHOLE: tl.constexpr,
     FACTORS: tl.constexpr,
@@ -516,7 +558,7 @@ def _forward(
     """Pixel loss and pooled maps of a tile of windows and a group of classes."""
     LANES: tl.constexpr = CELLS * SIDE
     # Classes whose 1 + e are multiplied before one logarithm: as many as stay far from the largest float32.
-    LOGS: tl.constexpr = FACTORS // SIZE if FACTORS > SIZE else 1
+    LOGS: tl.constexpr = FACTORS // SIZE if FACTORS > SIZE and (CROSS_ENTROPY or not WEIGHTED) else 1
     # Groups of a tile are neighbors, and find their labels in the cache.
     first = (tl.program_id(0) % groups) * group
     last = tl.minimum(first + group, classes)
@@ -603,10 +645,11 @@ def _forward(
                 pooled += pooled_height * pooled_width
             plane += stride_c
         if not CROSS_ENTROPY:
-            pixel += (linear + tl.log(product)).to(tl.float64)
+            terms = (linear + tl.log(product)).to(tl.float64)
+            pixel += terms * tl.load(class_weights + start) if WEIGHTED else terms
     if CROSS_ENTROPY:
         for dy in tl.static_range(SIZE):
-            weight = (own_labels[dy] >= 0).to(WIDE)
+            weight = _pixel_weight(class_weights, own_labels[dy], classes, WEIGHTED, WIDE)
             pixel += ((largest[dy] + tl.log(total[dy]) - own[dy]) * weight).to(tl.float64)
     tl.store(sums + tl.program_id(0), tl.sum(pixel, axis=0))
 
@@ -820,7 +863,8 @@ def _backward(
     target,  # (N, H, W) int64
     valid,  # (N, H, W) uint8
     gradient,  # (N, C, H, W), strided
-    grad_pixel,  # scalar
+    class_weights,  # (C,) float64, if WEIGHTED
+    grad_pixel,  # (N,) float32 or float64
     grad_pooled,  # (N, C, ph, pw) float32 or float64
     argmax,  # (N, C, ph, pw) int32, if pooling is "max"
     stride_n,
@@ -849,6 +893,7 @@ def _backward(
     SIDE: tl.constexpr,
     CELLS: tl.constexpr,
     CROSS_ENTROPY: tl.constexpr,
+    WEIGHTED: tl.constexpr,
     UPSAMPLE: tl.constexpr,
     WHOLE: tl.constexpr,
     WIDE: tl.constexpr,
@@ -859,16 +904,21 @@ def _backward(
     tile = (tl.program_id(0) // groups) % tiles
     n = (tl.program_id(0) // groups // tiles).to(tl.int64)
     x, top, in_row = _lanes(tile, width, cells, grid_width, SIZE, PADDING, SIDE, CELLS)
-    upstream = tl.load(grad_pixel).to(WIDE)
+    upstream = tl.load(grad_pixel + n).to(WIDE)
     plane = logits + n * stride_n + first.to(tl.int64) * stride_c
     out = gradient + n * out_n + first.to(tl.int64) * out_c
     pooled = (n * classes + first) * pooled_height * pooled_width
     zero = tl.zeros([LANES], WIDE)
-    own_labels, log_sums = (), ()
+    own_labels, log_sums, upstreams = (), (), ()
     for dy in tl.static_range(SIZE):
         y = top + dy
         exists = in_row & (y >= 0) & (y < height)
-        own_labels = own_labels + (_label(target, valid, n, y, x, exists, height, width),)
+        label = _label(target, valid, n, y, x, exists, height, width)
+        own_labels = own_labels + (label,)
+        if CROSS_ENTROPY and WEIGHTED:
+            upstreams = upstreams + (upstream * _pixel_weight(class_weights, label, classes, WEIGHTED, WIDE),)
+        else:
+            upstreams = upstreams + (upstream,)
     if CROSS_ENTROPY:
         # All classes are in this group. What is read here is mostly still in the cache below.
         for dy in tl.static_range(SIZE):
@@ -916,7 +966,10 @@ def _backward(
                 through *= own_share * share_x
             else:
                 through = zero
-            grad = _gradient(values[dy], own_labels[dy], c, upstream, log_sums[dy], through, POOL, CROSS_ENTROPY, WIDE)
+            of_class = upstreams[dy]
+            if WEIGHTED and not CROSS_ENTROPY:
+                of_class *= tl.load(class_weights + c).to(WIDE)
+            grad = _gradient(values[dy], own_labels[dy], c, of_class, log_sums[dy], through, POOL, CROSS_ENTROPY, WIDE)
             to = out + y.to(tl.int64) * out_h + x.to(tl.int64) * out_w
             tl.store(to, grad.to(gradient.dtype.element_ty), mask=exists)
         pooled += pooled_height * pooled_width
@@ -946,7 +999,8 @@ def _low_backward(
     target,  # (N, H, W) int64
     valid,  # (N, H, W) uint8
     gradient,  # (N, C, h, w), strided
-    grad_pixel,  # scalar
+    class_weights,  # (C,) float64, if WEIGHTED
+    grad_pixel,  # (N,) float32 or float64
     grad_pooled,  # (N, C, ph, pw) float32 or float64
     argmax,  # (N, C, ph, pw) int32, if pooling is "max"
     log_sums,  # (N, H, W) float32 or float64, if the pixel loss is cross entropy
@@ -973,6 +1027,7 @@ def _low_backward(
     SIZE: tl.constexpr,
     PADDING: tl.constexpr,
     CROSS_ENTROPY: tl.constexpr,
+    WEIGHTED: tl.constexpr,
     UPSAMPLE: tl.constexpr,
     WHOLE: tl.constexpr,
     WIDE: tl.constexpr,
@@ -991,7 +1046,7 @@ def _low_backward(
     block = tl.program_id(0) // groups % blocks
     band = tl.program_id(0) // groups // blocks % bands
     n = (tl.program_id(0) // groups // blocks // bands).to(tl.int64)
-    upstream = tl.load(grad_pixel).to(WIDE)
+    upstream = tl.load(grad_pixel + n).to(WIDE)
 
     lane = tl.arange(0, LANES)
     interval = block * (COLUMNS - 1) - 1 + lane // RUN
@@ -1050,7 +1105,12 @@ def _low_backward(
                     if POOL == "max":
                         taken = tl.load(argmax + at, mask=mask, other=-1)
                         through = tl.where(taken == place_y * SIZE + place_x, through, 0.0)
-                grad = _gradient(v, label, c, upstream, log_sum, through, POOL, CROSS_ENTROPY, WIDE)
+                of_class = upstream
+                if WEIGHTED and CROSS_ENTROPY:
+                    of_class *= _pixel_weight(class_weights, label, classes, WEIGHTED, WIDE)
+                elif WEIGHTED:
+                    of_class *= tl.load(class_weights + c).to(WIDE)
+                grad = _gradient(v, label, c, of_class, log_sum, through, POOL, CROSS_ENTROPY, WIDE)
                 to_lower = tl.where(k < 0, 1.0, tl.where(k >= low_height - 1, 0.0, down))
                 carried += (1 - to_lower) * grad
                 to_next += to_lower * grad

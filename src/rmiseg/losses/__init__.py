@@ -10,7 +10,7 @@ import inspect
 from typing import Any
 
 from rmiseg.losses.affinity import AffinityLoss
-from rmiseg.losses.base import LossTerms, SegmentationLoss
+from rmiseg.losses.base import Dialect, LossTerms, SegmentationLoss
 from rmiseg.losses.functional import upsample_logits
 from rmiseg.losses.pixelwise import BCELoss, CELoss
 from rmiseg.losses.pyramid import PyramidLoss
@@ -51,7 +51,8 @@ def build_loss(name: str, *, num_classes: int, **config: Any) -> SegmentationLos
     """
     if name not in LOSSES:
         raise ValueError(f"unknown loss {name!r}; the losses are {', '.join(LOSSES)}")
-    options = [option for option in inspect.signature(LOSSES[name]).parameters if option != "num_classes"]
+    own = [option for option in inspect.signature(LOSSES[name]).parameters if option not in ("num_classes", "dialect")]
+    options = [*own, *Dialect.__annotations__]
     unknown = [option for option in config if option not in options]
     if unknown:
         raise TypeError(f"the {name} loss has no option {', '.join(unknown)}; its options are {', '.join(options)}")

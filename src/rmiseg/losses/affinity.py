@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Unpack
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from rmiseg.losses import functional
-from rmiseg.losses.base import LossTerms, SegmentationLoss, spread_non_finite
+from rmiseg.losses.base import Batch, Dialect, LossTerms, SegmentationLoss, Target, spread_non_finite
 from rmiseg.losses.pixelwise import pixel_mean
 
 DECAY_BASE = 20.0
@@ -20,14 +24,16 @@ class AffinityLoss(SegmentationLoss):
         max_steps: Length of training, over which the affinity weight decays from 1 to 1/20.
         downsample: Factor by which labels and logits are resized before neighbors are compared.
         init_step: Step at which the decay starts.
-        ignore_index: Label of pixels that do not count; None if there is none.
-        align_corners: Corner convention of the interpolation of small logits to (H, W), see `SegmentationLoss`; the
-            downsampling always aligns corners.
-        check_target: See `SegmentationLoss`.
+        ignore_index: Labels of pixels that do not count, see `SegmentationLoss`.
+        dialect: See `SegmentationLoss`; mode "multiclass" alone. `class_weights` are for the cross entropy;
+            `align_corners` is for the interpolation of small logits to (H, W), the downsampling always aligns corners.
 
-    Shape: see `SegmentationLoss.forward`; here it takes the current optimizer `step` too, without which the affinity
-    weight does not decay.
+    Shape: see `SegmentationLoss.forward`, images with class ids alone; here it takes the current optimizer `step` too,
+    without which the affinity weight does not decay.
     """
+
+    modes = ("multiclass",)
+    takes_any_target = False
 
     def __init__(
         self,
@@ -35,12 +41,10 @@ class AffinityLoss(SegmentationLoss):
         max_steps: int,
         downsample: int = 8,
         init_step: int = 0,
-        ignore_index: int | None = 255,
-        *,
-        align_corners: bool = False,
-        check_target: bool | None = None,
+        ignore_index: int | Sequence[int] | None = 255,
+        **dialect: Unpack[Dialect],
     ) -> None:
-        super().__init__(num_classes, ignore_index=ignore_index, align_corners=align_corners, check_target=check_target)
+        super().__init__(num_classes, ignore_index=ignore_index, **dialect)
         for name, value in (("max_steps", max_steps), ("downsample", downsample)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
@@ -49,49 +53,50 @@ class AffinityLoss(SegmentationLoss):
         self.init_step = init_step
 
     def forward(
-        self, logits: Tensor, target: Tensor, step: int = 0, *, return_parts: bool = False
+        self,
+        logits: Tensor,
+        target: Tensor,
+        step: int = 0,
+        *,
+        mask: Tensor | None = None,
+        return_parts: bool = False,
     ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
-        terms = self.terms(logits, target)
-        loss = self.combine(terms.sums, terms.counts, step)
-        return (loss, terms.parts) if return_parts else loss
+        return self._result(self.sample_terms(self._read(logits, target, mask)), return_parts, step=step)
 
-    def terms(self, logits: Tensor, target: Tensor) -> LossTerms:
-        """Sums and counts of cross entropy, of affinity across label edges, and of affinity elsewhere."""
-        logits, target, valid = self._prepare(logits, target)
-        size = self._size(target)
-        small, labels = functional.resize_pair(logits, target, size, align_corners=True)
-        small_valid = functional.valid_pixels(labels, self.num_classes, self.ignore_index)
-        edge = functional.affinity_edges(labels, small_valid, self.num_classes)
-        pixel_sum, pixel_count = functional.cross_entropy_sum(logits, target, valid), valid.sum()
-        sums = functional.affinity_sums(small, edge, small_valid)
-        counts = torch.stack([pixel_count, edge.sum(), (~edge).sum()])
-        return LossTerms(
-            sums=torch.cat([pixel_sum[None], sums]),
-            counts=counts,
-            parts={
-                "pixel": pixel_mean("ce", pixel_sum, pixel_count).detach(),
-                "affinity": _affinity(sums, counts[1:]).detach(),
-            },
-        )
+    def sample_terms(self, batch: Batch) -> LossTerms:
+        """Of cross entropy, of affinity across label edges, and of affinity elsewhere."""
+        logits, target = self._full_size(batch, softmax=True), batch.target
+        pixel_sums = functional.cross_entropy_sums(logits, target.values, target.valid, batch.class_weights)
+        labels, valid, edge = self._edges(target)
+        small = F.interpolate(logits, size=labels.shape[1:], mode="bilinear", align_corners=True)
+        pairs = functional.affinity_sums(small, edge, valid).masked_fill(~target.samples.unsqueeze(1), 0)
+        sums = torch.cat([pixel_sums.unsqueeze(1), pairs], dim=1)
+        counts = self.sample_counts(target, batch.class_weights)
+        total, count = sums.sum(dim=0).detach(), counts.sum(dim=0)
+        parts = {"pixel": pixel_mean("ce", total[0], count[0]), "affinity": _affinity(total[1:], count[1:])}
+        return LossTerms(sums, counts, parts)
 
-    def counts(self, target: Tensor) -> Tensor:
-        labels = functional.resize_labels(target.long(), self._size(target))
-        valid = functional.valid_pixels(labels, self.num_classes, self.ignore_index)
-        edge = functional.affinity_edges(labels, valid, self.num_classes)
-        return torch.stack([self._valid_count(target), edge.sum(), (~edge).sum()])
+    def sample_counts(self, target: Target, class_weights: Tensor | None) -> Tensor:
+        pixel_counts = functional.cross_entropy_counts(target.values, target.valid, class_weights)
+        edge = self._edges(target)[2].flatten(1)
+        counts = (pairs.sum(dim=1) * target.samples for pairs in (edge, ~edge))
+        return torch.stack([pixel_counts, *(count.to(pixel_counts.dtype) for count in counts)], dim=1)
 
-    def _size(self, target: Tensor) -> tuple[int, int]:
-        height, width = target.shape[-2:]
+    def _edges(self, target: Target) -> tuple[Tensor, Tensor, Tensor]:
+        """Small labels and valid pixels (N, h, w), and `functional.affinity_edges`."""
+        height, width = target.valid.shape[1:]
         size = (height // self.downsample, width // self.downsample)
         if min(size) < 1:
             raise ValueError(
                 f"target of size {(height, width)} is smaller than downsample={self.downsample}: use larger crops"
             )
-        return size
+        labels, valid = functional.resize_target(target.values, target.valid, size)
+        return labels, valid, functional.affinity_edges(labels, valid, self.num_classes)
 
     def combine(self, sums: Tensor, counts: Tensor, step: int = 0) -> Tensor:
         weight = DECAY_BASE ** (-(step - self.init_step) / self.max_steps)
-        return spread_non_finite(pixel_mean("ce", sums[0], counts[0]) + weight * _affinity(sums[1:], counts[1:]))
+        pixel = pixel_mean("ce", sums[..., 0], counts[..., 0])
+        return spread_non_finite(pixel + weight * _affinity(sums[..., 1:], counts[..., 1:]))
 
     def extra_repr(self) -> str:
         return (
@@ -102,4 +107,4 @@ class AffinityLoss(SegmentationLoss):
 
 def _affinity(sums: Tensor, counts: Tensor) -> Tensor:
     """Mean over pairs across an edge plus mean over the others; a mean over nothing is 0."""
-    return (sums / counts.clamp(min=1)).sum()
+    return (sums / counts.clamp(min=1)).sum(dim=-1)

@@ -3,12 +3,15 @@
 Nothing here is clever: these functions say what the losses are, and every fast implementation is tested against them.
 Half-precision logits are computed in float32 and float64 logits in float64; region covariances always in float64.
 
-Notation: logits (N, C, H, W) floating; target (N, H, W) int64 class ids; valid (N, H, W) bool, the pixels that count.
+Notation: logits (N, C, *size) floating, where size is (H, W) of images or (D, H, W) of volumes; target either class ids
+(N, *size) int64, of which C stands for a pixel that counts but belongs to no class, or maps (N, C, *size),
+probabilities of every class; valid (N, *size) bool, the pixels that count; class_weights (C,) or None, all ones.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,12 +26,16 @@ RMI_FLOOR = 0.5 * math.log(RMI_ALPHA)
 
 PROBABILITY_OFFSET = 1e-6
 
+WITHOUT_FLOAT64 = ("mps",)
+"""Devices whose tensors cannot be float64, as region covariances must: the loss is computed on the CPU."""
 
-def upsample_logits(logits: Tensor, size: tuple[int, int], align_corners: bool = False) -> Tensor:
-    """Bilinearly interpolate logits (N, C, h, w) to `size` = (H, W); logits of that size are returned as they are."""
-    if tuple(logits.shape[-2:]) == tuple(size):
+
+def upsample_logits(logits: Tensor, size: Sequence[int], align_corners: bool = False) -> Tensor:
+    """Logits (N, C, *low) interpolated (bi- or trilinear) to `size`; logits of that size are returned as they are."""
+    if tuple(logits.shape[2:]) == tuple(size):
         return logits
-    return F.interpolate(logits, size=tuple(size), mode="bilinear", align_corners=align_corners)
+    mode = "bilinear" if len(size) == 2 else "trilinear"
+    return F.interpolate(logits, size=tuple(size), mode=mode, align_corners=align_corners)
 
 
 def computed_dtype(logits: Tensor) -> torch.dtype:
@@ -41,74 +48,125 @@ def widened(logits: Tensor) -> Tensor:
     return logits.to(computed_dtype(logits))
 
 
-def valid_pixels(target: Tensor, num_classes: int, ignore_index: int | None) -> Tensor:
-    """Pixels whose label is one of the classes and not `ignore_index`: bool (N, H, W)."""
+def valid_pixels(target: Tensor, num_classes: int, ignored: Sequence[int]) -> Tensor:
+    """Pixels whose label is one of the classes and not ignored: bool (N, *size)."""
     valid = (target >= 0) & (target < num_classes)
-    if ignore_index is not None and 0 <= ignore_index < num_classes:
-        valid = valid & (target != ignore_index)
+    for value in ignored:
+        if 0 <= value < num_classes:
+            valid = valid & (target != value)
     return valid
 
 
 def one_hot(target: Tensor, valid: Tensor, num_classes: int, dtype: torch.dtype) -> Tensor:
-    """One-hot labels (N, C, H, W) in `dtype`, zero in every class where a pixel is not valid."""
-    classes = torch.arange(num_classes, device=target.device).view(1, -1, 1, 1)
+    """One-hot labels (N, C, *size) in `dtype`, zero in every class where a pixel is not valid."""
+    classes = torch.arange(num_classes, device=target.device).view(1, -1, *(1,) * (target.ndim - 1))
     return ((target.unsqueeze(1) == classes) & valid.unsqueeze(1)).to(dtype)
 
 
-def cross_entropy_sum(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-    """Softmax cross entropy summed over the valid pixels: scalar."""
-    return F.cross_entropy(logits, target.masked_fill(~valid, -100), ignore_index=-100, reduction="sum")
+def target_maps(target: Tensor, valid: Tensor, num_classes: int, dtype: torch.dtype) -> Tensor:
+    """Labels or maps as maps (N, C, *size) in `dtype`, zero in every class where a pixel is not valid."""
+    if target.ndim == valid.ndim:
+        return one_hot(target, valid, num_classes, dtype)
+    # Where not valid there may be anything.
+    return target.to(dtype).masked_fill(~valid.unsqueeze(1), 0)
 
 
-def binary_cross_entropy_sum(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-    """One-vs-rest sigmoid cross entropy summed over the valid pixels and all classes: scalar."""
-    labels = one_hot(target, valid, logits.shape[1], logits.dtype)
-    return F.binary_cross_entropy_with_logits(
-        logits, labels, weight=valid.unsqueeze(1).to(logits.dtype), reduction="sum"
-    )
+def per_class(class_weights: Tensor | None, like: Tensor) -> Tensor | float:
+    """Class weights that can be multiplied with (N, C, *size)."""
+    return 1.0 if class_weights is None else class_weights.to(like.dtype).view(1, -1, *(1,) * (like.ndim - 2))
 
 
-PIXEL_SUMS = {"ce": cross_entropy_sum, "bce": binary_cross_entropy_sum}
+def cross_entropy_sums(logits: Tensor, target: Tensor, valid: Tensor, class_weights: Tensor | None = None) -> Tensor:
+    """Softmax cross entropy, each class's logarithm times its weight, summed over each sample's valid pixels: (N,)."""
+    if target.ndim == valid.ndim:
+        weights = None if class_weights is None else class_weights.to(logits.dtype)
+        labels = target.masked_fill(~valid, -100)
+        pixel = F.cross_entropy(logits, labels, weights, ignore_index=-100, reduction="none")
+    else:
+        maps = target_maps(target, valid, logits.shape[1], logits.dtype) * per_class(class_weights, logits)
+        pixel = -(maps * logits.log_softmax(dim=1)).sum(dim=1).masked_fill(~valid, 0)
+    return pixel.flatten(1).sum(dim=1)
 
 
-def pooled_size(size: tuple[int, int], pool: str, pool_size: int) -> tuple[int, int]:
-    """Size (h, w) of the maps that `pool_maps` makes of maps of `size` = (H, W)."""
+def cross_entropy_counts(target: Tensor, valid: Tensor, class_weights: Tensor | None = None) -> Tensor:
+    """What `cross_entropy_sums` is divided by: the valid pixels of each sample, times the weight of their class: (N,).
+
+    int64 without class weights, else float64 (float32 on devices without it).
+    """
+    if class_weights is None:
+        return valid.flatten(1).sum(dim=1)
+    weights = class_weights.to(widest(class_weights.device))
+    if target.ndim == valid.ndim:
+        pixel = weights[target.clamp(0, len(weights) - 1)]
+    else:
+        pixel = (target_maps(target, valid, len(weights), weights.dtype) * per_class(weights, target)).sum(dim=1)
+    return (pixel * valid).flatten(1).sum(dim=1)
+
+
+def widest(device: torch.device) -> torch.dtype:
+    """float64, where there is such a thing."""
+    return torch.float32 if device.type in WITHOUT_FLOAT64 else torch.float64
+
+
+def binary_cross_entropy_sums(
+    logits: Tensor, target: Tensor, valid: Tensor, class_weights: Tensor | None = None
+) -> Tensor:
+    """One-vs-rest sigmoid cross entropy, times the weight of the class, summed over valid pixels and classes: (N,)."""
+    labels = target_maps(target, valid, logits.shape[1], logits.dtype)
+    weight = valid.unsqueeze(1) * per_class(class_weights, logits)
+    pixel = F.binary_cross_entropy_with_logits(logits, labels, weight=weight.to(logits.dtype), reduction="none")
+    return pixel.flatten(1).sum(dim=1)
+
+
+PIXEL_SUMS = {"ce": cross_entropy_sums, "bce": binary_cross_entropy_sums}
+
+
+def pooled_size(size: Sequence[int], pool: str, pool_size: int) -> tuple[int, ...]:
+    """Size of the maps that `pool_maps` makes of maps of `size`."""
     if pool == "interp":
-        return size[0] // pool_size, size[1] // pool_size
-    height, width = ((side + 2 * (pool_size // 2) - pool_size) // pool_size + 1 for side in size)
-    return height, width
+        return tuple(side // pool_size for side in size)
+    return tuple((side + 2 * (pool_size // 2) - pool_size) // pool_size + 1 for side in size)
+
+
+POOLING: dict[tuple[str, int], Callable[..., Tensor]] = {
+    ("avg", 2): F.avg_pool2d,
+    ("avg", 3): F.avg_pool3d,
+    ("max", 2): F.max_pool2d,
+    ("max", 3): F.max_pool3d,
+}
 
 
 def pool_maps(labels: Tensor, probabilities: Tensor, pool: str, pool_size: int) -> tuple[Tensor, Tensor]:
-    """Downsample labels and probabilities (N, C, H, W) alike by `pool_size` (Zhao et al. 2019, section 3.4)."""
+    """Downsample labels and probabilities (N, C, *size) alike by `pool_size` (Zhao et al. 2019, section 3.4)."""
     if pool_size == 1:
         return labels, probabilities
     if pool == "interp":
-        size = pooled_size((labels.shape[-2], labels.shape[-1]), pool, pool_size)
+        size = pooled_size(labels.shape[2:], pool, pool_size)
         return (
             F.interpolate(labels, size=size, mode="nearest"),
-            F.interpolate(probabilities, size=size, mode="bilinear", align_corners=True),
+            upsample_logits(probabilities, size, align_corners=True),
         )
-    pooling = F.avg_pool2d if pool == "avg" else F.max_pool2d
-    padding = pool_size // 2
+    pooling, padding = POOLING[pool, labels.ndim - 2], pool_size // 2
     return pooling(labels, pool_size, pool_size, padding), pooling(probabilities, pool_size, pool_size, padding)
 
 
 def region_vectors(maps: Tensor, region_size: int) -> Tensor:
-    """Every full R x R window of (N, C, h, w) maps as a column: (N, C, R*R, (h-R+1)*(w-R+1))."""
-    windows: Tensor = maps.unfold(2, region_size, 1).unfold(3, region_size, 1)
-    return windows.flatten(4).flatten(2, 3).transpose(2, 3)
+    """Every full R x R (x R) window of (N, C, *size) maps as a column: (N, C, d, positions)."""
+    dims = maps.ndim - 2
+    for dim in range(2, maps.ndim):
+        maps = maps.unfold(dim, region_size, 1)
+    return maps.flatten(2 + dims).flatten(2, 1 + dims).transpose(2, 3)
 
 
 def rmi_per_class(labels: Tensor, probabilities: Tensor, region_size: int) -> Tensor:
-    """1/2 logdet(M + aI) / d of pooled maps (N, C, h, w): (N, C) float64, never below `RMI_FLOOR`.
+    """1/2 logdet(M + aI) / d of pooled maps (N, C, *size): (N, C) float64, never below `RMI_FLOOR`.
 
     M = Syy - Syp (Spp + aI)^-1 Spy is the posterior covariance of the label regions given the predicted ones (Zhao et
     al. 2019, equation 14). M + aI is the Schur complement of Spp + aI in S + aI, where S is the joint covariance of
     both, so its Cholesky factor is the lower right block of the factor of S + aI. This needs no inverse and no
     difference of large matrices. Where the maps are not finite the value is NaN; no exception is raised.
     """
-    d = region_size**2
+    d = region_size ** (labels.ndim - 2)
     regions = torch.cat([region_vectors(m.double(), region_size) for m in (probabilities, labels)], dim=2)
     regions = regions - regions.mean(dim=3, keepdim=True)
     covariance = regions @ regions.transpose(2, 3)
@@ -122,7 +180,7 @@ def rmi_per_class(labels: Tensor, probabilities: Tensor, region_size: int) -> Te
 def rmi_maps(
     logits: Tensor, target: Tensor, valid: Tensor, *, pool: str, pool_size: int, clamp: bool
 ) -> tuple[Tensor, Tensor]:
-    """Pooled one-hot labels and pooled sigmoid probabilities, both (N, C, h, w).
+    """Pooled label maps and pooled sigmoid probabilities, both (N, C, *pooled size).
 
     Probabilities are kept from zero by an offset of 1e-6, or by clamping to [1e-6, 1] if `clamp`; the original does the
     former beside binary cross entropy and the latter beside softmax cross entropy.
@@ -132,7 +190,8 @@ def rmi_maps(
         probabilities = probabilities.clamp(PROBABILITY_OFFSET, 1.0)
     else:
         probabilities = probabilities + PROBABILITY_OFFSET
-    return pool_maps(one_hot(target, valid, logits.shape[1], logits.dtype), probabilities, pool, pool_size)
+    labels = target_maps(target, valid, logits.shape[1], logits.dtype)
+    return pool_maps(labels, probabilities, pool, pool_size)
 
 
 @dataclass(frozen=True)
@@ -146,40 +205,37 @@ class RMIOptions:
     align_corners: bool
 
 
-def rmi_sums(logits: Tensor, target: Tensor, valid: Tensor, options: RMIOptions) -> tuple[Tensor, Tensor, Tensor]:
+def rmi_sums(
+    logits: Tensor, target: Tensor, valid: Tensor, class_weights: Tensor | None, options: RMIOptions
+) -> tuple[Tensor, Tensor, Tensor]:
     """Pixel loss and RMI of a batch.
 
     Args:
-        logits: (N, C, h, w), any floating dtype, at label resolution or below.
-        target: (N, H, W) int64; where not valid, anything.
-        valid: (N, H, W) bool.
+        logits: (N, C, *low), any floating dtype, at label resolution or below.
+        target: (N, *size) int64, or maps (N, C, *size); where not valid, anything.
+        valid: (N, *size) bool.
+        class_weights: (C,), weights of the classes in the pixel loss; None for ones.
         options: See `RMILoss`.
 
     Returns:
-        The sum of the pixel loss over valid pixels (scalar, float32 or float64), RMI of every map (N, C) float64, and
-        which classes are present in each sample (N, C) bool. Gradients flow through the first two.
+        The sums of the pixel loss over each sample's valid pixels (N,), float32 or float64; RMI of every map (N, C)
+        float64, not weighted; and which classes are present in each sample (N, C) bool. Gradients flow through the
+        first two.
     """
-    logits = upsample_logits(widened(logits), (target.shape[-2], target.shape[-1]), options.align_corners)
-    pixel_sum = PIXEL_SUMS[options.pixel_loss](logits, target, valid)
+    logits = upsample_logits(widened(logits), valid.shape[1:], options.align_corners)
+    pixel_sums = PIXEL_SUMS[options.pixel_loss](logits, target, valid, class_weights)
     labels, probabilities = rmi_maps(
         logits, target, valid, pool=options.pool, pool_size=options.pool_size, clamp=options.pixel_loss == "ce"
     )
-    return pixel_sum, rmi_per_class(labels, probabilities, options.region_size), labels.amax(dim=(2, 3)) > 0
+    return pixel_sums, rmi_per_class(labels, probabilities, options.region_size), labels.flatten(2).amax(dim=2) > 0
 
 
-def resize_pair(
-    logits: Tensor, target: Tensor, size: tuple[int, int], align_corners: bool = False
-) -> tuple[Tensor, Tensor]:
-    """Logits (N, C, H, W), bilinearly, and labels (N, H, W), by nearest neighbor, resized to `size`."""
-    if tuple(target.shape[-2:]) == size:
-        return logits, target
-    return F.interpolate(logits, size=size, mode="bilinear", align_corners=align_corners), resize_labels(target, size)
-
-
-def resize_labels(target: Tensor, size: tuple[int, int]) -> Tensor:
-    """Labels (N, H, W) resized to `size` by nearest neighbor."""
+def resize_target(target: Tensor, valid: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Labels and valid pixels (N, H, W) resized to `size` by nearest neighbor."""
     # Class ids survive the detour through float exactly: they are small integers.
-    return F.interpolate(target.unsqueeze(1).float(), size=size, mode="nearest").squeeze(1).to(target.dtype)
+    labels = target.masked_fill(~valid, -1).unsqueeze(1).float()
+    resized = F.interpolate(labels, size=tuple(size), mode="nearest").squeeze(1).to(target.dtype)
+    return resized, resized >= 0
 
 
 AFFINITY_MIN = 1e-4
@@ -202,7 +258,8 @@ def affinity_edges(target: Tensor, valid: Tensor, num_classes: int) -> Tensor:
 
 
 def affinity_sums(logits: Tensor, edge: Tensor, valid: Tensor) -> Tensor:
-    """Penalties summed over the triples of `affinity_edges` across a label edge, and over the others: (2,).
+    """Penalties summed over the triples of `affinity_edges` across a label edge, and over the others, of each
+    sample: (N, 2).
 
     The divergence between the predictions for a pixel and for its neighbor must be large across a label edge and small
     elsewhere (Ke et al. 2018, equations 3 and 4).
@@ -212,6 +269,5 @@ def affinity_sums(logits: Tensor, edge: Tensor, valid: Tensor) -> Tensor:
     own = own.unsqueeze(1)
     own_rest, neighbor_rest = 1 - own + AFFINITY_MIN, 1 - neighbor + AFFINITY_MIN
     divergence = neighbor * (neighbor.log() - own.log()) + neighbor_rest * (neighbor_rest.log() - own_rest.log())
-    across = ((AFFINITY_MARGIN - divergence).clamp(min=0) * edge).sum()
-    elsewhere = (divergence * ~edge).sum()
-    return torch.stack([across, elsewhere])
+    across = (AFFINITY_MARGIN - divergence).clamp(min=0) * edge
+    return torch.stack([across.flatten(1).sum(dim=1), (divergence * ~edge).flatten(1).sum(dim=1)], dim=1)

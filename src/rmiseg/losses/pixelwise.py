@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Unpack
+
 from torch import Tensor
 
 from rmiseg.kernels import dispatch
-from rmiseg.losses.base import LossTerms, SegmentationLoss, spread_non_finite
+from rmiseg.losses.base import Batch, Dialect, LossTerms, SegmentationLoss, Target, spread_non_finite
+from rmiseg.losses.functional import cross_entropy_counts
 
 
-def pixel_mean(name: str, total: Tensor, valid_count: Tensor) -> Tensor:
+def pixel_mean(name: str, total: Tensor, count: Tensor) -> Tensor:
     """The mean that "ce" and "bce" take of their sums; 0 if no pixel is valid.
 
     The original divides the sum of "bce" by one more than the number of valid pixels.
     """
-    return total / (valid_count.clamp(min=1) if name == "ce" else valid_count + 1)
+    return total / (count.where(count > 0, 1) if name == "ce" else count + 1)
 
 
 class _PixelLoss(SegmentationLoss):
@@ -24,39 +28,52 @@ class _PixelLoss(SegmentationLoss):
     def __init__(
         self,
         num_classes: int,
-        ignore_index: int | None = 255,
+        ignore_index: int | Sequence[int] | None = 255,
         *,
-        align_corners: bool = False,
-        check_target: bool | None = None,
         implementation: str = "auto",
+        **dialect: Unpack[Dialect],
     ) -> None:
-        super().__init__(num_classes, ignore_index=ignore_index, align_corners=align_corners, check_target=check_target)
+        super().__init__(num_classes, ignore_index=ignore_index, **dialect)
         dispatch.check_implementation(implementation)
         self.implementation = implementation
 
-    def terms(self, logits: Tensor, target: Tensor) -> LossTerms:
-        labels, valid, doubt = self._check(logits, target)
-        total = dispatch.pixel_sum(logits, labels, valid, self.name, self.align_corners, self.implementation)
-        total, count = (total if doubt is None else total * doubt), valid.sum()
-        return LossTerms(total[None], count[None], {"pixel": pixel_mean(self.name, total, count).detach()})
+    def sample_terms(self, batch: Batch) -> LossTerms:
+        target, weights = batch.target, batch.class_weights
+        sums = dispatch.pixel_sums(
+            self._logits(batch, softmax=self.name == "ce"),
+            target.values,
+            target.valid,
+            weights if self.mode == "multiclass" else None,
+            self.name,
+            self.align_corners,
+            self.implementation,
+        )
+        sums = self._by_sample(sums if batch.doubt is None else sums * batch.doubt, batch).unsqueeze(1)
+        counts = self.sample_counts(target, weights)
+        return LossTerms(sums, counts, {"pixel": pixel_mean(self.name, sums.sum(), counts.sum()).detach()})
 
-    def counts(self, target: Tensor) -> Tensor:
-        return self._valid_count(target)[None]
+    def sample_counts(self, target: Target, class_weights: Tensor | None) -> Tensor:
+        if self.name == "ce":
+            return cross_entropy_counts(target.values, target.valid, class_weights).unsqueeze(1)
+        return self._pixel_counts(target).unsqueeze(1)
 
     def combine(self, sums: Tensor, counts: Tensor) -> Tensor:
-        return spread_non_finite(pixel_mean(self.name, sums[0], counts[0]))
+        return spread_non_finite(pixel_mean(self.name, sums[..., 0], counts[..., 0]))
 
 
 class CELoss(_PixelLoss):
-    """Softmax cross entropy, mean over valid pixels.
+    """Softmax cross entropy, mean over valid pixels; over their weights, if there are class weights.
 
     Unlike `torch.nn.CrossEntropyLoss` it takes logits below label resolution and any label dtype, and is 0 instead of
-    NaN if no pixel is valid; full-size copies of the logits are never made.
+    NaN if no pixel is valid; full-size copies of the logits are never made. Class weights count alike for class ids
+    and for probabilities, whose mean torch does not weight.
 
-    Arguments: see `SegmentationLoss`; `implementation` as in `RMILoss`. Shapes: see `SegmentationLoss.forward`.
+    Arguments: see `SegmentationLoss`; mode "multiclass" alone; `implementation` as in `RMILoss`. Shapes: see
+    `SegmentationLoss.forward`.
     """
 
     name = "ce"
+    modes = ("multiclass",)
 
 
 class BCELoss(_PixelLoss):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
 from rmiseg.losses import functional
-from rmiseg.losses.base import LossTerms, SegmentationLoss, spread_non_finite
+from rmiseg.losses.base import Batch, Dialect, LossTerms, SegmentationLoss, Target, spread_non_finite
 from rmiseg.losses.pixelwise import pixel_mean
 
 
@@ -18,55 +19,58 @@ class PyramidLoss(SegmentationLoss):
     Args:
         num_classes: Number of classes C.
         scales: Factors s; at each, logits and labels of size (H, W) are resized to (int(s H), int(s W)).
-        ignore_index: Label of pixels that do not count; None if there is none.
-        align_corners: Corner convention of the interpolation of small logits to (H, W), see `SegmentationLoss`; the
-            resizing to the scales never aligns corners.
-        check_target: See `SegmentationLoss`.
+        ignore_index: Labels of pixels that do not count, see `SegmentationLoss`.
+        dialect: See `SegmentationLoss`; mode "multiclass" alone. `align_corners` is for the interpolation of small
+            logits to (H, W); the resizing to the scales never aligns corners.
 
-    Shape: see `SegmentationLoss.forward`.
+    Shape: see `SegmentationLoss.forward`; images with class ids alone.
     """
+
+    modes = ("multiclass",)
+    takes_any_target = False
 
     def __init__(
         self,
         num_classes: int,
         scales: Sequence[float] = (0.25, 0.5, 0.75, 1.0),
-        ignore_index: int | None = 255,
-        *,
-        align_corners: bool = False,
-        check_target: bool | None = None,
+        ignore_index: int | Sequence[int] | None = 255,
+        **dialect: Unpack[Dialect],
     ) -> None:
-        super().__init__(num_classes, ignore_index=ignore_index, align_corners=align_corners, check_target=check_target)
+        super().__init__(num_classes, ignore_index=ignore_index, **dialect)
         if not scales or min(scales) <= 0:
             raise ValueError(f"scales must be one or more positive numbers, got {scales!r}")
         self.scales = tuple(scales)
 
-    def terms(self, logits: Tensor, target: Tensor) -> LossTerms:
-        logits, target, _ = self._prepare(logits, target)
+    def sample_terms(self, batch: Batch) -> LossTerms:
+        logits = self._full_size(batch, softmax=True)
         sums = []
-        for size in self._sizes(target):
-            scaled, labels = functional.resize_pair(logits, target, size)
-            valid = functional.valid_pixels(labels, self.num_classes, self.ignore_index)
-            sums.append(functional.cross_entropy_sum(scaled, labels, valid))
-        terms = LossTerms(torch.stack(sums), self.counts(target), {})
-        return terms._replace(parts={"pixel": self._mean(terms.sums, terms.counts).detach()})
+        for labels, valid in self._scaled(batch.target):
+            scaled = functional.upsample_logits(logits, labels.shape[1:])
+            sums.append(functional.cross_entropy_sums(scaled, labels, valid, batch.class_weights))
+        terms = LossTerms(torch.stack(sums, dim=1), self.sample_counts(batch.target, batch.class_weights), {})
+        mean = self._mean(terms.sums.sum(dim=0), terms.counts.sum(dim=0))
+        return terms._replace(parts={"pixel": mean.detach()})
 
-    def counts(self, target: Tensor) -> Tensor:
-        sizes = self._sizes(target)
-        return torch.stack([self._valid_count(functional.resize_labels(target.long(), size)) for size in sizes])
+    def sample_counts(self, target: Target, class_weights: Tensor | None) -> Tensor:
+        scaled = self._scaled(target)
+        return torch.stack([functional.cross_entropy_counts(*pair, class_weights) for pair in scaled], dim=1)
 
-    def _sizes(self, target: Tensor) -> list[tuple[int, int]]:
-        height, width = target.shape[-2:]
-        sizes = [(int(scale * height), int(scale * width)) for scale in self.scales]
-        for scale, size in zip(self.scales, sizes):
+    def _scaled(self, target: Target) -> list[tuple[Tensor, Tensor]]:
+        """Labels and valid pixels at every scale."""
+        height, width = target.valid.shape[1:]
+        scaled = []
+        for scale in self.scales:
+            size = (int(scale * height), int(scale * width))
             if min(size) < 1:
                 raise ValueError(f"target of size {(height, width)} is {size} at scale {scale}: use larger crops")
-        return sizes
+            scaled.append(functional.resize_target(target.values, target.valid, size))
+        return scaled
 
     def combine(self, sums: Tensor, counts: Tensor) -> Tensor:
         return spread_non_finite(self._mean(sums, counts))
 
     def _mean(self, sums: Tensor, counts: Tensor) -> Tensor:
-        return pixel_mean("ce", sums, counts).mean()
+        return pixel_mean("ce", sums, counts).mean(dim=-1)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, scales={self.scales}"

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
 from rmiseg.kernels import dispatch
-from rmiseg.losses.base import LossTerms, SegmentationLoss, spread_non_finite
-from rmiseg.losses.functional import PIXEL_SUMS, RMI_FLOOR, RMIOptions, pooled_size
+from rmiseg.losses.base import (
+    Batch,
+    Dialect,
+    LossTerms,
+    SegmentationLoss,
+    Target,
+    check_choice,
+    spread_non_finite,
+)
+from rmiseg.losses.functional import PIXEL_SUMS, RMI_FLOOR, RMIOptions, cross_entropy_counts, pooled_size
 from rmiseg.losses.pixelwise import pixel_mean
 
 POOLS = ("avg", "max", "interp")
@@ -36,18 +46,19 @@ class RMILoss(SegmentationLoss):
         weight_lambda: The weight lambda, see `combine`.
         combine: "convex": lambda * pixel + (1 - lambda) * rmi; "additive": pixel + lambda * rmi.
         pixel_loss: "bce" (as in the paper) or "ce".
-        ignore_index: Label of pixels that do not count; None if there is none.
-        align_corners: See `SegmentationLoss`.
-        check_target: See `SegmentationLoss`.
+        ignore_index: Labels of pixels that do not count, see `SegmentationLoss`.
         subtract_floor: Count the RMI of each class from its floor.
         implementation: "native" (CPU, compiled), "triton" (CUDA), "chunked" (any device, in ordinary operations),
             "plain" (the readable definition, slow), or "auto": the fastest that there is for the device of the logits.
-            Values and gradients are the same.
+            Values and gradients are the same. The first two are for images with class ids.
+        dialect: What all losses have: `mode` ("multiclass", "binary", "multilabel"), `class_weights`, `reduction`,
+            `from_probabilities`, `align_corners`, `check_target`; see `SegmentationLoss`.
 
     Shape:
-        logits (N, C, h, w) at any resolution up to (H, W); target (N, H, W); output scalar. See
-        `SegmentationLoss.forward`. `return_parts=True` adds "pixel", the pixel loss, and "rmi", the mean RMI above the
-        floor of the classes present in each image: 0 is perfect.
+        logits (N, C, h, w) at any resolution up to (H, W); target (N, H, W); output scalar. For volumes, binary and
+        multilabel masks and targets that are probabilities see `SegmentationLoss.forward`. `return_parts=True` adds
+        "pixel", the pixel loss, and "rmi", the mean RMI above the floor of the classes present in each image: 0 is
+        perfect.
 
     Example:
         >>> loss = RMILoss(num_classes=21)
@@ -63,26 +74,23 @@ class RMILoss(SegmentationLoss):
         weight_lambda: float = 0.5,
         combine: str = "convex",
         pixel_loss: str = "bce",
-        ignore_index: int | None = 255,
+        ignore_index: int | Sequence[int] | None = 255,
         *,
-        align_corners: bool = False,
-        check_target: bool | None = None,
         subtract_floor: bool = False,
         implementation: str = "auto",
+        **dialect: Unpack[Dialect],
     ) -> None:
-        super().__init__(num_classes, ignore_index=ignore_index, align_corners=align_corners, check_target=check_target)
+        super().__init__(num_classes, ignore_index=ignore_index, **dialect)
         for name, size in (("region_size", region_size), ("pool_size", pool_size)):
             if not isinstance(size, int):
                 raise ValueError(f"{name} must be an integer, got {size!r}")
             if size < 1:
                 raise ValueError(f"{name} must be at least 1, got {size}")
-        for name, choice, choices in (
-            ("pool", pool, POOLS),
-            ("combine", combine, COMBINES),
-            ("pixel_loss", pixel_loss, tuple(PIXEL_SUMS)),
-        ):
-            if choice not in choices:
-                raise ValueError(f"{name} must be one of {', '.join(choices)}; got {choice!r}")
+        check_choice("pool", pool, POOLS)
+        check_choice("combine", combine, COMBINES)
+        check_choice("pixel_loss", pixel_loss, tuple(PIXEL_SUMS))
+        if pixel_loss == "ce" and self.mode != "multiclass":
+            raise ValueError(f"pixel_loss='ce' compares the classes of a pixel; with mode={self.mode!r} use 'bce'")
         dispatch.check_implementation(implementation)
         if not 0 <= weight_lambda < math.inf or (combine == "convex" and weight_lambda > 1):
             raise ValueError(f"weight_lambda must be at least 0, and at most 1 if convex, got {weight_lambda}")
@@ -95,44 +103,57 @@ class RMILoss(SegmentationLoss):
         self.subtract_floor = subtract_floor
         self.implementation = implementation
 
-    def terms(self, logits: Tensor, target: Tensor) -> LossTerms:
-        """Sums of the pixel loss over valid pixels and of RMI over samples and classes, each with its count."""
-        labels, valid, doubt = self._check(logits, target)
-        self._check_size(target)
+    def sample_terms(self, batch: Batch) -> LossTerms:
+        """Of the pixel loss, over valid pixels, and of RMI, over classes."""
+        target, weights = batch.target, batch.class_weights
+        self._check_size(tuple(target.valid.shape[1:]))
+        pixel_weights = weights if self.mode == "multiclass" else None
+        inputs = (self._logits(batch), target.values, target.valid, pixel_weights)
         options = RMIOptions(self.region_size, self.pool, self.pool_size, self.pixel_loss, self.align_corners)
-        pixel_sum, rmi, present = dispatch.rmi_sums(logits, labels, valid, options, self.implementation)
-        if doubt is not None:
-            pixel_sum = pixel_sum * doubt
-        pixel_count = valid.sum()
+        pixel_sums, rmi, present = dispatch.rmi_sums(*inputs, options, self.implementation)
+        if self.from_probabilities and self.pixel_loss == "ce":  # whose logits are not those of a sigmoid
+            inputs = (self._logits(batch, softmax=True), *inputs[1:])
+            pixel_sums = dispatch.pixel_sums(*inputs, "ce", self.align_corners, self.implementation)
+        pixel_sums = self._by_sample(pixel_sums if batch.doubt is None else pixel_sums * batch.doubt, batch)
+        rmi, present = (values.view(-1, self.num_classes) for values in (rmi, present))
         above_floor = rmi - RMI_FLOOR
-        rmi_sum = (above_floor if self.subtract_floor else rmi).sum()
+        rmi_sums = self._per_sample(above_floor if self.subtract_floor else rmi, batch)
+        counted = present & target.samples.unsqueeze(1)
+        total, counts = pixel_sums.sum(), self.sample_counts(target, weights)
         return LossTerms(
-            sums=torch.stack([pixel_sum, rmi_sum.to(pixel_sum.dtype)]),
-            counts=torch.stack([pixel_count, torch.full_like(pixel_count, target.shape[0])]),
+            sums=torch.stack([pixel_sums, rmi_sums.to(pixel_sums.dtype)], dim=1),
+            counts=counts,
             parts={
-                "pixel": pixel_mean(self.pixel_loss, pixel_sum, pixel_count).detach(),
-                "rmi": ((above_floor.detach() * present).sum() / present.sum().clamp(min=1)).to(pixel_sum.dtype),
+                "pixel": pixel_mean(self.pixel_loss, total, counts[:, 0].sum()).detach(),
+                "rmi": ((above_floor.detach() * counted).sum() / counted.sum().clamp(min=1)).to(total.dtype),
             },
         )
 
-    def counts(self, target: Tensor) -> Tensor:
-        pixel_count = self._valid_count(target)
-        return torch.stack([pixel_count, torch.full_like(pixel_count, target.shape[0])])
+    def _per_sample(self, rmi: Tensor, batch: Batch) -> Tensor:
+        """RMI (N, C), weighted over the classes: (N,), 0 of samples that do not count."""
+        weighted = rmi if batch.class_weights is None else rmi * batch.class_weights.to(rmi.dtype)
+        return weighted.sum(dim=1).masked_fill(~batch.target.samples, 0)
+
+    def sample_counts(self, target: Target, class_weights: Tensor | None) -> Tensor:
+        if self.pixel_loss == "ce":
+            pixel_counts = cross_entropy_counts(target.values, target.valid, class_weights)
+        else:
+            pixel_counts = self._pixel_counts(target)
+        return torch.stack([pixel_counts, target.samples.to(pixel_counts.dtype)], dim=1)
 
     def combine(self, sums: Tensor, counts: Tensor) -> Tensor:
-        pixel = pixel_mean(self.pixel_loss, sums[0], counts[0])
-        rmi = sums[1] / counts[1].clamp(min=1) * (counts[0] > 0)
+        pixel = pixel_mean(self.pixel_loss, sums[..., 0], counts[..., 0])
+        rmi = sums[..., 1] / counts[..., 1].clamp(min=1) * (counts[..., 0] > 0)
         if self.combination == "convex":
             return spread_non_finite(self.weight_lambda * pixel + (1 - self.weight_lambda) * rmi)
         return spread_non_finite(pixel + self.weight_lambda * rmi)
 
-    def _check_size(self, target: Tensor) -> None:
-        size = (target.shape[-2], target.shape[-1])
+    def _check_size(self, size: tuple[int, ...]) -> None:
         pooled = pooled_size(size, self.pool, self.pool_size)
         if min(pooled) < self.region_size:
             raise ValueError(
                 f"target of size {size} is {pooled} after pooling by {self.pool_size}, "
-                f"too small for regions of {self.region_size} x {self.region_size}; use larger crops, "
+                f"too small for regions of {' x '.join([str(self.region_size)] * len(size))}; use larger crops, "
                 "a smaller pool_size or a smaller region_size"
             )
 

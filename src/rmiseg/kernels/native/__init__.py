@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import importlib.util
-from ctypes import c_double, c_int64, c_void_p
+from ctypes import c_int64, c_void_p
 from typing import Any
 
 import torch
@@ -31,9 +31,9 @@ class _Problem(ctypes.Structure):
         *((name, c_int64) for name in ["threads", "samples", "classes", "h", "w", "height", "width"]),
         *((name, c_int64) for name in ["element", "align_corners", "pixel_loss", "pool", "pool_size", "ph", "pw"]),
         *((name, c_int64 * 4) for name in ("logits_strides", "gradient_strides")),
-        *((name, c_void_p) for name in ["logits", "target", "valid", "pixel_sums", "probabilities", "labels"]),
-        ("grad_pixel", c_double),
-        *((name, c_void_p) for name in ("gradient_maps", "grad_rmi", "gradient")),
+        *((name, c_void_p) for name in ("logits", "target", "valid", "class_weights")),
+        *((name, c_void_p) for name in ("pixel_sums", "probabilities", "labels")),
+        *((name, c_void_p) for name in ("grad_pixel", "gradient_maps", "grad_rmi", "gradient")),
     )
 
 
@@ -58,7 +58,12 @@ def is_available() -> bool:
 
 
 def rmi_forward(
-    logits: Tensor, target: Tensor, valid: Tensor, options: RMIOptions, with_gradient: bool
+    logits: Tensor,
+    target: Tensor,
+    valid: Tensor,
+    class_weights: Tensor | None,
+    options: RMIOptions,
+    with_gradient: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """See `rmiseg.kernels.dispatch`."""
     n, c, height, width = *logits.shape[:2], *target.shape[-2:]
@@ -69,7 +74,7 @@ def rmi_forward(
     else:
         labels = torch.empty_like(probabilities)
     maps = {**_pooling(options, probabilities), "probabilities": probabilities, "labels": labels}
-    pixel_sum = _forward(logits, target, valid, options.pixel_loss, options.align_corners, **maps)
+    pixel_sums = _forward(logits, target, valid, class_weights, options.pixel_loss, options.align_corners, **maps)
     d = options.region_size**2
     covariance = logits.new_empty((n, c, 2 * d, 2 * d), dtype=torch.float64)
     regions = {
@@ -88,7 +93,7 @@ def rmi_forward(
         gradient_maps = probabilities
     else:
         gradient_maps = probabilities.new_empty((n, c, 0, 0))
-    return pixel_sum, rmi_of_covariance(covariance), present, gradient_maps
+    return pixel_sums, rmi_of_covariance(covariance), present, gradient_maps
 
 
 def rmi_backward(
@@ -97,49 +102,83 @@ def rmi_backward(
     logits: Tensor,
     target: Tensor,
     valid: Tensor,
+    class_weights: Tensor | None,
     gradient_maps: Tensor,
     options: RMIOptions,
 ) -> Tensor:
     """See `rmiseg.kernels.dispatch`."""
     maps = {"gradient_maps": gradient_maps, "grad_rmi": grad_rmi.double().contiguous()}
-    pooling = _pooling(options, gradient_maps)
-    return _backward(grad_pixel, logits, target, valid, options.pixel_loss, options.align_corners, **pooling, **maps)
+    inputs = logits, target, valid, class_weights, options.pixel_loss, options.align_corners
+    return _backward(grad_pixel, *inputs, **_pooling(options, gradient_maps), **maps)
 
 
-def pixel_forward(logits: Tensor, target: Tensor, valid: Tensor, pixel_loss: str, align_corners: bool) -> Tensor:
+def pixel_forward(
+    logits: Tensor,
+    target: Tensor,
+    valid: Tensor,
+    class_weights: Tensor | None,
+    pixel_loss: str,
+    align_corners: bool,
+) -> Tensor:
     """See `rmiseg.kernels.dispatch`."""
-    return _forward(logits, target, valid, pixel_loss, align_corners)
+    return _forward(logits, target, valid, class_weights, pixel_loss, align_corners)
 
 
 def pixel_backward(
-    grad_pixel: Tensor, logits: Tensor, target: Tensor, valid: Tensor, pixel_loss: str, align_corners: bool
+    grad_pixel: Tensor,
+    logits: Tensor,
+    target: Tensor,
+    valid: Tensor,
+    class_weights: Tensor | None,
+    pixel_loss: str,
+    align_corners: bool,
 ) -> Tensor:
     """See `rmiseg.kernels.dispatch`."""
-    return _backward(grad_pixel, logits, target, valid, pixel_loss, align_corners)
+    return _backward(grad_pixel, logits, target, valid, class_weights, pixel_loss, align_corners)
 
 
 def _forward(
-    logits: Tensor, target: Tensor, valid: Tensor, pixel_loss: str, align_corners: bool, **maps: Any
+    logits: Tensor,
+    target: Tensor,
+    valid: Tensor,
+    class_weights: Tensor | None,
+    pixel_loss: str,
+    align_corners: bool,
+    **maps: Any,
 ) -> Tensor:
-    # One for every task, of which there are fewer than rows of labels and padding.
-    sums = torch.zeros(target.shape[0] * (target.shape[1] + maps.get("pool_size", 0)), dtype=torch.float64)
-    problem = _problem(logits, target, valid, pixel_loss, align_corners)
+    # One for every task, of which a sample has fewer than rows of labels and padding.
+    sums = torch.zeros(target.shape[0], target.shape[1] + maps.get("pool_size", 0), dtype=torch.float64)
+    problem = _problem(logits, target, valid, class_weights, pixel_loss, align_corners)
     _call("rmiseg_forward", _Problem, **problem, **maps, pixel_sums=sums)
-    return sums.sum().to(computed_dtype(logits))
+    return sums.sum(dim=1).to(computed_dtype(logits))
 
 
 def _backward(
-    grad_pixel: Tensor, logits: Tensor, target: Tensor, valid: Tensor, pixel_loss: str, align_corners: bool, **maps: Any
+    grad_pixel: Tensor,
+    logits: Tensor,
+    target: Tensor,
+    valid: Tensor,
+    class_weights: Tensor | None,
+    pixel_loss: str,
+    align_corners: bool,
+    **maps: Any,
 ) -> Tensor:
     gradient = torch.empty_like(logits)
-    problem = _problem(logits, target, valid, pixel_loss, align_corners)
+    problem = _problem(logits, target, valid, class_weights, pixel_loss, align_corners)
     strides = (c_int64 * 4)(*gradient.stride())
-    rest = {"grad_pixel": grad_pixel.item(), "gradient": gradient, "gradient_strides": strides}
+    rest = {"grad_pixel": grad_pixel.double().contiguous(), "gradient": gradient, "gradient_strides": strides}
     _call("rmiseg_backward", _Problem, **problem, **maps, **rest)
     return gradient
 
 
-def _problem(logits: Tensor, target: Tensor, valid: Tensor, pixel_loss: str, align_corners: bool) -> dict[str, Any]:
+def _problem(
+    logits: Tensor,
+    target: Tensor,
+    valid: Tensor,
+    class_weights: Tensor | None,
+    pixel_loss: str,
+    align_corners: bool,
+) -> dict[str, Any]:
     """Fields of `_Problem`, less those of pooled maps and results."""
     n, classes, h, w = logits.shape
     return {
@@ -156,6 +195,7 @@ def _problem(logits: Tensor, target: Tensor, valid: Tensor, pixel_loss: str, ali
         "logits": logits,
         "target": target.contiguous(),
         "valid": valid.contiguous(),
+        "class_weights": class_weights,
     }
 
 

@@ -17,12 +17,13 @@ struct Problem {
     int64_t element, align_corners, pixel_loss, pool, pool_size, ph, pw;
     int64_t logits_strides[4], gradient_strides[4];  // in elements
     void* logits;                                    // (N, C, h, w) of `element`
-    const int64_t* target;                           // (N, H, W)
+    const int64_t* target;                           // (N, H, W); C where a pixel counts but is of no class
     const uint8_t* valid;                            // (N, H, W)
-    double* pixel_sums;                              // (N (H + pool_size),) zeros, out: of each task
+    const double* class_weights;                     // (C,), or null: all are 1
+    double* pixel_sums;                              // (N, H + pool_size) zeros, out: of each task of a sample
     void* probabilities;                             // (N, C, ph, pw), out
     void* labels;                                    // (N, C, ph, pw), out; not with INTERPOLATION
-    double grad_pixel;
+    const double* grad_pixel;   // (N,)
     const void* gradient_maps;  // (N, C, ph, pw): of the RMI of each map in its probabilities
     const double* grad_rmi;     // (N, C)
     void* gradient;             // (N, C, h, w) of `element`, out
@@ -154,16 +155,19 @@ class Reader {
 template <class T>
 struct Leaves {
     decltype(&forward_row<T, true, true>) forward;
-    decltype(&backward_row<T, true, true>) backward;
+    decltype(&backward_row<T, SOFTMAX, true>) backward;
 
     explicit Leaves(const Problem& p) {
         const bool regions = p.pool != NONE;
-        if (p.pixel_loss == CE) {
-            forward = regions ? forward_row<T, true, true> : forward_row<T, true, false>;
-            backward = regions ? backward_row<T, true, true> : backward_row<T, true, false>;
-        } else {
+        if (p.pixel_loss == BCE) {
             forward = regions ? forward_row<T, false, true> : forward_row<T, false, false>;
-            backward = regions ? backward_row<T, false, true> : backward_row<T, false, false>;
+            backward = regions ? backward_row<T, SIGMOID, true> : backward_row<T, SIGMOID, false>;
+        } else {
+            forward = regions ? forward_row<T, true, true> : forward_row<T, true, false>;
+            if (p.class_weights)
+                backward = regions ? backward_row<T, WEIGHTED_SOFTMAX, true> : backward_row<T, WEIGHTED_SOFTMAX, false>;
+            else
+                backward = regions ? backward_row<T, SOFTMAX, true> : backward_row<T, SOFTMAX, false>;
         }
     }
 };
@@ -184,6 +188,13 @@ void softmax_terms(Reader<T>& reader, const Problem& p, int64_t n, int64_t top, 
                     add_exponentials(reader.row(y), peak + at, p.width, total + at);
             }
         }
+}
+
+// The weight of each pixel's class, 0 where it does not count.
+template <class T>
+void class_weights_of(const Problem& p, const int32_t* label, int64_t count, T* weight) {
+    for (int64_t i = 0; i < count; ++i)
+        weight[i] = 0 <= label[i] && label[i] < p.classes ? T(p.class_weights[label[i]]) : T(0);
 }
 
 // The probabilities of single rows, as the forward pass makes them.
@@ -239,11 +250,14 @@ void forward_block(const Plan<T>& plan, int64_t task, Scratch& scratch) {
     const int64_t top = plan.window_begin(first), bottom = plan.window_end(last - 1, p.height);
     const int64_t count = std::max<int64_t>(bottom - top, 0) * p.width;
     const int64_t padded = plan.padding + p.width + plan.size;  // of columns
-    scratch.reserve(count * (sizeof(int32_t) + 3 * sizeof(T)) + (padded + p.width) * sizeof(T), 6);
+    const bool class_by_class = p.pixel_loss == BCE && p.class_weights;
+    const int64_t weighted_count = class_by_class ? count : 0;
+    scratch.reserve(count * (sizeof(int32_t) + 3 * sizeof(T)) + (weighted_count + padded + p.width) * sizeof(T), 7);
     auto label = scratch.take<int32_t>(count);
     T *const weight = scratch.take<T>(count), *const pixel = scratch.take<T>(count), *const product = scratch.take<T>(count);
     T *const padded_columns = scratch.take<T>(padded), *const columns = padded_columns + plan.padding;
-    T* const probability = scratch.take<T>(p.width);
+    T *const probability = scratch.take<T>(p.width), *const weighted = scratch.take<T>(weighted_count);
+    std::fill(weighted, weighted + weighted_count, T(0));
     std::fill(padded_columns, padded_columns + padded, T(0));
     Reader<T> reader(plan);
 
@@ -269,13 +283,20 @@ void forward_block(const Plan<T>& plan, int64_t task, Scratch& scratch) {
             if (plan.windows && k < p.ph)
                 pool_row(plan, padded_columns, end - begin, plan.map(p.probabilities, n, c) + k * p.pw);
         }
-        if (p.pixel_loss == BCE && (c + 1) % PRODUCT == 0) {
+        if (p.pixel_loss == BCE && (class_by_class || (c + 1) % PRODUCT == 0)) {
             add_logarithm(product, count, pixel);
             std::fill(product, product + count, T(1));
         }
+        if (class_by_class) {
+            add_scaled(pixel, T(p.class_weights[c]), count, weighted);
+            std::fill(pixel, pixel + count, T(0));
+        }
     }
     add_logarithm(product, count, pixel);
-    p.pixel_sums[task] = weighted_sum(pixel, weight, count);
+    if (p.pixel_loss == CE && p.class_weights) class_weights_of(p, label, count, weight);
+    // The sums of a sample are more than its tasks; the rest stays zero.
+    const int64_t sums = p.height + (p.pool == NONE ? 0 : p.pool_size);
+    p.pixel_sums[n * sums + task % plan.blocks] = weighted_sum(class_by_class ? weighted : pixel, weight, count);
 }
 
 // The pooled one-hot labels of the same windows.
@@ -297,7 +318,7 @@ void label_block(const Plan<T>& plan, int64_t task) {
             const uint8_t* const valid = p.valid + (n * p.height + y) * p.width;
             for (int64_t k = 0; k < p.pw; ++k)
                 for (int64_t x = plan.window_begin(k), end = plan.window_end(k, p.width); x < end; ++x)
-                    if (valid[x]) out[target[x] * pixels + k] += 1;
+                    if (valid[x] && target[x] < p.classes) out[target[x] * pixels + k] += 1;
         }
     }
     const T share = T(1) / T(plan.size * plan.size);
@@ -415,25 +436,30 @@ void backward_block(const Plan<T>& plan, int64_t task, Scratch& scratch) {
     const int64_t bottom = plan.small ? plan.rows.first(end) : end;
     const int64_t count = std::max<int64_t>(bottom - top, 0) * p.width;
     const int64_t sum_count = plan.small ? (end - begin) * p.width : 0;
-    scratch.reserve(count * (sizeof(int32_t) + 3 * sizeof(T)) + (sum_count + p.width + p.w) * sizeof(T), 7);
+    const bool weighted = p.pixel_loss == CE && p.class_weights;
+    const int64_t weighted_count = weighted ? count : 0;
+    scratch.reserve(count * (sizeof(int32_t) + 3 * sizeof(T)) + (weighted_count + sum_count + p.width + p.w) * sizeof(T), 8);
     auto label = scratch.take<int32_t>(count);
     T *const weight = scratch.take<T>(count), *const peak = scratch.take<T>(count), *const total = scratch.take<T>(count);
     T *const sums = scratch.take<T>(sum_count), *const out = scratch.take<T>(p.width), *const narrow = scratch.take<T>(p.w);
+    T* const pixel_weight = scratch.take<T>(weighted_count);
     Reader<T> reader(plan);
     Unpool<T> unpool(plan);
 
     read_labels(p.target + (n * p.height + top) * p.width, p.valid + (n * p.height + top) * p.width, count, label, weight);
     if (p.pixel_loss == CE) softmax_terms(reader, p, n, top, bottom, peak, total);
+    if (weighted) class_weights_of(p, label, count, pixel_weight);
     for (int64_t c = 0; c < p.classes; ++c) {
         reader.start(n, c);
         if (p.pool != NONE) unpool.start(n, c);
         std::fill(sums, sums + sum_count, T(0));
+        const T grad_pixel = T(p.grad_pixel[n] * (p.pixel_loss == BCE && p.class_weights ? p.class_weights[c] : 1.0));
         for (int64_t y = top; y < bottom; ++y) {
             const int64_t at = (y - top) * p.width;
             const Row row = row_of(p.gradient, p.gradient_strides, p.element, n, c, plan.small ? 0 : y);
             const bool direct = !plan.small && row.template is_contiguous<T>();
             leaves.backward(reader.row(y), label + at, weight + at, int32_t(c), p.width, peak + at, total + at,
-                            T(p.grad_pixel), p.pool == NONE ? nullptr : unpool.row(y),
+                            weighted ? pixel_weight + at : nullptr, grad_pixel, p.pool == NONE ? nullptr : unpool.row(y),
                             direct ? static_cast<T*>(row.data) : out);
             if (!plan.small && !direct) write(row, p.width, out);
             if (!plan.small) continue;

@@ -230,11 +230,15 @@ LEAF void forward_row(const T* __restrict logit, const int32_t* __restrict label
     }
 }
 
+enum Probability { SIGMOID, SOFTMAX, WEIGHTED_SOFTMAX };  // of the pixel loss
+
 // One class: the gradient in the logits, from that of the pixel loss and those in the probabilities.
-template <class T, bool IS_CE, bool HAS_REGIONS>
+template <class T, Probability PROBABILITY, bool HAS_REGIONS>
 LEAF void backward_row(const T* __restrict logit, const int32_t* __restrict label, const T* __restrict weight, int32_t c,
-                       int64_t count, const T* __restrict peak, const T* __restrict total, T grad_pixel,
-                       const T* __restrict grad_probability, T* __restrict out) {
+                       int64_t count, const T* __restrict peak, const T* __restrict total,
+                       const T* __restrict pixel_weight, T grad_pixel, const T* __restrict grad_probability,
+                       T* __restrict out) {
+    constexpr bool IS_CE = PROBABILITY != SIGMOID;
     for (int64_t x = 0; x < count; ++x) {
         const T value = logit[x];
         T gradient = 0, p = 0, q = 0;
@@ -249,7 +253,8 @@ LEAF void backward_row(const T* __restrict logit, const int32_t* __restrict labe
         }
         if (IS_CE) {
             const T share = exp_negative(value - peak[x]) / total[x];
-            gradient += grad_pixel * (label[x] == c ? share - 1 : share);
+            const T direct = grad_pixel * (label[x] == c ? share - 1 : share);
+            gradient += PROBABILITY == WEIGHTED_SOFTMAX ? direct * pixel_weight[x] : direct;
         } else {
             gradient += grad_pixel * (label[x] == c ? -q : p);
         }
