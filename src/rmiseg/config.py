@@ -132,6 +132,8 @@ class LossConfig:
         affinity: Options of the affinity-field loss.
         align_corners: Corner convention when low-resolution logits are interpolated to label size.
         aux_weight: Weight of cross entropy on the auxiliary head, for models that have one.
+        class_weights: A weight for each class, or balanced: the median of all classes' frequencies in the training
+            split over the own (Eigen and Fergus 2015). By default all count alike.
     """
 
     name: LossName = "rmi"
@@ -140,6 +142,7 @@ class LossConfig:
     affinity: AffinityConfig = field(default_factory=AffinityConfig)
     align_corners: bool = False
     aux_weight: float = 0.4
+    class_weights: list[float] | Literal["balanced"] | None = None
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from rich.console import Console
 from torch import nn
 
@@ -33,8 +34,9 @@ def batch(images, masks, names="ab"):
     return {"image": images, "mask": masks, "name": list(names)}
 
 
+@pytest.mark.parametrize("class_weights", [None, [1.0, 0.2, 3.0]])
 @pytest.mark.parametrize("loss", LOSSES)
-def test_accumulated_batches_are_one_large_batch(loss):
+def test_accumulated_batches_are_one_large_batch(loss, class_weights):
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (5, 3, 48, 48), dtype=torch.uint8, generator=generator)
     masks = torch.randint(0, 3, (5, 48, 48), dtype=torch.uint8, generator=generator)
@@ -46,7 +48,7 @@ def test_accumulated_batches_are_one_large_batch(loss):
         optimizer = build_optimizer(model, OptimConfig(lr=0.1, momentum=0.0, weight_decay=0.0))
         before = model.backbone.weight.detach().clone()
         confusion = torch.zeros(3, 3, dtype=torch.int64)
-        criterion = Criterion(LossConfig(name=loss), 3, total_steps=10)
+        criterion = Criterion(LossConfig(name=loss, class_weights=class_weights), 3, total_steps=10)
         parts = train_step(model, criterion, optimizer, batches, 2, torch.device("cpu"), confusion)
         gradients.append(before - model.backbone.weight.detach())
         losses.append(parts["loss"])
@@ -65,6 +67,21 @@ def test_auxiliary_head_has_its_share():
     _, both = criterion(logits, auxiliary, target, counts, 0)
     assert both["loss"] == pytest.approx(alone["loss"] + 0.4 * other["loss"])
     assert both["auxiliary"] == pytest.approx(other["loss"])
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_class_weights_reach_the_loss_and_the_auxiliary_loss(loss):
+    generator = torch.Generator().manual_seed(0)
+    logits, auxiliary = torch.randn(2, 2, 3, 24, 24, generator=generator)
+    target = torch.randint(0, 3, (2, 48, 48), generator=generator)
+    weights = [0.5, 1.0, 4.0]
+    criterion = Criterion(LossConfig(name=loss, class_weights=weights, aux_weight=0.4), 3, total_steps=10)
+    _, parts = criterion(logits, auxiliary, target, criterion.counts(target), 0)
+    low = F.interpolate(auxiliary, (48, 48), mode="bilinear")
+    assert parts["auxiliary"] == pytest.approx(F.cross_entropy(low, target, torch.tensor(weights)).item(), rel=1e-5)
+    unweighted = Criterion(LossConfig(name=loss, aux_weight=0.4), 3, total_steps=10)
+    _, without = unweighted(logits, None, target, unweighted.counts(target), 0)
+    assert parts["loss"] - 0.4 * parts["auxiliary"] != pytest.approx(without["loss"], rel=1e-3)
 
 
 def test_grouped():

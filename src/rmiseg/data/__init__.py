@@ -7,6 +7,7 @@ for batch in loader:  # image uint8 (8, 3, 256, 256), mask uint8 (8, 256, 256), 
     images = normalize(batch["image"].to(device), mean, std)
 """
 
+from rmiseg.data.balance import balanced_weights
 from rmiseg.data.check import Report, check_dataset, print_report
 from rmiseg.data.dataset import IGNORE_INDEX, ClassTable, Sample, SegmentationDataset, Split, read_image, read_mask
 from rmiseg.data.demo import write_demo_data
@@ -25,6 +26,7 @@ __all__ = [
     "Split",
     "TrainLoader",
     "available_splits",
+    "balanced_weights",
     "check_dataset",
     "eval_loader",
     "eval_transform",

@@ -23,6 +23,7 @@ from rmiseg.config import DataConfig, LossConfig, TrainConfig
 from rmiseg.data import (
     Batch,
     SegmentationDataset,
+    balanced_weights,
     eval_loader,
     eval_transform,
     load_split,
@@ -92,6 +93,9 @@ def train(config: TrainConfig, console: Console) -> RunResult:
     train_split = load_split(config.data.name, config.data.root, config.data.train_split)
     val_split = load_split(config.data.name, config.data.root, config.data.val_split)
     classes = train_split.classes
+    if config.loss.class_weights == "balanced":
+        weights = balanced_weights(train_split, config.data.workers, console)
+        config = replace(config, loss=replace(config.loss, class_weights=weights))
     batches = train_loader(
         SegmentationDataset(train_split, _augmentation(config.data)),
         batch_size=config.data.batch_size,
@@ -228,7 +232,11 @@ class Criterion:
             "pyramid": asdict(config.pyramid),
             "affinity": {**asdict(config.affinity), "max_steps": total_steps},
         }
-        common = {"num_classes": num_classes, "align_corners": config.align_corners}
+        common = {
+            "num_classes": num_classes,
+            "align_corners": config.align_corners,
+            "class_weights": config.class_weights,
+        }
         self.loss = build_loss(config.name, **common, **options.get(config.name, {}))
         self.auxiliary_loss = build_loss("ce", **common)
         self.auxiliary_weight = config.aux_weight
