@@ -229,6 +229,13 @@ def test_train_refuses(run, shapes, tmp_path, capsys):
     assert main(["train", path, *out, "--train.steps", "1"]) == 0
     assert "not empty" in error_of(["train", path, *out], capsys)
     assert "device 'cuda:9'" in error_of(["train", path, "--out", str(tmp_path / "g"), "--device", "cuda:9"], capsys)
+    assert "device 'meta'" in error_of(["train", path, "--out", str(tmp_path / "g"), "--device", "meta"], capsys)
+    assert "train.panels must be 0" in error_of(
+        ["train", path, "--out", str(tmp_path / "g"), "--train.panels", "-1"], capsys
+    )
+    assert "seed must be 0" in error_of(
+        ["train", path, "--out", str(tmp_path / "g"), "--seed", "99999999999999999999"], capsys
+    )
     for usage in (["--model.output_stride", "5"], ["--optim.lrr", "1"], ["--optim.lr", "fast"]):
         with pytest.raises(SystemExit) as stop:
             main(["train", path, *out, *usage])

@@ -221,6 +221,7 @@ def test_classes_as_colors(tmp_path, ignore):
         ("classes: {a: 0, b: [1, 2]}", "neither a mask value"),
         ("classes: {a: 0, b: [1, 2, 3]}", "cannot be mixed"),
         ("classes: {a: 0, b: 0}", "0 is given twice"),
+        ("classes: {a: 0, b: 1, a: 2}", "'a' is given twice"),
         ("classes: [a, b]\nignore: 1", "1 is given twice"),
         ("classes: [a, b]\nignore: nothing", "'nothing' is neither"),
         ("classes: [a, b]\ncolors: [[0, 0, 0]]", "2 class names.*1 palette"),

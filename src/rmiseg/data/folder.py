@@ -141,10 +141,20 @@ def read_classes(root: Path) -> ClassTable:
             f"{_suggest_classes(root / 'masks')}"
         )
     try:
-        spec = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+        spec = yaml.load(path.read_text(encoding="utf-8-sig"), _StrictLoader)
         return _parse_classes(spec)
     except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML as the standard has it: a key that is given twice is an error, where PyYAML keeps the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        if twice := next((key for index, key in enumerate(keys) if key in keys[:index]), None):
+            raise ValueError(f"{twice!r} is given twice")
+        return super().construct_mapping(node, deep)
 
 
 def _parse_classes(spec: Any) -> ClassTable:

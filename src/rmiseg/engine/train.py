@@ -75,6 +75,9 @@ def train(config: TrainConfig, console: Console) -> RunResult:
         FloatingPointError: The loss is not finite.
     """
     device = select_device(config.device)
+    for name, value in (("seed", config.seed), ("train.panels", config.train.panels)):
+        if not 0 <= value < 2**32:
+            raise ValueError(f"{name} must be 0 or more, and below 2^32, not {value}")
     torch.manual_seed(config.seed)
     if config.data.root:  # absolute, so that the run can be evaluated from any folder
         config = replace(config, data=replace(config.data, root=str(Path(config.data.root).absolute())))
