@@ -13,7 +13,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from rmiseg.cli import main
+from rmiseg.cli import _bracketed, main
 from rmiseg.config import TrainConfig
 from rmiseg.data import load_split, read_image, read_mask
 
@@ -301,6 +301,27 @@ def test_help_is_quick_and_shows_defaults():
     assert "Learning rate of the backbone" in result.stdout
     assert " torch\n" not in result.stderr  # the reason why it is quick
     assert time.perf_counter() - started < 10
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("train --data.crop_size 64,48", ["train", "--data.crop_size", "[64,48]"]),
+        ("train --data.crop_size=64,48", ["train", "--data.crop_size=[64,48]"]),
+        ("train --data.crop_size [64,48]", ["train", "--data.crop_size", "[64,48]"]),
+        ("train --loss.class_weights 1,2", ["train", "--loss.class_weights", "[1,2]"]),
+        ("train --loss.class_weights balanced", ["train", "--loss.class_weights", "balanced"]),
+        ("train --data.root a,b --train.steps 3", ["train", "--data.root", "a,b", "--train.steps", "3"]),
+        ("data check --splits train", ["data", "check", "--splits", "[train]"]),
+        ("data check --splits null", ["data", "check", "--splits", "null"]),
+        ("bench loss --strides 1,4 --losses rmi", ["bench", "loss", "--strides", "[1,4]", "--losses", "[rmi]"]),
+        ("predict a,b --images", ["predict", "a,b", "--images"]),
+        ("train --help", ["train", "--help"]),
+        ("", []),
+    ],
+)
+def test_lists_without_brackets(written, meant):
+    assert _bracketed(written.split()) == meant
 
 
 def test_recipe_may_stand_behind_options(tmp_path, capsys):

@@ -10,7 +10,7 @@ import dataclasses
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 from rmiseg.config import (
     BenchLossConfig,
@@ -53,7 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 1
-    parsed = parser.instantiate(parser.parse_args(_completed(sys.argv[1:] if arguments is None else arguments)))
+    completed = _bracketed(_completed(sys.argv[1:] if arguments is None else arguments))
+    parsed = parser.instantiate(parser.parse_args(completed))
     name, options = parsed.command, parsed[parsed.command]
     if name in GROUPS:
         name, options = f"{name} {options.action}", options[options.action]
@@ -134,6 +135,40 @@ def _completed(arguments: Sequence[str]) -> list[str]:
     if arguments[:1] == ["bench"] and option and arguments[1:2] not in (["-h"], ["--help"]):
         arguments.insert(1, "loss")
     return arguments
+
+
+def _bracketed(arguments: list[str]) -> list[str]:
+    """Let `--data.crop_size 513,513` mean `--data.crop_size [513,513]`, and so for every list."""
+    name = next((name for name in COMMANDS if arguments[: len(name.split())] == name.split()), None)
+    if name is None:
+        return arguments
+    lists = _list_options(COMMANDS[name].config)
+    result = list(arguments)
+    for index, argument in enumerate(arguments):
+        option, equals, value = argument.partition("=")
+        if not equals:
+            option, value = arguments[index - 1] if index else "", argument
+        has_others = lists.get(option.removeprefix("--"))
+        if has_others is None or value.startswith(("[", "--")) or value == "null":
+            continue
+        if "," in value or not has_others:
+            result[index] = f"{option}=[{value}]" if equals else f"[{value}]"
+    return result
+
+
+def _list_options(config: Any, prefix: str = "") -> dict[str, bool]:
+    """Dotted names of the options that take lists, and whether they also take something else, other than null."""
+    options = {}
+    for name, kind in get_type_hints(config).items():
+        if dataclasses.is_dataclass(kind):
+            options |= _list_options(kind, f"{prefix}{name}.")
+        choices = [kind] if get_origin(kind) in (list, tuple) else get_args(kind)
+        if any(get_origin(choice) in (list, tuple) for choice in choices):
+            others = [
+                choice for choice in choices if choice is not type(None) and get_origin(choice) not in (list, tuple)
+            ]
+            options[prefix + name] = bool(others)
+    return options
 
 
 def _version() -> str:
