@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rmiseg.kernels import chunked, dispatch, native, regions
+from rmiseg.kernels import chunked, dispatch, maps, native, regions
 from rmiseg.kernels.interpolation import Resampler
 from rmiseg.losses import CELoss, RMILoss, functional
 from rmiseg.losses.functional import RMIOptions
@@ -128,6 +128,57 @@ def test_rmi_is_the_plain_definition(
     assert (grad - expected[3]).norm() <= max(grad_tolerance * expected[3].norm(), 3 * plain_error, rounding)
 
 
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    n=st.integers(0, 2),
+    c=st.integers(1, 4),
+    size=st.lists(st.integers(1, 24), min_size=2, max_size=3),
+    soft=st.booleans(),
+    region_size=st.integers(1, 3),
+    pool=st.sampled_from(["avg", "max", "interp"]),
+    pool_size=st.integers(1, 5),
+    pixel_loss=st.sampled_from(["bce", "ce"]),
+    stride=st.sampled_from([1, 2, 5]),
+    align_corners=st.booleans(),
+    dtype=st.sampled_from(list(TOLERANCES)),
+    block=st.sampled_from([1, 3000, 1 << 19]),
+    channels_last=st.booleans(),
+)
+@settings(max_examples=80)
+def test_maps_and_volumes_are_the_plain_definition(
+    seed, n, c, size, soft, region_size, pool, pool_size, pixel_loss, stride, align_corners, dtype, block, channels_last
+):
+    if min(functional.pooled_size(size, pool, pool_size)) < region_size or min(size) < pool_size:
+        return
+    rng = np.random.default_rng(seed)
+    if soft:
+        target = torch.tensor(rng.dirichlet([0.5] * c, (n, *size))).movedim(-1, 1).to(rng.choice([torch.half, dtype]))
+    else:
+        target = torch.tensor(rng.integers(0, c, (n, *size)))
+    valid = torch.tensor(rng.random((n, *size)) < rng.choice([0.9, 1.0]))
+    logits = torch.tensor(rng.normal(size=(n, c, *(-(-side // stride) for side in size))) * 2).to(dtype)
+    if channels_last:
+        logits = logits.contiguous(memory_format=torch.channels_last if len(size) == 2 else torch.channels_last_3d)
+    options = RMIOptions(region_size, pool, pool_size, pixel_loss, align_corners)
+    others = target, valid, options, torch.tensor(rng.normal(size=(n, c))), some_weights(seed, c)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(maps, "BLOCK", block)
+        patch.setattr(regions, "BLOCK", block)
+        pixel, rmi, present, grad = run("chunked" if soft or len(size) == 3 else "maps", logits, *others)
+        pixel_alone = dispatch.pixel_sums(logits, target, valid, others[-1], pixel_loss, align_corners, "maps")
+    expected = run("plain", logits.double(), *others)
+    value_tolerance, grad_tolerance = TOLERANCES[dtype]
+    if pool == "max" and dtype in (torch.float16, torch.bfloat16):
+        grad_tolerance = 1.0  # rounded logits tie, and which of two equal values takes the gradient is not defined
+    assert torch.allclose(pixel, expected[0], rtol=value_tolerance, atol=value_tolerance)
+    assert torch.equal(pixel_alone.double(), pixel)
+    assert torch.allclose(rmi, expected[1], rtol=value_tolerance, atol=10 * value_tolerance)
+    assert torch.equal(present, expected[2])
+    rounding = (1e-11 if dtype == torch.float64 else 5e-7) * (1 + stride ** len(size)) * logits.numel() ** 0.5
+    plain_error = (run("plain", logits, *others)[3] - expected[3]).norm()
+    assert (grad - expected[3]).norm() <= max(grad_tolerance * expected[3].norm(), 3 * plain_error, rounding)
+
+
 @fast
 @given(
     seed=st.integers(0, 2**32 - 1),
@@ -198,6 +249,7 @@ def test_same_bits_every_time_and_for_any_number_of_threads(implementation):
         pytest.param("native", marks=needs_native),
         pytest.param("triton", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")),
         "chunked",
+        "maps",
     ],
 )
 @pytest.mark.parametrize("pool", ["avg", "max", "interp"])
@@ -205,6 +257,8 @@ def test_same_bits_every_time_and_for_any_number_of_threads(implementation):
 def test_operators_keep_the_rules_of_pytorch(implementation, pool, pixel_loss):
     device = "cuda" if implementation == "triton" else "cpu"
     logits, target, valid, _ = (a.to(device) for a in random_batch(0, 2, 3, 24, 28, 2))
+    if implementation == "maps":
+        target, logits = functional.one_hot(target, valid, 3, torch.float16), logits.contiguous()
     logits = logits.float().requires_grad_()
     weights = torch.tensor([1.0, 0.5, 2.0], dtype=torch.float64, device=device) if pool == "avg" else None
     arguments = (logits, target, valid, weights, 2, pool, 2, pixel_loss, False, implementation, True)

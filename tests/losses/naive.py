@@ -6,13 +6,13 @@ IGNORE = 255
 
 
 def interpolate(maps, size):
-    """Bilinear, corners not aligned: (N, C, h, w) to (N, C, *size)."""
-    for axis, new in zip((2, 3), size):
+    """Bi- or trilinear, corners not aligned: (N, C, *low) to (N, C, *size)."""
+    for axis, new in enumerate(size, start=2):
         old = maps.shape[axis]
         position = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, None)
         low = np.minimum(np.floor(position).astype(int), old - 1)
         high = np.minimum(low + 1, old - 1)
-        shape = [1] * 4
+        shape = [1] * maps.ndim
         shape[axis] = new
         weight = (position - low).reshape(shape)
         maps = np.take(maps, low, axis) * (1 - weight) + np.take(maps, high, axis) * weight
@@ -20,6 +20,10 @@ def interpolate(maps, size):
 
 
 def labels_and_validity(target, num_classes):
+    """Class ids (N, *size), or maps (N, C, *size) of a multiclass target, as maps, and what is valid."""
+    if target.dtype.kind == "f":
+        valid = (target != IGNORE).all(axis=1)
+        return np.where(valid[:, None], target, 0), valid
     valid = (target >= 0) & (target < num_classes) & (target != IGNORE)
     one_hot = np.stack([(target == c) & valid for c in range(num_classes)], axis=1).astype(float)
     return one_hot, valid
@@ -45,22 +49,20 @@ def pooled_size(size, pool, s):
 
 
 def pooled(m, pool, s):
-    """One (H, W) map, pooled."""
+    """One map (*size), pooled."""
     if s == 1:
         return m
     pad = s // 2
-    h, w = pooled_size(m.shape, pool, s)
-    out = np.zeros((h, w))
-    for i in range(h):
-        for j in range(w):
-            block = m[max(i * s - pad, 0) : i * s - pad + s, max(j * s - pad, 0) : j * s - pad + s]
-            out[i, j] = block.max() if pool == "max" else block.sum() / s**2
+    out = np.zeros(pooled_size(m.shape, pool, s))
+    for index in np.ndindex(out.shape):
+        block = m[tuple(slice(max(i * s - pad, 0), i * s - pad + s) for i in index)]
+        out[index] = block.max() if pool == "max" else block.sum() / s**m.ndim
     return out
 
 
 def resized(m, s, nearest):
-    """One (H, W) map, resized to (H // s, W // s): nearest, or bilinear with aligned corners."""
-    for axis in (0, 1):
+    """One map, its sides resized to side // s: nearest, or linearly with aligned corners."""
+    for axis in range(m.ndim):
         old = m.shape[axis]
         new = old // s
         if nearest:
@@ -69,7 +71,7 @@ def resized(m, s, nearest):
             position = np.arange(new) * (old - 1) / max(new - 1, 1)
             low = np.minimum(np.floor(position).astype(int), old - 1)
             high = np.minimum(low + 1, old - 1)
-            weight = (position - low).reshape((-1, 1) if axis == 0 else (1, -1))
+            weight = (position - low).reshape([-1 if a == axis else 1 for a in range(m.ndim)])
             m = np.take(m, low, axis) * (1 - weight) + np.take(m, high, axis) * weight
     return m
 
@@ -79,7 +81,7 @@ def rmi(logits, target, region_size, pool, pool_size, clamp):
     one_hot, valid = labels_and_validity(target, logits.shape[1])
     probability = 1 / (1 + np.exp(-logits)) * valid[:, None]
     probability = np.clip(probability, 1e-6, 1) if clamp else probability + 1e-6
-    d, total = region_size**2, 0.0
+    d, total = region_size ** (logits.ndim - 2), 0.0
     for n in range(logits.shape[0]):
         for c in range(logits.shape[1]):
             if pool == "interp" and pool_size > 1:
@@ -87,11 +89,9 @@ def rmi(logits, target, region_size, pool, pool_size, clamp):
                 p = resized(probability[n, c], pool_size, nearest=False)
             else:
                 y, p = pooled(one_hot[n, c], pool, pool_size), pooled(probability[n, c], pool, pool_size)
-            h, w = y.shape
             windows = [
-                (slice(i, i + region_size), slice(j, j + region_size))
-                for i in range(h - region_size + 1)
-                for j in range(w - region_size + 1)
+                tuple(slice(i, i + region_size) for i in index)
+                for index in np.ndindex(*(side - region_size + 1 for side in y.shape))
             ]
             ys = np.stack([y[at].ravel() for at in windows], axis=1)
             ps = np.stack([p[at].ravel() for at in windows], axis=1)

@@ -82,6 +82,41 @@ def test_rmi_is_its_formula(seed, n, c, h, w, region_size, pool, pool_size, pixe
     assert value == pytest.approx(expected, rel=1e-6, abs=1e-6)
 
 
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    size=st.sampled_from([(13, 17), (9, 10, 11)]),
+    soft=st.booleans(),
+    region_size=st.integers(1, 3),
+    pool=st.sampled_from(["avg", "max", "interp"]),
+    pool_size=st.integers(1, 3),
+    pixel_loss=st.sampled_from(["bce", "ce"]),
+    stride=st.sampled_from([1, 2]),
+    implementation=st.sampled_from(["auto", "plain"]),
+)
+@settings(max_examples=40)
+def test_rmi_of_volumes_and_probabilities_is_its_formula(
+    seed, size, soft, region_size, pool, pool_size, pixel_loss, stride, implementation
+):
+    rng = np.random.default_rng(seed)
+    target = rng.integers(0, 3, (2, *size))
+    target[rng.random(target.shape) < 0.1] = 255
+    if soft:
+        target = np.where(
+            rng.random((2, 1, *size)) < 0.1,
+            255,
+            rng.dirichlet([0.3] * 3, (2, *size)).transpose(0, -1, *range(1, len(size) + 1)),
+        )
+    logits = 2 * rng.normal(size=(2, 3, *(-(-side // stride) for side in size)))
+    options = {"region_size": region_size, "pool": pool, "pool_size": pool_size, "pixel_loss": pixel_loss}
+    value = RMILoss(3, weight_lambda=0.3, implementation=implementation, **options)(
+        torch.tensor(logits), torch.tensor(target)
+    )
+    full = naive.interpolate(logits, size)
+    pixel = {"ce": naive.cross_entropy, "bce": naive.binary_cross_entropy}[pixel_loss](full, target)
+    rmi = naive.rmi(full, target, region_size, pool, pool_size, clamp=pixel_loss == "ce")
+    assert value.item() == pytest.approx(0.3 * pixel + 0.7 * rmi, rel=1e-6, abs=1e-6)
+
+
 @given(seed=st.integers(0, 2**32 - 1), stride=st.sampled_from([1, 2, 3]))
 @settings(max_examples=20)
 def test_pixel_losses_are_their_formulas(seed, stride):

@@ -23,8 +23,8 @@ class Resampler:
 
     def __init__(self, source: tuple[int, int], size: tuple[int, int], align_corners: bool) -> None:
         self.source = source
-        self.row_matrix = _matrix(source[0], size[0], align_corners)
-        self.column_matrix = _matrix(source[1], size[1], align_corners)
+        self.row_matrix = interpolation_matrix(source[0], size[0], align_corners)
+        self.column_matrix = interpolation_matrix(source[1], size[1], align_corners)
 
     def rows(self, maps: Tensor, rows: slice, dtype: torch.dtype) -> Tensor:
         """Rows of the result (C, rows, W), of maps (C, h, w)."""
@@ -68,7 +68,7 @@ def nearest_labels(
     return one_hot(target.long(), valid.bool(), num_classes, dtype)
 
 
-def _matrix(source: int, size: int, align_corners: bool) -> Tensor:
+def interpolation_matrix(source: int, size: int, align_corners: bool) -> Tensor:
     """Weights (size, source) float64 on the CPU, of each source pixel in each pixel of the result."""
     position = torch.arange(size, dtype=torch.float64)
     if align_corners:

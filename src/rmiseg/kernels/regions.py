@@ -9,13 +9,15 @@ With z = [p; y] the 2d region values at one position, centered over all position
 All of it in float64: at the paper's sizes the condition number of G + aI is near 3e7.
 
 The values at row offset i of all regions are a slice of rows of the map, so only the R column offsets are copied, 2R
-maps instead of 2R^2, and G is made of R (R + 1) / 2 products of 2R x 2R.
+maps instead of 2R^2, and G is made of R (R + 1) / 2 products of 2R x 2R. In volumes, where "rows" are slices and a
+"column offset" is one of R^2 pairs, 2R^2 maps instead of 2R^3.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -27,11 +29,11 @@ BLOCK = 1 << 19
 
 
 def region_covariance(probabilities: Tensor, labels: Tensor, region_size: int) -> Tensor:
-    """G of every map: pooled maps (N, C, h, w) to (N, C, 2d, 2d) float64, d = region_size^2."""
-    size = region_size
+    """G of every map: pooled maps (N, C, *size) to (N, C, 2d, 2d) float64, d = region_size^2, or ^3 of volumes."""
+    size, columns_count = region_size, region_size ** (probabilities.ndim - 3)
     count = probabilities.shape[0] * probabilities.shape[1]
     # In the order (row offset, kind and column offset), twice.
-    covariance = probabilities.new_empty((count, size, 2 * size, size, 2 * size), dtype=torch.float64)
+    covariance = probabilities.new_empty((count, size, 2 * columns_count, size, 2 * columns_count), dtype=torch.float64)
     for maps, columns in _column_offsets(probabilities, labels, size):
         rows = _row_offsets(columns, size)
         sums = [values.sum(dim=2, keepdim=True) for values in rows]
@@ -43,8 +45,8 @@ def region_covariance(probabilities: Tensor, labels: Tensor, region_size: int) -
                 block.baddbmm_(sums[i], sums[j].transpose(1, 2), alpha=-1 / rows[i].shape[2])
                 covariance[maps, i, :, j] = block
                 covariance[maps, j, :, i] = block.transpose(1, 2)
-    covariance = covariance.view(count, size, 2, size, size, 2, size).permute(0, 2, 1, 3, 5, 4, 6)
-    return covariance.reshape(*probabilities.shape[:2], 2 * size**2, 2 * size**2)
+    covariance = covariance.view(count, size, 2, columns_count, size, 2, columns_count).permute(0, 2, 1, 3, 5, 4, 6)
+    return covariance.reshape(*probabilities.shape[:2], 2 * size * columns_count, 2 * size * columns_count)
 
 
 def rmi_of_covariance(covariance: Tensor) -> Tensor:
@@ -64,12 +66,12 @@ def region_weights(covariance: Tensor) -> Tensor:
 
 
 def region_gradient(probabilities: Tensor, labels: Tensor, covariance: Tensor, region_size: int) -> Tensor:
-    """Gradient of the RMI of every map in its probabilities: (N, C, h, w), in their dtype."""
-    size = region_size
-    height, width = probabilities.shape[2] - size + 1, probabilities.shape[3] - size + 1
+    """Gradient of the RMI of every map in its probabilities: (N, C, *size), in their dtype."""
+    size, columns_count = region_size, region_size ** (probabilities.ndim - 3)
+    height, *width = (side - size + 1 for side in probabilities.shape[2:])
     # In the order (i, j, p column, kind and y column).
-    weights = region_weights(covariance).view(-1, size, size, 2, size, size).permute(0, 1, 4, 2, 3, 5)
-    weights = weights.reshape(-1, size, size, size, 2 * size)
+    weights = region_weights(covariance).view(-1, size, columns_count, 2, size, columns_count)
+    weights = weights.permute(0, 1, 4, 2, 3, 5).reshape(-1, size, size, columns_count, 2 * columns_count)
     gradient = torch.zeros_like(probabilities, dtype=torch.float64).flatten(0, 1)
     for maps, columns in _column_offsets(probabilities, labels, size):
         rows = _row_offsets(columns, size)
@@ -79,32 +81,40 @@ def region_gradient(probabilities: Tensor, labels: Tensor, covariance: Tensor, r
             at_windows = torch.baddbmm(center, weights[maps, i, 0], rows[0], beta=-1)
             for j in range(1, size):
                 at_windows.baddbmm_(weights[maps, i, j], rows[j])
-            for column, values in enumerate(at_windows.unflatten(2, (height, width)).unbind(1)):
-                gradient[maps, i : i + height, column : column + width] += values
+            by_column = at_windows.unflatten(2, (height, *width)).unbind(1)
+            for place, values in zip(_places(width, size), by_column):
+                gradient[(maps, slice(i, i + height), *place)] += values
     return gradient.to(probabilities.dtype).view_as(probabilities)
 
 
+def _places(width: Sequence[int], size: int) -> Iterator[tuple[slice, ...]]:
+    """Where in a row, or slice, are the values at each column offset of `width` regions."""
+    for offsets in itertools.product(range(size), repeat=len(width)):
+        yield tuple(slice(offset, offset + side) for offset, side in zip(offsets, width))
+
+
 def _column_offsets(probabilities: Tensor, labels: Tensor, size: int) -> Iterator[tuple[slice, Tensor]]:
-    """Copies of the maps at each column offset, a few maps at a time: (maps, (m, 2R, h, w - R + 1) float64).
+    """Copies of the maps at each column offset, a few maps at a time: (maps, (m, 2K, h, *width) float64), K offsets.
 
     The same memory is used again and again.
     """
     sources = probabilities.flatten(0, 1), labels.flatten(0, 1)
     count, height = sources[0].shape[:2]
-    width = sources[0].shape[2] - size + 1
-    group = min(count, max(2, BLOCK // (2 * size * height * width)))
-    buffer = probabilities.new_empty((group, 2 * size, height, width), dtype=torch.float64)
-    for start in range(0, count, group):
+    width = [side - size + 1 for side in sources[0].shape[2:]]
+    places = list(_places(width, size))
+    group = min(count, max(2, BLOCK // (2 * len(places) * height * math.prod(width))))
+    buffer = probabilities.new_empty((group, 2 * len(places), height, *width), dtype=torch.float64)
+    for start in range(0, count, max(1, group)):
         maps = slice(start, min(start + group, count))
         columns = buffer[: maps.stop - start]
         for kind, source in enumerate(sources):
-            for j in range(size):
-                columns[:, kind * size + j] = source[maps, :, j : j + width]
+            for j, place in enumerate(places):
+                columns[:, kind * len(places) + j] = source[(maps, slice(None), *place)]
         yield maps, columns
 
 
 def _row_offsets(columns: Tensor, size: int) -> list[Tensor]:
-    """The values at each row offset: R views (m, 2R, positions) of (m, 2R, h, width)."""
+    """The values at each row offset: R views (m, 2K, positions) of (m, 2K, h, *width)."""
     height = columns.shape[2] - size + 1
     return [columns[:, :, i : i + height].flatten(2) for i in range(size)]
 

@@ -150,7 +150,8 @@ class RMILoss(SegmentationLoss):
 
     def _check_size(self, size: tuple[int, ...]) -> None:
         pooled = pooled_size(size, self.pool, self.pool_size)
-        if min(pooled) < self.region_size:
+        thin = len(size) == 3 and min(size) < self.pool_size  # which torch does not pool
+        if min(pooled) < self.region_size or thin:
             raise ValueError(
                 f"target of size {size} is {pooled} after pooling by {self.pool_size}, "
                 f"too small for regions of {' x '.join([str(self.region_size)] * len(size))}; use larger crops, "
