@@ -38,6 +38,7 @@ class Checkpoint:
         classes: What its classes are called, and their colors.
         step: Optimizer steps taken.
         scores: Scores on the validation split, by name; empty if it was not evaluated.
+        align_corners: Corner convention by which the loss interpolated the logits; False in checkpoints without it.
     """
 
     weights: Mapping[str, Tensor]
@@ -46,6 +47,7 @@ class Checkpoint:
     classes: ClassTable
     step: int
     scores: dict[str, float]
+    align_corners: bool = False
 
     def build_model(self, device: torch.device) -> nn.Module:
         """The trained model, in evaluation mode, on `device`.
@@ -67,7 +69,9 @@ class Checkpoint:
                 f"the checkpoint's weights are not those of {self.model.name} with {self.model.backbone} and "
                 f"{len(self.classes)} classes, as it says itself: {_first_sentence(error)}, ..."
             ) from error
-        return model.to(device).eval()
+        model.align_corners = self.align_corners
+        # The layout in which convolutions are fastest.
+        return model.to(device, memory_format=torch.channels_last).eval()
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -80,6 +84,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "classes": asdict(checkpoint.classes),
         "step": checkpoint.step,
         "scores": checkpoint.scores,
+        "align_corners": checkpoint.align_corners,
     }
     with replacing(path) as temporary, open(temporary, "wb") as file:
         torch.save(content, file)
@@ -122,6 +127,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             classes=ClassTable(**content["classes"]),
             step=content["step"],
             scores=content["scores"],
+            align_corners=content.get("align_corners", False),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
