@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 from rmiseg.config import (
     BenchLossConfig,
+    CompareConfig,
     DataCheckConfig,
     DemoConfig,
     EvaluateConfig,
@@ -34,6 +35,7 @@ class Command(NamedTuple):
 COMMANDS = {
     "train": Command(TrainConfig, "train a model"),
     "evaluate": Command(EvaluateConfig, "score a checkpoint on a data set", ("checkpoint",)),
+    "compare": Command(CompareConfig, "compare two checkpoints on the same images", ("a", "b")),
     "predict": Command(PredictConfig, "segment images with a checkpoint", ("checkpoint", "images")),
     "demo": Command(DemoConfig, "train a small model with cross entropy and with RMI, and compare"),
     "models": Command(ModelsConfig, "list the models, and the backbones that they can have"),

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from rmiseg.config import (
     BenchLossConfig,
+    CompareConfig,
     DataCheckConfig,
     DemoConfig,
     EvaluateConfig,
@@ -31,60 +32,42 @@ def train(config: TrainConfig) -> int:
 
 def evaluate(config: EvaluateConfig) -> int:
     """`rmiseg evaluate`"""
-    from rmiseg.data import SegmentationDataset, eval_loader, eval_transform, load_split
-    from rmiseg.engine.checkpoint import load_checkpoint
-    from rmiseg.engine.device import select_device
-    from rmiseg.engine.evaluate import evaluate as evaluate_model
-    from rmiseg.files import replacing, to_json
-    from rmiseg.progress import track
+    from rmiseg.engine.scoring import check_output, print_scores, score_checkpoint
+    from rmiseg.files import to_json
 
-    console = Console(markup=False)
-    checkpoint = load_checkpoint(config.checkpoint)
-    device = select_device(config.device)
-    data = checkpoint.data
-    root, split_name = config.root or data.root, config.split or data.val_split
-    split = load_split(data.name, root, split_name)
-    if split.classes.names != checkpoint.classes.names:
-        raise ValueError(
-            f"the checkpoint was trained on {len(checkpoint.classes)} classes ({', '.join(checkpoint.classes.names)}), "
-            f"but {root} has {len(split.classes)} ({', '.join(split.classes.names)})"
-        )
-    model = checkpoint.build_model(device)
-    loader = eval_loader(SegmentationDataset(split, eval_transform(data.image_scale)), workers=data.workers)
-    batches = track(loader, f"evaluating {split_name}", console, total=len(loader))
-    result = evaluate_model(model, batches, len(split.classes), device)
-
-    scores = result.everywhere
-    table = Table(title=f"{config.checkpoint} on {data.name} {split_name}: {len(split.samples)} images")
-    for column in ("class", "IoU %", "accuracy %"):
-        table.add_column(column, justify="left" if column == "class" else "right")
-    for name, iou, accuracy in zip(split.classes.names, scores.iou, scores.accuracy):
-        table.add_row(name, _percent(iou), _percent(accuracy))
-    table.add_section()
-    table.add_row("mean", _percent(scores.mean_iou), _percent(scores.mean_accuracy))
-    console.print(table)
-    console.print(
-        f"pixel accuracy {scores.pixel_accuracy:.2%}   frequency-weighted IoU {scores.frequency_weighted_iou:.2%}   "
-        f"mIoU near boundaries {result.near_boundary.mean_iou:.2%}"
-    )
-
-    if config.json is not None:
-        report = {
-            "checkpoint": str(config.checkpoint),
-            "data": data.name,
-            "split": split_name,
-            "images": len(split.samples),
-            "pixels": scores.pixels,
-            **result.summary(),
-            "classes": {
-                name: {"iou": iou, "accuracy": accuracy}
-                for name, iou, accuracy in zip(split.classes.names, scores.iou, scores.accuracy)
-            },
-        }
-        with replacing(Path(config.json)) as temporary:
-            temporary.write_text(to_json(report))
-        console.print(f"Scores written to {config.json}")
+    console = Console(markup=False, stderr=config.json == "-")
+    check_output(config.json)
+    saved = score_checkpoint(config, console)
+    print_scores(saved, console)
+    _write_json(config.json, to_json(saved.report), console)
     return 0
+
+
+def compare(config: CompareConfig) -> int:
+    """`rmiseg compare`"""
+    from rmiseg.engine.compare import compare_evaluations, print_comparison
+    from rmiseg.engine.scoring import check_output, find_or_score
+    from rmiseg.files import to_json
+
+    console = Console(markup=False, stderr=config.json == "-")
+    check_output(config.json)
+    options = {"split": config.split, "root": config.root, "device": config.device}
+    a, b = (find_or_score(EvaluateConfig(checkpoint=path, **options), console) for path in (config.a, config.b))
+    comparison = compare_evaluations(a, b, resamples=config.resamples, seed=config.seed)
+    print_comparison(comparison, console, images=config.images)
+    _write_json(config.json, to_json(comparison), console)
+    return 0
+
+
+def _write_json(path: str | None, text: str, console: Console) -> None:
+    from rmiseg.files import replacing
+
+    if path == "-":
+        print(text, end="")
+    elif path is not None:
+        with replacing(Path(path)) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+        console.print(f"Written to {path}")
 
 
 def predict(config: PredictConfig) -> int:

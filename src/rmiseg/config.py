@@ -235,21 +235,74 @@ class TrainConfig:
     train: LoopConfig = field(default_factory=LoopConfig)
 
 
-@dataclass
-class EvaluateConfig:
-    """Score a checkpoint on a data set.
+@dataclass(kw_only=True)
+class ViewConfig:
+    """How the network is shown an image: by default once, whole.
+
+    Args:
+        scales: Factors of the image size, on top of that of training; probabilities are averaged.
+        flip: Show every image mirrored too, and average.
+        window: Side of the square windows that an image is cut into, in pixels of the network's input; bounds memory.
+            By default the network sees whole images.
+        overlap: Share of a window that the next one sees too, 0 to 0.5; there results blend.
+    """
+
+    scales: list[float] = field(default_factory=lambda: [1.0])
+    flip: bool = False
+    window: int | None = None
+    overlap: float = 0.25
+
+
+@dataclass(kw_only=True)
+class EvaluateConfig(ViewConfig):
+    """Score a checkpoint on a data set, at the size of its masks.
 
     Args:
         checkpoint: A checkpoint file, or the folder of a run (its best checkpoint).
         split: Split to score on; by default the validation split of the run.
         root: Folder of the data set, if it is no longer where the run found it.
-        json: File to write the scores to.
+        out: Folder for the results, which replace earlier ones; by default evaluation/SPLIT in the folder of the run.
+        json: File to write the scores to as well; - is standard output.
+        scales: Factors of the image size, on top of that of training; probabilities are averaged.
+        flip: Show every image mirrored too, and average.
+        window: Side of the square windows that an image is cut into, in pixels of the network's input; bounds memory.
+            By default the network sees whole images.
+        overlap: Share of a window that the next one sees too, 0 to 0.5; there results blend.
         device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps, ...
     """
 
     checkpoint: str
     split: str | None = None
     root: str | None = None
+    out: str | None = None
+    json: str | None = None
+    device: str = "auto"
+
+
+@dataclass(kw_only=True)
+class CompareConfig:
+    """Compare two checkpoints on the images of one split: differences with intervals, per class and per image.
+
+    Args:
+        a: The first: a run's folder, a checkpoint, or the folder of an evaluation. What is not evaluated yet is, with
+            the defaults of `rmiseg evaluate`.
+        b: The second.
+        split: Split to compare on; by default the validation split of the run.
+        root: Folder of the data set, if it is no longer where the run found it.
+        images: How many of the images that gained and lost most are listed.
+        resamples: Random samples of the images by which the intervals are estimated (bootstrap).
+        seed: Seed of these samples.
+        json: File to write the comparison to; - is standard output.
+        device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps, ...
+    """
+
+    a: str
+    b: str
+    split: str | None = None
+    root: str | None = None
+    images: int = 5
+    resamples: int = 2000
+    seed: int = 0
     json: str | None = None
     device: str = "auto"
 

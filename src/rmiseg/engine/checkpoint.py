@@ -40,6 +40,7 @@ class Checkpoint:
         step: Optimizer steps taken.
         scores: Scores on the validation split, by name; empty if it was not evaluated.
         architecture: What else the model is built from, see `SegmentationModel`.
+        align_corners: Corner convention by which the loss interpolated the logits; False in checkpoints without it.
     """
 
     weights: Mapping[str, Tensor]
@@ -49,6 +50,7 @@ class Checkpoint:
     step: int
     scores: dict[str, float]
     architecture: dict[str, Any] | None = None
+    align_corners: bool = False
 
     def build_model(self, device: torch.device) -> nn.Module:
         """The trained model, in evaluation mode, on `device`.
@@ -71,7 +73,9 @@ class Checkpoint:
                 f"the checkpoint's weights are not those of {self.model} and "
                 f"{len(self.classes)} classes, as it says itself: {_first_sentence(error)}, ..."
             ) from error
-        return model.to(device).eval()
+        model.align_corners = self.align_corners
+        # The layout in which convolutions are fastest.
+        return model.to(device, memory_format=torch.channels_last).eval()
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -85,6 +89,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "step": checkpoint.step,
         "scores": checkpoint.scores,
         "architecture": checkpoint.architecture,
+        "align_corners": checkpoint.align_corners,
     }
     with replacing(path) as temporary, open(temporary, "wb") as file:
         torch.save(content, file)
@@ -128,6 +133,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             step=content["step"],
             scores=content["scores"],
             architecture=content.get("architecture"),
+            align_corners=content.get("align_corners", False),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(

@@ -12,7 +12,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from rmiseg.data import Batch, ClassTable
 from rmiseg.engine.evaluate import Evaluation
-from rmiseg.engine.metrics import Scores
+from rmiseg.engine.metrics import MEASURES, Scores
 from rmiseg.inference.pictures import panel_row
 
 
@@ -46,7 +46,8 @@ class Curves:
         """The scores on the validation split."""
         self.writer.add_scalar("val/mIoU", evaluation.everywhere.mean_iou, step)
         self.writer.add_scalar("val/pixel_accuracy", evaluation.everywhere.pixel_accuracy, step)
-        self.writer.add_scalar("val/boundary_mIoU", evaluation.near_boundary.mean_iou, step)
+        for name in MEASURES[1:]:
+            self.writer.add_scalar(f"val/{name}_mIoU", evaluation.measures[name].mean_iou, step)
 
     def add_picture(self, step: int, batch: Batch, prediction: Tensor) -> None:
         """Image, truth and prediction of a validation batch of one, if it is among those to show."""

@@ -5,49 +5,106 @@ from __future__ import annotations
 import glob
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
 from PIL import Image
-from torchvision import tv_tensors
+from torch import Tensor
 
-from rmiseg.data import eval_transform, read_image
+from rmiseg.config import ViewConfig
+from rmiseg.data import read_image, rgb_pixels
 from rmiseg.data.folder import IMAGE_SUFFIXES
 from rmiseg.engine.checkpoint import Checkpoint, load_checkpoint
 from rmiseg.engine.device import select_device
-from rmiseg.engine.evaluate import predict_batch
 from rmiseg.files import replacing
 from rmiseg.inference.pictures import index_image, overlay
+from rmiseg.inference.segment import Piece, plan_views, probabilities, run_views, segment
+
+ImageLike: TypeAlias = str | Path | Image.Image | np.ndarray | Tensor
 
 
 class Predictor:
-    """Segments single images of any size with a checkpoint.
+    """Segments single images of any size with a trained model.
 
     Args:
-        checkpoint: The trained model; `Predictor.from_checkpoint` reads it from a file or a run's folder.
+        checkpoint: The trained model; `Predictor.from_run` reads it from a file or a run's folder.
         device: Where to compute: auto, cpu, cuda, ...
+        views: Scales, flip and windows; by default the model sees every image once, whole.
+
+    Attributes:
+        classes: Names and colors of the classes; class ids are their indices.
 
     Example:
-        >>> predictor = Predictor.from_checkpoint("runs/mine")
-        >>> ids = predictor(read_image(Path("street.jpg")))
+        >>> predictor = Predictor.from_run("runs/mine")
+        >>> ids = predictor("street.jpg")
+        >>> predictor.classes.names[ids[100, 200]]
     """
 
-    def __init__(self, checkpoint: Checkpoint, device: str = "auto") -> None:
+    def __init__(self, checkpoint: Checkpoint, device: str = "auto", views: ViewConfig | None = None) -> None:
         self.classes = checkpoint.classes
-        self.device = select_device(device)
-        self.model = checkpoint.build_model(self.device)
-        self.resize = eval_transform(checkpoint.data.image_scale)
+        self.model = checkpoint.build_model(select_device(device))
+        self.image_scale = checkpoint.data.image_scale
+        self.views = views or ViewConfig()
+        plan_views((1, 1), self.views)  # whose errors come early
 
     @classmethod
-    def from_checkpoint(cls, path: str | Path, device: str = "auto") -> Predictor:
+    def from_run(cls, path: str | Path, device: str = "auto", views: ViewConfig | None = None) -> Predictor:
         """Load a checkpoint file, or the best checkpoint of a run's folder. Raises as `load_checkpoint` does."""
-        return cls(load_checkpoint(path), device)
+        return cls(load_checkpoint(path), device, views)
 
-    def __call__(self, pixels: np.ndarray) -> np.ndarray:
-        """Class ids (H, W) uint8 of an RGB image (H, W, 3) uint8."""
-        image = self.resize(tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1)))
-        ids = predict_batch(self.model, image[None].to(self.device), pixels.shape[:2])
-        return ids[0].to("cpu", torch.uint8).numpy()
+    def __call__(self, image: ImageLike) -> np.ndarray:
+        """The class of each pixel.
+
+        Args:
+            image: The path of an image file; a Pillow image; a NumPy array (H, W, 3) or (H, W), uint8; or a tensor
+                (3, H, W) uint8.
+
+        Returns:
+            Class ids (H, W) uint8.
+
+        Raises:
+            OSError, ValueError: The file cannot be read, or the pixels are not of this kind.
+        """
+        pixels = to_tensor(image)
+        size = (pixels.shape[1], pixels.shape[2])
+        return segment(self.see(pixels), size, self.model.align_corners)
+
+    def probabilities(self, image: ImageLike) -> np.ndarray:
+        """Probabilities (C, H, W) float32 of the classes: the softmax of the logits, or its mean over scales and flips.
+
+        Args:
+            image: As for a call.
+        """
+        pixels = to_tensor(image)
+        pieces = list(self.see(pixels))
+        return probabilities(pieces, (pixels.shape[1], pixels.shape[2]), self.model.align_corners).cpu().numpy()
+
+    def see(self, pixels: Tensor) -> Iterator[Piece]:
+        """The logits of the views of an image (3, H, W) uint8, from top to bottom."""
+        views = plan_views((pixels.shape[1], pixels.shape[2]), self.views, self.image_scale)
+        return run_views(self.model, lambda box: pixels[:, box.rows, box.columns], views)
+
+
+def to_tensor(image: ImageLike) -> Tensor:
+    """An image, see `Predictor.__call__`, as a tensor (3, H, W) uint8."""
+    if isinstance(image, str | Path):
+        image = read_image(Path(image))
+    elif isinstance(image, Image.Image):
+        image = rgb_pixels(image.copy())
+    if isinstance(image, np.ndarray):
+        image = np.repeat(image[..., None], 3, axis=2) if image.ndim == 2 else image
+        if image.ndim != 3 or image.shape[2] != 3:
+            raise ValueError(f"an image as an array must have the shape (H, W, 3) or (H, W), not {image.shape}")
+        # Of the other order of bytes or negative strides torch takes no view.
+        image = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
+    if not isinstance(image, Tensor):
+        raise TypeError(f"an image must be a path, a Pillow image, an array or a tensor, not {type(image).__name__}")
+    if image.ndim != 3 or image.shape[0] != 3 or 0 in image.shape:
+        raise ValueError(f"an image as a tensor must have the shape (3, H, W), not {tuple(image.shape)}")
+    if image.dtype != torch.uint8:
+        raise ValueError(f"the pixels of an image must be uint8, 0 to 255, not {image.dtype}")
+    return image
 
 
 def find_images(patterns: Sequence[str]) -> list[tuple[Path, Path]]:

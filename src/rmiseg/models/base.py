@@ -24,6 +24,7 @@ class SegmentationModel(nn.Module):
         num_classes: See above.
         image_mean: See above.
         image_std: See above.
+        align_corners: Corner convention of the interpolation of its logits to full size; that of the training.
         norm_is_frozen: Whether `freeze_norm` was called.
         architecture: Plain values that `build_model` needs, beside its other arguments, to build the model again; None
             if nothing else is needed.
@@ -42,6 +43,7 @@ class SegmentationModel(nn.Module):
         self.num_classes = num_classes
         self.image_mean = tuple(image_mean)
         self.image_std = tuple(image_std)
+        self.align_corners = False
         self.norm_is_frozen = False
 
     def freeze_norm(self) -> None:
