@@ -15,10 +15,17 @@ from rmiseg.losses import upsample_logits
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores over all pixels, and over those near a boundary between classes (see `near_boundary`)."""
+    """Scores over all pixels, and over those near a boundary between classes (see `near_boundary`).
+
+    Attributes:
+        everywhere: Scores over all pixels.
+        near_boundary: Scores over those near a boundary.
+        confusion: (C, C) int64, on the CPU: the pixels of each true class (rows) and predicted class (columns).
+    """
 
     everywhere: Scores
     near_boundary: Scores
+    confusion: Tensor
 
     def summary(self) -> dict[str, float]:
         """The scores that are one number each, as shares from 0 to 1."""
@@ -67,4 +74,4 @@ def evaluate(
         if on_batch is not None:
             on_batch(batch, prediction)
     model.train(was_training)
-    return Evaluation(Scores.from_confusion(everywhere), Scores.from_confusion(boundary))
+    return Evaluation(Scores.from_confusion(everywhere), Scores.from_confusion(boundary), everywhere.cpu())
