@@ -18,8 +18,10 @@ from rmiseg.config import (
     DataCheckConfig,
     DemoConfig,
     EvaluateConfig,
+    ExportConfig,
     ModelsConfig,
     PredictConfig,
+    ReportConfig,
     TrainConfig,
 )
 
@@ -37,6 +39,10 @@ COMMANDS = {
     "evaluate": Command(EvaluateConfig, "score a checkpoint on a data set", ("checkpoint",)),
     "compare": Command(CompareConfig, "compare two checkpoints on the same images", ("a", "b")),
     "predict": Command(PredictConfig, "segment images with a checkpoint", ("checkpoint", "images")),
+    "report": Command(ReportConfig, "show and compare runs on one HTML page", ("runs",)),
+    "export": Command(
+        ExportConfig, "write a trained model as ONNX, torch.export program or safetensors", ("checkpoint",)
+    ),
     "demo": Command(DemoConfig, "train a small model with cross entropy and with RMI, and compare"),
     "models": Command(ModelsConfig, "list the models, and the backbones that they can have"),
     "data check": Command(DataCheckConfig, "read a whole data set and report what is wrong with it"),
@@ -106,7 +112,9 @@ def _command_parser(name: str) -> Any:
     from jsonargparse import ActionConfigFile, ArgumentParser
 
     config, _, positional = COMMANDS[name]
-    names = ["[IMAGES...]" if p == "images" else p.upper() for p in positional]
+    several = {"images": {"nargs": "*", "default": []}, "runs": {"nargs": "+"}}
+    shown = {"images": "[IMAGES...]", "runs": "RUN [RUN...]"}
+    names = [shown.get(field, field.upper()) for field in positional]
     if name == "train":
         names.append("[RECIPE.yaml]")
     docstring = parse(config.__doc__ or "")
@@ -117,8 +125,7 @@ def _command_parser(name: str) -> Any:
         )
     described = {param.arg_name: param.description for param in docstring.params}
     for field in positional:
-        several = {"nargs": "*", "default": []} if field == "images" else {}
-        parser.add_argument(field, type=str, help=described[field], **several)
+        parser.add_argument(field, type=str, help=described[field], **several.get(field, {}))
     parser.add_class_arguments(config, skip=set(positional))
     return parser
 

@@ -16,8 +16,10 @@ from rmiseg.config import (
     DataCheckConfig,
     DemoConfig,
     EvaluateConfig,
+    ExportConfig,
     ModelsConfig,
     PredictConfig,
+    ReportConfig,
     TrainConfig,
 )
 
@@ -93,6 +95,37 @@ def predict(config: PredictConfig) -> int:
     for problem in failures:
         print(f"error: {problem}", file=sys.stderr)
     return 1 if failures else 0
+
+
+def export(config: ExportConfig) -> int:
+    """`rmiseg export`"""
+    from rmiseg.engine.checkpoint import load_checkpoint
+    from rmiseg.inference.export import FORMATS, export
+    from rmiseg.inference.segmenter import Segmenter
+
+    console = Console(markup=False, highlight=False)
+    formats = list(dict.fromkeys(name.strip() for name in config.format.split(",")))
+    if unknown := [name for name in formats if name not in FORMATS]:
+        raise ValueError(f"unknown format {unknown[0]!r}; --format takes {', '.join(FORMATS)}, separated by commas")
+    source = Path(config.checkpoint)
+    out = Path(config.out) if config.out is not None else (source if source.is_dir() else source.parent) / "export"
+    segmenter = Segmenter.from_checkpoint(load_checkpoint(source))
+    for name in formats:
+        with console.status(f"writing {name}, and comparing it with PyTorch"):
+            exported = export(segmenter, name, out, config.overwrite)
+        for path in exported.files:
+            console.print(f"{path}  {path.stat().st_size / 1e6:.1f} MB", soft_wrap=True)
+        console.print(f"  largest difference to PyTorch's logits: {exported.difference:.1e}")
+    return 0
+
+
+def report(config: ReportConfig) -> int:
+    """`rmiseg report`"""
+    from rmiseg.inference.report import write_report
+
+    console = Console(markup=False, highlight=False)
+    write_report(config, console)
+    return 0
 
 
 def demo(config: DemoConfig) -> int:

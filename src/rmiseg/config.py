@@ -333,6 +333,47 @@ class PredictConfig:
 
 
 @dataclass
+class ExportConfig:
+    """Write a trained model in formats that other programs read, and compare each with PyTorch.
+
+    Args:
+        checkpoint: A checkpoint file, or the folder of a run (its best checkpoint).
+        format: onnx (model.onnx), torch-export (model.pt2), safetensors (a folder that a model hub takes: weights,
+            config.json, README.md), or several, separated by commas.
+        out: Folder for the files; by default export in the folder of the run.
+        overwrite: Replace files that exist.
+    """
+
+    checkpoint: str
+    format: str = "onnx"
+    out: str | None = None
+    overwrite: bool = False
+
+
+@dataclass
+class ReportConfig:
+    """Write one HTML page that shows and compares runs: curves, scores of each class, confusions, pictures.
+
+    Args:
+        runs: Folders of runs with the same classes.
+        out: File of the page; an existing one is replaced.
+        split: Split to score on and to show; by default the validation split of the first run.
+        root: Folder of the data set, if it is no longer where the runs found it.
+        images: Most pictures to show: the best, the worst, and those on which the runs differ most.
+        image_size: Longer side of the pictures, in pixels; larger ones are made smaller.
+        device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps, ...
+    """
+
+    runs: list[str]
+    out: str = "report.html"
+    split: str | None = None
+    root: str | None = None
+    images: int = 24
+    image_size: int = 640
+    device: str = "auto"
+
+
+@dataclass
 class DemoConfig:
     """Train one small model twice on brain slices, with cross entropy and with RMI, and compare.
 

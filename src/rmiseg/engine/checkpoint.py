@@ -6,6 +6,7 @@ never runs code that is in it.
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import pickle
@@ -17,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from rmiseg.config import DataConfig, ModelConfig
@@ -26,6 +29,8 @@ from rmiseg.models import build_model
 
 FORMAT = "rmiseg checkpoint 1"
 CHECKPOINTS, LAST, BEST = "checkpoints", "last.pt", "best.pt"
+PRETRAINED_FORMAT = "rmiseg model 1"
+PRETRAINED_CONFIG, PRETRAINED_WEIGHTS = "config.json", "model.safetensors"  # the names that model hubs expect
 
 
 @dataclass(frozen=True)
@@ -100,11 +105,15 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 def load_checkpoint(path: str | Path) -> Checkpoint:
     """Read a checkpoint, or the best one of a run's folder, without running any code in it.
 
+    A folder of `rmiseg export --format safetensors` is read likewise.
+
     Raises:
         FileNotFoundError: There is no such file, or no checkpoint in the folder.
         ValueError: The file is damaged, holds objects other than tensors and plain values, or is no checkpoint of
             rmiseg.
     """
+    if (Path(path) / PRETRAINED_CONFIG).is_file():
+        return _load_pretrained(Path(path))
     path = find_checkpoint(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -125,20 +134,48 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             "Backbone weights of other programs go into a training run as model.weights"
         )
     try:
-        return Checkpoint(
-            weights=dict(content["weights"]),
-            model=ModelConfig(**content["model"]),
-            data=DataConfig(**content["data"]),
-            classes=ClassTable(**content["classes"]),
-            step=content["step"],
-            scores=content["scores"],
-            architecture=content.get("architecture"),
-            align_corners=content.get("align_corners", False),
-        )
+        return checkpoint_from_plain(content, dict(content["weights"]))
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path} is marked as a checkpoint of rmiseg, but its content is not as it should be ({error}); was it "
             "written by another version?"
+        ) from error
+
+
+def checkpoint_from_plain(content: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Checkpoint:
+    """The checkpoint of what files hold: values that JSON has too, and tensors.
+
+    Raises:
+        KeyError, TypeError, ValueError: The content is not that of a checkpoint.
+    """
+    table = {
+        name: tuple(tuple(value) if isinstance(value, list) else value for value in values)
+        for name, values in content["classes"].items()
+    }
+    return Checkpoint(
+        weights=weights,
+        model=ModelConfig(**content["model"]),
+        data=DataConfig(**content["data"]),
+        classes=ClassTable(**table),
+        step=content["step"],
+        scores={name: math.nan if score is None else score for name, score in content["scores"].items()},
+        architecture=content.get("architecture"),  # this and the next are not in older files
+        align_corners=content.get("align_corners", False),
+    )
+
+
+def _load_pretrained(folder: Path) -> Checkpoint:
+    """Read a folder with config.json and model.safetensors."""
+    try:
+        content = json.loads((folder / PRETRAINED_CONFIG).read_text(encoding="utf-8"))
+        if not isinstance(content, dict) or content.get("format") != PRETRAINED_FORMAT:
+            raise ValueError(f"{PRETRAINED_CONFIG} does not have the format {PRETRAINED_FORMAT!r}")
+        weights = load_file(folder / PRETRAINED_WEIGHTS)
+        prefix = "network."
+        return checkpoint_from_plain(content, {name.removeprefix(prefix): tensor for name, tensor in weights.items()})
+    except (KeyError, TypeError, AttributeError, ValueError, OSError, SafetensorError) as error:
+        raise ValueError(
+            f"{folder} cannot be read as an exported model ({PRETRAINED_CONFIG}, {PRETRAINED_WEIGHTS}): {error}"
         ) from error
 
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from tensorboard.backend.event_processing import event_accumulator
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from rmiseg.data import Batch, ClassTable
 from rmiseg.engine.evaluate import Evaluation
 from rmiseg.engine.metrics import MEASURES, Scores
-from rmiseg.inference.pictures import panel_row
+from rmiseg.inference.pictures import confusion_picture, panel_row
 
 
 class Curves:
@@ -43,11 +45,18 @@ class Curves:
             self.writer.add_scalar(f"train/{name}", value, step)
 
     def add_evaluation(self, step: int, evaluation: Evaluation) -> None:
-        """The scores on the validation split."""
+        """The scores on the validation split, the IoU of each class, and the confusion matrix as a picture."""
         self.writer.add_scalar("val/mIoU", evaluation.everywhere.mean_iou, step)
         self.writer.add_scalar("val/pixel_accuracy", evaluation.everywhere.pixel_accuracy, step)
         for name in MEASURES[1:]:
             self.writer.add_scalar(f"val/{name}_mIoU", evaluation.measures[name].mean_iou, step)
+        for name, iou in zip(self.classes.names, evaluation.everywhere.iou):
+            if not math.isnan(iou):
+                self.writer.add_scalar(f"val IoU/{name}", iou, step)
+        matrix = confusion_picture(np.asarray(evaluation.confusion), self.classes)
+        self.writer.add_image(
+            "val/confusion: true classes in rows, predicted in columns", matrix, step, dataformats="HWC"
+        )
 
     def add_picture(self, step: int, batch: Batch, prediction: Tensor) -> None:
         """Image, truth and prediction of a validation batch of one, if it is among those to show."""
@@ -62,3 +71,18 @@ class Curves:
     def close(self) -> None:
         """Write what is not written yet."""
         self.writer.close()
+
+
+def read_curves(folder: Path) -> dict[str, tuple[list[int], list[float]]]:
+    """The scalars in a run's event files: steps and values by tag, such as "val/mIoU"; none without such a file."""
+    if not any(folder.glob("events.out.tfevents.*")):
+        return {}
+    # 0 keeps all; of everything else as little as possible.
+    keep = dict.fromkeys(event_accumulator.DEFAULT_SIZE_GUIDANCE, 1) | {event_accumulator.SCALARS: 0}
+    events = event_accumulator.EventAccumulator(str(folder), size_guidance=keep)
+    events.Reload()
+    curves = {}
+    for tag in events.Tags()["scalars"]:
+        points = events.Scalars(tag)
+        curves[tag] = ([point.step for point in points], [point.value for point in points])
+    return curves

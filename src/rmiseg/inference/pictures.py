@@ -64,3 +64,40 @@ def titled_rows(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str], cla
         draw.text((x + 22, y), name, fill=(0, 0, 0), font=font, anchor="lm")
         x += 22 + draw.textlength(name, font=font) + 16
     return canvas
+
+
+def confusion_picture(confusion: np.ndarray, classes: ClassTable) -> np.ndarray:
+    """A confusion matrix as a picture (H, W, 3) uint8: the darker a cell, the larger its share of the true class.
+
+    Args:
+        confusion: (C, C) pixels of each true class (rows) and predicted class (columns).
+        classes: Names and colors, which are shown beside the rows and above the columns.
+    """
+    count = len(classes)
+    cell = max(4, min(40, 720 // count))
+    shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    # The root makes rare confusions visible.
+    white, blue = np.array([246, 247, 248]), np.array([11, 79, 138])
+    cells = white + np.sqrt(shares)[..., None] * (blue - white)
+    matrix = cells.round().astype(np.uint8).repeat(cell, axis=0).repeat(cell, axis=1)
+
+    font = ImageFont.load_default(size=min(14, max(8, cell - 2)))
+    named = cell >= 10  # else there is only room for the colors
+    left = 12 + cell + (round(max(font.getlength(name) for name in classes.names)) if named else 0)
+    top = 8 + cell
+    canvas = Image.new("RGB", (left + matrix.shape[1] + 8, top + matrix.shape[0] + 8), (255, 255, 255))
+    canvas.paste(Image.fromarray(matrix), (left, top))
+    draw = ImageDraw.Draw(canvas)
+    for index, (name, color) in enumerate(zip(classes.names, classes.palette)):
+        x, y = left + index * cell, top + index * cell
+        draw.rectangle((x + 1, 4, x + cell - 2, 4 + cell - 3), fill=color, outline=(128, 128, 128))
+        draw.rectangle((left - cell - 2, y + 1, left - 5, y + cell - 2), fill=color, outline=(128, 128, 128))
+        if named:
+            draw.text((left - cell - 8, y + cell / 2), name, fill=(0, 0, 0), font=font, anchor="rm")
+        if cell >= 28:
+            for other, share in enumerate(shares[index]):
+                if share >= 0.005:
+                    ink = (255, 255, 255) if share > 0.35 else (0, 0, 0)
+                    center = (left + (other + 0.5) * cell, y + cell / 2)
+                    draw.text(center, f"{100 * share:.0f}", fill=ink, font=font, anchor="mm")
+    return np.asarray(canvas)

@@ -48,8 +48,8 @@ class Backbone(nn.Module):
             return self.body(images)
         height, width = images.shape[-2:]
         stride = self.reductions[-1]
-        maps = self.body(F.pad(images, (0, -width % stride, 0, -height % stride)))
-        return [m[..., : _cells(height, r), : _cells(width, r)] for m, r in zip(maps, self.reductions)]
+        maps = self.body(_resized(images, _cells(height, stride) * stride, _cells(width, stride) * stride))
+        return [_resized(m, _cells(height, r), _cells(width, r)) for m, r in zip(maps, self.reductions)]
 
 
 def build_backbone(name: str, *, weights: str | PathLike[str], output_stride: int) -> Backbone:
@@ -129,5 +129,12 @@ def _sizes_hold(probe: nn.Module, height: int, width: int) -> bool:
     return [tuple(m.shape[1:]) for m in maps] == [(c, _cells(height, r), _cells(width, r)) for c, r in info]
 
 
+def _resized(maps: Tensor, height: int, width: int) -> Tensor:
+    """Maps with rows and columns of zeros added, or taken away, at the bottom and at the right."""
+    # Not slices: of these, an exported program would assume that they are smaller than the whole.
+    return F.pad(maps, (0, width - maps.shape[-1], 0, height - maps.shape[-2]))
+
+
 def _cells(pixels: int, stride: int) -> int:
-    return -(-pixels // stride)
+    # Not -(-pixels // stride): ONNX rounds the division of integers toward zero.
+    return (pixels + stride - 1) // stride

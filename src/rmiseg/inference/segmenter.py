@@ -1,0 +1,181 @@
+"""A trained model with all that belongs to it as one module: from an image's pixels to logits at the image's size."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+import torch.nn.functional as F
+from huggingface_hub import ModelCard, PyTorchModelHubMixin
+from torch import Tensor, nn
+
+from rmiseg.engine.checkpoint import PRETRAINED_FORMAT, Checkpoint, checkpoint_from_plain
+from rmiseg.models import build_model
+
+MODEL_CARD = """---
+{{ card_data }}
+---
+
+# {{ name }}, {{ classes | length }} classes
+
+A model for semantic segmentation, trained with rmiseg on {{ data }}.
+
+```python
+from rmiseg.inference.predictor import Predictor
+
+predictor = Predictor.from_checkpoint("folder/with/these/files")
+ids = predictor(pixels)  # RGB (H, W, 3) uint8 to class ids (H, W) uint8
+```
+
+As a PyTorch module, from uint8 images (N, 3, H, W) to logits (N, C, H, W), also by the name of a repository:
+
+```python
+from rmiseg.inference.segmenter import Segmenter
+
+segmenter = Segmenter.from_pretrained("folder/with/these/files")
+logits = segmenter(images)
+```
+
+| class id | name | color |
+|---:|---|---|
+{% for class in classes -%}
+| {{ loop.index0 }} | {{ class }} | {{ colors[loop.index0] }} |
+{% endfor %}
+{% if scores -%}
+Scores on the validation split after {{ step }} training steps, at full image size:
+
+| score | % |
+|---|---:|
+{% for name, score in scores.items() -%}
+| {{ name }} | {{ "%.2f" | format(100 * score) }} |
+{% endfor %}
+{%- endif %}
+"""
+
+
+class Segmenter(
+    nn.Module,
+    PyTorchModelHubMixin,
+    library_name="rmiseg",
+    pipeline_tag="image-segmentation",
+    tags=["semantic-segmentation"],
+):
+    """Resizing, normalization, network and upsampling: what is exported, and what a model hub stores.
+
+    The arguments are plain values, which `save_pretrained` writes to config.json and `from_pretrained` reads;
+    `Segmenter.from_checkpoint` takes them from a checkpoint. The network has random weights at first.
+
+    Args:
+        model: How the network is built, the fields of `ModelConfig`.
+        data: On what it was trained: name and image_scale of `DataConfig`.
+        classes: The fields of `ClassTable`.
+        step: Training steps taken.
+        scores: Scores on the validation split, from 0 to 1.
+        architecture: What else the network is built from, see `SegmentationModel`.
+        align_corners: Corner convention of the upsampling.
+        format: Version of this description.
+
+    Raises:
+        ValueError: Values that do not fit together.
+    """
+
+    def __init__(
+        self,
+        model: dict[str, Any],
+        data: dict[str, Any],
+        classes: dict[str, Any],
+        step: int = 0,
+        scores: dict[str, float | None] | None = None,
+        architecture: dict[str, Any] | None = None,
+        align_corners: bool = False,
+        format: str = PRETRAINED_FORMAT,
+    ) -> None:
+        super().__init__()
+        content = {
+            "format": format,
+            "model": model,
+            "data": data,
+            "classes": classes,
+            "step": step,
+            "scores": scores,
+            "architecture": architecture,
+            "align_corners": align_corners,
+        }
+        self.description = checkpoint_from_plain(content, weights={})
+        self.classes = self.description.classes
+        self.image_scale = self.description.data.image_scale
+        options = {name: value for name, value in asdict(self.description.model).items() if name != "weights"}
+        self.network = build_model(num_classes=len(self.classes), weights="none", architecture=architecture, **options)
+        for name, values in (("center", self.network.image_mean), ("spread", self.network.image_std)):
+            self.register_buffer(name, 255 * torch.tensor(values).view(3, 1, 1), persistent=False)
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: Checkpoint) -> Self:
+        """The model of a checkpoint, on the CPU and in evaluation mode."""
+        segmenter = cls(
+            model={**asdict(checkpoint.model), "weights": "none"},
+            # Not the folder of the data set, which is nobody else's business.
+            data={"name": checkpoint.data.name, "image_scale": checkpoint.data.image_scale},
+            classes=asdict(checkpoint.classes),
+            step=checkpoint.step,
+            scores={name: score if math.isfinite(score) else None for name, score in checkpoint.scores.items()},
+            architecture=checkpoint.architecture,
+            align_corners=checkpoint.align_corners,
+        )
+        segmenter.network = checkpoint.build_model(torch.device("cpu"))
+        return segmenter.eval()
+
+    def to_checkpoint(self) -> Checkpoint:
+        """The same as a checkpoint, which `Predictor` takes."""
+        return replace(self.description, weights=self.network.state_dict())
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Logits of images.
+
+        Args:
+            image: (N, 3, H, W) uint8, RGB.
+
+        Returns:
+            (N, C, H, W) float32: logits at the size of the images.
+        """
+        size = image.shape[-2:]
+        pixels = image.to(torch.float32)
+        if self.image_scale != 1:
+            smaller = [_scaled(side, self.image_scale) for side in size]
+            pixels = F.interpolate(pixels, smaller, mode="bilinear", antialias=True)
+        logits = self.network((pixels - self.center) / self.spread)
+        return F.interpolate(logits, size, mode="bilinear", align_corners=self.description.align_corners)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> Self:
+        """Load what `save_pretrained` wrote into a folder, or into a repository of a model hub by its name.
+
+        Raises:
+            ValueError, OSError: Nothing of that kind is there.
+        """
+        return super().from_pretrained(pretrained_model_name_or_path, **{"strict": True, **options})
+
+    def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
+        """The README.md beside the weights."""
+        description = self.description
+        colors = [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in self.classes.palette]
+        return ModelCard.from_template(
+            card_data=self._hub_mixin_info.model_card_data,
+            template_str=MODEL_CARD,
+            name=str(description.model),
+            data="a data set of its own" if description.data.name == "folder" else description.data.name,
+            classes=[name.replace("|", r"\|") for name in self.classes.names],
+            colors=colors,
+            step=description.step,
+            scores={name: score for name, score in description.scores.items() if math.isfinite(score)},
+        )
+
+
+def _scaled(side: int, factor: float) -> int:
+    """side * factor, rounded, in the few operations on integers that an exported program can have."""
+    ratio = Fraction(factor).limit_denominator(1000)
+    return torch.sym_max(1, (2 * side * ratio.numerator + ratio.denominator) // (2 * ratio.denominator))
