@@ -18,6 +18,7 @@ from rmiseg.config import (
     DataCheckConfig,
     DemoConfig,
     EvaluateConfig,
+    ExperimentConfig,
     ExportConfig,
     ModelsConfig,
     PredictConfig,
@@ -44,6 +45,7 @@ COMMANDS = {
         ExportConfig, "write a trained model as ONNX, torch.export program or safetensors", ("checkpoint",)
     ),
     "demo": Command(DemoConfig, "train a small model with cross entropy and with RMI, and compare"),
+    "experiment": Command(ExperimentConfig, "train and compare a grid of runs", ("plan",)),
     "models": Command(ModelsConfig, "list the models, and the backbones that they can have"),
     "data check": Command(DataCheckConfig, "read a whole data set and report what is wrong with it"),
     "bench loss": Command(BenchLossConfig, "time and memory of the losses, beside those of cross entropy"),

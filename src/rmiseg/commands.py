@@ -16,6 +16,7 @@ from rmiseg.config import (
     DataCheckConfig,
     DemoConfig,
     EvaluateConfig,
+    ExperimentConfig,
     ExportConfig,
     ModelsConfig,
     PredictConfig,
@@ -133,6 +134,14 @@ def demo(config: DemoConfig) -> int:
     from rmiseg.demo import run_demo
 
     run_demo(config, Console(markup=False))
+    return 0
+
+
+def experiment(config: ExperimentConfig) -> int:
+    """`rmiseg experiment`"""
+    from rmiseg.experiment.driver import run_experiment
+
+    run_experiment(config, Console(markup=False))
     return 0
 
 

@@ -391,6 +391,23 @@ class DemoConfig:
 
 
 @dataclass
+class ExperimentConfig:
+    """Train and score a grid of runs, and compare them: tables, picture, a row a run. What is finished is not repeated.
+
+    Args:
+        plan: YAML file: the options of all runs, the methods with theirs, seeds, and values to choose the best of.
+        out: Folder for the runs and the report.
+        root: Folder of the data set, if the plan does not say it.
+        device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps, ...
+    """
+
+    plan: str
+    out: str = "runs/experiment"
+    root: str | None = None
+    device: str = "auto"
+
+
+@dataclass
 class ModelsConfig:
     """List the models, and the backbones that they can have.
 

@@ -77,7 +77,7 @@ def metadata(segmenter: Segmenter) -> dict[str, str]:
         "palette": json.dumps(classes.palette),
         "ignore_index": json.dumps(IGNORE_INDEX),
         "model": segmenter.description.model.name,
-        "backbone": segmenter.description.model.backbone,
+        "backbone": segmenter.description.model.backbone or "",
         "input": "RGB images, uint8 (batch, 3, height, width)",
         "output": "logits, float32 (batch, classes, height, width)",
         # The graph does it itself. The values are for whoever builds a preprocessing of their own.

@@ -1,0 +1,166 @@
+"""What an experiment consists of: read from a YAML file, checked before anything is trained."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+KEYS = {"title", "recipe", "train", "methods", "baseline", "seeds", "sweep"}
+
+EXAMPLE = """
+title: my data, cross entropy and RMI
+recipe: my.yaml         # what every run has in common, relative to this file
+train:                  # and more of that, as in a recipe
+  data: {root: my/data, crop_size: [256, 256]}
+  train: {steps: 2000}
+methods:                # what each does differently
+  CE: {loss: {name: ce}}
+  RMI: {loss: {name: rmi}}
+baseline: CE            # what the others are compared with
+seeds: [0, 1, 2]
+sweep:                  # tried by every method with the first seed; the value with the best mIoU goes on
+  optim.lr: [0.005, 0.01, 0.02]
+"""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run.
+
+    Attributes:
+        method: Name of the method.
+        swept: The values of the options that are swept.
+        seed: The seed.
+    """
+
+    method: str
+    swept: tuple[tuple[str, Any], ...]
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Path of its folder below that of the experiment."""
+        values = [f"{option.rpartition('.')[2]}{value}" for option, value in self.swept]
+        return f"{slug(self.method)}/{'-'.join([*values, f'seed{self.seed}'])}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An experiment.
+
+    Attributes:
+        title: Headline of the report.
+        base: Nested options of every run.
+        methods: Nested options of each method, by its name.
+        baseline: The method that others are compared with.
+        seeds: Seeds of the runs; sweeps use the first.
+        sweep: Values to try of some options, by their dotted names.
+    """
+
+    title: str
+    base: Mapping[str, Any]
+    methods: Mapping[str, Mapping[str, Any]]
+    baseline: str
+    seeds: tuple[int, ...]
+    sweep: Mapping[str, tuple[Any, ...]]
+
+    def sweep_runs(self, method: str) -> list[Run]:
+        """The runs among which the best values of a method are chosen."""
+        values = product(*self.sweep.values())
+        return [Run(method, tuple(zip(self.sweep, combination)), self.seeds[0]) for combination in values]
+
+    def seed_runs(self, chosen: Run) -> list[Run]:
+        """The chosen run with every seed."""
+        return [Run(chosen.method, chosen.swept, seed) for seed in self.seeds]
+
+    def recipe(self, run: Run) -> dict[str, Any]:
+        """The options of a run, nested as in a recipe."""
+        options = merged(self.base, self.methods[run.method])
+        for option, value in run.swept:
+            options = merged(options, _nested(option, value))
+        return merged(options, {"seed": run.seed})
+
+
+def read_plan(path: Path) -> Plan:
+    """Read a plan.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is not YAML, or says something that is not allowed; the message shows an example.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"plan {path} does not exist. An example:\n{EXAMPLE}")
+    try:
+        return _parse(yaml.safe_load(path.read_text(encoding="utf-8")), path.parent)
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}\nAn example:\n{EXAMPLE}") from error
+
+
+def _parse(content: Any, folder: Path) -> Plan:
+    if not isinstance(content, dict) or (unknown := set(content) - KEYS):
+        what = f"unknown entry {', '.join(map(repr, unknown))}" if isinstance(content, dict) else "it is no mapping"
+        raise ValueError(f"{what}; valid: {', '.join(sorted(KEYS))}")
+    methods = content.get("methods")
+    if not isinstance(methods, dict) or not methods:
+        raise ValueError("`methods` must map the name of each method to its options")
+    methods = {str(name): options or {} for name, options in methods.items()}
+    slugs = [slug(name) for name in methods]
+    if len(set(slugs)) < len(slugs) or not all(slugs):
+        raise ValueError(f"the methods {', '.join(methods)} need names that differ in letters or digits")
+    baseline = content.get("baseline", next(iter(methods)))
+    if baseline not in methods:
+        raise ValueError(f"baseline {baseline!r} is none of the methods {', '.join(methods)}")
+    seeds = content.get("seeds", [0])
+    if not isinstance(seeds, list) or not seeds or not all(type(seed) is int for seed in seeds):
+        raise ValueError(f"`seeds` must be a list of whole numbers, not {seeds!r}")
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"a seed is given twice in {seeds}")
+    sweep = content.get("sweep") or {}
+    if not isinstance(sweep, dict) or not all(isinstance(values, list) and values for values in sweep.values()):
+        raise ValueError("`sweep` must map names of options, such as optim.lr, to lists of values")
+    base = content.get("train") or {}
+    if "recipe" in content:
+        recipe = folder / content["recipe"]
+        if not recipe.is_file():
+            raise ValueError(f"recipe {recipe} does not exist")
+        common = yaml.safe_load(recipe.read_text(encoding="utf-8")) or {}
+        base = merged({key: value for key, value in common.items() if key not in ("out", "seed")}, base)
+    for name, options in {"train": base, **methods}.items():
+        if not isinstance(options, dict):
+            raise ValueError(f"the options of {name} must be a mapping, as in a recipe, not {options!r}")
+        if fixed := {"out", "seed"} & set(options):
+            raise ValueError(f"{', '.join(fixed)} of {name} is for the experiment to set; leave it out")
+    return Plan(
+        title=str(content.get("title", "Experiment")),
+        base=base,
+        methods=methods,
+        baseline=baseline,
+        seeds=tuple(seeds),
+        sweep={name: tuple(values) for name, values in sweep.items()},
+    )
+
+
+def merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested options; those of the second have the last word."""
+    result = dict(first)
+    for key, value in second.items():
+        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
+        result[key] = merged(result[key], value) if both else value
+    return result
+
+
+def slug(name: str) -> str:
+    """A name for folders: lower case letters and digits, and dashes between them."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def _nested(option: str, value: Any) -> dict[str, Any]:
+    for key in reversed(option.split(".")):
+        value = {key: value}
+    return value

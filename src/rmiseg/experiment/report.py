@@ -1,0 +1,209 @@
+"""What an experiment found: a row a run (CSV), tables (Markdown), and a picture."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.markdown import Markdown
+
+from rmiseg.engine.bootstrap import resampled_scores
+from rmiseg.engine.evaluate import Evaluation
+from rmiseg.engine.results import SavedEvaluation
+from rmiseg.engine.train import RESULT_FILE
+from rmiseg.experiment.plan import Plan, Run
+from rmiseg.files import replacing
+
+ROWS_FILE, REPORT_FILE, PICTURE_FILE = "results.csv", "results.md", "results.png"
+COLUMNS = {
+    "mean_iou": "mIoU",
+    "boundary_mean_iou": "boundary IoU",
+    "trimap_3_mean_iou": "mIoU within 3 px of boundaries",
+    "pixel_accuracy": "pixel accuracy",
+}
+RESAMPLES, LEVEL = 2000, 0.95
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a run.
+
+    Attributes:
+        run: The run.
+        folder: Its folder.
+        scores: Scores of the last checkpoint on the validation split, by name.
+        class_iou: IoU of each class, by its name.
+        seconds_per_step: Median time of a step.
+        evaluation: What was counted in every image.
+    """
+
+    run: Run
+    folder: Path
+    scores: dict[str, float]
+    class_iou: dict[str, float]
+    seconds_per_step: float
+    evaluation: Evaluation
+
+    @classmethod
+    def read(cls, run: Run, folder: Path, saved: SavedEvaluation) -> Outcome:
+        """The outcome of a finished run, from its folder and the evaluation of its last checkpoint."""
+        result = json.loads((folder / RESULT_FILE).read_text())
+        class_iou = dict(zip(saved.class_names, saved.evaluation.everywhere.iou))
+        return cls(run, folder, saved.evaluation.summary(), class_iou, result["seconds_per_step"], saved.evaluation)
+
+
+def write_report(
+    plan: Plan, sweeps: dict[str, list[Outcome]], outcomes: dict[str, list[Outcome]], out: Path, console: Console
+) -> None:
+    """Write results.csv, results.md and results.png into the folder `out`, and show the tables.
+
+    Args:
+        plan: The plan.
+        sweeps: The outcomes among which the options of each method were chosen.
+        outcomes: The outcomes of each method with the options that were chosen, in the order of the seeds.
+        out: Folder of the experiment.
+        console: Where to show the tables.
+    """
+    _write_rows(sweeps, outcomes, out / ROWS_FILE)
+    text = markdown(plan, sweeps, outcomes)
+    with replacing(out / REPORT_FILE) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    _draw(plan, outcomes, out / PICTURE_FILE)
+    console.print(Markdown(text))
+    console.print(
+        f"Tables, rows and picture: {', '.join(str(out / f) for f in (REPORT_FILE, ROWS_FILE, PICTURE_FILE))}"
+    )
+
+
+def markdown(plan: Plan, sweeps: dict[str, list[Outcome]], outcomes: dict[str, list[Outcome]]) -> str:
+    """The report as Markdown."""
+    baseline = outcomes[plan.baseline]
+    seeds = len(plan.seeds)
+    parts = [
+        f"# {plan.title}\n",
+        f"Last checkpoint of each run on {len(baseline[0].evaluation.names)} validation images; percent, mean over "
+        f"{seeds} seed{'s' * (seeds > 1)}" + (" and standard deviation.\n" if seeds > 1 else ".\n"),
+        _table(
+            ["", *COLUMNS.values(), "time a step"],
+            [
+                [method, *(_spread([o.scores[name] for o in found]) for name in COLUMNS), _times(found, baseline)]
+                for method, found in outcomes.items()
+            ],
+        ),
+    ]
+    if len(outcomes) > 1:
+        rows = []
+        for method, found in outcomes.items():
+            if method != plan.baseline:
+                differences = difference_intervals(baseline, found)
+                rows.append([method, *(_points(*differences[name]) for name in COLUMNS)])
+        parts += [
+            f"\n## Less {plan.baseline}\n",
+            f"Difference of the means in points, and its {LEVEL:.0%} interval: images drawn again {RESAMPLES} times, "
+            "the same for both (paired bootstrap). The interval is about the images; how much the seed matters is the "
+            "standard deviation above.\n",
+            _table(["", *COLUMNS.values()], rows),
+        ]
+    classes = list(baseline[0].class_iou)
+    parts += [
+        "\n## IoU of each class\n",
+        _table(
+            ["", *outcomes],
+            [[name, *(_spread([o.class_iou[name] for o in found]) for found in outcomes.values())] for name in classes],
+        ),
+    ]
+    if plan.sweep:
+        rows = []
+        for method, found in sweeps.items():
+            chosen = outcomes[method][0].run.swept
+            cells = [_spread([o.scores["mean_iou"]]) for o in found]
+            rows.append([method, *(f"**{cell}**" if o.run.swept == chosen else cell for cell, o in zip(cells, found))])
+        values = [", ".join(f"{option} {value}" for option, value in o.run.swept) for o in next(iter(sweeps.values()))]
+        parts += [
+            "\n## Sweep\n",
+            f"mIoU with seed {plan.seeds[0]}; the best, in bold, went on to the other seeds.\n",
+            _table(["", *values], rows),
+        ]
+    return "\n".join(parts) + "\n"
+
+
+def difference_intervals(first: Sequence[Outcome], second: Sequence[Outcome]) -> dict[str, tuple[float, float, float]]:
+    """Mean score of the second less that of the first, with the ends of its interval over images, by name."""
+    scores = resampled_scores([outcome.evaluation for outcome in (*first, *second)], RESAMPLES, seed=0)
+    found = {}
+    for name in COLUMNS:
+        draws = [
+            np.mean([each[name] for each in part], axis=0) for part in (scores[: len(first)], scores[len(first) :])
+        ]
+        low, high = np.nanquantile(draws[1] - draws[0], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        means = [statistics.fmean(outcome.scores[name] for outcome in part) for part in (first, second)]
+        found[name] = (means[1] - means[0], float(low), float(high))
+    return found
+
+
+def _write_rows(sweeps: dict[str, list[Outcome]], outcomes: dict[str, list[Outcome]], path: Path) -> None:
+    rows = {o.run: o for group in (sweeps, outcomes) for found in group.values() for o in found}.values()
+    first = next(iter(rows))
+    header = ["method", *(option for option, _ in first.run.swept), "seed", *first.scores]
+    header += [f"iou {name}" for name in first.class_iou] + ["seconds_per_step", "folder"]
+    with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        for o in rows:
+            swept = [value for _, value in o.run.swept]
+            shares = [f"{value:.6f}" for value in (*o.scores.values(), *o.class_iou.values())]
+            writer.writerow([o.run.method, *swept, o.run.seed, *shares, f"{o.seconds_per_step:.6f}", o.folder])
+
+
+def _draw(plan: Plan, outcomes: dict[str, list[Outcome]], path: Path) -> None:
+    """A panel a score: a dot a run, a bar at the mean of each method."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(3.3 * len(COLUMNS), 0.42 * len(outcomes) + 1.4), dpi=130, layout="constrained")
+    axes = figure.subplots(1, len(COLUMNS), sharey=True, squeeze=False)[0]
+    for axis, (name, title) in zip(axes, COLUMNS.items()):
+        for row, (method, found) in enumerate(outcomes.items()):
+            values = [100 * outcome.scores[name] for outcome in found]
+            color = "#868e96" if method == plan.baseline else "#0b7285"
+            axis.plot(values, [row] * len(values), "o", color=color, alpha=0.5, markeredgewidth=0)
+            axis.plot([statistics.fmean(values)] * 2, [row - 0.28, row + 0.28], color=color, linewidth=2.5)
+        baseline = statistics.fmean(100 * outcome.scores[name] for outcome in outcomes[plan.baseline])
+        axis.axvline(baseline, color="#adb5bd", linewidth=1, linestyle=":", zorder=0)
+        axis.set_title(f"{title}, %", fontsize=10)
+        axis.spines[["top", "right", "left"]].set_visible(False)
+        axis.tick_params(axis="y", length=0)
+        axis.margins(x=0.12)
+    axes[0].set_yticks(range(len(outcomes)), list(outcomes))
+    axes[0].set_ylim(len(outcomes) - 0.5, -0.5)
+    figure.suptitle(plan.title, fontsize=11)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png")
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
+
+
+def _spread(values: Sequence[float]) -> str:
+    values = [100 * value for value in values]
+    if any(map(math.isnan, values)):
+        return "-"
+    mean = f"{statistics.fmean(values):.2f}"
+    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.2f}"
+
+
+def _times(found: Sequence[Outcome], baseline: Sequence[Outcome]) -> str:
+    seconds = [statistics.median(outcome.seconds_per_step for outcome in part) for part in (found, baseline)]
+    return f"{seconds[0] / seconds[1]:.2f} x"
+
+
+def _points(difference: float, low: float, high: float) -> str:
+    return f"{100 * difference:+.2f} ({100 * low:+.2f} to {100 * high:+.2f})"

@@ -1,0 +1,188 @@
+"""An experiment: what a plan may say, which runs it means, that nothing is trained twice, and the tables."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rmiseg.cli import main
+from rmiseg.experiment import driver
+from rmiseg.experiment.plan import EXAMPLE, Run, merged, read_plan, slug
+
+BASE = {
+    "data": {"crop_size": [48, 48], "batch_size": 4, "workers": 0},
+    "model": {"backbone": "mobilenetv3_small_050", "weights": "none"},
+    "train": {"steps": 2, "panels": 0},
+}
+METHODS = {"CE": {"loss": {"name": "ce"}}, "RMI, pool 2": {"loss": {"name": "rmi", "rmi": {"pool_size": 2}}}}
+
+
+def write_plan(folder: Path, **entries) -> Path:
+    content = {"train": BASE, "methods": METHODS, "seeds": [0, 1], "sweep": {"optim.lr": [0.01, 0.02]}, **entries}
+    path = folder / "plan.yaml"
+    path.write_text(
+        yaml.safe_dump({key: value for key, value in content.items() if value is not None}, sort_keys=False)
+    )
+    return path
+
+
+def test_runs_of_a_plan(tmp_path):
+    plan = read_plan(write_plan(tmp_path))
+    assert plan.baseline == "CE"
+    runs = plan.sweep_runs("RMI, pool 2")
+    assert [run.name for run in runs] == ["rmi-pool-2/lr0.01-seed0", "rmi-pool-2/lr0.02-seed0"]
+    assert [run.name for run in plan.seed_runs(runs[1])] == ["rmi-pool-2/lr0.02-seed0", "rmi-pool-2/lr0.02-seed1"]
+    recipe = plan.recipe(Run("RMI, pool 2", (("optim.lr", 0.02),), 1))
+    assert recipe == {
+        **BASE,
+        "loss": {"name": "rmi", "rmi": {"pool_size": 2}},
+        "optim": {"lr": 0.02},
+        "seed": 1,
+    }
+    alone = read_plan(write_plan(tmp_path, sweep=None, seeds=None))
+    assert [run.name for run in alone.sweep_runs("CE")] == ["ce/seed0"]
+
+
+def test_recipe_of_a_plan_is_found_beside_it(tmp_path):
+    (tmp_path / "base.yaml").write_text("out: runs/x\ndata: {batch_size: 2, crop_size: [32, 32]}\n")
+    plan = read_plan(write_plan(tmp_path, recipe="base.yaml"))
+    assert plan.base["data"] == {"batch_size": 4, "crop_size": [48, 48], "workers": 0}
+    plan = read_plan(write_plan(tmp_path, recipe="base.yaml", train=None))
+    assert plan.base == {"data": {"batch_size": 2, "crop_size": [32, 32]}}
+
+
+def test_merged_and_slug():
+    assert merged({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 4}, "d": {"e": 5}}) == {
+        "a": {"b": 4, "c": 2},
+        "d": {"e": 5},
+    }
+    assert slug("CE + CRF-10 (x)") == "ce-crf-10-x"
+
+
+def test_example_is_a_plan(tmp_path):
+    (tmp_path / "plan.yaml").write_text(EXAMPLE)
+    (tmp_path / "my.yaml").write_text("model: {backbone: resnet18}")
+    assert list(read_plan(tmp_path / "plan.yaml").methods) == ["CE", "RMI"]
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ({"method": {}}, "unknown entry 'method'; valid: baseline, methods"),
+        ({"methods": []}, "`methods` must map"),
+        ({"methods": {"a b": {}, "A-B": {}}}, "need names that differ"),
+        ({"methods": {"a": 3}}, "the options of a must be a mapping"),
+        ({"methods": {"a": {"seed": 3}}}, "seed of a is for the experiment to set"),
+        ({"baseline": "BCE"}, "baseline 'BCE' is none of the methods CE, RMI, pool 2"),
+        ({"seeds": 3}, "`seeds` must be a list"),
+        ({"seeds": [1, 1]}, "a seed is given twice"),
+        ({"sweep": {"optim.lr": 0.1}}, "`sweep` must map"),
+        ({"recipe": "nowhere.yaml"}, "nowhere.yaml does not exist"),
+    ],
+)
+def test_plans_that_are_none(tmp_path, entries, message):
+    path = write_plan(tmp_path, **entries)
+    with pytest.raises(ValueError, match=message) as error:
+        read_plan(path)
+    assert str(path) in str(error.value)
+    assert "An example:" in str(error.value)
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory, shapes):
+    """A finished experiment, and the recipes that were trained for it."""
+    folder = tmp_path_factory.mktemp("experiment")
+    trained = []
+
+    def train(recipe: Path) -> int:
+        trained.append(recipe.parent.relative_to(folder / "out").as_posix())
+        return main(["train", "--recipe", str(recipe)])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(driver, "_train", train)
+        plan = write_plan(folder, title="Shapes")
+        arguments = ["experiment", str(plan), "--out", str(folder / "out"), "--root", str(shapes), "--device", "cpu"]
+        assert main(arguments) == 0
+    return folder, arguments, trained
+
+
+def test_every_run_once(experiment, monkeypatch, capsys):
+    folder, arguments, trained = experiment
+    swept = {f"{method}/lr{lr}-seed0" for method in ("ce", "rmi-pool-2") for lr in (0.01, 0.02)}
+    assert set(trained[:4]) == swept
+    assert [name.split("/")[0] for name in trained[4:]] == ["ce", "rmi-pool-2"]
+    assert all(name.endswith("seed1") for name in trained[4:])
+    monkeypatch.setattr(driver, "_train", None)  # would fail if called
+    before = (folder / "out" / "results.csv").read_bytes()
+    assert main(arguments) == 0
+    assert (folder / "out" / "results.csv").read_bytes() == before
+
+
+def test_tables(experiment):
+    folder, _, _ = experiment
+    with open(folder / "out" / "results.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 6
+    for row in rows:
+        result = json.loads((Path(row["folder"]) / "result.json").read_text())
+        assert float(row["mean_iou"]) == pytest.approx(result["last"]["mean_iou"], abs=1e-6)
+    text = (folder / "out" / "results.md").read_text()
+    best = {}
+    for method in METHODS:
+        found = {
+            row["optim.lr"]: float(row["mean_iou"]) for row in rows if row["method"] == method and row["seed"] == "0"
+        }
+        best[method] = max(found, key=found.get)
+        values = [float(r["mean_iou"]) for r in rows if r["method"] == method and r["optim.lr"] == best[method]]
+        assert f"| {method} | {50 * sum(values):.2f} ± " in text
+        assert f"**{100 * found[best[method]]:.2f}**" in text
+    assert "## Less CE" in text
+    assert (folder / "out" / "results.png").stat().st_size > 10_000
+
+
+def test_what_broke_off_goes_on(experiment, monkeypatch, tmp_path, shapes):
+    folder, arguments, _ = experiment
+    out = tmp_path / "out"
+    shutil.copytree(folder / "out", out)
+    lost = next(out.glob("rmi-pool-2/*-seed1"))
+    (lost / "run" / "result.json").unlink()
+    trained = []
+
+    def train(recipe: Path) -> int:
+        trained.append(recipe.parent)
+        return main(["train", "--recipe", str(recipe)])
+
+    monkeypatch.setattr(driver, "_train", train)
+    arguments = [*arguments[:2], "--out", str(out), *arguments[4:]]
+    assert main(arguments) == 0
+    assert trained == [lost]
+
+
+def test_changed_options_are_noticed(experiment, monkeypatch, capsys):
+    folder, arguments, _ = experiment
+    monkeypatch.setattr(driver, "_train", None)
+    changed = write_plan(folder, train={**BASE, "train": {"steps": 3}})
+    assert main(arguments) == 1
+    assert "was trained with other options than the plan has now" in capsys.readouterr().err
+    write_plan(folder, title="Shapes")
+    assert changed.exists()
+
+
+def test_unknown_options_are_found_before_the_first_run(tmp_path, shapes, monkeypatch, capsys):
+    monkeypatch.setattr(driver, "_train", None)
+    plan = write_plan(tmp_path, methods={"CE": {"loss": {"name": "ce"}}, "X": {"loss": {"naem": "rmi"}}})
+    with pytest.raises(SystemExit):
+        main(["experiment", str(plan), "--out", str(tmp_path / "out"), "--root", str(shapes)])
+    assert "naem" in capsys.readouterr().err
+
+
+def test_failed_run(tmp_path, shapes, monkeypatch, capsys):
+    monkeypatch.setattr(driver, "_train", lambda recipe: 1)
+    plan = write_plan(tmp_path)
+    assert main(["experiment", str(plan), "--out", str(tmp_path / "out"), "--root", str(shapes)]) == 1
+    assert "ce/lr0.01-seed0 failed" in capsys.readouterr().err
