@@ -73,11 +73,11 @@ class Curves:
 
 
 def read_curves(folder: Path) -> dict[str, tuple[list[int], list[float]]]:
-    """The scalars in a run's event files: steps and values by tag, such as "val/mIoU"; none where there is no such file."""
+    """The scalars in a run's event files, such as "val/mIoU": steps and values by tag; none where there is no file."""
     if not any(folder.glob("events.out.tfevents.*")):
         return {}
     # 0 keeps all; of everything else as little as possible.
-    keep = {name: 1 for name in event_accumulator.DEFAULT_SIZE_GUIDANCE} | {event_accumulator.SCALARS: 0}
+    keep = dict.fromkeys(event_accumulator.DEFAULT_SIZE_GUIDANCE, 1) | {event_accumulator.SCALARS: 0}
     events = event_accumulator.EventAccumulator(str(folder), size_guidance=keep)
     events.Reload()
     curves = {}

@@ -78,6 +78,7 @@ function setUpTheme() {
 
 const SCORES = {
   mean_iou: "mIoU %",
+  boundary_mean_iou: "boundary mIoU %",
   mean_accuracy: "mean accuracy %",
   pixel_accuracy: "pixel accuracy %",
   frequency_weighted_iou: "frequency-weighted IoU %",
@@ -87,8 +88,9 @@ function showSummary() {
   find("about").textContent =
     `${report.data.name}, split ${report.data.split}: ${report.data.images} images, ${classes.length} classes, ` +
     `${runs.length} ${runs.length === 1 ? "run" : "runs"}`;
-  const heads = ["Run", "Model", "Loss", "Steps", ...Object.values(SCORES)];
-  const head = make("tr", {}, ...heads.map((h, i) => make("th", { scope: "col", class: i < 3 ? "text" : "" }, h)));
+  const heads = [["Run", "text"], ...Object.values(SCORES).map((title) => [title, ""])];
+  heads.push(["steps", ""], ["loss", "text"], ["model", "text"]);
+  const head = make("tr", {}, ...heads.map(([title, kind]) => make("th", { scope: "col", class: kind }, title)));
   const best = Object.fromEntries(
     Object.keys(SCORES).map((key) => [key, Math.max(...runs.map((run) => run.scores[key] ?? -1))]),
   );
@@ -97,13 +99,13 @@ function showSummary() {
       "tr",
       {},
       make("th", { scope: "row" }, swatch(runColor(index), "dash"), run.name),
-      make("td", { class: "text" }, `${run.model}, ${run.backbone}`),
-      make("td", { class: "text" }, run.loss ?? "–"),
-      make("td", {}, String(run.steps)),
       ...Object.keys(SCORES).map((key) => {
         const isBest = runs.length > 1 && run.scores[key] === best[key];
-        return make("td", isBest ? { class: "best" } : {}, percent(run.scores[key], 2));
+        return make("td", isBest ? { class: "best" } : {}, percent(run.scores[key] ?? null, 2));
       }),
+      make("td", {}, run.steps.toLocaleString("en")),
+      make("td", { class: "text" }, run.loss ?? "–"),
+      make("td", { class: "text" }, `${run.model}, ${run.backbone}`),
     ),
   );
   find("summary").append(make("thead", {}, head), make("tbody", {}, ...rows));
@@ -114,7 +116,7 @@ function showSummary() {
 const CURVES = [
   ["val/mIoU", "Validation mIoU", true],
   ["val/pixel_accuracy", "Validation pixel accuracy", true],
-  ["val/boundary_mIoU", "Validation mIoU near boundaries", true],
+  ["val/boundary_mIoU", "Validation boundary mIoU", true],
   ["train/mIoU", "Training mIoU, of the epoch so far", true],
   ["train/loss", "Training loss", false],
   ["train/pixel", "Pixel loss", false],
