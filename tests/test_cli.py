@@ -201,7 +201,8 @@ def test_predict_refuses(run, shapes, tmp_path, capsys):
     out = ["--out", str(tmp_path / "out")]
     assert "matches nothing*" in error_of(["predict", str(run), "nothing*", *out], capsys)
     assert main(["predict", str(run), image, *out]) == 0
-    assert "--overwrite true" in error_of(["predict", str(run), image, *out], capsys)
+    assert "use --overwrite" in error_of(["predict", str(run), image, *out], capsys)
+    assert main(["predict", str(run), image, *out, "--overwrite"]) == 0
     assert main(["predict", str(run), image, *out, "--overwrite", "true"]) == 0
     twin = tmp_path / "shape00.jpg"
     Image.open(image).save(twin)

@@ -9,11 +9,12 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 from rmiseg.config import (
     BenchLossConfig,
+    CompareConfig,
     DataCheckConfig,
     DemoConfig,
     EvaluateConfig,
@@ -36,6 +37,7 @@ class Command(NamedTuple):
 COMMANDS = {
     "train": Command(TrainConfig, "train a model"),
     "evaluate": Command(EvaluateConfig, "score a checkpoint on a data set", ("checkpoint",)),
+    "compare": Command(CompareConfig, "compare two checkpoints on the same images", ("a", "b")),
     "predict": Command(PredictConfig, "segment images with a checkpoint", ("checkpoint", "images")),
     "report": Command(ReportConfig, "show and compare runs on one HTML page", ("runs",)),
     "export": Command(
@@ -106,7 +108,7 @@ def build_parser() -> Any:
 
 def _command_parser(name: str) -> Any:
     from docstring_parser import parse
-    from jsonargparse import ActionConfigFile, ArgumentParser
+    from jsonargparse import ActionConfigFile, ActionYesNo, ArgumentParser
 
     config, _, positional = COMMANDS[name]
     several = {"images": {"nargs": "*", "default": []}, "runs": {"nargs": "+"}}
@@ -123,13 +125,23 @@ def _command_parser(name: str) -> Any:
     described = {param.arg_name: param.description for param in docstring.params}
     for field in positional:
         parser.add_argument(field, type=str, help=described[field], **several.get(field, {}))
-    parser.add_class_arguments(config, skip=set(positional))
+    switches = [field.name for field in dataclasses.fields(config) if field.type == "bool" and not field.default]
+    parser.add_class_arguments(config, skip={*positional, *switches})
+    for field in switches:  # --flip, and --flip true
+        parser.add_argument(f"--{field}", action=ActionYesNo, nargs="?", default=False, help=described[field])
     return parser
 
 
 def _completed(arguments: Sequence[str]) -> list[str]:
-    """Let `train recipe.yaml` mean `train --recipe recipe.yaml`, and `bench` mean `bench loss`."""
+    """Let `train recipe.yaml` mean `train --recipe recipe.yaml`, `bench` mean `bench loss`, and 1,2 the list [1,2]."""
     arguments = list(arguments)
+    lists = {option for command in COMMANDS.values() for option in _list_options(command.config)}
+    for index, argument in enumerate(arguments):
+        name, _, value = argument.partition("=")
+        if argument in lists and index + 1 < len(arguments):
+            arguments[index + 1] = _bracketed(arguments[index + 1])
+        elif name in lists and value:
+            arguments[index] = f"{name}={_bracketed(value)}"
     option = len(arguments) < 2 or arguments[1].startswith("-")
     if arguments[:1] == ["train"] and not option:
         arguments.insert(1, "--recipe")
@@ -141,6 +153,19 @@ def _completed(arguments: Sequence[str]) -> list[str]:
     if arguments[:1] == ["bench"] and option and arguments[1:2] not in (["-h"], ["--help"]):
         arguments.insert(1, "loss")
     return arguments
+
+
+def _list_options(config: type, prefix: str = "--") -> Iterator[str]:
+    """The options of a configuration whose values are lists."""
+    for name, hint in get_type_hints(config).items():
+        if dataclasses.is_dataclass(hint):
+            yield from _list_options(hint, f"{prefix}{name}.")
+        elif any(get_origin(each) in (list, tuple) for each in (hint, *get_args(hint))):
+            yield prefix + name
+
+
+def _bracketed(value: str) -> str:
+    return value if value.startswith(("[", "-")) or value in ("null", "") else f"[{value}]"
 
 
 def _version() -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 from rich.console import Console
@@ -12,6 +12,7 @@ from rich.table import Table
 
 from rmiseg.config import (
     BenchLossConfig,
+    CompareConfig,
     DataCheckConfig,
     DemoConfig,
     EvaluateConfig,
@@ -20,6 +21,7 @@ from rmiseg.config import (
     PredictConfig,
     ReportConfig,
     TrainConfig,
+    view_config,
 )
 
 
@@ -33,82 +35,90 @@ def train(config: TrainConfig) -> int:
 
 def evaluate(config: EvaluateConfig) -> int:
     """`rmiseg evaluate`"""
-    from rmiseg.data import SegmentationDataset, eval_loader, eval_transform, load_split
-    from rmiseg.engine.checkpoint import load_checkpoint
-    from rmiseg.engine.device import select_device
-    from rmiseg.engine.evaluate import evaluate as evaluate_model
-    from rmiseg.files import replacing, to_json
-    from rmiseg.progress import track
+    from rmiseg.engine.scoring import check_output, print_scores, score_checkpoint
+    from rmiseg.files import to_json
 
-    console = Console(markup=False)
-    checkpoint = load_checkpoint(config.checkpoint)
-    device = select_device(config.device)
-    data = checkpoint.data
-    root, split_name = config.root or data.root, config.split or data.val_split
-    split = load_split(data.name, root, split_name)
-    if split.classes.names != checkpoint.classes.names:
-        raise ValueError(
-            f"the checkpoint was trained on {len(checkpoint.classes)} classes ({', '.join(checkpoint.classes.names)}), "
-            f"but {root} has {len(split.classes)} ({', '.join(split.classes.names)})"
-        )
-    model = checkpoint.build_model(device)
-    loader = eval_loader(SegmentationDataset(split, eval_transform(data.image_scale)), workers=data.workers)
-    batches = track(loader, f"evaluating {split_name}", console, total=len(loader))
-    result = evaluate_model(model, batches, len(split.classes), device)
-
-    scores = result.everywhere
-    table = Table(title=f"{config.checkpoint} on {data.name} {split_name}: {len(split.samples)} images")
-    for column in ("class", "IoU %", "accuracy %"):
-        table.add_column(column, justify="left" if column == "class" else "right")
-    for name, iou, accuracy in zip(split.classes.names, scores.iou, scores.accuracy):
-        table.add_row(name, _percent(iou), _percent(accuracy))
-    table.add_section()
-    table.add_row("mean", _percent(scores.mean_iou), _percent(scores.mean_accuracy))
-    console.print(table)
-    console.print(
-        f"pixel accuracy {scores.pixel_accuracy:.2%}   frequency-weighted IoU {scores.frequency_weighted_iou:.2%}   "
-        f"mIoU near boundaries {result.near_boundary.mean_iou:.2%}"
-    )
-
-    if config.json is not None:
-        report = {
-            "checkpoint": str(config.checkpoint),
-            "data": data.name,
-            "split": split_name,
-            "images": len(split.samples),
-            "pixels": scores.pixels,
-            **result.summary(),
-            "classes": {
-                name: {"iou": iou, "accuracy": accuracy}
-                for name, iou, accuracy in zip(split.classes.names, scores.iou, scores.accuracy)
-            },
-        }
-        with replacing(Path(config.json)) as temporary:
-            temporary.write_text(to_json(report))
-        console.print(f"Scores written to {config.json}")
+    console = Console(markup=False, stderr=config.json == "-")
+    check_output(config.json)
+    saved = score_checkpoint(config, console)
+    print_scores(saved, console)
+    report = saved[0].report if len(saved) == 1 else [each.report for each in saved]
+    _write_json(config.json, to_json(report), console)
     return 0
+
+
+def compare(config: CompareConfig) -> int:
+    """`rmiseg compare`"""
+    from rmiseg.engine.compare import compare_evaluations, print_comparison
+    from rmiseg.engine.scoring import check_output, find_or_score
+    from rmiseg.files import to_json
+
+    console = Console(markup=False, stderr=config.json == "-")
+    check_output(config.json)
+    options = {"split": config.split, "root": config.root, "device": config.device}
+    a, b = (find_or_score(EvaluateConfig(checkpoint=path, **options), console) for path in (config.a, config.b))
+    comparison = compare_evaluations(a, b, resamples=config.resamples, seed=config.seed)
+    print_comparison(comparison, console, images=config.images)
+    _write_json(config.json, to_json(comparison), console)
+    return 0
+
+
+def _write_json(path: str | None, text: str, console: Console) -> None:
+    from rmiseg.files import replacing
+
+    if path == "-":
+        print(text, end="")
+    elif path is not None:
+        with replacing(Path(path)) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+        console.print(f"Written to {path}")
 
 
 def predict(config: PredictConfig) -> int:
     """`rmiseg predict`"""
     from rmiseg.data import load_split
-    from rmiseg.engine.checkpoint import load_checkpoint
-    from rmiseg.inference.predictor import Predictor, find_images, predict_files
+    from rmiseg.engine.checkpoint import find_checkpoint, load_checkpoint
+    from rmiseg.engine.results import digest
+    from rmiseg.files import replacing, to_json
+    from rmiseg.inference.crf import DenseCRF
+    from rmiseg.inference.predict import Writer
+    from rmiseg.inference.predictor import Predictor
+    from rmiseg.inference.sources import RESULTS_FILE, Source, find_sources
     from rmiseg.progress import track
 
     console = Console(markup=False)
     if bool(config.images) == bool(config.split):
         raise ValueError("name the images to segment: either files, folders or patterns, or --split and a split's name")
-    images = find_images(config.images)
-    checkpoint = load_checkpoint(config.checkpoint)
+    sources = find_sources(config.images)
+    path = find_checkpoint(config.checkpoint)
+    checkpoint = load_checkpoint(path)
     if config.split:
         split = load_split(checkpoint.data.name, config.root or checkpoint.data.root, config.split, masks=False)
-        images = [(sample.image, Path(sample.name)) for sample in split.samples]
-    predictor = Predictor(checkpoint, config.device)
+        sources = [Source(sample.image, Path(sample.name)) for sample in split.samples]
+    views = view_config(config)
     out = Path(config.out)
-    results = predict_files(predictor, images, out, opacity=config.opacity, overwrite=config.overwrite)
-    failures = [problem for problem in track(results, "predicting", console, total=len(images)) if problem is not None]
-    console.print(f"{len(images) - len(failures)} images: class ids in {out / 'index'}, overlays in {out / 'overlay'}")
+    with DenseCRF(config.crf, config.dense_crf) if config.crf else nullcontext() as crf:
+        predictor = Predictor(checkpoint, config.device, views)
+        writer = Writer(predictor, out, config.write, opacity=config.opacity, crf=crf)
+        writer.check(sources, config.overwrite)
+        out.mkdir(parents=True, exist_ok=True)
+        about = {
+            "checkpoint": str(path.absolute()),
+            "sha256": digest(path),
+            "step": checkpoint.step,
+            "classes": checkpoint.classes.names,
+            "settings": dataclasses.asdict(views),
+            "crf": {"iterations": config.crf, **dataclasses.asdict(config.dense_crf)} if config.crf else None,
+            "write": config.write,
+        }
+        with replacing(out / RESULTS_FILE) as temporary:
+            temporary.write_text(to_json(about), encoding="utf-8")
+        total = None if any(source.is_video for source in sources) else len(sources)
+        results = list(track(writer.run(sources), "predicting", console, total=total))
+    failures = [problem for problem in results if problem is not None]
+    console.print(f"{len(results) - len(failures)} images: {', '.join(config.write)} in {out}")
+    if writer.crf_seconds:
+        console.print(f"dense CRF: {sum(writer.crf_seconds) / len(writer.crf_seconds):.2f} s an image")
     for problem in failures:
         print(f"error: {problem}", file=sys.stderr)
     return 1 if failures else 0
@@ -196,7 +206,3 @@ def bench_loss(config: BenchLossConfig) -> int:
 
     run_loss_benchmark(config, Console())
     return 0
-
-
-def _percent(share: float) -> str:
-    return "-" if math.isnan(share) else f"{100 * share:.2f}"

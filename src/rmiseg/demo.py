@@ -108,7 +108,8 @@ def comparison_table(results: dict[str, dict]) -> Table:
         table.add_column(LOSSES[loss], justify="right")
     rows = {
         "mIoU %": lambda r: f"{100 * r['last']['mean_iou']:.2f}",
-        "mIoU near boundaries %": lambda r: f"{100 * r['last']['boundary_mean_iou']:.2f}",
+        "mIoU within 3 pixels of boundaries %": lambda r: f"{100 * r['last']['trimap_3_mean_iou']:.2f}",
+        "boundary IoU %": lambda r: f"{100 * r['last']['boundary_mean_iou']:.2f}",
         "pixel accuracy %": lambda r: f"{100 * r['last']['pixel_accuracy']:.2f}",
         "time a step, ms": lambda r: f"{1000 * r['seconds_per_step']:.0f}",
         "peak memory, MB": lambda r: f"{r['peak_memory'] / 1e6:.0f}",
@@ -121,7 +122,7 @@ def comparison_table(results: dict[str, dict]) -> Table:
 def draw_comparison(path: Path, data: Path, runs: dict[str, Path], device: str) -> None:
     """A picture with image, truth and the prediction of each run, for some validation slices."""
     split = load_split("demo", data, "val")
-    predictors = [Predictor.from_checkpoint(run / "checkpoints" / "last.pt", device) for run in runs.values()]
+    predictors = [Predictor.from_run(run / "checkpoints" / "last.pt", device) for run in runs.values()]
     rows = []
     for index in np.linspace(0, len(split.samples) - 1, PICTURED_SLICES + 2).round().astype(int)[1:-1]:
         sample = split.samples[index]

@@ -13,7 +13,11 @@ from typing import Any
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path` to write to; renamed to `path` at the end, removed on an error."""
+    """A temporary name beside `path` to write to; renamed to `path` at the end, removed on an error.
+
+    Of a symbolic link, what it points to is replaced.
+    """
+    path = path.resolve() if path.is_symlink() else path
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary

@@ -108,9 +108,9 @@ def test_pretrained_folder_is_read_back(exported, run, segmenter, capsys):
     with torch.no_grad():
         assert torch.equal(again(images), segmenter(images))
     pixels = images[0].permute(1, 2, 0).numpy()
-    expected = Predictor.from_checkpoint(run)(pixels)
+    expected = Predictor.from_run(run)(pixels)
     assert len(np.unique(expected)) > 1
-    for predictor in (Predictor.from_checkpoint(exported), Predictor(again.to_checkpoint())):
+    for predictor in (Predictor.from_run(exported), Predictor(again.to_checkpoint())):
         assert np.array_equal(predictor(pixels), expected)
     checkpoint = load_checkpoint(exported)
     assert checkpoint.classes == CLASSES
@@ -170,7 +170,7 @@ def test_example_in_the_documentation_runs(exported, tmp_path):
     Image.fromarray(random_images((60, 83, 3)).numpy()).save(image)
     subprocess.run([sys.executable, "-c", example], cwd=tmp_path, check=True)
     ids = np.asarray(Image.open(tmp_path / "street.png"))
-    agreement = (ids == Predictor.from_checkpoint(exported)(read_image(image))).mean()
+    agreement = (ids == Predictor.from_run(exported)(read_image(image))).mean()
     assert agreement > 0.999
     assert Image.open(tmp_path / "street.png").getpalette()[3:6] == [255, 0, 0]
 
@@ -245,7 +245,7 @@ def test_wrong_weights_are_not_loaded(exported, tmp_path):
     with pytest.raises(RuntimeError, match=re.escape("classifier.weight")):
         Segmenter.from_pretrained(folder)
     with pytest.raises(ValueError, match="not those of deeplabv3plus"):
-        Predictor.from_checkpoint(folder)
+        Predictor.from_run(folder)
 
 
 def test_description_is_plain(segmenter):

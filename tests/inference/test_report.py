@@ -103,7 +103,7 @@ def test_content(page, runs, data):
 
 def test_maps_hold_class_ids(page, runs, data):
     samples = {sample.name: sample for sample in load_split("folder", data, "val").samples}
-    predictors = [Predictor.from_checkpoint(run) for run in runs]
+    predictors = [Predictor.from_run(run) for run in runs]
     for image in content_of(page)["images"]:
         sample = samples[image["name"]]
         truth = read_mask(sample.mask, load_split("folder", data, "val").classes)

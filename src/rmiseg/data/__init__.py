@@ -8,7 +8,16 @@ for batch in loader:  # image uint8 (8, 3, 256, 256), mask uint8 (8, 256, 256), 
 """
 
 from rmiseg.data.check import Report, check_dataset, print_report
-from rmiseg.data.dataset import IGNORE_INDEX, ClassTable, Sample, SegmentationDataset, Split, read_image, read_mask
+from rmiseg.data.dataset import (
+    IGNORE_INDEX,
+    ClassTable,
+    Sample,
+    SegmentationDataset,
+    Split,
+    read_image,
+    read_mask,
+    rgb_pixels,
+)
 from rmiseg.data.demo import write_demo_data
 from rmiseg.data.loader import Batch, TrainLoader, eval_loader, train_loader
 from rmiseg.data.registry import DATASETS, available_splits, load_split, scan_split
@@ -33,6 +42,7 @@ __all__ = [
     "print_report",
     "read_image",
     "read_mask",
+    "rgb_pixels",
     "scan_split",
     "train_loader",
     "train_transform",

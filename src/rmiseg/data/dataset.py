@@ -193,17 +193,26 @@ def read_image(path: Path) -> np.ndarray:
     try:
         # Pillow, not torchvision.io: the latter is deprecated, and reads no TIFF or BMP.
         with Image.open(path) as image:
-            ImageOps.exif_transpose(image, in_place=True)
-            if image.mode == "F" or (image.mode == "I" and image.format != "PNG"):
-                raise ValueError(f"pixels of mode {image.mode} have no defined range; convert them to 8 or 16 bits")
-            if image.mode.startswith("I"):  # Pillow would clip 16 bits at 255
-                gray = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
-                return np.repeat(gray[..., None], 3, axis=2)
-            return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+            return rgb_pixels(image)
     except FileNotFoundError:
         raise
     except Exception as error:  # decoders fail in many ways: OSError, SyntaxError, struct.error, EOFError, ...
         raise ValueError(f"cannot read image {path}: {error}") from error
+
+
+def rgb_pixels(image: Image.Image) -> np.ndarray:
+    """The pixels of a Pillow image as `read_image` returns them.
+
+    Raises:
+        ValueError: its pixels are floats or 32-bit integers, which have no defined white.
+    """
+    ImageOps.exif_transpose(image, in_place=True)
+    if image.mode == "F" or (image.mode == "I" and image.format != "PNG"):
+        raise ValueError(f"pixels of mode {image.mode} have no defined range; convert them to 8 or 16 bits")
+    if image.mode.startswith("I"):  # Pillow would clip 16 bits at 255
+        gray = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
+        return np.repeat(gray[..., None], 3, axis=2)
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def read_raw_mask(path: Path, rgb: bool) -> np.ndarray:

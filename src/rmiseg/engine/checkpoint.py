@@ -44,6 +44,7 @@ class Checkpoint:
         classes: What its classes are called, and their colors.
         step: Optimizer steps taken.
         scores: Scores on the validation split, by name; empty if it was not evaluated.
+        align_corners: Corner convention by which the loss interpolated the logits; False in checkpoints without it.
     """
 
     weights: Mapping[str, Tensor]
@@ -52,6 +53,7 @@ class Checkpoint:
     classes: ClassTable
     step: int
     scores: dict[str, float]
+    align_corners: bool = False
 
     def build_model(self, device: torch.device) -> nn.Module:
         """The trained model, in evaluation mode, on `device`.
@@ -73,7 +75,9 @@ class Checkpoint:
                 f"the checkpoint's weights are not those of {self.model.name} with {self.model.backbone} and "
                 f"{len(self.classes)} classes, as it says itself: {_first_sentence(error)}, ..."
             ) from error
-        return model.to(device).eval()
+        model.align_corners = self.align_corners
+        # The layout in which convolutions are fastest.
+        return model.to(device, memory_format=torch.channels_last).eval()
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -86,6 +90,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "classes": asdict(checkpoint.classes),
         "step": checkpoint.step,
         "scores": checkpoint.scores,
+        "align_corners": checkpoint.align_corners,
     }
     with replacing(path) as temporary, open(temporary, "wb") as file:
         torch.save(content, file)
@@ -103,9 +108,9 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         ValueError: The file is damaged, holds objects other than tensors and plain values, or is no checkpoint of
             rmiseg.
     """
-    if (Path(path) / PRETRAINED_CONFIG).is_file():
-        return _load_pretrained(Path(path))
     path = find_checkpoint(path)
+    if path.name == PRETRAINED_WEIGHTS:
+        return _load_pretrained(path.parent)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -150,6 +155,7 @@ def checkpoint_from_plain(content: Mapping[str, Any], weights: Mapping[str, Tens
         classes=ClassTable(**table),
         step=content["step"],
         scores={name: math.nan if score is None else score for name, score in content["scores"].items()},
+        align_corners=content.get("align_corners", False),
     )
 
 
@@ -169,8 +175,10 @@ def _load_pretrained(folder: Path) -> Checkpoint:
 
 
 def find_checkpoint(path: str | Path) -> Path:
-    """The file `path`, or the best checkpoint of the run folder `path`, or else its last."""
+    """The file `path`; of a run's folder the best checkpoint, or else the last; of an exported model its weights."""
     path = Path(path)
+    if (path / PRETRAINED_CONFIG).is_file():
+        return path / PRETRAINED_WEIGHTS
     if path.is_dir():
         for candidate in (path / CHECKPOINTS / BEST, path / CHECKPOINTS / LAST):
             if candidate.is_file():

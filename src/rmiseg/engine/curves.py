@@ -14,7 +14,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from rmiseg.data import Batch, ClassTable
 from rmiseg.engine.evaluate import Evaluation
-from rmiseg.engine.metrics import Scores
+from rmiseg.engine.metrics import MEASURES, Scores
 from rmiseg.inference.pictures import confusion_picture, panel_row
 
 
@@ -48,11 +48,12 @@ class Curves:
         """The scores on the validation split, the IoU of each class, and the confusion matrix as a picture."""
         self.writer.add_scalar("val/mIoU", evaluation.everywhere.mean_iou, step)
         self.writer.add_scalar("val/pixel_accuracy", evaluation.everywhere.pixel_accuracy, step)
-        self.writer.add_scalar("val/boundary_mIoU", evaluation.near_boundary.mean_iou, step)
+        for name in MEASURES[1:]:
+            self.writer.add_scalar(f"val/{name}_mIoU", evaluation.measures[name].mean_iou, step)
         for name, iou in zip(self.classes.names, evaluation.everywhere.iou):
             if not math.isnan(iou):
                 self.writer.add_scalar(f"val IoU/{name}", iou, step)
-        matrix = confusion_picture(np.asarray(evaluation.confusion), self.classes)
+        matrix = confusion_picture(evaluation.confusion, self.classes)
         self.writer.add_image(
             "val/confusion: true classes in rows, predicted in columns", matrix, step, dataformats="HWC"
         )

@@ -102,6 +102,7 @@ def train(config: TrainConfig, console: Console) -> RunResult:
 
     model = build_model(num_classes=len(classes), **asdict(config.model))
     model = model.to(device, memory_format=torch.channels_last)  # a fifth faster on a CPU
+    model.align_corners = config.loss.align_corners
     set_norm_momentum(model, config.train.norm_momentum)
     if config.init is not None:
         _initialize(model, config.init, console)
@@ -156,6 +157,7 @@ def train(config: TrainConfig, console: Console) -> RunResult:
                 classes=classes,
                 step=step,
                 scores=evaluation.summary() if evaluation else {},
+                align_corners=config.loss.align_corners,
             )
             if checkpoints.save(checkpoint):
                 best = checkpoint.scores

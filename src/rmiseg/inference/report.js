@@ -10,7 +10,9 @@ const find = (id) => document.getElementById(id);
 const runColor = (index) => RUN_COLORS[index % RUN_COLORS.length];
 const percent = (share, digits = 1) => (share === null ? "–" : (100 * share).toFixed(digits));
 const difference = (a, b) => (a === null || b === null ? null : b - a);
-const signed = (share) => (share === null ? "–" : `${share >= 0 ? "+" : "−"}${Math.abs(100 * share).toFixed(1)}`);
+const isSmall = (share) => Math.abs(share) < 5e-4; // 0.0 when printed
+const signed = (share) =>
+  share === null ? "–" : (isSmall(share) ? "" : share > 0 ? "+" : "−") + Math.abs(100 * share).toFixed(1);
 
 function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
@@ -274,7 +276,7 @@ function bar(share, color) {
 }
 
 function change(share) {
-  return make("td", { class: share === null || Math.abs(share) < 5e-4 ? "quiet" : share > 0 ? "up" : "down" }, signed(share));
+  return make("td", { class: share === null || isSmall(share) ? "quiet" : share > 0 ? "up" : "down" }, signed(share));
 }
 
 // Confusion matrices.

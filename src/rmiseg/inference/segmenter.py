@@ -27,7 +27,7 @@ A model for semantic segmentation, trained with rmiseg on {{ data }}.
 ```python
 from rmiseg.inference.predictor import Predictor
 
-predictor = Predictor.from_checkpoint("folder/with/these/files")
+predictor = Predictor.from_run("folder/with/these/files")
 ids = predictor(pixels)  # RGB (H, W, 3) uint8 to class ids (H, W) uint8
 ```
 
@@ -75,6 +75,7 @@ class Segmenter(
         classes: The fields of `ClassTable`.
         step: Training steps taken.
         scores: Scores on the validation split, from 0 to 1.
+        align_corners: Corner convention by which the logits are interpolated.
         format: Version of this description.
 
     Raises:
@@ -88,10 +89,20 @@ class Segmenter(
         classes: dict[str, Any],
         step: int = 0,
         scores: dict[str, float | None] | None = None,
+        align_corners: bool = False,
         format: str = PRETRAINED_FORMAT,
     ) -> None:
         super().__init__()
-        content = {"format": format, "model": model, "data": data, "classes": classes, "step": step, "scores": scores}
+        if format != PRETRAINED_FORMAT:
+            raise ValueError(f"a model described in the format {format!r}, where {PRETRAINED_FORMAT!r} is read")
+        content = {
+            "model": model,
+            "data": data,
+            "classes": classes,
+            "step": step,
+            "scores": scores or {},
+            "align_corners": align_corners,
+        }
         self.description = checkpoint_from_plain(content, weights={})
         self.classes = self.description.classes
         self.image_scale = self.description.data.image_scale
@@ -110,8 +121,10 @@ class Segmenter(
             classes=asdict(checkpoint.classes),
             step=checkpoint.step,
             scores={name: score if math.isfinite(score) else None for name, score in checkpoint.scores.items()},
+            align_corners=checkpoint.align_corners,
         )
-        segmenter.network = checkpoint.build_model(torch.device("cpu"))
+        network = checkpoint.build_model(torch.device("cpu"))
+        segmenter.network = network.to(memory_format=torch.contiguous_format)
         return segmenter.eval()
 
     def to_checkpoint(self) -> Checkpoint:
@@ -133,7 +146,7 @@ class Segmenter(
             smaller = [_scaled(side, self.image_scale) for side in size]
             pixels = F.interpolate(pixels, smaller, mode="bilinear", antialias=True)
         logits = self.network((pixels - self.center) / self.spread)
-        return F.interpolate(logits, size, mode="bilinear", align_corners=False)
+        return F.interpolate(logits, size, mode="bilinear", align_corners=self.description.align_corners)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> Self:

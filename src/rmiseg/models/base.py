@@ -25,6 +25,7 @@ class SegmentationModel(nn.Module):
         output_stride: Image size over the size of the deepest feature map.
         image_mean: What to subtract from RGB images in the range 0 to 1, three floats.
         image_std: What to divide them by afterwards, three floats.
+        align_corners: Corner convention of the interpolation of its logits to full size; that of the training.
         norm_is_frozen: Whether `freeze_norm` was called.
 
     Raises:
@@ -40,6 +41,7 @@ class SegmentationModel(nn.Module):
         self.output_stride = backbone.reductions[-1]
         self.image_mean = backbone.image_mean
         self.image_std = backbone.image_std
+        self.align_corners = False
         self.norm_is_frozen = False
 
     def freeze_norm(self) -> None:

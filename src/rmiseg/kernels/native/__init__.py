@@ -118,6 +118,18 @@ def pixel_backward(
     return _backward(grad_pixel, logits, target, valid, pixel_loss, align_corners)
 
 
+def argmax(logits: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:
+    """Class ids (N, H, W) uint8 of the largest logit at each pixel of `size`, of logits (N, C, h, w), C at most 256."""
+    n, classes, h, w = logits.shape
+    height, width = size
+    ids = torch.empty(n, height, width, dtype=torch.uint8)
+    shape = {"samples": n, "classes": classes, "h": h, "w": w, "height": height, "width": width}
+    options = {"element": ELEMENTS.index(logits.dtype), "align_corners": align_corners, "pool": POOLS.index(None)}
+    strides = (c_int64 * 4)(*logits.stride())
+    _call("rmiseg_argmax", _Problem, **shape, **options, logits_strides=strides, logits=logits, labels=ids)
+    return ids
+
+
 def _forward(
     logits: Tensor, target: Tensor, valid: Tensor, pixel_loss: str, align_corners: bool, **maps: Any
 ) -> Tensor:

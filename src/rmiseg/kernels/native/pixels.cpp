@@ -455,6 +455,26 @@ void backward_block(const Plan<T>& plan, int64_t task, Scratch& scratch) {
     }
 }
 
+// The class of the largest logit of each pixel of a block of rows of a sample, the first of several; NaN is never largest.
+template <class T>
+void argmax_block(const Plan<T>& plan, int64_t task, Scratch& scratch) {
+    const Problem& p = plan.p;
+    const int64_t n = task / plan.blocks, top = task % plan.blocks * plan.block;
+    const int64_t bottom = std::min(top + plan.block, p.height), count = (bottom - top) * p.width;
+    scratch.reserve(2 * count * sizeof(T), 2);
+    T *const largest = scratch.take<T>(count), *const best = scratch.take<T>(count);
+    std::fill(largest, largest + count, -std::numeric_limits<T>::infinity());
+    std::fill(best, best + count, T(0));
+    Reader<T> reader(plan);
+    for (int64_t c = 0; c < p.classes; ++c) {
+        reader.start(n, c);
+        for (int64_t y = top; y < bottom; ++y)
+            take_larger(reader.row(y), T(c), p.width, largest + (y - top) * p.width, best + (y - top) * p.width);
+    }
+    auto ids = static_cast<uint8_t*>(p.labels) + (n * p.height + top) * p.width;
+    for (int64_t i = 0; i < count; ++i) ids[i] = uint8_t(best[i]);
+}
+
 template <class T>
 void forward(const Problem& p) {
     const Plan<T> plan(p, false);
@@ -465,6 +485,13 @@ void forward(const Problem& p) {
     if (p.pool == INTERPOLATION)
         for_each_task(p.samples * p.ph, p.threads,
                       [&](int64_t task, Scratch& scratch) { interpolated_row(plan, task, scratch); });
+}
+
+template <class T>
+void argmax(const Problem& p) {
+    const Plan<T> plan(p, false);
+    for_each_task(p.samples * plan.blocks, p.threads,
+                  [&](int64_t task, Scratch& scratch) { argmax_block(plan, task, scratch); });
 }
 
 template <class T>
@@ -479,6 +506,9 @@ void backward(const Problem& p) {
 extern "C" {
 
 void rmiseg_forward(const Problem* p) { p->element == FLOAT64 ? forward<double>(*p) : forward<float>(*p); }
+
+// Class ids (N, H, W) uint8 in `labels`, of logits (N, C, h, w) with at most 256 classes; pool is NONE.
+void rmiseg_argmax(const Problem* p) { p->element == FLOAT64 ? argmax<double>(*p) : argmax<float>(*p); }
 
 void rmiseg_backward(const Problem* p) { p->element == FLOAT64 ? backward<double>(*p) : backward<float>(*p); }
 }

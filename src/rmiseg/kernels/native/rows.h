@@ -139,6 +139,16 @@ LEAF void take_maximum(const T* __restrict from, int64_t count, T* __restrict to
     for (int64_t x = 0; x < count; ++x) to[x] = from[x] > to[x] ? from[x] : to[x];
 }
 
+// The largest values so far, and the number of the row where each was.
+template <class T>
+LEAF void take_larger(const T* __restrict from, T number, int64_t count, T* __restrict largest, T* __restrict best) {
+    for (int64_t x = 0; x < count; ++x) {
+        const bool larger = from[x] > largest[x];
+        best[x] = larger ? number : best[x];
+        largest[x] = larger ? from[x] : largest[x];
+    }
+}
+
 // Softmax: the sum of e^(logit - peak).
 template <class T>
 LEAF void add_exponentials(const T* __restrict logit, const T* __restrict peak, int64_t count, T* __restrict total) {
