@@ -111,7 +111,7 @@ def build_parser() -> Any:
 
 def _command_parser(name: str) -> Any:
     from docstring_parser import parse
-    from jsonargparse import ActionConfigFile, ArgumentParser
+    from jsonargparse import ActionConfigFile, ActionYesNo, ArgumentParser
 
     config, _, positional = COMMANDS[name]
     several = {"images": {"nargs": "*", "default": []}, "runs": {"nargs": "+"}}
@@ -128,7 +128,10 @@ def _command_parser(name: str) -> Any:
     described = {param.arg_name: param.description for param in docstring.params}
     for field in positional:
         parser.add_argument(field, type=str, help=described[field], **several.get(field, {}))
-    parser.add_class_arguments(config, skip=set(positional))
+    switches = [field.name for field in dataclasses.fields(config) if field.type == "bool" and not field.default]
+    parser.add_class_arguments(config, skip={*positional, *switches})
+    for field in switches:  # --flip, and --flip true
+        parser.add_argument(f"--{field}", action=ActionYesNo, nargs="?", default=False, help=described[field])
     return parser
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 from rich.console import Console
@@ -22,6 +22,7 @@ from rmiseg.config import (
     PredictConfig,
     ReportConfig,
     TrainConfig,
+    view_config,
 )
 
 
@@ -42,7 +43,8 @@ def evaluate(config: EvaluateConfig) -> int:
     check_output(config.json)
     saved = score_checkpoint(config, console)
     print_scores(saved, console)
-    _write_json(config.json, to_json(saved.report), console)
+    report = saved[0].report if len(saved) == 1 else [each.report for each in saved]
+    _write_json(config.json, to_json(report), console)
     return 0
 
 
@@ -76,23 +78,48 @@ def _write_json(path: str | None, text: str, console: Console) -> None:
 def predict(config: PredictConfig) -> int:
     """`rmiseg predict`"""
     from rmiseg.data import load_split
-    from rmiseg.engine.checkpoint import load_checkpoint
-    from rmiseg.inference.predictor import Predictor, find_images, predict_files
+    from rmiseg.engine.checkpoint import find_checkpoint, load_checkpoint
+    from rmiseg.engine.results import digest
+    from rmiseg.files import replacing, to_json
+    from rmiseg.inference.crf import DenseCRF
+    from rmiseg.inference.predict import Writer
+    from rmiseg.inference.predictor import Predictor
+    from rmiseg.inference.sources import RESULTS_FILE, Source, find_sources
     from rmiseg.progress import track
 
     console = Console(markup=False)
     if bool(config.images) == bool(config.split):
         raise ValueError("name the images to segment: either files, folders or patterns, or --split and a split's name")
-    images = find_images(config.images)
-    checkpoint = load_checkpoint(config.checkpoint)
+    sources = find_sources(config.images)
+    path = find_checkpoint(config.checkpoint)
+    checkpoint = load_checkpoint(path)
     if config.split:
         split = load_split(checkpoint.data.name, config.root or checkpoint.data.root, config.split, masks=False)
-        images = [(sample.image, Path(sample.name)) for sample in split.samples]
-    predictor = Predictor(checkpoint, config.device)
+        sources = [Source(sample.image, Path(sample.name)) for sample in split.samples]
+    views = view_config(config)
     out = Path(config.out)
-    results = predict_files(predictor, images, out, opacity=config.opacity, overwrite=config.overwrite)
-    failures = [problem for problem in track(results, "predicting", console, total=len(images)) if problem is not None]
-    console.print(f"{len(images) - len(failures)} images: class ids in {out / 'index'}, overlays in {out / 'overlay'}")
+    with DenseCRF(config.crf, config.dense_crf) if config.crf else nullcontext() as crf:
+        predictor = Predictor(checkpoint, config.device, views)
+        writer = Writer(predictor, out, config.write, opacity=config.opacity, crf=crf)
+        writer.check(sources, config.overwrite)
+        out.mkdir(parents=True, exist_ok=True)
+        about = {
+            "checkpoint": str(path.absolute()),
+            "sha256": digest(path),
+            "step": checkpoint.step,
+            "classes": checkpoint.classes.names,
+            "settings": dataclasses.asdict(views),
+            "crf": {"iterations": config.crf, **dataclasses.asdict(config.dense_crf)} if config.crf else None,
+            "write": config.write,
+        }
+        with replacing(out / RESULTS_FILE) as temporary:
+            temporary.write_text(to_json(about), encoding="utf-8")
+        total = None if any(source.is_video for source in sources) else len(sources)
+        results = list(track(writer.run(sources), "predicting", console, total=total))
+    failures = [problem for problem in results if problem is not None]
+    console.print(f"{len(results) - len(failures)} images: {', '.join(config.write)} in {out}")
+    if writer.crf_seconds:
+        console.print(f"dense CRF: {sum(writer.crf_seconds) / len(writer.crf_seconds):.2f} s an image")
     for problem in failures:
         print(f"error: {problem}", file=sys.stderr)
     return 1 if failures else 0
@@ -191,7 +218,3 @@ def bench_loss(config: BenchLossConfig) -> int:
 
     run_loss_benchmark(config, Console())
     return 0
-
-
-def _percent(share: float) -> str:
-    return "-" if math.isnan(share) else f"{100 * share:.2f}"

@@ -6,10 +6,11 @@ file with the same nesting as `TrainConfig`; every field can be overridden as ``
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
 DatasetName = Literal["folder", "voc", "cityscapes", "coco", "coco-stuff", "coco-panoptic", "ade20k", "camvid", "demo"]
+PredictionFormat = Literal["index", "gray", "color", "overlay", "probabilities", "voc", "cityscapes"]
 LossName = Literal["rmi", "ce", "bce", "pyramid", "affinity"]
 
 
@@ -253,6 +254,32 @@ class ViewConfig:
     overlap: float = 0.25
 
 
+def view_config(config: ViewConfig) -> ViewConfig:
+    """The part of the options of a command that says how the network is shown an image."""
+    return ViewConfig(**{each.name: getattr(config, each.name) for each in fields(ViewConfig)})
+
+
+@dataclass
+class CRFConfig:
+    """A dense CRF (Krähenbühl and Koltun 2011), with the kernels of the RMI paper.
+
+    Args:
+        gaussian_sxy: Standard deviation of the smoothness kernel, in pixels.
+        gaussian_compat: Its weight.
+        bilateral_sxy: Standard deviation of the appearance kernel in space, in pixels.
+        bilateral_srgb: Its standard deviation in color, of 0 to 255.
+        bilateral_compat: Its weight.
+        workers: Processes that refine images; by default one for each CPU.
+    """
+
+    gaussian_sxy: float = 3.0
+    gaussian_compat: float = 3.0
+    bilateral_sxy: float = 30.0
+    bilateral_srgb: float = 13.0
+    bilateral_compat: float = 10.0
+    workers: int | None = None
+
+
 @dataclass(kw_only=True)
 class EvaluateConfig(ViewConfig):
     """Score a checkpoint on a data set, at the size of its masks.
@@ -268,6 +295,8 @@ class EvaluateConfig(ViewConfig):
         window: Side of the square windows that an image is cut into, in pixels of the network's input; bounds memory.
             By default the network sees whole images.
         overlap: Share of a window that the next one sees too, 0 to 0.5; there results blend.
+        crf: Iterations of a dense CRF, such as 1,5,10: each is scored beside the network alone.
+        dense_crf: Its kernels.
         device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps, ...
     """
 
@@ -276,6 +305,8 @@ class EvaluateConfig(ViewConfig):
     root: str | None = None
     out: str | None = None
     json: str | None = None
+    crf: list[int] = field(default_factory=list)
+    dense_crf: CRFConfig = field(default_factory=CRFConfig)
     device: str = "auto"
 
 
@@ -307,18 +338,28 @@ class CompareConfig:
     device: str = "auto"
 
 
-@dataclass
-class PredictConfig:
-    """Segment images with a checkpoint: index PNGs with a palette, and color overlays at the original size.
+@dataclass(kw_only=True)
+class PredictConfig(ViewConfig):
+    """Segment images with a checkpoint, at their original size.
 
     Args:
         checkpoint: A checkpoint file, or the folder of a run (its best checkpoint).
-        images: Image files, folders or glob patterns.
+        images: Image files, videos, folders or glob patterns; - is a list of them on standard input.
         split: Instead of images, a split of the data set that the run was trained on, such as test.
         root: Folder of that data set, if it is no longer where the run found it.
         out: Folder for the results, which mirror the names of the images.
+        write: What to write: index (PNG of class ids with a palette), gray (PNG of class ids), color (PNG of class
+            colors), overlay (colors over the image), probabilities (float16 npz), voc (what PASCAL VOC's test server
+            takes), cityscapes (what that of Cityscapes takes).
         opacity: Opacity of the class colors in the overlays, 0 to 1.
         overwrite: Replace results that exist.
+        scales: Factors of the image size, on top of that of training; probabilities are averaged.
+        flip: Show every image mirrored too, and average.
+        window: Side of the square windows that an image is cut into, in pixels of the network's input; bounds memory.
+            By default the network sees whole images.
+        overlap: Share of a window that the next one sees too, 0 to 0.5; there results blend.
+        crf: Iterations of a dense CRF, such as 5; for several, such as 1,5,10, results go to crf1/, crf5/ and crf10/.
+        dense_crf: Its kernels.
         device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps, ...
     """
 
@@ -327,8 +368,11 @@ class PredictConfig:
     split: str | None = None
     root: str | None = None
     out: str = "predictions"
+    write: list[PredictionFormat] = field(default_factory=lambda: ["index", "overlay"])
     opacity: float = 0.5
     overwrite: bool = False
+    crf: list[int] = field(default_factory=list)
+    dense_crf: CRFConfig = field(default_factory=CRFConfig)
     device: str = "auto"
 
 

@@ -33,7 +33,7 @@ class RateColumn(ProgressColumn):
         return Text(f"{rate:.1f} img/s")
 
 
-def track(items: Iterable[T], description: str, console: Console | None, total: int) -> Iterator[T]:
+def track(items: Iterable[T], description: str, console: Console | None, total: int | None) -> Iterator[T]:
     """The items, one an image, with a progress bar on `console`; without one if that is None."""
     columns = (
         TextColumn("{task.description}"),

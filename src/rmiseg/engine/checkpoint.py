@@ -112,9 +112,9 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         ValueError: The file is damaged, holds objects other than tensors and plain values, or is no checkpoint of
             rmiseg.
     """
-    if (Path(path) / PRETRAINED_CONFIG).is_file():
-        return _load_pretrained(Path(path))
     path = find_checkpoint(path)
+    if path.name == PRETRAINED_WEIGHTS:
+        return _load_pretrained(path.parent)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -135,7 +135,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         )
     try:
         return checkpoint_from_plain(content, dict(content["weights"]))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(
             f"{path} is marked as a checkpoint of rmiseg, but its content is not as it should be ({error}); was it "
             "written by another version?"
@@ -180,8 +180,10 @@ def _load_pretrained(folder: Path) -> Checkpoint:
 
 
 def find_checkpoint(path: str | Path) -> Path:
-    """The file `path`, or the best checkpoint of the run folder `path`, or else its last."""
+    """The file `path`; of a run's folder the best checkpoint, or else the last; of an exported model its weights."""
     path = Path(path)
+    if (path / PRETRAINED_CONFIG).is_file():
+        return path / PRETRAINED_WEIGHTS
     if path.is_dir():
         for candidate in (path / CHECKPOINTS / BEST, path / CHECKPOINTS / LAST):
             if candidate.is_file():

@@ -53,7 +53,7 @@ class Curves:
         for name, iou in zip(self.classes.names, evaluation.everywhere.iou):
             if not math.isnan(iou):
                 self.writer.add_scalar(f"val IoU/{name}", iou, step)
-        matrix = confusion_picture(np.asarray(evaluation.confusion), self.classes)
+        matrix = confusion_picture(evaluation.confusion, self.classes)
         self.writer.add_image(
             "val/confusion: true classes in rows, predicted in columns", matrix, step, dataformats="HWC"
         )
@@ -74,7 +74,7 @@ class Curves:
 
 
 def read_curves(folder: Path) -> dict[str, tuple[list[int], list[float]]]:
-    """The scalars in a run's event files: steps and values by tag, such as "val/mIoU"; none without such a file."""
+    """The scalars in a run's event files, such as "val/mIoU": steps and values by tag; none where there is no file."""
     if not any(folder.glob("events.out.tfevents.*")):
         return {}
     # 0 keeps all; of everything else as little as possible.

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from rmiseg.config import ViewConfig
 from rmiseg.data import Batch
 from rmiseg.engine.metrics import MEASURES, ImageCounts, Scores, count_image
-from rmiseg.inference.segment import Box, Piece, View, plan_views, run_views, segment, whole_view
+from rmiseg.inference.crf import DenseCRF
+from rmiseg.inference.segment import Box, Piece, View, plan_views, probabilities, run_views, segment, whole_view
 
 PENDING = 2
 """Images that may wait to be counted while the model goes on."""
@@ -31,7 +32,7 @@ class Evaluation:
         names: Names of the I images.
         confusion: (C, C) int64: pixels of each true class (rows) and predicted class (columns), over all images.
         regions: (I, len(MEASURES), 3, C) int64, see `ImageCounts.regions`.
-        seconds: Time taken: "total", and of it "model", the forward passes.
+        seconds: Time taken: "total", and of it "model", the forward passes; "crf", of a dense CRF on one image.
     """
 
     names: tuple[str, ...]
@@ -83,37 +84,85 @@ def evaluate(
             sees every image as it comes from the loader.
         image_scale: Factor that multiplies every scale of `views`.
     """
+    (evaluation,) = _evaluate(model, loader, num_classes, views, image_scale, _Counting(num_classes), on_batch)
+    return evaluation
+
+
+def evaluate_refined(
+    model: nn.Module, loader: Iterable[Batch], num_classes: int, crf: DenseCRF, views: ViewConfig, image_scale: float
+) -> list[Evaluation]:
+    """Score `model` alone, and refined by a dense CRF with each of its numbers of iterations; see `evaluate`."""
+    return _evaluate(model, loader, num_classes, views, image_scale, _Counting(num_classes, crf))
+
+
+class _Counting:
+    """What is done with the logits of an image, once they are there: several results of it are counted."""
+
+    def __init__(self, num_classes: int, crf: DenseCRF | None = None) -> None:
+        self.num_classes = num_classes
+        self.crf = crf
+        self.results = 1 + len(crf.iterations if crf else ())
+        self.threads = crf.workers if crf else 1
+        self.crf_seconds: list[float] = []
+
+    def __call__(
+        self, pieces: list[Piece], image: Tensor, target: np.ndarray, align_corners: bool
+    ) -> list[tuple[np.ndarray, ImageCounts]]:
+        size = (target.shape[0], target.shape[1])
+        results = [segment(pieces, size, align_corners)]
+        if self.crf:
+            shares = probabilities(pieces, size, align_corners).cpu().numpy()
+            refined = self.crf(image.permute(1, 2, 0).numpy(), shares)
+            self.crf_seconds.append(refined.seconds)
+            results += refined.ids
+        return [(ids, count_image(ids, target, self.num_classes)) for ids in results]
+
+
+def _evaluate(
+    model: nn.Module,
+    loader: Iterable[Batch],
+    num_classes: int,
+    views: ViewConfig | None,
+    image_scale: float,
+    count: _Counting,
+    on_batch: Callable[[Batch, Tensor], None] | None = None,
+) -> list[Evaluation]:
     names: list[str] = []
-    regions: list[np.ndarray] = []
-    confusion = np.zeros((num_classes, num_classes), np.int64)
-    pending: deque[tuple[Batch, Future[tuple[np.ndarray, ImageCounts]]]] = deque()
+    regions: list[list[np.ndarray]] = [[] for _ in range(count.results)]
+    confusions = np.zeros((count.results, num_classes, num_classes), np.int64)
+    pending: deque[tuple[Batch, Future[list[tuple[np.ndarray, ImageCounts]]]]] = deque()
 
     def collect() -> None:
         batch, future = pending.popleft()
-        ids, counts = future.result()
+        results = future.result()
         names.extend(batch["name"])
-        regions.append(counts.regions)
-        np.add(confusion, counts.confusion, out=confusion)
+        for (_, counts), own, confusion in zip(results, regions, confusions):
+            own.append(counts.regions)
+            confusion += counts.confusion
         if on_batch is not None:
-            on_batch(batch, torch.from_numpy(ids)[None])
+            on_batch(batch, torch.from_numpy(results[0][0])[None])
 
     was_training = model.training
     model.eval()
     started = time.perf_counter()
-    with ThreadPoolExecutor(1) as executor, forward_time(model) as seconds:
+    with ThreadPoolExecutor(count.threads) as executor, forward_time(model) as seconds:
         for batch in loader:
-            target = batch["mask"][0].numpy()
-            pieces = list(run_views(model, *_shown(batch["image"][0], target.shape, views, image_scale)))
-            job = executor.submit(_count, pieces, target, num_classes, model.align_corners)
-            pending.append((batch, job))
-            if len(pending) > PENDING:
+            image, target = batch["image"][0], batch["mask"][0].numpy()
+            pieces = list(run_views(model, *_shown(image, target.shape, views, image_scale)))
+            pending.append((batch, executor.submit(count, pieces, image, target, model.align_corners)))
+            if len(pending) > PENDING + count.threads - 1:
                 collect()
         while pending:
             collect()
     model.train(was_training)
     times = {"total": time.perf_counter() - started, "model": sum(seconds)}
-    stacked = np.stack(regions) if regions else np.zeros((0, len(MEASURES), 3, num_classes), np.int64)
-    return Evaluation(tuple(names), confusion, stacked, times)
+    if count.crf_seconds:
+        times["crf"] = sum(count.crf_seconds) / len(count.crf_seconds)
+    empty = np.zeros((0, len(MEASURES), 3, num_classes), np.int64)
+    return [
+        Evaluation(tuple(names), confusion, np.stack(own) if own else empty, times)
+        for own, confusion in zip(regions, confusions)
+    ]
 
 
 def _shown(
@@ -124,13 +173,6 @@ def _shown(
     if views is None:
         return (lambda box: image), [whole_view((height, width), (image.shape[1], image.shape[2]))]
     return (lambda box: image[:, box.rows, box.columns]), plan_views((height, width), views, image_scale)
-
-
-def _count(
-    pieces: list[Piece], target: np.ndarray, num_classes: int, align_corners: bool
-) -> tuple[np.ndarray, ImageCounts]:
-    ids = segment(pieces, (target.shape[0], target.shape[1]), align_corners)
-    return ids, count_image(ids, target, num_classes)
 
 
 @contextmanager

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
-from dataclasses import fields
+from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from rmiseg.config import EvaluateConfig, ViewConfig
+from rmiseg.config import EvaluateConfig, ViewConfig, view_config
 from rmiseg.data import SegmentationDataset, eval_loader, eval_transform, load_split
 from rmiseg.engine.checkpoint import find_checkpoint, load_checkpoint
 from rmiseg.engine.device import select_device
-from rmiseg.engine.evaluate import evaluate
+from rmiseg.engine.evaluate import evaluate, evaluate_refined
 from rmiseg.engine.metrics import TRIMAP_WIDTHS
 from rmiseg.engine.results import (
     SCORES_FILE,
@@ -26,40 +27,52 @@ from rmiseg.engine.results import (
     percent,
     save_evaluation,
 )
+from rmiseg.inference.crf import DenseCRF
 from rmiseg.inference.segment import plan_views
 from rmiseg.progress import track
 
 
-def score_checkpoint(config: EvaluateConfig, console: Console) -> SavedEvaluation:
+def score_checkpoint(config: EvaluateConfig, console: Console) -> list[SavedEvaluation]:
     """Score a checkpoint as `config` says, and save what was counted.
+
+    Returns:
+        The evaluation of the network alone, and of its refinement by each number of iterations of a dense CRF.
 
     Raises:
         ValueError, OSError: Anything wrong with checkpoint, data or options; checked before scoring, where it can be.
     """
-    checkpoint = load_checkpoint(config.checkpoint)
+    path = find_checkpoint(config.checkpoint)
+    checkpoint = load_checkpoint(path)
     device = select_device(config.device)
     data = checkpoint.data
     root, split_name = config.root or data.root, config.split or data.val_split
-    views = ViewConfig(**{each.name: getattr(config, each.name) for each in fields(ViewConfig)})
+    views = view_config(config)
     plan_views((1, 1), views)  # whose errors come before any work
-    settings = _settings(views)
-    path = find_checkpoint(config.checkpoint)
-    folder = Path(config.out) if config.out is not None else evaluation_folder(path, split_name, settings)
-    _check_folder(folder)
+    settings = [_settings(views, config, count) for count in (0, *config.crf)]
+    if config.out is None:
+        folders = [evaluation_folder(path, split_name, each) for each in settings]
+    else:
+        folders = [Path(config.out) / (f"crf{count}" if count else "") for count in (0, *config.crf)]
+    for folder in folders:
+        _check_folder(folder)
     split = load_split(data.name, root, split_name)
     if split.classes.names != checkpoint.classes.names:
         raise ValueError(
             f"the checkpoint was trained on {len(checkpoint.classes)} classes ({', '.join(checkpoint.classes.names)}), "
             f"but {root} has {len(split.classes)} ({', '.join(split.classes.names)})"
         )
-    model = checkpoint.build_model(device)
-    once = views == ViewConfig(overlap=views.overlap)  # then the loader's processes resize
+    once = views == ViewConfig(overlap=views.overlap) and not config.crf  # then the loader's processes resize
     transform = eval_transform(data.image_scale if once else 1.0)
     loader = eval_loader(SegmentationDataset(split, transform), workers=data.workers)
     batches = track(loader, f"evaluating {split_name}", console, total=len(loader))
-    evaluation = evaluate(
-        model, batches, len(split.classes), device, views=None if once else views, image_scale=data.image_scale
-    )
+    classes = len(split.classes)
+    with DenseCRF(config.crf, config.dense_crf) if config.crf else nullcontext() as crf:
+        model = checkpoint.build_model(device)
+        if crf:
+            evaluations = evaluate_refined(model, batches, classes, crf, views, data.image_scale)
+        else:
+            shown = None if once else views
+            evaluations = [evaluate(model, batches, classes, device, views=shown, image_scale=data.image_scale)]
     about = {
         "checkpoint": str(path.absolute()),
         "sha256": digest(path),
@@ -67,11 +80,13 @@ def score_checkpoint(config: EvaluateConfig, console: Console) -> SavedEvaluatio
         "data": data.name,
         "root": str(Path(root).absolute()),
         "split": split_name,
-        "settings": settings,
     }
-    report = make_report(evaluation, split.classes.names, about)
-    save_evaluation(folder, evaluation, report)
-    return SavedEvaluation(folder, report, split.classes.names, evaluation)
+    saved = []
+    for folder, each, evaluation in zip(folders, settings, evaluations):
+        report = make_report(evaluation, split.classes.names, {**about, "settings": each})
+        save_evaluation(folder, evaluation, report)
+        saved.append(SavedEvaluation(folder, report, split.classes.names, evaluation))
+    return saved
 
 
 def find_or_score(config: EvaluateConfig, console: Console) -> SavedEvaluation:
@@ -80,18 +95,18 @@ def find_or_score(config: EvaluateConfig, console: Console) -> SavedEvaluation:
         return load_evaluation(Path(config.checkpoint))
     path = find_checkpoint(config.checkpoint)
     split = config.split or load_checkpoint(path).data.val_split
-    folder = evaluation_folder(path, split, _settings(ViewConfig()))
+    folder = evaluation_folder(path, split, _settings(ViewConfig(), config, 0))
     if (folder / SCORES_FILE).is_file():
         saved = load_evaluation(folder)
         if saved.report["sha256"] == digest(path):
             return saved
         console.print(f"{folder} is of another checkpoint than {path} is now: evaluating again")
-    return score_checkpoint(config, console)
+    return score_checkpoint(config, console)[0]
 
 
-def print_scores(saved: SavedEvaluation, console: Console) -> None:
-    """The scores as a table."""
-    report, scores = saved.report, saved.evaluation.everywhere
+def print_scores(saved: list[SavedEvaluation], console: Console) -> None:
+    """The scores as tables: of the network alone, and what a dense CRF makes of it."""
+    report, scores = saved[0].report, saved[0].evaluation.everywhere
     table = Table(title=f"{report['checkpoint']} on {report['data']} {report['split']}: {report['images']} images")
     for column in ("class", "IoU %", "95 % interval", "accuracy %", "boundary IoU %"):
         table.add_column(column, justify="left" if column == "class" else "right")
@@ -109,11 +124,30 @@ def print_scores(saved: SavedEvaluation, console: Console) -> None:
         + ", ".join(f"{width} px: {percent(report[f'trimap_{width}_mean_iou'])} %" for width in TRIMAP_WIDTHS)
         + " of a boundary"
     )
+    if len(saved) > 1:
+        console.print(crf_table([("none", saved[0]), *((_iterations(each), each) for each in saved[1:])]))
     seconds = report["seconds"]
     console.print(
-        f"{seconds['total']:.1f} s, {seconds['model'] / max(seconds['total'], 1e-9):.0%} of it in the model. "
-        f"Scores of every image: {saved.folder}"
+        f"{seconds['total']:.1f} s, {seconds['model'] / max(seconds['total'], 1e-9):.0%} of it in the model"
+        + (f"; dense CRF: {seconds['crf']:.2f} s an image in its process" if "crf" in seconds else "")
     )
+    console.print(f"Scores of every image: {', '.join(str(each.folder) for each in saved)}")
+
+
+def crf_table(rows: list[tuple[str, SavedEvaluation]]) -> Table:
+    """The scores of evaluations that differ in their dense CRF."""
+    columns = {"mIoU %": "mean_iou", "pixel accuracy %": "pixel_accuracy", "boundary IoU %": "boundary_mean_iou"}
+    table = Table()
+    table.add_column("iterations of the CRF")
+    for column in columns:
+        table.add_column(column, justify="right")
+    for title, saved in rows:
+        table.add_row(title, *(percent(saved.report[name]) for name in columns.values()))
+    return table
+
+
+def _iterations(saved: SavedEvaluation) -> str:
+    return str(saved.report["settings"]["crf"]["iterations"])
 
 
 def check_output(path: str | None) -> None:
@@ -133,8 +167,9 @@ def check_output(path: str | None) -> None:
         raise PermissionError(f"cannot write {path}: no permission to write in {file.absolute().parent}")
 
 
-def _settings(views: ViewConfig) -> dict[str, Any]:
-    return {"scales": list(views.scales), "flip": views.flip, "window": views.window, "overlap": views.overlap}
+def _settings(views: ViewConfig, config: EvaluateConfig, iterations: int) -> dict[str, Any]:
+    kernels = {name: value for name, value in asdict(config.dense_crf).items() if name != "workers"}
+    return {**asdict(views), "crf": {"iterations": iterations, **kernels} if iterations else None}
 
 
 def _check_folder(folder: Path) -> None:

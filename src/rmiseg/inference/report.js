@@ -10,7 +10,9 @@ const find = (id) => document.getElementById(id);
 const runColor = (index) => RUN_COLORS[index % RUN_COLORS.length];
 const percent = (share, digits = 1) => (share === null ? "–" : (100 * share).toFixed(digits));
 const difference = (a, b) => (a === null || b === null ? null : b - a);
-const signed = (share) => (share === null ? "–" : `${share >= 0 ? "+" : "−"}${Math.abs(100 * share).toFixed(1)}`);
+const isSmall = (share) => Math.abs(share) < 5e-4; // 0.0 when printed
+const signed = (share) =>
+  share === null ? "–" : (isSmall(share) ? "" : share > 0 ? "+" : "−") + Math.abs(100 * share).toFixed(1);
 
 function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
@@ -78,6 +80,7 @@ function setUpTheme() {
 
 const SCORES = {
   mean_iou: "mIoU %",
+  boundary_mean_iou: "boundary mIoU %",
   mean_accuracy: "mean accuracy %",
   pixel_accuracy: "pixel accuracy %",
   frequency_weighted_iou: "frequency-weighted IoU %",
@@ -87,8 +90,9 @@ function showSummary() {
   find("about").textContent =
     `${report.data.name}, split ${report.data.split}: ${report.data.images} images, ${classes.length} classes, ` +
     `${runs.length} ${runs.length === 1 ? "run" : "runs"}`;
-  const heads = ["Run", "Model", "Loss", "Steps", ...Object.values(SCORES)];
-  const head = make("tr", {}, ...heads.map((h, i) => make("th", { scope: "col", class: i < 3 ? "text" : "" }, h)));
+  const heads = [["Run", "text"], ...Object.values(SCORES).map((title) => [title, ""])];
+  heads.push(["steps", ""], ["loss", "text"], ["model", "text"]);
+  const head = make("tr", {}, ...heads.map(([title, kind]) => make("th", { scope: "col", class: kind }, title)));
   const best = Object.fromEntries(
     Object.keys(SCORES).map((key) => [key, Math.max(...runs.map((run) => run.scores[key] ?? -1))]),
   );
@@ -97,13 +101,13 @@ function showSummary() {
       "tr",
       {},
       make("th", { scope: "row" }, swatch(runColor(index), "dash"), run.name),
-      make("td", { class: "text" }, run.model),
-      make("td", { class: "text" }, run.loss ?? "–"),
-      make("td", {}, String(run.steps)),
       ...Object.keys(SCORES).map((key) => {
         const isBest = runs.length > 1 && run.scores[key] === best[key];
-        return make("td", isBest ? { class: "best" } : {}, percent(run.scores[key], 2));
+        return make("td", isBest ? { class: "best" } : {}, percent(run.scores[key] ?? null, 2));
       }),
+      make("td", {}, run.steps.toLocaleString("en")),
+      make("td", { class: "text" }, run.loss ?? "–"),
+      make("td", { class: "text" }, run.model),
     ),
   );
   find("summary").append(make("thead", {}, head), make("tbody", {}, ...rows));
@@ -114,7 +118,7 @@ function showSummary() {
 const CURVES = [
   ["val/mIoU", "Validation mIoU", true],
   ["val/pixel_accuracy", "Validation pixel accuracy", true],
-  ["val/boundary_mIoU", "Validation mIoU near boundaries", true],
+  ["val/boundary_mIoU", "Validation boundary mIoU", true],
   ["train/mIoU", "Training mIoU, of the epoch so far", true],
   ["train/loss", "Training loss", false],
   ["train/pixel", "Pixel loss", false],
@@ -272,7 +276,7 @@ function bar(share, color) {
 }
 
 function change(share) {
-  return make("td", { class: share === null || Math.abs(share) < 5e-4 ? "quiet" : share > 0 ? "up" : "down" }, signed(share));
+  return make("td", { class: share === null || isSmall(share) ? "quiet" : share > 0 ? "up" : "down" }, signed(share));
 }
 
 // Confusion matrices.

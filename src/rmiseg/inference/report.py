@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import resources
 from itertools import chain, zip_longest
 from pathlib import Path
@@ -20,25 +21,15 @@ import numpy as np
 import yaml
 from PIL import Image
 from rich.console import Console
-from torch import Tensor
 
-from rmiseg.config import ReportConfig
-from rmiseg.data import (
-    Batch,
-    SegmentationDataset,
-    Split,
-    eval_loader,
-    eval_transform,
-    load_split,
-    read_image,
-    read_mask,
-)
+from rmiseg.config import EvaluateConfig, ReportConfig
+from rmiseg.data import Split, load_split, read_image, read_mask
 from rmiseg.data.dataset import ClassTable, Sample
 from rmiseg.engine.checkpoint import Checkpoint, load_checkpoint
 from rmiseg.engine.curves import read_curves
-from rmiseg.engine.device import select_device
-from rmiseg.engine.evaluate import Evaluation, evaluate
-from rmiseg.engine.metrics import Scores, confusion_matrix
+from rmiseg.engine.evaluate import Evaluation
+from rmiseg.engine.metrics import Scores
+from rmiseg.engine.scoring import find_or_score
 from rmiseg.files import replacing, to_json
 from rmiseg.inference.predictor import Predictor
 from rmiseg.progress import track
@@ -57,15 +48,18 @@ class Run:
         name: What it is called on the page.
         path: Where it is.
         checkpoint: Its checkpoint.
-        evaluation: Scores over the split.
-        image_scores: (I,) mean IoU in each image, over the classes in it; NaN where nothing counts.
+        evaluation: What was counted in every image of the split.
     """
 
     name: str
     path: Path
     checkpoint: Checkpoint
     evaluation: Evaluation
-    image_scores: np.ndarray
+
+    @cached_property
+    def image_scores(self) -> np.ndarray:
+        """(I,) mean IoU in each image, over the classes in it; NaN where nothing counts."""
+        return np.array([Scores.from_regions(counts).mean_iou for counts in self.evaluation.regions[:, 0]])
 
 
 def write_report(config: ReportConfig, console: Console) -> None:
@@ -95,10 +89,12 @@ def write_report(config: ReportConfig, console: Console) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     with replacing(out) as temporary:
         temporary.touch()  # so that a folder that cannot be written to shows now, and not after all the work
-        runs = [
-            _score(name, path, checkpoint, split, config.device, console)
-            for name, path, checkpoint in zip(_names(paths), paths, checkpoints)
-        ]
+        runs = []
+        for name, path, checkpoint in zip(_names(paths), paths, checkpoints):
+            console.print(f"Scores of {name}", soft_wrap=True)
+            options = EvaluateConfig(checkpoint=str(path), split=split_name, root=root, device=config.device)
+            runs.append(Run(name, path, checkpoint, find_or_score(options, console).evaluation))
+        _check_same_images(runs, split)
         shown = select_images(np.stack([run.image_scores for run in runs]), config.images)
         images = track(
             _pictures(runs, [split.samples[i] for i in shown], shown, config), "drawing", console, total=len(shown)
@@ -167,21 +163,14 @@ def _names(paths: Sequence[Path]) -> list[str]:
     raise ValueError(f"a run is given twice: {', '.join(map(str, paths))}")
 
 
-def _score(name: str, path: Path, checkpoint: Checkpoint, split: Split, device_name: str, console: Console) -> Run:
-    device = select_device(device_name)
-    classes = len(split.classes)
-    loader = eval_loader(
-        SegmentationDataset(split, eval_transform(checkpoint.data.image_scale)), workers=checkpoint.data.workers
-    )
-    scores: list[float] = []
-
-    def add_image(batch: Batch, prediction: Tensor) -> None:
-        confusion = confusion_matrix(prediction.cpu(), batch["mask"], classes)
-        scores.append(Scores.from_confusion(confusion).mean_iou)
-
-    batches = track(loader, f"evaluating {name}", console, total=len(loader))
-    evaluation = evaluate(checkpoint.build_model(device), batches, classes, device, on_batch=add_image)
-    return Run(name, path, checkpoint, evaluation, np.array(scores))
+def _check_same_images(runs: Sequence[Run], split: Split) -> None:
+    names = tuple(sample.name for sample in split.samples)
+    for run in runs:
+        if run.evaluation.names != names:
+            raise ValueError(
+                f"the evaluation of {run.path} has other images than split {split.name} has now; `rmiseg evaluate "
+                f"{run.path} --split {split.name}` replaces it"
+            )
 
 
 def _pictures(

@@ -27,7 +27,7 @@ A model for semantic segmentation, trained with rmiseg on {{ data }}.
 ```python
 from rmiseg.inference.predictor import Predictor
 
-predictor = Predictor.from_checkpoint("folder/with/these/files")
+predictor = Predictor.from_run("folder/with/these/files")
 ids = predictor(pixels)  # RGB (H, W, 3) uint8 to class ids (H, W) uint8
 ```
 
@@ -95,13 +95,14 @@ class Segmenter(
         format: str = PRETRAINED_FORMAT,
     ) -> None:
         super().__init__()
+        if format != PRETRAINED_FORMAT:
+            raise ValueError(f"a model described in the format {format!r}, where {PRETRAINED_FORMAT!r} is read")
         content = {
-            "format": format,
             "model": model,
             "data": data,
             "classes": classes,
             "step": step,
-            "scores": scores,
+            "scores": scores or {},
             "architecture": architecture,
             "align_corners": align_corners,
         }
@@ -126,7 +127,8 @@ class Segmenter(
             architecture=checkpoint.architecture,
             align_corners=checkpoint.align_corners,
         )
-        segmenter.network = checkpoint.build_model(torch.device("cpu"))
+        network = checkpoint.build_model(torch.device("cpu"))
+        segmenter.network = network.to(memory_format=torch.contiguous_format)
         return segmenter.eval()
 
     def to_checkpoint(self) -> Checkpoint:

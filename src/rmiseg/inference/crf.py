@@ -1,0 +1,100 @@
+"""The fully connected CRF of Krähenbühl and Koltun (NeurIPS 2011), as DeepLab and the RMI paper refine results with it.
+
+The package pydensecrf2 computes it, holding Python's global lock: images are refined in processes.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
+from types import TracebackType
+from typing import NamedTuple, Self
+
+import numpy as np
+
+from rmiseg.config import CRFConfig
+from rmiseg.extras import import_extra
+
+SMALLEST_PROBABILITY = 1e-6
+
+
+class Refined(NamedTuple):
+    """Class ids (H, W) uint8 after each number of iterations, and the seconds that all of them took."""
+
+    ids: list[np.ndarray]
+    seconds: float
+
+
+class DenseCRF:
+    """Refines probabilities by the colors of the image; a context manager, which owns processes.
+
+    Args:
+        iterations: Numbers of mean-field iterations after which there is a result, at least 1 each.
+        config: The kernels, and the number of processes.
+
+    Raises:
+        ModuleNotFoundError: pydensecrf2 is not installed.
+        ValueError: A number of iterations below 1, or an option out of range.
+    """
+
+    def __init__(self, iterations: Sequence[int], config: CRFConfig) -> None:
+        if not iterations or min(iterations) < 1:
+            raise ValueError(f"crf must be numbers of iterations, at least 1, not {list(iterations)}")
+        kernels = asdict(config)
+        workers = kernels.pop("workers")
+        for name, value in kernels.items():
+            if value <= 0:
+                raise ValueError(f"dense_crf.{name} must be positive, not {value}")
+        if workers is not None and workers < 1:
+            raise ValueError(f"dense_crf.workers must be at least 1, not {workers}")
+        import_extra("pydensecrf.densecrf", "crf", "a dense CRF")
+        self.iterations = tuple(iterations)
+        self.config = config
+        self.workers = workers or os.cpu_count() or 1
+        # Not forked: a copy of a process with threads may wait for ever.
+        self.processes = ProcessPoolExecutor(self.workers, multiprocessing.get_context("spawn"))
+
+    def __call__(self, image: np.ndarray, probabilities: np.ndarray, config: CRFConfig | None = None) -> Refined:
+        """Refine one image, in another process; may be called by several threads.
+
+        Args:
+            image: (H, W, 3) uint8.
+            probabilities: (C, H, W) float32.
+            config: Other kernels than the usual ones.
+        """
+        return self.processes.submit(refine, image, probabilities, self.iterations, config or self.config).result()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.processes.shutdown(wait=kind is None, cancel_futures=True)
+
+
+def refine(image: np.ndarray, probabilities: np.ndarray, iterations: Sequence[int], config: CRFConfig) -> Refined:
+    """Class ids after each of the numbers of `iterations`, in their order; see `DenseCRF`."""
+    from pydensecrf.densecrf import DenseCRF2D
+
+    started = time.perf_counter()
+    classes, height, width = probabilities.shape
+    crf = DenseCRF2D(width, height, classes)
+    energy = -np.log(np.maximum(probabilities, SMALLEST_PROBABILITY), dtype=np.float32)
+    crf.setUnaryEnergy(np.ascontiguousarray(energy.reshape(classes, -1)))
+    crf.addPairwiseGaussian(sxy=config.gaussian_sxy, compat=config.gaussian_compat)
+    crf.addPairwiseBilateral(
+        sxy=config.bilateral_sxy,
+        srgb=config.bilateral_srgb,
+        rgbim=np.ascontiguousarray(image),
+        compat=config.bilateral_compat,
+    )
+    state, first, second = crf.startInference()
+    found = {}
+    for step in range(1, max(iterations) + 1):
+        crf.stepInference(state, first, second)
+        if step in iterations:
+            found[step] = np.array(state).argmax(axis=0).astype(np.uint8).reshape(height, width)
+    return Refined([found[step] for step in iterations], time.perf_counter() - started)

@@ -1,0 +1,143 @@
+"""What `rmiseg predict` does: images in, files out; decoding and writing overlap the model's work."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+from rmiseg.inference.crf import DenseCRF
+from rmiseg.inference.outputs import (
+    PictureFormat,
+    Pictures,
+    picture_formats,
+    probabilities_path,
+    save_probabilities,
+)
+from rmiseg.inference.predictor import Predictor
+from rmiseg.inference.segment import Piece, id_strips, probabilities, segment
+from rmiseg.inference.sources import Frame, Source, read_frames
+
+PENDING = 2
+"""Images that may wait to be finished while the model goes on, beside those that are being finished."""
+
+
+class Writer:
+    """Segments images and writes their files.
+
+    Args:
+        predictor: The model.
+        out: Folder of the results.
+        write: Names of what to write.
+        opacity: Opacity of the class colors in overlays.
+        crf: Refines what the network puts out; results of several numbers of iterations go to folders of their own.
+
+    Raises:
+        ValueError: A format is for other classes, or the opacity is not from 0 to 1.
+    """
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        out: Path,
+        write: Sequence[str],
+        *,
+        opacity: float = 0.5,
+        crf: DenseCRF | None = None,
+    ) -> None:
+        if not write:
+            raise ValueError("nothing to write; name something with --write")
+        self.predictor = predictor
+        self.formats: list[PictureFormat] = list(picture_formats(write, predictor.classes, opacity).values())
+        self.with_probabilities = "probabilities" in write
+        self.crf = crf
+        several = crf is not None and len(crf.iterations) > 1
+        self.folders = [out / f"crf{count}" for count in crf.iterations] if crf and several else [out]
+        self.align_corners = predictor.model.align_corners
+        self.crf_seconds: list[float] = []
+
+    def files(self, name: Path) -> list[Path]:
+        """All files that an image of that name gets."""
+        paths = [folder / each.path(name) for folder in self.folders for each in self.formats]
+        return paths + ([self.folders[0] / probabilities_path(name)] if self.with_probabilities else [])
+
+    def check(self, sources: Sequence[Source], overwrite: bool) -> None:
+        """See whether files are in the way, before anything is written.
+
+        Raises:
+            FileExistsError: A result exists, and `overwrite` is false.
+            ValueError: Two images would be written to the same file.
+        """
+        seen: dict[Path, Source] = {}
+        existing = []
+        for source in sources:
+            for path in self.files(source.name):
+                if path in seen:
+                    raise ValueError(f"{seen[path].file} and {source.file} would both be written to {path}")
+                seen[path] = source
+                # The frames of a video have a folder of that name.
+                place = path.with_suffix("") if source.is_video else path
+                existing += [place] if place.exists() else []
+        if existing and not overwrite:
+            others = f", as do {len(existing) - 1} other results" if len(existing) > 1 else ""
+            raise FileExistsError(f"{existing[0]} exists{others}; use --overwrite or another --out")
+
+    def run(self, sources: Sequence[Source]) -> Iterator[str | None]:
+        """Write the files of each image.
+
+        Yields:
+            For each image None, or what is wrong with it: one damaged file does not stop the others.
+        """
+        workers = self.crf.workers if self.crf else 1
+        pending: deque[Future[None]] = deque()
+        with ThreadPoolExecutor(workers) as executor:
+            for frame in read_frames(sources, windows=self.predictor.views.window is not None):
+                if frame.problem is not None:
+                    yield frame.problem
+                elif frame.is_large:
+                    yield self._write_in_strips(frame)
+                else:
+                    pieces = list(self._see(frame))
+                    pending.append(executor.submit(self._finish, frame, pieces))
+                    while len(pending) > PENDING + workers - 1:
+                        yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+
+    def _see(self, frame: Frame) -> Iterator[Piece]:
+        return self.predictor.see(frame.size, frame.tensor)
+
+    def _finish(self, frame: Frame, pieces: list[Piece]) -> None:
+        pixels = frame.pixels()
+        if self.with_probabilities or self.crf:
+            shares = probabilities(pieces, frame.size, self.align_corners).cpu().numpy()
+        if self.with_probabilities:
+            path = self.folders[0] / probabilities_path(frame.name)
+            save_probabilities(path, shares, self.predictor.classes)
+        if self.crf:
+            refined = self.crf(pixels, shares)
+            self.crf_seconds.append(refined.seconds)
+            results = refined.ids
+        else:
+            results = [segment(pieces, frame.size, self.align_corners)]
+        for folder, ids in zip(self.folders, results):
+            with self._pictures(folder, frame) as pictures:
+                pictures.write(pixels, ids)
+
+    def _write_in_strips(self, frame: Frame) -> str | None:
+        """An image that is too large to be held as an array, and its result too."""
+        if self.with_probabilities or self.crf:
+            return (
+                f"{frame.name} has {frame.size[1]} x {frame.size[0]} pixels, too many for probabilities or a dense CRF"
+            )
+        with self._pictures(self.folders[0], frame) as pictures:
+            top = 0
+            for ids in id_strips(self._see(frame), frame.size, self.align_corners):
+                pictures.write(frame.rows(top, top + len(ids)), ids)
+                top += len(ids)
+        return None
+
+    def _pictures(self, folder: Path, frame: Frame) -> Pictures:
+        paths = [folder / each.path(frame.name) for each in self.formats]
+        return Pictures(paths, self.formats, frame.size, self.predictor.classes)

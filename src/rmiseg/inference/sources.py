@@ -1,0 +1,253 @@
+"""What to segment: image files, folders, glob patterns, videos, lists on standard input."""
+
+from __future__ import annotations
+
+import glob
+import queue
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from rmiseg.data import read_image, rgb_pixels
+from rmiseg.data.folder import IMAGE_SUFFIXES
+from rmiseg.extras import import_extra
+from rmiseg.inference.segment import Box
+
+VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".mpg", ".mpeg")
+RESULTS_FILE = "predictions.json"
+"""Marks a folder of results, whose pictures are not taken for images to segment."""
+LARGE = 1 << 26
+"""Pixels of an image from which on it is not held as an array: 192 MB."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Source:
+    """An image or video file, and the relative path, without suffix, that names its results."""
+
+    file: Path
+    name: Path
+
+    @property
+    def is_video(self) -> bool:
+        return self.file.suffix.lower() in VIDEO_SUFFIXES
+
+
+@dataclass(frozen=True)
+class Frame:
+    """An image that is ready to be segmented, or what is wrong with it.
+
+    Attributes:
+        name: Relative path, without suffix, of its results.
+        size: Height and width.
+        read: Returns a part of it, (height, width, 3) uint8.
+        problem: Why it cannot be read.
+    """
+
+    name: Path
+    size: tuple[int, int] = (0, 0)
+    read: Callable[[Box], np.ndarray] | None = None
+    problem: str | None = None
+
+    @property
+    def is_large(self) -> bool:
+        """Whether it must be segmented and written in strips."""
+        return self.size[0] * self.size[1] > LARGE
+
+    def pixels(self, box: Box | None = None) -> np.ndarray:
+        """A part of the image, or all of it: (height, width, 3) uint8."""
+        assert self.read is not None
+        return self.read(box or Box(0, 0, *self.size))
+
+    def rows(self, top: int, bottom: int) -> np.ndarray:
+        """Rows of the image: (bottom - top, W, 3) uint8."""
+        return self.pixels(Box(top, 0, bottom - top, self.size[1]))
+
+    def tensor(self, box: Box) -> Tensor:
+        """A part of the image: (3, height, width) uint8."""
+        return torch.from_numpy(self.pixels(box)).permute(2, 0, 1)
+
+
+def find_sources(patterns: Sequence[str]) -> list[Source]:
+    """The image and video files of `patterns`, each a file, a folder (searched with its subfolders), a glob pattern, or
+    "-", which stands for the lines of standard input.
+
+    Hidden files, and results of earlier predictions (folders with a predictions.json), are passed over in folders and
+    patterns. The order is that of the patterns, sorted within each.
+
+    Raises:
+        FileNotFoundError: A pattern matches nothing.
+        ValueError: Two files would get results of the same name.
+    """
+    found: dict[Path, Path] = {}
+    for pattern in _with_standard_input(patterns):
+        path = Path(pattern)
+        if path.is_dir():
+            files = [(file, file.relative_to(path)) for file in sorted(path.rglob("*")) if _is_input(file, path)]
+            if not files:
+                raise FileNotFoundError(f"folder {path} holds no images ({', '.join(IMAGE_SUFFIXES)}) and no videos")
+        elif path.is_file():
+            files = [(path, Path(path.name))]
+        else:
+            root = Path(*path.parts[: _fixed_parts(path)])
+            matches = sorted(Path(match) for match in glob.glob(pattern, recursive=True))
+            files = [(file, Path(file.name)) for file in matches if _is_input(file, root)]
+            if not files:
+                raise FileNotFoundError(f"no image or video file, folder or glob pattern matches {pattern}")
+        for file, relative in files:
+            name = relative.with_suffix("")
+            if found.setdefault(name, file) != file:
+                raise ValueError(f"{found[name]} and {file} would both be named {name}; predict them into two folders")
+    return [Source(file, name) for name, file in found.items()]
+
+
+def _with_standard_input(patterns: Sequence[str]) -> list[str]:
+    listed = [line.strip() for line in sys.stdin] if "-" in patterns else []
+    lines = [line for line in listed if line]
+    if "-" in patterns and not lines:
+        raise ValueError("standard input (-) names no image")
+    return [each for pattern in patterns for each in (lines if pattern == "-" else [pattern])]
+
+
+def _fixed_parts(pattern: Path) -> int:
+    """How many folders of a glob pattern come before its first wildcard."""
+    return next((i for i, part in enumerate(pattern.parts) if glob.has_magic(part)), len(pattern.parts))
+
+
+def _is_input(file: Path, root: Path) -> bool:
+    relative = file.relative_to(root)
+    return (
+        file.suffix.lower() in IMAGE_SUFFIXES + VIDEO_SUFFIXES
+        and not any(part.startswith(".") for part in relative.parts)
+        and not any((root / parent / RESULTS_FILE).exists() for parent in list(relative.parents)[:-1])
+        and file.is_file()
+    )
+
+
+def read_frames(sources: Sequence[Source], windows: bool) -> Iterator[Frame]:
+    """The images of `sources`, decoded while those before them are worked on.
+
+    Args:
+        sources: Image and video files.
+        windows: Whether images are seen in windows, so that large ones may come.
+    """
+    return ahead(frame for source in sources for frame in _frames(source, windows))
+
+
+def _frames(source: Source, windows: bool) -> Iterator[Frame]:
+    try:
+        if source.is_video:
+            yield from _video_frames(source)
+        else:
+            yield _image_frame(source, windows)
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        yield Frame(source.name, problem=str(error))
+
+
+def array_frame(name: Path, pixels: np.ndarray) -> Frame:
+    """A frame of an image (H, W, 3) uint8."""
+    return Frame(name, (pixels.shape[0], pixels.shape[1]), lambda box: pixels[box.rows, box.columns])
+
+
+def _image_frame(source: Source, windows: bool) -> Frame:
+    width, height = _size(source.file)
+    if width * height <= LARGE:
+        return array_frame(source.name, read_image(source.file))
+    if not windows:
+        raise ValueError(
+            f"image {source.file} has {width} x {height} pixels, too many to be seen at once; use --window 1024 or so"
+        )
+    image = _open_large(source.file)
+    # Pillow holds 4 bytes a pixel; of a part a copy is made.
+    return Frame(source.name, (image.height, image.width), lambda box: _crop(image, box))
+
+
+def _size(path: Path) -> tuple[int, int]:
+    """Width and height by the header; those of what is no image are 0, and reading it says why."""
+    try:
+        with _opened(path) as image:
+            return image.size
+    except Exception:
+        return 0, 0
+
+
+def _opened(path: Path) -> Image.Image:
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        return Image.open(path)
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+
+
+def _open_large(path: Path) -> Image.Image:
+    try:
+        image = _opened(path)
+        image.load()
+        ImageOps.exif_transpose(image, in_place=True)
+    except Exception as error:
+        raise ValueError(f"cannot read image {path}: {error}") from error
+    return image
+
+
+def _crop(image: Image.Image, box: Box) -> np.ndarray:
+    return rgb_pixels(image.crop((box.left, box.top, box.columns.stop, box.rows.stop)))
+
+
+def _video_frames(source: Source) -> Iterator[Frame]:
+    """The frames of a video, named by their numbers, which begin with 0."""
+    av = import_extra("av", "video", f"reading the video {source.file}")
+    try:
+        with av.open(str(source.file)) as container:
+            if not container.streams.video:
+                raise ValueError("it has no pictures")
+            for number, frame in enumerate(container.decode(video=0)):
+                yield array_frame(source.name / f"{number:06d}", frame.to_ndarray(format="rgb24"))
+    except (av.error.FFmpegError, ValueError) as error:
+        raise ValueError(f"cannot read video {source.file}: {error}") from error
+
+
+def ahead(items: Iterator[T], depth: int = 2) -> Iterator[T]:
+    """The same items, made by a thread that is up to `depth` of them ahead."""
+    results: queue.Queue[tuple[bool, Any]] = queue.Queue(depth)
+    stopped = threading.Event()
+
+    def put(result: tuple[bool, Any]) -> None:
+        while not stopped.is_set():
+            try:
+                results.put(result, timeout=0.1)
+                break
+            except queue.Full:
+                continue
+
+    def work() -> None:
+        try:
+            for item in items:
+                put((True, item))
+                if stopped.is_set():
+                    return
+            put((False, None))
+        except BaseException as error:
+            put((False, error))
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        while True:
+            going, item = results.get()
+            if not going:
+                if item is not None:
+                    raise item
+                return
+            yield item
+    finally:
+        stopped.set()
+        thread.join()
