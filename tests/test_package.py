@@ -15,9 +15,9 @@ print(time.process_time() - start)
 
 
 def test_the_losses_are_imported_quickly():
-    """In under 0.3 s beyond torch; the best of three, whatever else the machine is doing."""
-    runs = [subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True) for _ in range(3)]
-    assert min(float(run.stdout) for run in runs) < 0.3
+    """In under 0.3 s of processor time beyond torch."""
+    run = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True)
+    assert float(run.stdout) < 0.3
 
 
 def test_types_are_published():

@@ -68,7 +68,7 @@ def target_maps(target: Tensor, valid: Tensor, num_classes: int, dtype: torch.dt
     if target.ndim == valid.ndim:
         return one_hot(target, valid, num_classes, dtype)
     # Where not valid there may be anything.
-    return target.to(dtype).masked_fill(~valid.unsqueeze(1), 0)
+    return torch.where(valid.unsqueeze(1), target.to(dtype), 0)
 
 
 def per_class(class_weights: Tensor | None, like: Tensor) -> Tensor | float:
