@@ -196,8 +196,9 @@ def _binary_gradient(block: Block, p: Tensor, q: Tensor) -> Tensor:
     """Gradient of binary cross entropy in its logits, whose sigmoid is p = 1 - q, as if all pixels were valid."""
     x, target, valid, weights = block
     labels = functional.target_maps(target, valid, x.shape[1], x.dtype)
-    # Rather than p - labels, so that certain pixels keep their digits.
-    return ((1 - labels) * p - labels * q) * per_class(weights, x)
+    # (1 - labels) p - labels q rather than p - labels, so that certain pixels keep their digits.
+    gradient = torch.lerp(p, -q, labels)
+    return gradient if weights is None else gradient * per_class(weights, x)
 
 
 def _unpool(grad: Tensor, probabilities: Tensor, options: RMIOptions) -> Tensor:

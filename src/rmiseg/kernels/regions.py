@@ -102,7 +102,7 @@ def _column_offsets(probabilities: Tensor, labels: Tensor, size: int) -> Iterato
     count, height = sources[0].shape[:2]
     width = [side - size + 1 for side in sources[0].shape[2:]]
     places = list(_places(width, size))
-    group = min(count, max(2, BLOCK // (2 * len(places) * height * math.prod(width))))
+    group = min(count, max(1, BLOCK // (2 * len(places) * height * math.prod(width))))
     buffer = probabilities.new_empty((group, 2 * len(places), height, *width), dtype=torch.float64)
     for start in range(0, count, max(1, group)):
         maps = slice(start, min(start + group, count))

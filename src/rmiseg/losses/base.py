@@ -274,7 +274,7 @@ class SegmentationLoss(nn.Module):
         return " (one-hot targets must be floating point; class ids, target.argmax(1), are faster)"
 
     def _read_target(self, target: Tensor, mask: Tensor | None) -> Target:
-        """The target in the form that losses compute with, without a look at its values."""
+        """The target in the form that losses compute with."""
         if target.requires_grad:
             raise ValueError("the loss has no gradient in the target: use target.detach()")
         count = target.shape[0]
@@ -294,20 +294,24 @@ class SegmentationLoss(nn.Module):
         ignored = torch.zeros_like(target, dtype=torch.bool)
         for value in self._ignored:
             ignored = ignored | (target == value)
-        if is_maps or (self.mode != "multiclass" and target.is_floating_point()):
+        is_mask = self.mode != "multiclass"
+        if is_mask:  # of two classes, of which only 1 has a map: number 0; the other is none
+            is_one = target == 1
+            known = is_one | (target == 0)
+        if is_maps or (is_mask and target.is_floating_point() and not (self._looks(target) and (known | ignored).all())):
             wrong = ~((target >= 0) & (target <= 1) | ignored)  # NaN too
             if is_maps:
                 ignored, wrong = ignored.any(dim=1), wrong.any(dim=1)
             values, valid = target if is_maps else target.unsqueeze(1), ~(ignored | wrong)
             unknown = wrong & ~ignored
+        elif is_mask:
+            values, valid, unknown = (~is_one).long(), known & ~ignored, ~(known | ignored)
         else:
-            labels = target.long()
-            valid = valid_pixels(labels, self.num_classes if self.mode == "multiclass" else 2, self._ignored)
+            values = target.long()
+            valid = valid_pixels(values, self.num_classes, self._ignored)
             unknown = ~(valid | ignored)
             if target.is_floating_point():
-                unknown = unknown | (target != labels)
-            # Of two classes, only 1 has a map: number 0. The other is none.
-            values = labels if self.mode == "multiclass" else 1 - labels
+                unknown = unknown | (target != values)
         samples = torch.ones(count, dtype=torch.bool, device=target.device)
         if mask is not None:
             samples, pixels = self._read_mask(mask, count, tuple(valid.shape[1:]))
@@ -328,12 +332,16 @@ class SegmentationLoss(nn.Module):
 
     def _doubt(self, read: Target, target: Tensor) -> Tensor | None:
         """Raise on labels that are neither a class nor ignored, or return a doubt if that is deferred."""
-        check = target.device.type == "cpu" if self.check_target is None else self.check_target
-        if torch.compiler.is_compiling() or not check:
+        if not self._looks(target):
             return torch.where(read.unknown.any(), math.nan, 1.0)
         if read.unknown.any():
             raise ValueError(self._complaint(read, target))
         return None
+
+    def _looks(self, target: Tensor) -> bool:
+        """Whether the values of a target may be looked at, for which a device must be waited for."""
+        check = target.device.type == "cpu" if self.check_target is None else self.check_target
+        return check and not torch.compiler.is_compiling()
 
     def _complaint(self, read: Target, target: Tensor) -> str:
         place = read.unknown.nonzero()[0].tolist()

@@ -68,7 +68,7 @@ def target_maps(target: Tensor, valid: Tensor, num_classes: int, dtype: torch.dt
     if target.ndim == valid.ndim:
         return one_hot(target, valid, num_classes, dtype)
     # Where not valid there may be anything.
-    return target.to(dtype).masked_fill(~valid.unsqueeze(1), 0)
+    return torch.where(valid.unsqueeze(1), target.to(dtype), 0)
 
 
 def per_class(class_weights: Tensor | None, like: Tensor) -> Tensor | float:
@@ -158,8 +158,8 @@ def region_vectors(maps: Tensor, region_size: int) -> Tensor:
     return maps.flatten(2 + dims).flatten(2, 1 + dims).transpose(2, 3)
 
 
-def rmi_per_class(labels: Tensor, probabilities: Tensor, region_size: int) -> Tensor:
-    """1/2 logdet(M + aI) / d of pooled maps (N, C, *size): (N, C) float64, never below `RMI_FLOOR`.
+def rmi_per_class(labels: Tensor, probabilities: Tensor, region_size: int, alpha: float = RMI_ALPHA) -> Tensor:
+    """1/2 logdet(M + aI) / d of pooled maps (N, C, *size): (N, C) float64, never below 1/2 ln a, `RMI_FLOOR`.
 
     M = Syy - Syp (Spp + aI)^-1 Spy is the posterior covariance of the label regions given the predicted ones (Zhao et
     al. 2019, equation 14). M + aI is the Schur complement of Spp + aI in S + aI, where S is the joint covariance of
@@ -171,7 +171,7 @@ def rmi_per_class(labels: Tensor, probabilities: Tensor, region_size: int) -> Te
     regions = regions - regions.mean(dim=3, keepdim=True)
     covariance = regions @ regions.transpose(2, 3)
     identity = torch.eye(2 * d, dtype=torch.float64, device=covariance.device)
-    factor, info = torch.linalg.cholesky_ex(covariance + RMI_ALPHA * identity)
+    factor, info = torch.linalg.cholesky_ex(covariance + alpha * identity)
     pivots = factor.diagonal(dim1=2, dim2=3)[..., d:]
     value: Tensor = pivots.log().sum(dim=2) / d
     return value.masked_fill(info != 0, math.nan)
