@@ -6,6 +6,7 @@ import dataclasses
 import math
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
@@ -20,6 +21,9 @@ from rmiseg.config import (
     TrainConfig,
 )
 
+if TYPE_CHECKING:
+    import torch
+
 
 def train(config: TrainConfig) -> int:
     """`rmiseg train`"""
@@ -31,26 +35,37 @@ def train(config: TrainConfig) -> int:
 
 def evaluate(config: EvaluateConfig) -> int:
     """`rmiseg evaluate`"""
+    from rmiseg.engine.distributed import processes
+
+    with processes(config.device) as device:
+        return _evaluate(config, device)
+
+
+def _evaluate(config: EvaluateConfig, device: torch.device) -> int:
     from rmiseg.data import SegmentationDataset, eval_loader, eval_transform, load_split
     from rmiseg.engine.checkpoint import load_checkpoint
-    from rmiseg.engine.device import select_device
+    from rmiseg.engine.distributed import is_main, on_main, rank, world_size
     from rmiseg.engine.evaluate import evaluate as evaluate_model
     from rmiseg.files import replacing, to_json
     from rmiseg.progress import track
 
-    console = Console(markup=False)
+    console = Console(markup=False, quiet=not is_main())
     checkpoint = load_checkpoint(config.checkpoint)
-    device = select_device(config.device)
     data = checkpoint.data
     root, split_name = config.root or data.root, config.split or data.val_split
-    split = load_split(data.name, root, split_name)
+    split = on_main(lambda: load_split(data.name, root, split_name))
     if split.classes.names != checkpoint.classes.names:
         raise ValueError(
             f"the checkpoint was trained on {len(checkpoint.classes)} classes ({', '.join(checkpoint.classes.names)}), "
             f"but {root} has {len(split.classes)} ({', '.join(split.classes.names)})"
         )
     model = checkpoint.build_model(device)
-    loader = eval_loader(SegmentationDataset(split, eval_transform(data.image_scale)), workers=data.workers)
+    loader = eval_loader(
+        SegmentationDataset(split, eval_transform(data.image_scale)),
+        workers=data.workers,
+        rank=rank(),
+        world_size=world_size(),
+    )
     batches = track(loader, f"evaluating {split_name}", console, total=len(loader))
     result = evaluate_model(model, batches, len(split.classes), device)
 
@@ -68,7 +83,7 @@ def evaluate(config: EvaluateConfig) -> int:
         f"mIoU near boundaries {result.near_boundary.mean_iou:.2%}"
     )
 
-    if config.json is not None:
+    if config.json is not None and is_main():
         report = {
             "checkpoint": str(config.checkpoint),
             "data": data.name,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rmiseg.data import Batch, normalize
+from rmiseg.engine.distributed import add_up
 from rmiseg.engine.metrics import Scores, confusion_matrix, near_boundary
 from rmiseg.losses import upsample_logits
 
@@ -49,7 +50,8 @@ def evaluate(
 
     Args:
         model: Put into evaluation mode, and back into the mode that it was in.
-        loader: Yields image uint8 (N, 3, h, w) and mask uint8 (N, H, W).
+        loader: Yields image uint8 (N, 3, h, w) and mask uint8 (N, H, W). Of several processes, each has its part of
+            the images; the scores are those of all, in every process.
         num_classes: Number of classes C.
         device: Where the model is.
         on_batch: Called with each batch and its predicted class ids (N, H, W).
@@ -67,4 +69,5 @@ def evaluate(
         if on_batch is not None:
             on_batch(batch, prediction)
     model.train(was_training)
+    add_up(everywhere, boundary)
     return Evaluation(Scores.from_confusion(everywhere), Scores.from_confusion(boundary))
