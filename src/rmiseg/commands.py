@@ -36,15 +36,18 @@ def train(config: TrainConfig) -> int:
 
 def evaluate(config: EvaluateConfig) -> int:
     """`rmiseg evaluate`"""
+    from rmiseg.engine.distributed import is_main, processes
     from rmiseg.engine.scoring import check_output, print_scores, score_checkpoint
     from rmiseg.files import to_json
 
-    console = Console(markup=False, stderr=config.json == "-")
-    check_output(config.json)
-    saved = score_checkpoint(config, console)
-    print_scores(saved, console)
-    report = saved[0].report if len(saved) == 1 else [each.report for each in saved]
-    _write_json(config.json, to_json(report), console)
+    with processes(config.device) as device:
+        console = Console(markup=False, stderr=config.json == "-", quiet=not is_main())
+        check_output(config.json)
+        saved = score_checkpoint(config, console, device)
+        if is_main():
+            print_scores(saved, console)
+            report = saved[0].report if len(saved) == 1 else [each.report for each in saved]
+            _write_json(config.json, to_json(report), console)
     return 0
 
 

@@ -31,8 +31,10 @@ class DataConfig:
         scale_step: Step between the random scales, which must divide their range; 0 draws them continuously.
         flip: Probability of a horizontal flip in training.
         color_jitter: Strength of random brightness, contrast and saturation in training, 0 (none) to 1.
-        batch_size: Images per training step.
-        workers: Processes that load images; 0 loads in the main process.
+        batch_size: Images per training step, of all processes together.
+        workers: Processes that load images, for each training process; 0 loads in the main process.
+        on_error: What to do with an image or mask that cannot be read: fail, or skip it with a warning; in training the
+            next image takes its place.
     """
 
     name: DatasetName = "folder"
@@ -47,6 +49,7 @@ class DataConfig:
     color_jitter: float = 0.0
     batch_size: int = 8
     workers: int = 2
+    on_error: Literal["fail", "skip"] = "fail"
 
 
 @dataclass
@@ -195,6 +198,15 @@ class LoopConfig:
         keep: Newest checkpoints to keep, beside last and best.
         norm_momentum: Momentum of batch norm's running statistics.
         freeze_norm: Keep batch norm as it is in the initial weights, statistics and parameters, also while training.
+        sync_norm: Take batch norm's statistics over all processes; by default on GPUs. On CPUs it cannot be had.
+        strategy: What several processes share: ddp (each has the whole model), or fsdp (parameters, gradients and the
+            optimizer's state are divided between them).
+        precision: Of the network's arithmetic: fp32, or bf16 or fp16 where it is safe (autocast; fp16 with scaled
+            gradients).
+        compile: Let torch.compile make network and loss faster, which takes minutes in the first step.
+        checkpoint_every: Steps between two savings of the training's state, from which --resume auto goes on; it is
+            also saved after every epoch.
+        max_skipped: A step whose loss or gradient is not finite is skipped; after so many in a row training ends.
     """
 
     epochs: int = 50
@@ -206,6 +218,12 @@ class LoopConfig:
     keep: int = 1
     norm_momentum: float = 0.05
     freeze_norm: bool = False
+    sync_norm: bool | None = None
+    strategy: Literal["ddp", "fsdp"] = "ddp"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    compile: bool = False
+    checkpoint_every: int | None = None
+    max_skipped: int = 10
 
 
 @dataclass
@@ -213,7 +231,9 @@ class TrainConfig:
     """Train a model and keep checkpoints, curves and the full configuration in one folder.
 
     Args:
-        out: Folder of the run; must be new or empty.
+        out: Folder of the run; must be new or empty, except to resume.
+        resume: auto: go on with the run in that folder exactly where its last saved state is, or start it if there is
+            none, so that the same command can be given again and again.
         init: Checkpoint, or folder of a run, to take the model's initial weights from; what does not fit (other
             classes) starts as usual, and is listed.
         seed: Seed of initial weights, data order and augmentation.
@@ -226,6 +246,7 @@ class TrainConfig:
     """
 
     out: str = "runs/train"
+    resume: Literal["never", "auto"] = "never"
     init: str | None = None
     seed: int = 0
     device: str = "auto"
@@ -423,7 +444,7 @@ class DemoConfig:
 
     Args:
         out: Folder for data, runs, table and picture.
-        steps: Optimiser steps of each of the two trainings.
+        steps: Optimizer steps of each of the two trainings.
         seed: Seed of both trainings.
         device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps, ...
     """

@@ -6,14 +6,19 @@ in the main process. Workers only carry it out.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, TypedDict
+import signal
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from rmiseg.data.dataset import SegmentationDataset
+
+MOST_SKIPPED = 20
+"""So many unreadable images one after the other are no accident."""
 
 
 class Batch(TypedDict):
@@ -32,124 +37,234 @@ def epoch_keys(size: int, seed: int, epoch: int) -> list[tuple[int, int]]:
     return list(zip(order.tolist(), seeds.tolist()))
 
 
-class EpochSampler(Sampler[tuple[int, int]]):
-    """Yields `epoch_keys` of the epoch last set, 0 at first."""
+class EpochBatches(Sampler[list[tuple[int, int]]]):
+    """The batches of an epoch, as lists of keys; of each batch only the part that this process reads.
 
-    def __init__(self, size: int, seed: int) -> None:
-        self.size = size
-        self.seed = seed
-        self.epoch = 0
+    Args:
+        size: Number of images.
+        seed: Seed of order and augmentation.
+        batch_size: Images in a batch, of all processes together; images left over at the end are dropped.
+        rank: Number of this process.
+        world_size: Number of processes; divides batch_size.
 
-    def __len__(self) -> int:
-        return self.size
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        return iter(epoch_keys(self.size, self.seed, self.epoch))
-
-
-class _ErrorsAsItems(Dataset[Any]):
-    """Returns what is wrong with a file instead of raising it.
-
-    An exception that leaves a worker process arrives with that process's traceback in its message.
+    Attributes:
+        epoch: The epoch that the next iteration goes through.
+        first_batch: The batch of this epoch that it starts with.
     """
 
-    def __init__(self, dataset: SegmentationDataset) -> None:
+    def __init__(self, size: int, seed: int, batch_size: int, rank: int, world_size: int) -> None:
+        self.size = size
+        self.seed = seed
+        self.batch_size = batch_size
+        self.share = slice(rank * batch_size // world_size, (rank + 1) * batch_size // world_size)
+        self.epoch = 0
+        self.first_batch = 0
+
+    def __len__(self) -> int:
+        """Batches of a whole epoch."""
+        return self.size // self.batch_size
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        keys = epoch_keys(self.size, self.seed, self.epoch)
+        for batch in range(self.first_batch, len(self)):
+            yield keys[batch * self.batch_size : (batch + 1) * self.batch_size][self.share]
+
+
+class Unreadable(NamedTuple):
+    """Stands for an item that was left out, and says why."""
+
+    problem: str
+
+
+class _Items(Dataset[Any]):
+    """The items of a data set, and what becomes of those that cannot be read.
+
+    "fail": what is wrong is returned instead of raised, because an exception that leaves a worker process arrives with
+    that process's traceback in its message. "skip": an image in training is replaced by the next one of the split that
+    can be read, so that batches keep their size; in evaluation it is left out.
+    """
+
+    def __init__(self, dataset: SegmentationDataset, on_error: str) -> None:
+        if on_error not in ("fail", "skip"):
+            raise ValueError(f"data.on_error must be fail or skip, not {on_error!r}")
         self.dataset = dataset
+        self.on_error = on_error
 
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any] | Exception:
-        try:
-            return self.dataset[key]
-        except (ValueError, OSError) as error:
-            return error
+    def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any] | Exception | Unreadable:
+        problems: list[str] = []
+        while True:
+            try:
+                return {**self.dataset[key], "problems": problems}
+            except (ValueError, OSError) as error:
+                if self.on_error == "fail":
+                    return error
+                problems.append(str(error))
+                if not isinstance(key, tuple):
+                    return Unreadable(str(error))
+                if len(problems) == MOST_SKIPPED:
+                    return ValueError(f"{MOST_SKIPPED} images one after the other cannot be read; the last: {error}")
+                key = ((key[0] + 1) % len(self), key[1])
 
 
 class Loader(DataLoader[Any]):
-    """A DataLoader of `Batch`; what is wrong with a file is raised here, as the data set would raise it itself."""
+    """A DataLoader of `Batch`; what is wrong with a file is raised here, as the data set would raise it itself.
 
-    def __init__(self, dataset: SegmentationDataset, *, workers: int, **options: Any) -> None:
+    Args:
+        dataset: What to read.
+        workers: Processes that read; 0 reads in the main process.
+        on_error: fail, or skip images that cannot be read.
+        warn: Called with what is wrong with a skipped image, once for each.
+        outlive_termination: Let the workers ignore SIGTERM, which schedulers send to all processes at once: a training
+            saves where it stands, and then calls `close`.
+        options: Those of DataLoader.
+    """
+
+    def __init__(
+        self,
+        dataset: SegmentationDataset,
+        *,
+        workers: int,
+        on_error: str = "fail",
+        warn: Callable[[str], None] = warnings.warn,
+        outlive_termination: bool = False,
+        **options: Any,
+    ) -> None:
         if workers < 0:
             raise ValueError(f"workers must be 0 or more, not {workers}")
         super().__init__(
-            _ErrorsAsItems(dataset),
+            _Items(dataset, on_error),
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available(),
             collate_fn=collate,
+            worker_init_fn=_ignore_termination if outlive_termination else None,
             **options,
         )
+        self.warn = warn
+        self.skipped: set[str] = set()
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        for batch in super().__iter__():
+        for batch, problems in super().__iter__():
+            for problem in problems:
+                if problem not in self.skipped:
+                    self.skipped.add(problem)
+                    self.warn(f"skipped: {problem}")
             if isinstance(batch, Exception):
                 raise batch
-            yield batch
+            if batch is not None:
+                yield batch
+
+    def close(self) -> None:
+        """End the workers."""
+        if self._iterator is not None:
+            self._iterator._shutdown_workers()
+            self._iterator = None
 
 
 class TrainLoader(Loader):
     """A `Loader` whose order and augmentation are set by `set_epoch`."""
 
-    sampler: EpochSampler
+    batch_sampler: EpochBatches
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that the next iteration goes through; without it, every pass is the same."""
-        self.sampler.epoch = epoch
+    def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
+        """Choose the epoch that the next iteration goes through, and where it starts; else, every pass is the same."""
+        self.batch_sampler.epoch, self.batch_sampler.first_batch = epoch, first_batch
 
 
-def train_loader(dataset: SegmentationDataset, *, batch_size: int, workers: int, seed: int) -> TrainLoader:
+def train_loader(
+    dataset: SegmentationDataset,
+    *,
+    batch_size: int,
+    workers: int,
+    seed: int,
+    rank: int = 0,
+    world_size: int = 1,
+    **options: Any,
+) -> TrainLoader:
     """Shuffled, augmented batches of equal size; images left over at the end of an epoch are dropped.
 
     Args:
         dataset: Its transform must return crops of one size.
-        batch_size: Images in a batch.
-        workers: Processes that read images; 0 reads in the main process.
+        batch_size: Images in a batch, of all processes together.
+        workers: Processes that read images, for each training process; 0 reads in the main process.
         seed: Seed of order and augmentation, 0 or more.
+        rank: Number of this training process, which reads its part of each batch.
+        world_size: Number of training processes.
+        options: on_error and warn, see `Loader`.
 
     Raises:
         ValueError: a value out of range, or fewer images than one batch.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+    if batch_size % world_size:
+        raise ValueError(
+            f"data.batch_size counts the images of all processes together: {batch_size} is not a multiple of "
+            f"{world_size} processes"
+        )
     if seed < 0:
         raise ValueError(f"seed must be 0 or more, not {seed}")
     if len(dataset) < batch_size:
         raise ValueError(
             f"the training split has {len(dataset)} images, fewer than one batch of {batch_size}: lower data.batch_size"
         )
-    sampler = EpochSampler(len(dataset), seed)
-    return TrainLoader(dataset, workers=workers, batch_size=batch_size, sampler=sampler, drop_last=True)
+    batches = EpochBatches(len(dataset), seed, batch_size, rank, world_size)
+    return TrainLoader(dataset, workers=workers, batch_sampler=batches, **options)
 
 
-def eval_loader(dataset: SegmentationDataset, *, workers: int) -> Loader:
+def eval_loader(
+    dataset: SegmentationDataset, *, workers: int, rank: int = 0, world_size: int = 1, **options: Any
+) -> Loader:
     """Every image once, in order, as a `Batch` of one because images may differ in size.
+
+    Of several processes, each takes every so many-th image; nothing is repeated where their number does not divide.
 
     Args:
         dataset: Its transform must not be random.
-        workers: Processes that read images; 0 reads in the main process.
+        workers: Processes that read images, for each evaluating process; 0 reads in the main process.
+        rank: Number of this process.
+        world_size: Number of processes.
+        options: on_error and warn, see `Loader`.
 
     Raises:
         ValueError: a negative number of workers.
     """
-    return Loader(dataset, workers=workers, batch_size=1, shuffle=False)
+    indices = range(rank, len(dataset), world_size)
+    return Loader(dataset, workers=workers, batch_size=1, sampler=indices, **options)
 
 
-def collate(items: list[Any]) -> Batch | Exception:
-    """Stack items of `SegmentationDataset` into plain tensors; or the first exception, if there is one among them.
+def _ignore_termination(worker: int) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def collate(items: list[Any]) -> tuple[Batch | Exception | None, list[str]]:
+    """Stack items of `SegmentationDataset` into plain tensors.
+
+    Returns:
+        The batch, or the first exception among the items, or None if there is nothing to stack; and what was wrong with
+        images that were skipped.
 
     Raises:
         ValueError: images or masks of different sizes.
     """
+    problems = [item.problem for item in items if isinstance(item, Unreadable)]
     for item in items:
         if isinstance(item, Exception):
-            return item
+            return item, problems
+    items = [item for item in items if not isinstance(item, Unreadable)]
+    problems += [problem for item in items for problem in item.get("problems", [])]
+    if not items:
+        return None, problems
     for part in ("image", "mask"):
         shapes = {tuple(item[part].shape) for item in items}
         if len(shapes) > 1:
             raise ValueError(f"{part}s of one batch differ in size: {sorted(shapes)}; crop them to one size")
-    return {
+    batch: Batch = {
         "image": torch.stack([item["image"].as_subclass(torch.Tensor) for item in items]),
         "mask": torch.stack([item["mask"].as_subclass(torch.Tensor) for item in items]),
         "name": [item["name"] for item in items],
     }
+    return batch, problems

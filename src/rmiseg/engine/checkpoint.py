@@ -86,7 +86,6 @@ class Checkpoint:
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write `checkpoint` to `path`, in one go: an error or a kill leaves what was there before."""
     content = {
-        "format": FORMAT,
         "weights": dict(checkpoint.weights),
         "model": asdict(checkpoint.model),
         "data": asdict(checkpoint.data),
@@ -96,8 +95,21 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "architecture": checkpoint.architecture,
         "align_corners": checkpoint.align_corners,
     }
+    write_content(path, FORMAT, content)
+
+
+def write_content(path: Path, file_format: str, content: dict[str, Any]) -> None:
+    """Write tensors and plain values to `path`, in one go: an error or a kill leaves what was there before.
+
+    Raises:
+        OSError: The disk is full, or the folder cannot be written to.
+    """
     with replacing(path) as temporary, open(temporary, "wb") as file:
-        torch.save(content, file)
+        try:
+            torch.save({"format": file_format, **content}, file)
+        except RuntimeError as error:  # how torch.save ends when a write fails; the reason is what led to it
+            reason = error.__context__ if isinstance(error.__context__, OSError) else error
+            raise OSError(f"{path} could not be written: {_first_sentence(reason)}") from error
         file.flush()
         os.fsync(file.fileno())
 
@@ -115,24 +127,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     path = find_checkpoint(path)
     if path.name == PRETRAINED_WEIGHTS:
         return _load_pretrained(path.parent)
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        found = re.search(r"GLOBAL ([\w.]+)", str(error))
-        raise ValueError(
-            f"{path} is not a checkpoint of rmiseg: it holds {found[1] if found else 'something'} beside tensors and "
-            "plain values. It was not loaded, since that could run code in it"
-        ) from error
-    except (RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
-        raise ValueError(
-            f"{path} cannot be read as a checkpoint, it may be cut short: {_first_sentence(error)}"
-        ) from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        keys = ", ".join(map(str, list(content)[:5])) if isinstance(content, dict) else type(content).__name__
-        raise ValueError(
-            f"{path} is not a checkpoint of rmiseg, which has the format {FORMAT!r}; it holds {keys}, ... "
-            "Backbone weights of other programs go into a training run as model.weights"
-        )
+    content = read_content(path, FORMAT, "Backbone weights of other programs go into a training run as model.weights")
     try:
         return checkpoint_from_plain(content, dict(content["weights"]))
     except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -179,6 +174,33 @@ def _load_pretrained(folder: Path) -> Checkpoint:
         ) from error
 
 
+def read_content(path: Path, file_format: str, advice: str = "") -> dict[str, Any]:
+    """Read what `write_content` wrote, without running any code in it.
+
+    Raises:
+        ValueError: The file is damaged, holds objects other than tensors and plain values, or has another format.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        found = re.search(r"GLOBAL ([\w.]+)", str(error))
+        raise ValueError(
+            f"{path} is not a checkpoint of rmiseg: it holds {found[1] if found else 'something'} beside tensors and "
+            "plain values. It was not loaded, since that could run code in it"
+        ) from error
+    except (RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
+        raise ValueError(
+            f"{path} cannot be read as a checkpoint, it may be cut short: {_first_sentence(error)}"
+        ) from error
+    if not isinstance(content, dict) or content.get("format") != file_format:
+        keys = ", ".join(map(str, list(content)[:5])) if isinstance(content, dict) else type(content).__name__
+        raise ValueError(
+            f"{path} is not a checkpoint of rmiseg, which has the format {file_format!r}; it holds {keys}, ... {advice}"
+        )
+    del content["format"]
+    return content
+
+
 def find_checkpoint(path: str | Path) -> Path:
     """The file `path`; of a run's folder the best checkpoint, or else the last; of an exported model its weights."""
     path = Path(path)
@@ -202,14 +224,15 @@ class CheckpointFolder:
     Args:
         path: The folder; made if it does not exist.
         keep: How many of the newest checkpoints keep a name of their own.
+        best: Scores of the best checkpoint so far; empty if there is none.
     """
 
-    def __init__(self, path: Path, keep: int) -> None:
+    def __init__(self, path: Path, keep: int, best: dict[str, float] | None = None) -> None:
         if keep < 0:
             raise ValueError(f"train.keep must be 0 or more, not {keep}")
         self.path = path
         self.keep = keep
-        self.best_score = float("-inf")
+        self.best = best or {}
         path.mkdir(parents=True, exist_ok=True)
 
     def save(self, checkpoint: Checkpoint) -> bool:
@@ -221,9 +244,9 @@ class CheckpointFolder:
             for old in sorted(self.path.glob("step-*.pt"), key=lambda p: (len(p.name), p.name))[: -self.keep]:
                 old.unlink()
         score = checkpoint.scores.get("mean_iou", math.nan)  # also nan if nothing could be scored
-        is_best = score > self.best_score
+        is_best = score > self.best.get("mean_iou", -math.inf)
         if is_best:
-            self.best_score = score
+            self.best = checkpoint.scores
             _duplicate(last, self.path / BEST)
         return is_best
 

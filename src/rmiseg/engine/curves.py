@@ -14,7 +14,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from rmiseg.data import Batch, ClassTable
 from rmiseg.engine.evaluate import Evaluation
-from rmiseg.engine.metrics import MEASURES, Scores
+from rmiseg.engine.metrics import MEASURES
 from rmiseg.inference.pictures import confusion_picture, panel_row
 
 
@@ -22,30 +22,36 @@ class Curves:
     """Writes TensorBoard's event files.
 
     Args:
-        folder: Where to write them.
+        folder: Where to write them; None writes nothing.
         classes: The classes, for the colors in the pictures.
         names: Names of the validation images, in their order.
         panels: How many of them to show, spread over the whole split: neighbors in a video or volume look alike.
+        purge_step: Where a training goes on: what was written for this step and later ones does not count.
     """
 
-    def __init__(self, folder: Path, classes: ClassTable, names: Sequence[str], panels: int) -> None:
-        self.writer = SummaryWriter(str(folder))
+    def __init__(
+        self,
+        folder: Path | None,
+        classes: ClassTable,
+        names: Sequence[str],
+        panels: int,
+        purge_step: int | None = None,
+    ) -> None:
+        self.writer = None if folder is None else SummaryWriter(str(folder), purge_step=purge_step)
         self.classes = classes
         self.shown = {names[i] for i in np.linspace(0, len(names) - 1, panels).round().astype(int)}
 
-    def add_training(self, step: int, parts: dict[str, float], learning_rate: float, scores: Scores) -> None:
-        """The loss and its parts, the learning rate of the backbone, and the scores of the epoch so far."""
-        values = {
-            **parts,
-            "learning_rate": learning_rate,
-            "mIoU": scores.mean_iou,
-            "pixel_accuracy": scores.pixel_accuracy,
-        }
+    def add_training(self, step: int, values: dict[str, float]) -> None:
+        """Numbers of a training step, by name."""
+        if self.writer is None:
+            return
         for name, value in values.items():
             self.writer.add_scalar(f"train/{name}", value, step)
 
     def add_evaluation(self, step: int, evaluation: Evaluation) -> None:
         """The scores on the validation split, the IoU of each class, and the confusion matrix as a picture."""
+        if self.writer is None:
+            return
         self.writer.add_scalar("val/mIoU", evaluation.everywhere.mean_iou, step)
         self.writer.add_scalar("val/pixel_accuracy", evaluation.everywhere.pixel_accuracy, step)
         for name in MEASURES[1:]:
@@ -61,16 +67,22 @@ class Curves:
     def add_picture(self, step: int, batch: Batch, prediction: Tensor) -> None:
         """Image, truth and prediction of a validation batch of one, if it is among those to show."""
         (name,) = batch["name"]
-        if name not in self.shown:
+        if self.writer is None or name not in self.shown:
             return
         truth = batch["mask"][0].numpy()
         pixels = torch.nn.functional.interpolate(batch["image"], truth.shape)[0].permute(1, 2, 0).numpy()
         row = panel_row(pixels, [truth, prediction[0].to("cpu", torch.uint8).numpy()], self.classes)
         self.writer.add_image(f"image, truth, prediction/{name}", row, step, dataformats="HWC")
 
-    def close(self) -> None:
+    def flush(self) -> None:
         """Write what is not written yet."""
-        self.writer.close()
+        if self.writer is not None:
+            self.writer.flush()
+
+    def close(self) -> None:
+        """Write what is not written yet, and nothing more."""
+        if self.writer is not None:
+            self.writer.close()
 
 
 def read_curves(folder: Path) -> dict[str, tuple[list[int], list[float]]]:

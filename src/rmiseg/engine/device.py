@@ -27,6 +27,17 @@ def select_device(name: str) -> torch.device:
     return device
 
 
+def tune(device: torch.device) -> None:
+    """Choose what makes training faster without making it worse: on NVIDIA GPUs, TensorFloat-32 and cuDNN's search.
+
+    cuDNN may find other algorithms in another run, of which the last bits differ.
+    """
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.allow_tf32 = True
+        torch.backends.cudnn.benchmark = True
+
+
 def peak_memory(device: torch.device) -> int:
     """Most memory held at once since the start, in bytes: of the GPU, or of the whole process on a CPU."""
     if device.type == "cuda":

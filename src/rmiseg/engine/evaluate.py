@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from rmiseg.config import ViewConfig
 from rmiseg.data import Batch
+from rmiseg.engine.distributed import gather
 from rmiseg.engine.metrics import MEASURES, ImageCounts, Scores, count_image
 from rmiseg.inference.crf import DenseCRF
 from rmiseg.inference.segment import Box, Piece, View, plan_views, probabilities, run_views, segment, whole_view
@@ -76,7 +77,8 @@ def evaluate(
 
     Args:
         model: Put into evaluation mode, and back into the mode that it was in.
-        loader: Yields image uint8 (1, 3, h, w) and mask uint8 (1, H, W).
+        loader: Yields image uint8 (1, 3, h, w) and mask uint8 (1, H, W). Of several processes, each has its part of
+            the images, as `eval_loader` divides them; the scores are those of all, in every process.
         num_classes: Number of classes C.
         device: Where the model is.
         on_batch: Called with each batch and its predicted class ids (1, H, W) uint8.
@@ -160,9 +162,21 @@ def _evaluate(
         times["crf"] = sum(count.crf_seconds) / len(count.crf_seconds)
     empty = np.zeros((0, len(MEASURES), 3, num_classes), np.int64)
     return [
-        Evaluation(tuple(names), confusion, np.stack(own) if own else empty, times)
+        _together(gather(Evaluation(tuple(names), confusion, np.stack(own) if own else empty, times)))
         for own, confusion in zip(regions, confusions)
     ]
+
+
+def _together(parts: list[Evaluation]) -> Evaluation:
+    """The evaluation of all images, in the order of the data set, of the parts of all processes."""
+    # Of process r of R, image k is number k R + r of all.
+    order = sorted((index, part) for part, each in enumerate(parts) for index in range(len(each.names)))
+    return Evaluation(
+        tuple(parts[part].names[index] for index, part in order),
+        sum((part.confusion for part in parts[1:]), parts[0].confusion),
+        np.concatenate([parts[part].regions[index : index + 1] for index, part in order] or [parts[0].regions]),
+        {name: max(part.seconds.get(name, 0.0) for part in parts) for name in parts[0].seconds},
+    )
 
 
 def _shown(

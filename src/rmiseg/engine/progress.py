@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -12,25 +15,52 @@ from rmiseg.data.loader import Batch, Loader
 from rmiseg.engine.evaluate import Evaluation
 from rmiseg.progress import RateColumn
 
+T = TypeVar("T")
+
+RECENT = 20
+"""Steps that losses and waiting times are averaged over."""
+
 
 class TrainingProgress:
     """One bar over all steps, and one line for every epoch."""
 
-    def __init__(self, progress: Progress, console: Console, total_steps: int) -> None:
+    def __init__(self, progress: Progress, console: Console, total_steps: int, done: int) -> None:
         self.progress = progress
         self.console = console
-        self.task = progress.add_task("epoch 1", total=total_steps, loss="-", train="-", val="-")
+        self.task = progress.add_task("", total=total_steps, completed=done, loss="-", train="-", val="-", wait="-")
         self.recent_losses: list[float] = []
+        self.waits: list[float] = []
+        self.times: list[float] = []
+
+    def waiting(self, batches: Iterable[T]) -> Iterator[T]:
+        """The items, while the bar shows the share of time spent waiting for them."""
+        iterator = iter(batches)
+        while True:
+            started = time.perf_counter()
+            try:
+                item = next(iterator)
+            except StopIteration:
+                return
+            waited = time.perf_counter() - started
+            yield item
+            self.waits = [*self.waits[1 - RECENT :], waited]
+            self.times = [*self.times[1 - RECENT :], time.perf_counter() - started]
+
+    @property
+    def wait_share(self) -> float:
+        """Share of the time of the last whole steps that was spent waiting for data; NaN before the first."""
+        return sum(self.waits) / sum(self.times) if self.times else math.nan
 
     def advance(self, epoch: int, loss: float, train_mean_iou: float) -> None:
         """One step is done."""
-        self.recent_losses = [*self.recent_losses[-19:], loss]
+        self.recent_losses = [*self.recent_losses[1 - RECENT :], loss]
         self.progress.update(
             self.task,
             advance=1,
             description=f"epoch {epoch + 1}",
             loss=f"{self.mean_loss:.2f}",
             train=f"{train_mean_iou:.1%}",
+            wait=f"{self.wait_share:.0%}" if self.times else "-",
         )
 
     def validating(self, batches: Loader) -> Iterator[Batch]:
@@ -50,13 +80,13 @@ class TrainingProgress:
 
     @property
     def mean_loss(self) -> float:
-        """Mean of the last 20 steps."""
-        return sum(self.recent_losses) / len(self.recent_losses)
+        """Mean of the last steps; NaN before the first."""
+        return sum(self.recent_losses) / len(self.recent_losses) if self.recent_losses else math.nan
 
 
 @contextmanager
-def training_progress(console: Console, total_steps: int, batch_size: int) -> Iterator[TrainingProgress]:
-    """The progress display of a training run."""
+def training_progress(console: Console, total_steps: int, done: int, batch_size: int) -> Iterator[TrainingProgress]:
+    """The progress display of a training run of which so many steps are done."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=8),
@@ -64,7 +94,8 @@ def training_progress(console: Console, total_steps: int, batch_size: int) -> It
         TextColumn("loss {task.fields[loss]}"),
         TextColumn("mIoU {task.fields[train]} val {task.fields[val]}"),
         RateColumn(batch_size),
+        TextColumn("data wait {task.fields[wait]}"),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console) as progress:
-        yield TrainingProgress(progress, console, total_steps)
+        yield TrainingProgress(progress, console, total_steps, done)

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -15,6 +16,7 @@ from rmiseg.config import EvaluateConfig, ViewConfig, view_config
 from rmiseg.data import SegmentationDataset, eval_loader, eval_transform, load_split
 from rmiseg.engine.checkpoint import find_checkpoint, load_checkpoint
 from rmiseg.engine.device import select_device
+from rmiseg.engine.distributed import is_main, on_main, rank, world_size
 from rmiseg.engine.evaluate import evaluate, evaluate_refined
 from rmiseg.engine.metrics import TRIMAP_WIDTHS
 from rmiseg.engine.results import (
@@ -32,8 +34,17 @@ from rmiseg.inference.segment import plan_views
 from rmiseg.progress import track
 
 
-def score_checkpoint(config: EvaluateConfig, console: Console) -> list[SavedEvaluation]:
+def score_checkpoint(
+    config: EvaluateConfig, console: Console, device: torch.device | None = None
+) -> list[SavedEvaluation]:
     """Score a checkpoint as `config` says, and save what was counted.
+
+    Of several processes each scores its part of the images; all get all scores, and the main process saves them.
+
+    Args:
+        config: What to score.
+        console: Where to show progress.
+        device: Where to compute; by default as `config` says.
 
     Returns:
         The evaluation of the network alone, and of its refinement by each number of iterations of a dense CRF.
@@ -43,7 +54,7 @@ def score_checkpoint(config: EvaluateConfig, console: Console) -> list[SavedEval
     """
     path = find_checkpoint(config.checkpoint)
     checkpoint = load_checkpoint(path)
-    device = select_device(config.device)
+    device = device or select_device(config.device)
     data = checkpoint.data
     root, split_name = config.root or data.root, config.split or data.val_split
     views = view_config(config)
@@ -55,7 +66,7 @@ def score_checkpoint(config: EvaluateConfig, console: Console) -> list[SavedEval
         folders = [Path(config.out) / (f"crf{count}" if count else "") for count in (0, *config.crf)]
     for folder in folders:
         _check_folder(folder)
-    split = load_split(data.name, root, split_name)
+    split = on_main(lambda: load_split(data.name, root, split_name))
     if split.classes.names != checkpoint.classes.names:
         raise ValueError(
             f"the checkpoint was trained on {len(checkpoint.classes)} classes ({', '.join(checkpoint.classes.names)}), "
@@ -63,7 +74,9 @@ def score_checkpoint(config: EvaluateConfig, console: Console) -> list[SavedEval
         )
     once = views == ViewConfig(overlap=views.overlap) and not config.crf  # then the loader's processes resize
     transform = eval_transform(data.image_scale if once else 1.0)
-    loader = eval_loader(SegmentationDataset(split, transform), workers=data.workers)
+    loader = eval_loader(
+        SegmentationDataset(split, transform), workers=data.workers, rank=rank(), world_size=world_size()
+    )
     batches = track(loader, f"evaluating {split_name}", console, total=len(loader))
     classes = len(split.classes)
     with DenseCRF(config.crf, config.dense_crf) if config.crf else nullcontext() as crf:
@@ -84,7 +97,8 @@ def score_checkpoint(config: EvaluateConfig, console: Console) -> list[SavedEval
     saved = []
     for folder, each, evaluation in zip(folders, settings, evaluations):
         report = make_report(evaluation, split.classes.names, {**about, "settings": each})
-        save_evaluation(folder, evaluation, report)
+        if is_main():
+            save_evaluation(folder, evaluation, report)
         saved.append(SavedEvaluation(folder, report, split.classes.names, evaluation))
     return saved
 

@@ -298,7 +298,9 @@ class SegmentationLoss(nn.Module):
         if is_mask:  # of two classes, of which only 1 has a map: number 0; the other is none
             is_one = target == 1
             known = is_one | (target == 0)
-        if is_maps or (is_mask and target.is_floating_point() and not (self._looks(target) and (known | ignored).all())):
+        if is_maps or (
+            is_mask and target.is_floating_point() and not (self._looks(target) and (known | ignored).all())
+        ):
             wrong = ~((target >= 0) & (target <= 1) | ignored)  # NaN too
             if is_maps:
                 ignored, wrong = ignored.any(dim=1), wrong.any(dim=1)
