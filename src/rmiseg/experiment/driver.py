@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -52,7 +51,8 @@ def run_experiment(config: ExperimentConfig, console: Console) -> None:
 
 
 def _write_recipe(plan: Plan, run: Run, out: Path, config: ExperimentConfig) -> None:
-    overrides: dict[str, Any] = {"out": str(out / run.name / "run"), "device": config.device}
+    # A run that broke off goes on where it was.
+    overrides: dict[str, Any] = {"out": str(out / run.name / "run"), "resume": "auto", "device": config.device}
     if config.root is not None:
         overrides["data"] = {"root": config.root}
     recipe = merged(plan.recipe(run), overrides)
@@ -79,8 +79,6 @@ def _outcome(run: Run, out: Path, config: ExperimentConfig, console: Console, co
     folder = out / run.name / "run"
     if not (folder / RESULT_FILE).is_file():
         console.rule(f"run {count}: {run.name}")
-        if folder.exists():  # broken off
-            shutil.rmtree(folder)
         status = _train(folder.parent / RECIPE_FILE)
         if status == 130:
             raise KeyboardInterrupt
