@@ -63,10 +63,15 @@ def test_tensorboard_has_curves_and_pictures(run):
     tags = events.Tags()
     assert {"val/mIoU", "val/pixel_accuracy"} <= set(tags["scalars"])
     assert [e.step for e in events.Scalars("val/mIoU")] == [2, 4, 6]
-    panels = [tag for tag in tags["images"] if "confusion" not in tag]
-    assert len(panels) == 2  # the validation split has two images
-    picture = events.Images(panels[0])[0]
+    pictures = [tag for tag in tags["images"] if tag.startswith("image, truth, prediction/")]
+    assert len(pictures) == 2  # the validation split has two images
+    picture = events.Images(pictures[0])[0]
     assert (picture.width, picture.height) == (3 * 64, 48)
+    iou = [events.Scalars(f"val IoU/{name}")[-1].value for name in ("ground", "square", "disc")]
+    assert np.mean(iou) == pytest.approx(events.Scalars("val/mIoU")[-1].value, rel=1e-5)
+    (matrix,) = set(tags["images"]) - set(pictures)
+    assert matrix.startswith("val/confusion")
+    assert [e.step for e in events.Images(matrix)] == [2, 4, 6]
 
 
 def test_same_seed_same_run_and_saved_config_is_a_recipe(run, tmp_path):
