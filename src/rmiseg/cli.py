@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 from rmiseg.config import (
     BenchLossConfig,
     CompareConfig,
+    CRFSearchConfig,
     DataCheckConfig,
     DemoConfig,
     EvaluateConfig,
@@ -36,6 +37,7 @@ COMMANDS = {
     "train": Command(TrainConfig, "train a model"),
     "evaluate": Command(EvaluateConfig, "score a checkpoint on a data set", ("checkpoint",)),
     "compare": Command(CompareConfig, "compare two checkpoints on the same images", ("a", "b")),
+    "crf-search": Command(CRFSearchConfig, "search for the kernels of a dense CRF", ("checkpoint",)),
     "predict": Command(PredictConfig, "segment images with a checkpoint", ("checkpoint", "images")),
     "demo": Command(DemoConfig, "train a small model with cross entropy and with RMI, and compare"),
     "models": Command(ModelsConfig, "list the models, and the backbones that they can have"),
@@ -65,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from rmiseg import commands
 
     try:
-        return getattr(commands, name.replace(" ", "_"))(config)
+        return getattr(commands, name.replace(" ", "_").replace("-", "_"))(config)
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return 130
@@ -128,13 +130,6 @@ def _command_parser(name: str) -> Any:
 def _completed(arguments: Sequence[str]) -> list[str]:
     """Let `train recipe.yaml` mean `train --recipe recipe.yaml`, `bench` mean `bench loss`, and 1,2 the list [1,2]."""
     arguments = list(arguments)
-    lists = {option for command in COMMANDS.values() for option in _list_options(command.config)}
-    for index, argument in enumerate(arguments):
-        name, _, value = argument.partition("=")
-        if argument in lists and index + 1 < len(arguments):
-            arguments[index + 1] = _bracketed(arguments[index + 1])
-        elif name in lists and value:
-            arguments[index] = f"{name}={_bracketed(value)}"
     option = len(arguments) < 2 or arguments[1].startswith("-")
     if arguments[:1] == ["train"] and not option:
         arguments.insert(1, "--recipe")
@@ -145,6 +140,14 @@ def _completed(arguments: Sequence[str]) -> list[str]:
         arguments = ["train", *recipe, *arguments[1:at], *arguments[at + 2 :]]
     if arguments[:1] == ["bench"] and option and arguments[1:2] not in (["-h"], ["--help"]):
         arguments.insert(1, "loss")
+    command = COMMANDS.get(" ".join(arguments[:2])) or COMMANDS.get("".join(arguments[:1]))
+    lists = set(_list_options(command.config)) if command else set()
+    for index, argument in enumerate(arguments):
+        name, _, value = argument.partition("=")
+        if argument in lists and index + 1 < len(arguments):
+            arguments[index + 1] = _bracketed(arguments[index + 1])
+        elif name in lists and value:
+            arguments[index] = f"{name}={_bracketed(value)}"
     return arguments
 
 
