@@ -161,6 +161,79 @@ def test_evaluate_scores_what_predict_writes(run, shapes, tmp_path):
     assert json.loads((tmp_path / "s.json").read_text())["pixel_accuracy"] == pytest.approx(hits / total)
 
 
+def test_json_goes_to_standard_output_alone(run, tmp_path, capsys):
+    assert main(["evaluate", str(run), "--json", "-"]) == 0
+    assert json.loads(capsys.readouterr().out)["split"] == "val"
+
+
+def test_evaluations_lie_in_the_folder_of_the_run(run, tmp_path, capsys):
+    assert main(["evaluate", str(run), "--flip", "--scales", "1,2"]) == 0
+    assert main(["evaluate", str(run / "checkpoints" / "last.pt"), "--out", str(tmp_path / "out")]) == 0
+    report = json.loads((run / "evaluation" / "val-scales1,2-flip" / "scores.json").read_text())
+    assert report["settings"] == {"scales": [1.0, 2.0], "flip": True, "window": None, "overlap": 0.25, "crf": None}
+    assert json.loads((tmp_path / "out" / "scores.json").read_text())["checkpoint"].endswith("last.pt")
+
+
+def test_evaluate_looks_where_it_writes_before_it_scores(run, tmp_path, capsys):
+    for path in (tmp_path / "no" / "scores.json", tmp_path):
+        assert str(path) in error_of(["evaluate", str(run), "--json", str(path)], capsys)
+        assert "evaluating" not in capsys.readouterr().out
+    (tmp_path / "file").write_text("")
+    assert "--out" in error_of(["evaluate", str(run), "--out", str(tmp_path / "file" / "x")], capsys)
+
+
+def test_compare_scores_what_is_not_scored_yet(run, shapes, tmp_path, capsys):
+    other = tmp_path / "other"
+    assert main(["train", recipe(tmp_path, shapes), "--train.steps", "1", "--out", str(other)]) == 0
+    capsys.readouterr()
+    assert main(["compare", str(run), str(other), "--json", str(tmp_path / "c.json"), "--resamples", "50"]) == 0
+    printed = capsys.readouterr().out
+    assert "evaluating val" in printed
+    assert "B is better in" in printed
+    comparison = json.loads((tmp_path / "c.json").read_text())
+    best = [json.loads((path / "result.json").read_text())["best"]["mean_iou"] for path in (run, other)]
+    assert comparison["scores"]["mean_iou"]["difference"] == pytest.approx(best[1] - best[0])
+    # Again, from the folders, without the runs' data
+    folders = [str(path / "evaluation" / "val") for path in (run, other)]
+    assert main(["compare", *folders]) == 0
+    assert "evaluating" not in capsys.readouterr().out
+    # Another checkpoint of the same name is scored again
+    shutil.copy(run / "checkpoints" / "best.pt", other / "checkpoints" / "best.pt")
+    assert main(["compare", str(run), str(other)]) == 0
+    assert "is of another checkpoint" in " ".join(capsys.readouterr().out.split())
+
+
+def test_dense_crf_in_every_command(run, shapes, tmp_path, capsys):
+    pytest.importorskip("pydensecrf")
+    workers = ["--dense_crf.workers", "1"]
+    out = tmp_path / "scores"
+    assert main(["evaluate", str(run), "--crf", "1,2", "--out", str(out), *workers]) == 0
+    plain, one, two = (json.loads((out / name / "scores.json").read_text()) for name in (".", "crf1", "crf2"))
+    assert plain["settings"]["crf"] is None
+    assert two["settings"]["crf"]["iterations"] == 2
+    assert one["seconds"]["crf"] > 0
+    assert one["confusion"] != plain["confusion"]
+    arguments = ["predict", str(run), "--split", "val", "--write", "index", "--out", str(tmp_path / "out")]
+    assert main([*arguments, "--crf", "1,2", *workers]) == 0
+    split, hits = load_split("folder", shapes, "val"), 0
+    for sample in split.samples:
+        truth = read_mask(sample.mask, split.classes)
+        with Image.open(tmp_path / "out" / "crf2" / "index" / f"{sample.name}.png") as image:
+            hits += (np.array(image) == truth).sum()
+    assert hits == np.trace(two["confusion"])  # what is written is what was scored
+    capsys.readouterr()
+    workers = ["--workers", "1"]
+    assert (
+        main(["crf-search", str(run), "--trials", "2", "--iterations", "2", "--images", "9", *workers, "--json", "-"])
+        == 0
+    )
+    trials = json.loads(capsys.readouterr().out)
+    assert len(trials) == 3
+    usual = next(trial for trial in trials if trial["kernels"] and trial["kernels"]["bilateral_srgb"] == 13)
+    assert usual["mean_iou"] == pytest.approx(two["mean_iou"], abs=2e-3)  # probabilities are rounded to 16 bits
+    assert [trial["mean_iou"] for trial in trials] == sorted((trial["mean_iou"] for trial in trials), reverse=True)
+
+
 def test_predict_takes_folder_glob_and_file(run, shapes, tmp_path, capsys):
     nested = tmp_path / "photos"
     (nested / "a").mkdir(parents=True)

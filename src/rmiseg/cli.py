@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 from rmiseg.config import (
     BenchLossConfig,
     CompareConfig,
+    CRFSearchConfig,
     DataCheckConfig,
     DemoConfig,
     EvaluateConfig,
@@ -39,6 +40,7 @@ COMMANDS = {
     "train": Command(TrainConfig, "train a model"),
     "evaluate": Command(EvaluateConfig, "score a checkpoint on a data set", ("checkpoint",)),
     "compare": Command(CompareConfig, "compare two checkpoints on the same images", ("a", "b")),
+    "crf-search": Command(CRFSearchConfig, "search for the kernels of a dense CRF", ("checkpoint",)),
     "predict": Command(PredictConfig, "segment images with a checkpoint", ("checkpoint", "images")),
     "report": Command(ReportConfig, "show and compare runs on one HTML page", ("runs",)),
     "export": Command(
@@ -74,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from rmiseg import commands
 
     try:
-        return getattr(commands, name.replace(" ", "_"))(config)
+        return getattr(commands, name.replace(" ", "_").replace("-", "_"))(config)
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return 130
@@ -148,6 +150,14 @@ def _completed(arguments: Sequence[str]) -> list[str]:
         arguments = ["train", *recipe, *arguments[1:at], *arguments[at + 2 :]]
     if arguments[:1] == ["bench"] and option and arguments[1:2] not in (["-h"], ["--help"]):
         arguments.insert(1, "loss")
+    command = COMMANDS.get(" ".join(arguments[:2])) or COMMANDS.get("".join(arguments[:1]))
+    lists = set(_list_options(command.config)) if command else set()
+    for index, argument in enumerate(arguments):
+        name, _, value = argument.partition("=")
+        if argument in lists and index + 1 < len(arguments):
+            arguments[index + 1] = _bracketed(arguments[index + 1])
+        elif name in lists and value:
+            arguments[index] = f"{name}={_bracketed(value)}"
     return arguments
 
 

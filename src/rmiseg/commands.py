@@ -13,6 +13,7 @@ from rich.table import Table
 from rmiseg.config import (
     BenchLossConfig,
     CompareConfig,
+    CRFSearchConfig,
     DataCheckConfig,
     DemoConfig,
     EvaluateConfig,
@@ -64,6 +65,20 @@ def compare(config: CompareConfig) -> int:
     comparison = compare_evaluations(a, b, resamples=config.resamples, seed=config.seed)
     print_comparison(comparison, console, images=config.images)
     _write_json(config.json, to_json(comparison), console)
+    return 0
+
+
+def crf_search(config: CRFSearchConfig) -> int:
+    """`rmiseg crf-search`"""
+    from rmiseg.engine.crf_search import print_trials, search_kernels
+    from rmiseg.engine.scoring import check_output
+    from rmiseg.files import to_json
+
+    console = Console(markup=False, stderr=config.json == "-")
+    check_output(config.json)
+    trials = search_kernels(config, console)
+    print_trials(trials, console)
+    _write_json(config.json, to_json(trials), console)
     return 0
 
 

@@ -359,6 +359,35 @@ class CompareConfig:
     device: str = "auto"
 
 
+@dataclass
+class CRFSearchConfig:
+    """Search for the kernels of a dense CRF, at random, on images of the validation split.
+
+    Args:
+        checkpoint: A checkpoint file, or the folder of a run (its best checkpoint).
+        split: Split to search on; by default the validation split of the run.
+        root: Folder of the data set, if it is no longer where the run found it.
+        images: Images to search on, spread over the split; their probabilities are held in memory.
+        trials: Kernels to try; the first are the usual ones.
+        iterations: Iterations of the CRF.
+        workers: Processes that refine images; by default one for each CPU.
+        seed: Seed of the kernels that are drawn.
+        json: File to write the trials to, best first; - is standard output.
+        device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps, ...
+    """
+
+    checkpoint: str
+    split: str | None = None
+    root: str | None = None
+    images: int = 50
+    trials: int = 20
+    iterations: int = 5
+    workers: int | None = None
+    seed: int = 0
+    json: str | None = None
+    device: str = "auto"
+
+
 @dataclass(kw_only=True)
 class PredictConfig(ViewConfig):
     """Segment images with a checkpoint, at their original size.
