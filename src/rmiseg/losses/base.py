@@ -294,13 +294,13 @@ class SegmentationLoss(nn.Module):
         ignored = torch.zeros_like(target, dtype=torch.bool)
         for value in self._ignored:
             ignored = ignored | (target == value)
-        is_mask = self.mode != "multiclass"
+        is_mask, is_soft = self.mode != "multiclass", is_maps
         if is_mask:  # of two classes, of which only 1 has a map: number 0; the other is none
             is_one = target == 1
             known = is_one | (target == 0)
-        if is_maps or (
-            is_mask and target.is_floating_point() and not (self._looks(target) and (known | ignored).all())
-        ):
+            # Floats of 0 and 1 are integers, where one may look.
+            is_soft = target.is_floating_point() and not (self._looks(target) and bool((known | ignored).all()))
+        if is_soft:
             wrong = ~((target >= 0) & (target <= 1) | ignored)  # NaN too
             if is_maps:
                 ignored, wrong = ignored.any(dim=1), wrong.any(dim=1)
