@@ -2,9 +2,11 @@
 
 import io
 import json
+import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -237,11 +239,18 @@ def test_interrupted_prediction_leaves_whole_files_only(checkpoint, tmp_path):
         Image.fromarray(np.full((64, 64, 3), index % 256, np.uint8)).save(folder / f"{index:03d}.png")
     out = tmp_path / "out"
     command = [sys.executable, "-m", "rmiseg", "predict", str(checkpoint), str(folder), "--out", str(out)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        # Shells start what runs in the background, perhaps these tests, deaf to interrupts.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    )
     deadline = time.monotonic() + 120
     while not list(out.glob("index/*.png")) and time.monotonic() < deadline:
         time.sleep(0.05)
-    process.send_signal(2)
+    process.send_signal(signal.SIGINT)
     errors = process.communicate(timeout=60)[1]
     assert process.returncode == 130
     assert "Traceback" not in errors
