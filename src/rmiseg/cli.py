@@ -135,7 +135,8 @@ def _command_parser(name: str) -> Any:
 def _completed(arguments: Sequence[str]) -> list[str]:
     """Let `train recipe.yaml` mean `train --recipe recipe.yaml`, `bench` mean `bench loss`, and 1,2 the list [1,2]."""
     arguments = list(arguments)
-    lists = {option for command in COMMANDS.values() for option in _list_options(command.config)}
+    command = COMMANDS.get(" ".join(arguments[:2])) or COMMANDS.get(" ".join(arguments[:1]))
+    lists = set(_list_options(command.config)) if command else set()
     for index, argument in enumerate(arguments):
         name, _, value = argument.partition("=")
         if argument in lists and index + 1 < len(arguments):
