@@ -131,7 +131,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         )
     try:
         return checkpoint_from_plain(content, dict(content["weights"]))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(
             f"{path} is marked as a checkpoint of rmiseg, but its content is not as it should be ({error}); was it "
             "written by another version?"
