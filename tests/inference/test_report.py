@@ -113,8 +113,12 @@ def test_maps_hold_class_ids(page, runs, data):
             assert picture.mode == "P"
             assert np.array_equal(np.asarray(picture), ids)
             assert np.array_equal(np.asarray(picture.convert("RGB")), ids[..., None].repeat(3, axis=2))
-        pixels = np.asarray(decoded(image["photo"])).astype(int)
-        assert abs(pixels - read_image(sample.image)).mean() < 15
+        # JPEG changes noise, but not the means of its blocks.
+        blocks = [
+            pixels.reshape(6, 8, 8, 8, 3).mean(axis=(1, 3))
+            for pixels in (np.asarray(decoded(image["photo"])), read_image(sample.image))
+        ]
+        assert abs(blocks[0] - blocks[1]).mean() < 3
         for score, ids in zip(image["scores"], expected[1:]):
             counts = [
                 (((ids == c) & (truth == c)).sum(), (((ids == c) | (truth == c)) & (truth < 3)).sum()) for c in range(3)

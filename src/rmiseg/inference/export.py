@@ -92,9 +92,8 @@ def _write_onnx(segmenter: Segmenter, out: Path) -> float:
     for module in ("onnx", "onnxscript"):
         import_extra(module, "onnx", "ONNX export")
     runtime = import_extra("onnxruntime", "onnx", "comparing the ONNX model with PyTorch")
-    table = torch.export.default_decompositions()
-    table[torch.ops.aten._adaptive_avg_pool2d.default] = _adaptive_mean
-    program = _traced(segmenter).run_decompositions(table)
+    with patch("torch.nn.functional.adaptive_avg_pool2d", _adaptive_mean):
+        program = _traced(segmenter)
     with _quiet():
         onnx_program = torch.onnx.export(
             program,
@@ -176,11 +175,12 @@ def _compare(segmenter: Segmenter, other: Callable[[Tensor], Tensor], name: str)
     return largest
 
 
-def _adaptive_mean(maps: Tensor, bins: list[int]) -> Tensor:
+def _adaptive_mean(maps: Tensor, bins: int | tuple[int, int]) -> Tensor:
     """Adaptive average pooling as products of matrices, for ONNX, whose pooling needs sizes known in advance."""
-    if list(bins) == [1, 1]:
+    rows, columns = (bins, bins) if isinstance(bins, int) else bins
+    if rows == columns == 1:
         return maps.mean((2, 3), keepdim=True)
-    return _bin_matrix(maps.shape[2], bins[0]) @ maps @ _bin_matrix(maps.shape[3], bins[1]).T
+    return _bin_matrix(maps.shape[2], rows) @ maps @ _bin_matrix(maps.shape[3], columns).T
 
 
 def _bin_matrix(size: int, bins: int) -> Tensor:
