@@ -150,14 +150,6 @@ def _completed(arguments: Sequence[str]) -> list[str]:
         arguments = ["train", *recipe, *arguments[1:at], *arguments[at + 2 :]]
     if arguments[:1] == ["bench"] and option and arguments[1:2] not in (["-h"], ["--help"]):
         arguments.insert(1, "loss")
-    command = COMMANDS.get(" ".join(arguments[:2])) or COMMANDS.get("".join(arguments[:1]))
-    lists = set(_list_options(command.config)) if command else set()
-    for index, argument in enumerate(arguments):
-        name, _, value = argument.partition("=")
-        if argument in lists and index + 1 < len(arguments):
-            arguments[index + 1] = _bracketed(arguments[index + 1])
-        elif name in lists and value:
-            arguments[index] = f"{name}={_bracketed(value)}"
     return arguments
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -31,16 +32,12 @@ def run_experiment(config: ExperimentConfig, console: Console) -> None:
     """
     plan, out = read_plan(Path(config.plan)), Path(config.out)
     everything = [run for method in plan.methods for swept in plan.sweep_runs(method) for run in plan.seed_runs(swept)]
-    for run in everything:
-        _write_recipe(plan, run, out, config)
-    for run in everything:
-        _check_recipe(out / run.name / RECIPE_FILE)
-
+    _check(plan, everything, out, config)
     total = sum(len(plan.sweep_runs(method)) + len(plan.seeds) - 1 for method in plan.methods)
     numbers = itertools.count(1)
 
     def outcome(run: Run) -> Outcome:
-        return _outcome(run, out, config, console, f"{next(numbers)} of {total}")
+        return _outcome(plan, run, out, config, console, f"{next(numbers)} of {total}")
 
     sweeps = {method: [outcome(run) for run in plan.sweep_runs(method)] for method in plan.methods}
     outcomes = {method: [max(found, key=lambda o: o.scores["mean_iou"])] for method, found in sweeps.items()}
@@ -50,41 +47,54 @@ def run_experiment(config: ExperimentConfig, console: Console) -> None:
     write_report(plan, sweeps, outcomes, out, console)
 
 
-def _write_recipe(plan: Plan, run: Run, out: Path, config: ExperimentConfig) -> None:
+def _recipe(plan: Plan, run: Run, out: Path, config: ExperimentConfig) -> str:
+    """The recipe of a run, as YAML."""
     # A run that broke off goes on where it was.
     overrides: dict[str, Any] = {"out": str(out / run.name / "run"), "resume": "auto", "device": config.device}
     if config.root is not None:
         overrides["data"] = {"root": config.root}
-    recipe = merged(plan.recipe(run), overrides)
-    path = out / run.name / RECIPE_FILE
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = yaml.safe_dump(recipe, sort_keys=False)
-    if path.is_file() and path.read_text() != text and (path.parent / "run" / RESULT_FILE).is_file():
-        raise ValueError(
-            f"{path.parent} was trained with other options than the plan has now. Its recipe: {path}. Remove the "
-            "folder to train it again, or choose another --out"
-        )
-    with replacing(path) as temporary:
-        temporary.write_text(text)
+    return yaml.safe_dump(merged(plan.recipe(run), overrides), sort_keys=False)
 
 
-def _check_recipe(path: Path) -> None:
-    """See that the options exist, before hours are spent."""
+def _check(plan: Plan, runs: list[Run], out: Path, config: ExperimentConfig) -> None:
+    """See that all options exist, and that finished runs were trained with them, before hours are spent."""
     from rmiseg.cli import build_parser
 
-    build_parser().parse_args(["train", "--recipe", str(path)])
+    parser = build_parser()
+    with tempfile.TemporaryDirectory() as folder:
+        for run in runs:
+            text, known = _recipe(plan, run, out, config), out / run.name / RECIPE_FILE
+            checked = Path(folder) / RECIPE_FILE
+            checked.write_text(text)
+            parser.parse_args(["train", "--recipe", str(checked)])
+            if known.is_file() and _training(known.read_text()) != _training(text):
+                raise ValueError(
+                    f"{known.parent} was trained with other options than the plan has now. Its recipe: {known}. Remove "
+                    "the folder to train it again, or choose another --out"
+                )
 
 
-def _outcome(run: Run, out: Path, config: ExperimentConfig, console: Console, count: str) -> Outcome:
+def _training(recipe: str) -> dict[str, Any]:
+    """What of a recipe makes a difference to the training, and not only to where it happens."""
+    options = yaml.safe_load(recipe)
+    data = {name: value for name, value in (options.pop("data", None) or {}).items() if name != "root"}
+    return {**{name: options[name] for name in options if name not in ("out", "resume", "device")}, "data": data}
+
+
+def _outcome(plan: Plan, run: Run, out: Path, config: ExperimentConfig, console: Console, count: str) -> Outcome:
     folder = out / run.name / "run"
     if not (folder / RESULT_FILE).is_file():
         console.rule(f"run {count}: {run.name}")
-        status = _train(folder.parent / RECIPE_FILE)
+        recipe = folder.parent / RECIPE_FILE
+        recipe.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(recipe) as temporary:
+            temporary.write_text(_recipe(plan, run, out, config))
+        status = _train(recipe)
         if status == 130:
             raise KeyboardInterrupt
         if status:
             raise OSError(f"run {run.name} failed (status {status}); start the experiment again to go on from here")
-    saved = find_or_score(EvaluateConfig(str(folder / CHECKPOINTS / LAST), device=config.device), console)
+    saved = find_or_score(EvaluateConfig(checkpoint=str(folder / CHECKPOINTS / LAST), device=config.device), console)
     return Outcome.read(run, folder, saved)
 
 
