@@ -10,7 +10,7 @@ from rmiseg.config import DataConfig, LossConfig, ModelConfig, OptimConfig
 from rmiseg.data import ClassTable
 from rmiseg.engine.checkpoint import Checkpoint, save_checkpoint
 from rmiseg.engine.optim import build_optimizer
-from rmiseg.engine.train import Criterion, _initialize, grouped, train_step
+from rmiseg.engine.train import Criterion, Learner, _initialize, grouped, train_step
 from rmiseg.models import build_model
 
 LOSSES = ["rmi", "ce", "bce", "pyramid", "affinity"]
@@ -19,7 +19,7 @@ LOSSES = ["rmi", "ce", "bce", "pyramid", "affinity"]
 class Tiny(nn.Module):
     """One convolution at stride 2, and an auxiliary head."""
 
-    image_mean, image_std = (0.5, 0.5, 0.5), (0.2, 0.2, 0.2)
+    image_mean, image_std, num_classes = (0.5, 0.5, 0.5), (0.2, 0.2, 0.2), 3
 
     def __init__(self):
         super().__init__()
@@ -47,11 +47,11 @@ def test_accumulated_batches_are_one_large_batch(loss, class_weights):
         model = Tiny()
         optimizer = build_optimizer(model, OptimConfig(lr=0.1, momentum=0.0, weight_decay=0.0))
         before = model.backbone.weight.detach().clone()
-        confusion = torch.zeros(3, 3, dtype=torch.int64)
         criterion = Criterion(LossConfig(name=loss, class_weights=class_weights), 3, total_steps=10)
-        parts = train_step(model, criterion, optimizer, batches, 2, torch.device("cpu"), confusion)
+        scaler = torch.amp.GradScaler("cpu", enabled=False)
+        learner = Learner(model, model, criterion, optimizer, scaler, None, torch.device("cpu"))
+        losses.append(train_step(learner, batches, 2).parts["loss"])
         gradients.append(before - model.backbone.weight.detach())
-        losses.append(parts["loss"])
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
     assert (gradients[1] - gradients[0]).norm() <= 1e-4 * gradients[0].norm()
 
