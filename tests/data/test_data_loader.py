@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from miniatures import write_image, write_mask
 
+from miniatures import write_image, write_mask
 from rmiseg.data import SegmentationDataset, eval_loader, eval_transform, load_split, train_loader, train_transform
 from rmiseg.data.loader import epoch_keys
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from miniatures import HEIGHT, WIDTH, write_image, write_mask
 from PIL import Image
 from torchvision import tv_tensors
 
+from miniatures import HEIGHT, WIDTH, write_image, write_mask
 from rmiseg.data import IGNORE_INDEX, ClassTable, Sample, SegmentationDataset, Split, read_image, read_mask
 from rmiseg.data.dataset import voc_palette
 
