@@ -193,7 +193,7 @@ def test_bad_options(options, message, tmp_path, capsys):
 
 
 def test_bad_types_are_usage_errors(capsys):
-    for usage in (["--dtype", "float8"], ["--strides", "4"], ["--runs", "many"]):
+    for usage in (["--dtype", "float8"], ["--strides", "four"], ["--runs", "many"]):
         with pytest.raises(SystemExit) as stop:
             main(["bench", *usage])
         assert stop.value.code == 2

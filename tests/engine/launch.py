@@ -35,6 +35,8 @@ def run(function: Callable[..., Any], *arguments: Any, processes: int = 1, timeo
 def _call(function: Callable[..., Any], arguments: tuple[Any, ...], environment: dict[str, Any]) -> None:
     import torch
 
+    # As in a process that a shell started: loader processes are forked, and end when this one is killed.
+    multiprocessing.set_start_method("fork", force=True)
     torch.set_num_threads(1)
     os.environ |= {name: str(value) for name, value in environment.items()}
     function(*arguments)
