@@ -10,10 +10,10 @@ from typing import Any
 
 # A process that has everything imported, and nothing else done, is forked for each.
 context = multiprocessing.get_context("forkserver")
-context.set_forkserver_preload(["launch", "rmiseg.engine.train", "rmiseg.cli"])
+context.set_forkserver_preload(["rmiseg.engine.train"])
 
 
-def run(function: Callable[..., Any], *arguments: Any, processes: int = 1, timeout: float = 120) -> list[int | None]:
+def run(function: Callable[..., Any], *arguments: Any, processes: int = 1, timeout: float = 300) -> list[int | None]:
     """Call `function` in so many processes, connected as torchrun would; their exit statuses, None for a hang."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
