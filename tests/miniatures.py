@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import scipy.io
 import scipy.sparse
+import yaml
 from PIL import Image
 from pycocotools import mask as coco_mask
 
@@ -187,4 +188,25 @@ def write_camvid(root: Path, lists: bool = True) -> Path:
             entries.append(f"/SegNet/CamVid/{split}/{name} /SegNet/CamVid/{split}annot/{name}")
         if lists:
             write_lines(root / f"{split}.txt", *entries)
+    return root
+
+
+def write_shapes(root: Path, count: int = 10, size: tuple[int, int] = (48, 64), seed: int = 0) -> Path:
+    """A `folder` data set of noisy squares and discs on a dark ground, three classes, 255 at one edge."""
+    rng = np.random.default_rng(seed)
+    height, width = size
+    y, x = np.mgrid[:height, :width]
+    for index in range(count):
+        mask = np.zeros(size, np.uint8)
+        for label in (1, 2):
+            cy, cx, r = rng.integers(8, height - 8), rng.integers(8, width - 8), rng.integers(6, 12)
+            inside = (abs(y - cy) < r) & (abs(x - cx) < r) if label == 1 else (y - cy) ** 2 + (x - cx) ** 2 < r**2
+            mask[inside] = label
+        colors = np.array([[40, 40, 60], [200, 80, 60], [60, 160, 220]])
+        pixels = colors[mask] + rng.normal(0, 20, (*size, 3))
+        mask[:, 0] = 255
+        for folder, array in (("images", pixels.clip(0, 255).astype(np.uint8)), ("masks", mask)):
+            (root / folder).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(array).save(root / folder / f"shape{index:02d}.png")
+    (root / "dataset.yaml").write_text(yaml.safe_dump({"classes": ["ground", "square", "disc"]}))
     return root

@@ -15,7 +15,7 @@ import torch
 from launch import run
 from torch import nn
 
-from conftest import write_shapes
+from miniatures import write_shapes
 from rmiseg.config import LossConfig, OptimConfig, TrainConfig
 from rmiseg.data import SegmentationDataset, eval_loader, eval_transform, load_split, train_loader, train_transform
 from rmiseg.engine import distributed

@@ -13,7 +13,7 @@ from faults import SmallModel, configuration, train
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from conftest import write_shapes
+from miniatures import write_shapes
 from rmiseg.config import OptimConfig
 from rmiseg.engine import train as module
 from rmiseg.engine.state import StateFolder
