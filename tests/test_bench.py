@@ -1,4 +1,4 @@
-"""`rmiseg bench loss` as a user runs it, on batches so small that the figures mean nothing."""
+"""`rmiseg bench` as a user runs it, on batches so small that the figures mean nothing."""
 
 import csv
 import sys
@@ -9,9 +9,15 @@ import pytest
 import torch
 from PIL import Image
 
+from miniatures import write_shapes
 from rmiseg.benchmarks import candidates, loss, measure
 from rmiseg.benchmarks.candidates import CANDIDATES
+from rmiseg.benchmarks.data import ReferenceDataset
 from rmiseg.cli import main
+from rmiseg.config import DataConfig
+from rmiseg.data import IGNORE_INDEX, load_split
+from rmiseg.data.transforms import normalize
+from rmiseg.engine.train import train_dataset
 
 QUICK = ["--device", "cpu", "--shapes", "[1x3x40x40]", "--strides", "[1]", "--pool_sizes", "[2]", "--runs", "1"]
 
@@ -207,3 +213,64 @@ def test_without_matplotlib_nothing_is_measured(tmp_path, monkeypatch, capsys):
     assert not (tmp_path / "new").exists()
     extras = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
     assert any(name.startswith("matplotlib") for name in extras["optional-dependencies"]["bench"])
+
+
+# bench data
+
+
+RECIPE = """
+data: {root: ROOT, crop_size: [48, 48], batch_size: 4, workers: WORKERS}
+model: {backbone: mobilenetv3_small_050, weights: none}
+loss: {name: rmi, class_weights: balanced}
+train: {steps: 100}
+"""
+
+
+def write_recipe(path: Path, root: Path, workers: int = 0) -> Path:
+    path.write_text(RECIPE.replace("ROOT", str(root)).replace("WORKERS", str(workers)))
+    return path
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_data_benchmark(tmp_path, capsys, workers):
+    recipe = write_recipe(tmp_path / "recipe.yaml", write_shapes(tmp_path / "data", 12), workers)
+    assert main(["bench", "data", str(recipe), "--rounds", "1", "--batches", "2"]) == 0
+    rows = {line.split("│")[1].strip(): line.split("│") for line in capsys.readouterr().out.splitlines() if "│" in line}
+    loading = ["loading: rmiseg", "loading: torchvision, PIL images", "loading: torchvision, tensors"]
+    assert all(float(rows[name][2]) > float(rows["training"][2]) > 0 for name in loading)
+    assert 0 <= int(rows["training"][3].strip(" %")) <= 100
+
+
+@pytest.mark.parametrize("jitter", [0.0, 0.4])
+def test_both_data_pipelines_do_the_same(tmp_path, jitter):
+    """The same seeds give the same sizes, and pictures alike on the average."""
+    data = DataConfig(root=str(write_shapes(tmp_path, 12)), crop_size=(40, 56), color_jitter=jitter)
+    split = load_split("folder", data.root, "train")
+    own = train_dataset(split, data)
+    for tensors in (False, True):
+        reference = ReferenceDataset(split, data, tensors)
+        items = [[dataset[0, seed] for seed in range(60)] for dataset in (own, reference)]
+        means = []
+        for found in items:
+            assert all(item["image"].shape == (3, 40, 56) and item["mask"].shape == (40, 56) for item in found)
+            images = torch.stack([item["image"] for item in found])
+            if images.dtype == torch.uint8:
+                images = normalize(images, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+            valid = torch.stack([item["mask"] != IGNORE_INDEX for item in found])
+            means.append([images.mean(), valid.float().mean()])
+        assert torch.tensor(means[0]).sub(torch.tensor(means[1])).abs().max() < 0.15
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [(["--rounds", "0"], "rounds must be at least 1, not 0"), (["--workers", "-1"], "workers must be 0 or more")],
+)
+def test_data_benchmark_refuses(tmp_path, capsys, options, message):
+    recipe = write_recipe(tmp_path / "recipe.yaml", write_shapes(tmp_path / "data", 12))
+    assert main(["bench", "data", str(recipe), *options]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_data_benchmark_without_recipe(tmp_path, capsys):
+    assert main(["bench", "data", str(tmp_path / "none.yaml")]) == 1
+    assert "none.yaml does not exist" in capsys.readouterr().err

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 from rmiseg.config import (
+    BenchDataConfig,
     BenchLossConfig,
     CompareConfig,
     CRFSearchConfig,
@@ -50,6 +51,7 @@ COMMANDS = {
     "experiment": Command(ExperimentConfig, "train and compare a grid of runs", ("plan",)),
     "models": Command(ModelsConfig, "list the models, and the backbones that they can have"),
     "data check": Command(DataCheckConfig, "read a whole data set and report what is wrong with it"),
+    "bench data": Command(BenchDataConfig, "speed of loading images, and of training", ("recipe",)),
     "bench loss": Command(BenchLossConfig, "time and memory of the losses, beside those of cross entropy"),
 }
 GROUPS = {"data": "look after data sets", "bench": "measure time and memory"}
@@ -185,6 +187,19 @@ def _list_options(config: Any, prefix: str = "") -> dict[str, bool]:
             ]
             options[prefix + name] = bool(others)
     return options
+
+
+def read_recipe(path: str) -> TrainConfig:
+    """The options of a recipe, with the defaults of those that it does not name.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+    """
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"recipe {path} does not exist")
+    parser = _command_parser("train")
+    options = parser.instantiate(parser.parse_args(["--recipe", path]))
+    return TrainConfig(**{field.name: options[field.name] for field in dataclasses.fields(TrainConfig)})
 
 
 def _version() -> str:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rmiseg.config import (
+    BenchDataConfig,
     BenchLossConfig,
     CompareConfig,
     CRFSearchConfig,
@@ -228,6 +229,15 @@ def data_check(config: DataCheckConfig) -> int:
     report = check_dataset(**dataclasses.asdict(config), console=console)
     print_report(report, console)
     return 1 if report.problem_count else 0
+
+
+def bench_data(config: BenchDataConfig) -> int:
+    """`rmiseg bench data`"""
+    from rmiseg.benchmarks.data import run_data_benchmark
+    from rmiseg.cli import read_recipe
+
+    run_data_benchmark(config, read_recipe(config.recipe), Console(markup=False))
+    return 0
 
 
 def bench_loss(config: BenchLossConfig) -> int:

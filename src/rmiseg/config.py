@@ -563,3 +563,22 @@ class BenchLossConfig:
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     device: str = "auto"
     threads: int | None = None
+
+
+@dataclass
+class BenchDataConfig:
+    """Images per second of loading alone, beside torchvision's, and of training; and how long it waits for data.
+
+    Args:
+        recipe: Recipe of a training, or config.yaml of a run.
+        root: Folder of the data set, if not the one that the recipe names.
+        workers: Processes that load images; by default as in the recipe.
+        rounds: How often loading is measured, in turn with torchvision's; medians are reported.
+        batches: Batches in each round, and training steps.
+    """
+
+    recipe: str
+    root: str | None = None
+    workers: int | None = None
+    rounds: int = 5
+    batches: int = 10

@@ -198,6 +198,28 @@ def test_exif_orientation_is_applied(tmp_path):
     assert turned[18:].min() > 225
 
 
+@pytest.mark.parametrize("reduction", [2, 4, 8])
+@pytest.mark.parametrize("name", ["i.jpg", "turned.jpg", "i.png", "gray16.png"])
+@pytest.mark.parametrize(("height", "width"), [(64, 96), (43, 75), (1, 9), (7, 3)])
+def test_reduced_image_is_the_average_of_squares(tmp_path, name, height, width, reduction):
+    y, x = np.mgrid[:height, :width]
+    gray = (128 + 80 * np.sin(x / 9) * np.cos(y / 7)).astype(np.uint8)
+    if name == "gray16.png":
+        write_png(tmp_path / name, gray.astype(np.uint16) * 257, 16)
+    else:
+        image = Image.fromarray(np.stack([gray, 255 - gray, gray // 2], axis=-1))
+        exif = image.getexif()
+        exif[0x0112] = 6 if name == "turned.jpg" else 1
+        image.save(tmp_path / name, exif=exif, quality=95, subsampling=0)
+    whole, reduced = read_image(tmp_path / name).astype(float), read_image(tmp_path / name, reduction)
+    height, width = whole.shape[:2]
+    assert reduced.shape == (-(-height // reduction), -(-width // reduction), 3)
+    if name != "turned.jpg" or height % 8 == width % 8 == 0:  # else the squares start at the other side
+        height, width = height // reduction, width // reduction
+        squares = whole[: height * reduction, : width * reduction].reshape(height, reduction, width, reduction, 3)
+        assert np.abs(reduced[:height, :width] - squares.mean((1, 3))).max(initial=0) <= 4
+
+
 # Damaged files
 
 
@@ -283,6 +305,23 @@ def test_sizes_that_differ(tmp_path, mask_size, hint):
     assert "i.png" in str(error.value)
     assert "m.png" in str(error.value)
     assert ("EXIF" in str(error.value)) == hint
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+@pytest.mark.parametrize("reduction", [2, 4, 8])
+def test_reduced_item_keeps_image_and_mask_together(tmp_path, suffix, reduction):
+    ids = np.random.default_rng(0).integers(0, 2, (3, 5), dtype=np.uint8).repeat(16, 0).repeat(16, 1)[:43, :75]
+    Image.fromarray(ids).save(tmp_path / "m.png")
+    Image.fromarray(255 * ids).convert("RGB").save(tmp_path / f"i{suffix}", quality=95)
+    split = Split("train", (Sample("i", tmp_path / f"i{suffix}", tmp_path / "m.png"),), table())
+    item = SegmentationDataset(split, reduction=reduction)[0]
+    assert item["mask"].shape == item["image"].shape[1:] == (-(-43 // reduction), -(-75 // reduction))
+    assert torch.equal(item["image"][1] > 127, item["mask"] > 0)
+
+
+def test_reduction_out_of_range(tmp_path):
+    with pytest.raises(ValueError, match="1, 2, 4 or 8, not 3"):
+        SegmentationDataset(one_pair(tmp_path), reduction=3)
 
 
 def test_seeded_item_leaves_the_global_generator_alone(tmp_path):

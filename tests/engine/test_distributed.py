@@ -187,7 +187,7 @@ def test_autocast(precision):
     model = Tiny()
     config = TrainConfig(model=module.replace(TrainConfig().model), optim=OptimConfig(lr=0.1, head_lr_factor=1.0))
     config.train.precision = precision
-    learner = module._learner(config, model, Criterion(LossConfig(), 3, 10), CPU)
+    learner = module.make_learner(config, model, Criterion(LossConfig(), 3, 10), CPU)
     seen = []
     model.head.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
     losses = [train_step(learner, [large_batch()], 2).parts["loss"] for _ in range(5)]

@@ -1,16 +1,18 @@
 """One training step, and the options that change it."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from rich.console import Console
 from torch import nn
 
 from rmiseg.config import DataConfig, LossConfig, ModelConfig, OptimConfig
-from rmiseg.data import ClassTable
+from rmiseg.data import IGNORE_INDEX, ClassTable, Sample, Split
 from rmiseg.engine.checkpoint import Checkpoint, save_checkpoint
 from rmiseg.engine.optim import build_optimizer
-from rmiseg.engine.train import Criterion, Learner, _initialize, grouped, train_step
+from rmiseg.engine.train import Criterion, Learner, _initialize, grouped, train_dataset, train_step
 from rmiseg.models import build_model
 
 LOSSES = ["rmi", "ce", "bce", "pyramid", "affinity"]
@@ -87,6 +89,28 @@ def test_class_weights_reach_the_loss_and_the_auxiliary_loss(loss):
 def test_grouped():
     assert list(grouped(iter("abcde"), 2)) == [["a", "b"], ["c", "d"], ["e"]]
     assert list(grouped([], 2)) == []
+
+
+@pytest.mark.parametrize(
+    ("image_scale", "largest", "reduction"),
+    [(1.0, 2.0, 1), (0.5, 1.25, 1), (0.5, 1.0, 2), (0.1, 2.0, 4), (0.01, 2.0, 8)],
+)
+def test_large_photographs_are_read_at_reduced_size(tmp_path, image_scale, largest, reduction):
+    """And image and mask stay together."""
+    ids = np.random.default_rng(0).integers(0, 2, (3, 4), dtype=np.uint8).repeat(200, 0).repeat(200, 1)
+    Image.fromarray(ids).save(tmp_path / "m.png")
+    Image.fromarray(255 * ids).save(tmp_path / "i.jpg")
+    classes = ClassTable(("a", "b"), (0, 1), (), ((0, 0, 0), (9, 9, 9)))
+    split = Split("train", (Sample("i", tmp_path / "i.jpg", tmp_path / "m.png"),), classes)
+    config = DataConfig(crop_size=(40, 40), image_scale=image_scale, scale_range=(largest / 2, largest), scale_step=0)
+    dataset = train_dataset(split, config)
+    assert dataset.reduction == reduction
+    assert dataset.transform.transforms[0].image_scale == image_scale * reduction
+    for seed in range(4):
+        item = dataset[0, seed]
+        assert item["mask"].shape == (40, 40)
+        valid = item["mask"] != IGNORE_INDEX
+        assert ((item["image"][0] > 127) == (item["mask"] == 1))[valid].float().mean() > 0.9
 
 
 def test_frozen_norm_stays_as_it_is_in_training_mode():

@@ -27,6 +27,7 @@ from rmiseg.config import DataConfig, LossConfig, TrainConfig
 from rmiseg.data import (
     Batch,
     SegmentationDataset,
+    Split,
     balanced_weights,
     eval_loader,
     eval_transform,
@@ -158,7 +159,7 @@ def train(config: TrainConfig, console: Console) -> RunResult:
 def _train(
     config: TrainConfig, console: Console, device: torch.device, request: TerminationRequest, stack: ExitStack
 ) -> RunResult:
-    config = _completed(config)
+    config = complete(config)
     if config.resume == "auto" and (finished := on_main(lambda: _finished(config))) is not None:
         console.print(f"The run in {config.out} is finished", markup=False)
         return finished
@@ -184,7 +185,7 @@ def _train(
         "outlive_termination": True,
     }
     batches = train_loader(
-        SegmentationDataset(train_split, _augmentation(config.data)),
+        train_dataset(train_split, config.data),
         batch_size=config.data.batch_size,
         seed=config.seed,
         **loading,
@@ -206,7 +207,7 @@ def _train(
         model.freeze_norm()
     # What is scored: a divided model cannot be, since the processes need it for different numbers of images.
     whole_model = copy.deepcopy(model) if config.train.strategy == "fsdp" else model
-    learner = _learner(config, model, Criterion(config.loss, len(classes), total_steps), device)
+    learner = make_learner(config, model, Criterion(config.loss, len(classes), total_steps), device)
 
     out, states = Path(config.out), StateFolder(Path(config.out) / CHECKPOINTS / STATES)
     state = on_main(lambda: _open_run_folder(config, states, console))
@@ -431,18 +432,26 @@ def _initialize(model: nn.Module, path: str, console: Console) -> None:
             console.print(f"{title}: {', '.join(names[:8])}{f' and {len(names) - 8} more' if len(names) > 8 else ''}")
 
 
-def _augmentation(config: DataConfig) -> Any:
-    return train_transform(
+def train_dataset(split: Split, config: DataConfig) -> SegmentationDataset:
+    """The training images with their augmentation.
+
+    Where even the largest random scale leaves half of an image's size or less, images are read at half the size; so on
+    for a fourth and an eighth. Decoding is most of the work with large photographs.
+    """
+    largest = config.image_scale * config.scale_range[1]
+    reduction = next(factor for factor in (8, 4, 2, 1) if factor == 1 or factor * largest <= 1)
+    augmentation = train_transform(
         config.crop_size,
-        image_scale=config.image_scale,
+        image_scale=config.image_scale * reduction,
         scale_range=config.scale_range,
         scale_step=config.scale_step,
         flip=config.flip,
         color_jitter=config.color_jitter,
     )
+    return SegmentationDataset(split, augmentation, reduction)
 
 
-def _completed(config: TrainConfig) -> TrainConfig:
+def complete(config: TrainConfig) -> TrainConfig:
     """Fill in what depends on other options, and check what can be checked without data."""
     for name, value in (("seed", config.seed), ("train.panels", config.train.panels)):
         if not 0 <= value < 2**32:
@@ -477,7 +486,8 @@ def _length(config: TrainConfig, batches: int) -> tuple[int, int, int]:
     return math.ceil(total_steps / epoch_steps), epoch_steps, total_steps
 
 
-def _learner(config: TrainConfig, model: nn.Module, criterion: Criterion, device: torch.device) -> Learner:
+def make_learner(config: TrainConfig, model: nn.Module, criterion: Criterion, device: torch.device) -> Learner:
+    """Wrap the model for several processes and compile it as configured, and build its optimizer."""
     dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[config.train.precision]
     network = distribute(model, config.train.strategy, device)
     if config.train.compile:
