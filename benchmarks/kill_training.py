@@ -36,7 +36,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     chance = random.Random(options.seed)
-    outcomes: Counter[tuple[str, str]] = Counter()
+    outcomes: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as scratch:
         data = write_data(Path(scratch, "data"))
 
@@ -54,15 +54,14 @@ def main() -> int:
         for number in track(range(options.kills), "killing"):
             kind = "while a file is written" if number % 2 else "at any moment"
             process = start(command(killed))
-            kind = kill(process, killed, kind, options.processes, chance)
-            outcomes[kind, "goes on" if process.returncode else "was over before"] += 1
+            outcomes[kill(process, killed, kind, options.processes, chance)] += 1
         final = start(command(killed)).wait()
         torn = len(list(killed.rglob("*.tmp")))
         differing = compare(undisturbed, killed) if final == 0 else -1
 
-    table = Table("kill -9", "times", "afterwards", title=f"{options.processes} process(es)")
-    for (kind, outcome), times in sorted(outcomes.items()):
-        table.add_row(kind, str(times), outcome)
+    table = Table("kill -9", "times", title=f"{options.processes} process(es)")
+    for kind, times in sorted(outcomes.items()):
+        table.add_row(kind, str(times))
     console = Console()
     console.print(table)
     console.print(f"last start: status {final}; weights that differ in any bit: {differing}; files left half: {torn}")
@@ -89,13 +88,16 @@ def kill(process: subprocess.Popen[bytes], run: Path, kind: str, processes: int,
         time.sleep(0.0005)
     else:
         kind = "at any moment"
-    whom = os.getpgid(process.pid) if process.poll() is None else 0
-    if whom and processes > 1 and chance.random() < 0.5:
+    if process.poll() is not None:
+        return f"none: it had ended by itself, status {process.returncode}"
+    alive = ranks(process.pid) if processes > 1 else []
+    if alive and chance.random() < 0.5:
         kind += ", one of the processes"
-        os.kill(chance.choice(ranks(process.pid)), signal.SIGKILL)  # torchrun ends the others
-    elif whom:
+        os.kill(chance.choice(alive), signal.SIGKILL)  # torchrun ends the others
+    else:
         kind += ", all processes" if processes > 1 else ""
-        os.killpg(whom, signal.SIGKILL)
+        for each in [*alive, process.pid]:  # each that torchrun started is a group of its own
+            os.killpg(each, signal.SIGKILL)
     process.wait()
     return kind
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -62,6 +64,32 @@ def test_kills_and_termination(data, undisturbed, tmp_path):
     assert statuses == [75 if fault.startswith("terminate") else -9 for fault in faults]
     assert train(config) == [0]
     assert_same_run(tmp_path / "run", undisturbed)
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from rmiseg.files import locked
+with locked(Path(sys.argv[1])):
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_folder_in_use(data, tmp_path):
+    """Such as by processes that torchrun left alone when it was killed: they go on."""
+    config = configuration(data, tmp_path / "run")
+    assert train(config, "step 2") == [-9]
+    before = sorted(tmp_path.rglob("*"))
+    command = [sys.executable, "-c", HOLD, str(tmp_path / "run" / ".lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "locked\n"
+        assert train(config, log=tmp_path / "log") == [1]
+        assert f"run is in use by process {other.pid} on" in (tmp_path / "log").read_text()
+        (tmp_path / "log").unlink()
+        assert sorted(tmp_path.rglob("*")) == before
+        other.kill()
+    assert train(config) == [0]
 
 
 def test_two_processes(data, tmp_path):

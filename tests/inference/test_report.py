@@ -156,7 +156,8 @@ def test_select_images():
 
 def test_names():
     assert _names([Path("/a/x"), Path("/a/y")]) == ["x", "y"]
-    assert _names([Path("/a/x"), Path("/b/x")]) == ["a/x", "b/x"]
+    assert _names([Path("/a/x"), Path("/b/x")]) == ["a", "b"]
+    assert _names([Path("/a/x/run"), Path("/b/x/run"), Path("/b/y/run")]) == ["a/x", "b/x", "b/y"]
     with pytest.raises(ValueError, match="twice"):
         _names([Path("/a/x"), Path("/a/x")])
 

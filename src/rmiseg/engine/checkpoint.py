@@ -215,6 +215,11 @@ def find_checkpoint(path: str | Path) -> Path:
         )
     if not path.is_file():
         raise FileNotFoundError(f"checkpoint {path} does not exist")
+    if path.suffix in (".onnx", ".pt2"):
+        raise ValueError(
+            f"{path} was exported for other programs; give the run that it came from, or what "
+            "`rmiseg export --format safetensors` writes"
+        )
     return path
 
 

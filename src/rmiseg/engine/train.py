@@ -69,11 +69,11 @@ from rmiseg.engine.state import (
     TrainingState,
     seed_step,
 )
-from rmiseg.files import replacing, to_json
+from rmiseg.files import locked, replacing, to_json
 from rmiseg.losses import AffinityLoss, build_loss
 from rmiseg.models import DEFAULT_BACKBONE, DEFAULT_OUTPUT_STRIDE, MODELS, build_model, set_norm_momentum
 
-CONFIG_FILE, RESULT_FILE = "config.yaml", "result.json"
+CONFIG_FILE, RESULT_FILE, LOCK_FILE = "config.yaml", "result.json", ".lock"
 
 CHANGEABLE = {
     *("out", "resume", "device", "data.root", "data.workers", "train.strategy", "train.compile"),
@@ -210,7 +210,7 @@ def _train(
     learner = make_learner(config, model, Criterion(config.loss, len(classes), total_steps), device)
 
     out, states = Path(config.out), StateFolder(Path(config.out) / CHECKPOINTS / STATES)
-    state = on_main(lambda: _open_run_folder(config, states, console))
+    state = on_main(lambda: _open_run_folder(config, states, stack, console))
     position = Position()
     confusion = torch.zeros(len(classes), len(classes), dtype=torch.int64, device=device)
     if state is not None:
@@ -558,26 +558,31 @@ def _finished(config: TrainConfig) -> RunResult | None:
     return RunResult(**json.loads(path.read_text()))
 
 
-def _open_run_folder(config: TrainConfig, states: StateFolder, console: Console) -> TrainingState | None:
-    """Make the folder of the run, or go on with the one that is there: its last state.
+def _open_run_folder(
+    config: TrainConfig, states: StateFolder, stack: ExitStack, console: Console
+) -> TrainingState | None:
+    """Make the folder of the run, or go on with the one that is there: its last state. It is locked until `stack` ends.
 
     What is left of a run that ended before its first state is replaced.
     """
     out = Path(config.out)
     events = list(out.glob("events.out.tfevents.*"))
-    harmless = {*events, out / CONFIG_FILE, out / CHECKPOINTS}
+    harmless = {*events, out / CONFIG_FILE, out / LOCK_FILE, out / CHECKPOINTS}
     foreign = out.exists() and (not out.is_dir() or bool(set(out.iterdir()) - harmless))
-    if config.resume == "auto" and not foreign and (out / CONFIG_FILE).is_file():
+    resumed = config.resume == "auto" and not foreign and (out / CONFIG_FILE).is_file()
+    if resumed:
         _check_same(config)
+    elif foreign or any(out.glob(f"{CHECKPOINTS}/**/*.pt")):
+        advice = "" if foreign else ", go on with it with --resume auto"
+        raise FileExistsError(f"{out} exists and is not empty; choose another folder with --out{advice}, or remove it")
+    out.mkdir(parents=True, exist_ok=True)
+    stack.enter_context(locked(out / LOCK_FILE))
+    if resumed:
         state = states.load(console)
         for path in out.glob(f"{CHECKPOINTS}/**/.*.tmp"):  # of processes that were killed
             path.unlink()
         if state is not None:
             return state
-    elif foreign or any(out.glob(f"{CHECKPOINTS}/**/*.pt")):
-        advice = "" if foreign else ", go on with it with --resume auto"
-        raise FileExistsError(f"{out} exists and is not empty; choose another folder with --out{advice}, or remove it")
-    out.mkdir(parents=True, exist_ok=True)
     for file in [*events, *out.glob(f"{CHECKPOINTS}/*.pt")]:
         file.unlink()
     write_config(out / CONFIG_FILE, config)
