@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -73,7 +74,7 @@ def test_example_is_a_plan(tmp_path):
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
-        ({"method": {}}, "unknown entry 'method'; valid: baseline, methods"),
+        ({"method": {}}, "unknown entry 'method'; valid: baseline, crf, methods"),
         ({"methods": []}, "`methods` must map"),
         ({"methods": {"a b": {}, "A-B": {}}}, "need names that differ"),
         ({"methods": {"a": 3}}, "the options of a must be a mapping"),
@@ -82,6 +83,9 @@ def test_example_is_a_plan(tmp_path):
         ({"seeds": 3}, "`seeds` must be a list"),
         ({"seeds": [1, 1]}, "a seed is given twice"),
         ({"sweep": {"optim.lr": 0.1}}, "`sweep` must map"),
+        ({"crf": {"CE": 5}}, "`crf` must map"),
+        ({"crf": {"CE": [0]}}, "`crf` must map"),
+        ({"crf": {"BCE": [1]}}, "`crf` names 'BCE', none of the methods CE, RMI, pool 2"),
         ({"recipe": "nowhere.yaml"}, "nowhere.yaml does not exist"),
     ],
 )
@@ -143,6 +147,42 @@ def test_tables(experiment):
         assert f"**{100 * found[best[method]]:.2f}**" in text
     assert "## Less CE" in text
     assert (folder / "out" / "results.png").stat().st_size > 10_000
+
+
+def test_every_method_is_timed(experiment):
+    folder, _, _ = experiment
+    seconds = json.loads((folder / "out" / "seconds.json").read_text())
+    assert set(seconds) == set(METHODS)
+    text = (folder / "out" / "results.md").read_text()
+    ratio = seconds["RMI, pool 2"] / seconds["CE"]
+    assert "| 1.00 x | " in text
+    assert f"| {ratio:.2f} x | " in text
+
+
+def test_dense_crf(experiment, monkeypatch, tmp_path):
+    pytest.importorskip("pydensecrf")
+    folder, arguments, _ = experiment
+    shutil.copytree(folder / "out", tmp_path / "out")
+    plan = write_plan(tmp_path, crf={"CE": [1, 2]})
+    monkeypatch.setattr(driver, "_train", None)
+    assert main(["experiment", str(plan), "--out", str(tmp_path / "out"), *arguments[4:]]) == 0
+    rows = {line.split(" | ")[0].strip("| "): line for line in (tmp_path / "out/results.md").read_text().splitlines()}
+    assert {"CE", "CE + CRF-1", "CE + CRF-2", "RMI, pool 2"} <= set(rows)
+    with open(tmp_path / "out/results.csv", newline="") as file:
+        found = [row for row in csv.DictReader(file) if row["method"] == "CE + CRF-2"]
+    assert [row["seed"] for row in found] == ["0", "1"]
+    for row in found:
+        saved = json.loads((Path(row["folder"]) / "evaluation/val-last-crf2/scores.json").read_text())
+        assert float(row["mean_iou"]) == pytest.approx(saved["mean_iou"], abs=1e-6)
+        assert float(row["image_seconds"]) > saved["seconds"]["crf"] > 0
+
+
+def test_dense_crf_that_is_not_installed(tmp_path, shapes, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "pydensecrf.densecrf", None)
+    monkeypatch.setattr(driver, "_train", None)
+    plan = write_plan(tmp_path, crf={"CE": [1]})
+    assert main(["experiment", str(plan), "--out", str(tmp_path / "out"), "--root", str(shapes)]) == 1
+    assert "[crf]" in capsys.readouterr().err
 
 
 def test_what_broke_off_goes_on(experiment, monkeypatch, tmp_path, shapes):

@@ -22,8 +22,7 @@ from rmiseg.config import BenchDataConfig, DataConfig, TrainConfig
 from rmiseg.data import IGNORE_INDEX, SegmentationDataset, Split, load_split, train_loader
 from rmiseg.data.loader import TrainLoader
 from rmiseg.engine.device import select_device, tune
-from rmiseg.engine.train import Criterion, complete, make_learner, train_dataset, train_step
-from rmiseg.models import build_model
+from rmiseg.engine.train import Criterion, complete, make_learner, make_model, train_dataset, train_step
 
 REFERENCES = {"torchvision, PIL images": False, "torchvision, tensors": True}
 OWN = "rmiseg"
@@ -154,9 +153,7 @@ def _train(
     """Images per second of training steps, and the share of time spent waiting for data."""
     device = select_device(recipe.device)
     tune(device)
-    options = {"backbone": recipe.model.backbone, "output_stride": recipe.model.output_stride, "weights": "none"}
-    model = build_model(recipe.model.name, num_classes=len(split.classes), **options)
-    model = model.to(device, memory_format=torch.channels_last).train()
+    model = make_model(recipe, len(split.classes), device, console).train()
     learner = make_learner(recipe, model, Criterion(recipe.loss, len(split.classes), steps + 2), device)
     waits, times = [], []
     iterator = iter(stream)

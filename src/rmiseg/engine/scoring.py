@@ -104,18 +104,21 @@ def score_checkpoint(
 
 
 def find_or_score(config: EvaluateConfig, console: Console) -> SavedEvaluation:
-    """The evaluation in the folder `config.checkpoint`, or of that checkpoint, which is scored if it was not yet."""
+    """The evaluation in the folder `config.checkpoint`, or of that checkpoint, which is scored if it was not yet.
+
+    With a number of iterations in `config.crf`, the evaluation refined by them.
+    """
     if (Path(config.checkpoint) / SCORES_FILE).is_file():
         return load_evaluation(Path(config.checkpoint))
     path = find_checkpoint(config.checkpoint)
     split = config.split or load_checkpoint(path).data.val_split
-    folder = evaluation_folder(path, split, _settings(ViewConfig(), config, 0))
+    folder = evaluation_folder(path, split, _settings(ViewConfig(), config, config.crf[-1] if config.crf else 0))
     if (folder / SCORES_FILE).is_file():
         saved = load_evaluation(folder)
         if saved.report["sha256"] == digest(path):
             return saved
         console.print(f"{folder} is of another checkpoint than {path} is now: evaluating again")
-    return score_checkpoint(config, console)[0]
+    return score_checkpoint(config, console)[-1]
 
 
 def print_scores(saved: list[SavedEvaluation], console: Console) -> None:

@@ -72,6 +72,7 @@ from rmiseg.engine.state import (
 from rmiseg.files import locked, replacing, to_json
 from rmiseg.losses import AffinityLoss, build_loss
 from rmiseg.models import DEFAULT_BACKBONE, DEFAULT_OUTPUT_STRIDE, MODELS, build_model, set_norm_momentum
+from rmiseg.models.base import SegmentationModel
 
 CONFIG_FILE, RESULT_FILE, LOCK_FILE = "config.yaml", "result.json", ".lock"
 
@@ -195,16 +196,7 @@ def _train(
         stack.callback(loader.close)
     epochs, epoch_steps, total_steps = _length(config, len(batches))
 
-    model = build_model(num_classes=len(classes), **asdict(config.model))
-    if not config.train.freeze_norm:
-        model = synchronize_norm(model, config.train.sync_norm, device)
-    model = model.to(device, memory_format=torch.channels_last)  # a fifth faster on a CPU
-    model.align_corners = config.loss.align_corners
-    set_norm_momentum(model, config.train.norm_momentum)
-    if config.init is not None:
-        _initialize(model, config.init, console)
-    if config.train.freeze_norm:
-        model.freeze_norm()
+    model = make_model(config, len(classes), device, console)
     # What is scored: a divided model cannot be, since the processes need it for different numbers of images.
     whole_model = copy.deepcopy(model) if config.train.strategy == "fsdp" else model
     learner = make_learner(config, model, Criterion(config.loss, len(classes), total_steps), device)
@@ -484,6 +476,21 @@ def _length(config: TrainConfig, batches: int) -> tuple[int, int, int]:
             f"optim.slow_start_steps is {config.optim.slow_start_steps}, but the whole training has {total_steps} steps"
         )
     return math.ceil(total_steps / epoch_steps), epoch_steps, total_steps
+
+
+def make_model(config: TrainConfig, num_classes: int, device: torch.device, console: Console) -> SegmentationModel:
+    """Build the model, load initial weights, and prepare its norm layers as configured."""
+    model = build_model(num_classes=num_classes, **asdict(config.model))
+    if not config.train.freeze_norm:
+        model = synchronize_norm(model, config.train.sync_norm, device)
+    model = model.to(device, memory_format=torch.channels_last)  # a fifth faster on a CPU
+    model.align_corners = config.loss.align_corners
+    set_norm_momentum(model, config.train.norm_momentum)
+    if config.init is not None:
+        _initialize(model, config.init, console)
+    if config.train.freeze_norm:
+        model.freeze_norm()
+    return model
 
 
 def make_learner(config: TrainConfig, model: nn.Module, criterion: Criterion, device: torch.device) -> Learner:

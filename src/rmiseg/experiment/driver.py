@@ -12,15 +12,17 @@ from typing import Any
 import yaml
 from rich.console import Console
 
-from rmiseg.config import EvaluateConfig, ExperimentConfig
+from rmiseg.config import CRFConfig, EvaluateConfig, ExperimentConfig, TrainConfig
 from rmiseg.engine.checkpoint import CHECKPOINTS, LAST
 from rmiseg.engine.scoring import find_or_score
 from rmiseg.engine.train import RESULT_FILE
 from rmiseg.experiment.plan import Plan, Run, merged, read_plan
 from rmiseg.experiment.report import Outcome, write_report
+from rmiseg.experiment.timing import find_or_time
 from rmiseg.files import replacing
+from rmiseg.inference.crf import DenseCRF
 
-RECIPE_FILE = "recipe.yaml"
+RECIPE_FILE, RUN_FOLDER, SECONDS_FILE = "recipe.yaml", "run", "seconds.json"
 
 
 def run_experiment(config: ExperimentConfig, console: Console) -> None:
@@ -33,6 +35,8 @@ def run_experiment(config: ExperimentConfig, console: Console) -> None:
     plan, out = read_plan(Path(config.plan)), Path(config.out)
     everything = [run for method in plan.methods for swept in plan.sweep_runs(method) for run in plan.seed_runs(swept)]
     _check(plan, everything, out, config)
+    for counts in plan.crf.values():
+        DenseCRF(counts, CRFConfig())  # is it installed?
     total = sum(len(plan.sweep_runs(method)) + len(plan.seeds) - 1 for method in plan.methods)
     numbers = itertools.count(1)
 
@@ -44,13 +48,20 @@ def run_experiment(config: ExperimentConfig, console: Console) -> None:
     for seed in plan.seeds[1:]:  # all methods with one seed before the next: then what there is can be compared
         for method, found in outcomes.items():
             found.append(outcome(Run(method, found[0].run.swept, seed)))
-    write_report(plan, sweeps, outcomes, out, console)
+    recipes = {method: _options(out / found[0].run.name / RECIPE_FILE) for method, found in outcomes.items()}
+    seconds = find_or_time(recipes, out / SECONDS_FILE, console)
+    shown: dict[str, list[Outcome]] = {}
+    for method, found in outcomes.items():
+        shown[method] = found
+        for count in plan.crf.get(method, ()):
+            shown[f"{method} + CRF-{count}"] = [_scored(each.run, out, config, console, count) for each in found]
+    write_report(plan, sweeps, shown, seconds, out, console)
 
 
 def _recipe(plan: Plan, run: Run, out: Path, config: ExperimentConfig) -> str:
     """The recipe of a run, as YAML."""
     # A run that broke off goes on where it was.
-    overrides: dict[str, Any] = {"out": str(out / run.name / "run"), "resume": "auto", "device": config.device}
+    overrides: dict[str, Any] = {"out": str(out / run.name / RUN_FOLDER), "resume": "auto", "device": config.device}
     if config.root is not None:
         overrides["data"] = {"root": config.root}
     return yaml.safe_dump(merged(plan.recipe(run), overrides), sort_keys=False)
@@ -81,8 +92,14 @@ def _training(recipe: str) -> dict[str, Any]:
     return {**{name: options[name] for name in options if name not in ("out", "resume", "device")}, "data": data}
 
 
+def _options(recipe: Path) -> TrainConfig:
+    from rmiseg.cli import read_recipe
+
+    return read_recipe(str(recipe))
+
+
 def _outcome(plan: Plan, run: Run, out: Path, config: ExperimentConfig, console: Console, count: str) -> Outcome:
-    folder = out / run.name / "run"
+    folder = out / run.name / RUN_FOLDER
     if not (folder / RESULT_FILE).is_file():
         console.rule(f"run {count}: {run.name}")
         recipe = folder.parent / RECIPE_FILE
@@ -94,8 +111,15 @@ def _outcome(plan: Plan, run: Run, out: Path, config: ExperimentConfig, console:
             raise KeyboardInterrupt
         if status:
             raise OSError(f"run {run.name} failed (status {status}); start the experiment again to go on from here")
-    saved = find_or_score(EvaluateConfig(checkpoint=str(folder / CHECKPOINTS / LAST), device=config.device), console)
-    return Outcome.read(run, folder, saved)
+    return _scored(run, out, config, console)
+
+
+def _scored(run: Run, out: Path, config: ExperimentConfig, console: Console, crf: int = 0) -> Outcome:
+    """The scores of a finished run's last checkpoint, alone or refined by so many iterations of a dense CRF."""
+    folder = out / run.name / RUN_FOLDER
+    checkpoint = str(folder / CHECKPOINTS / LAST)
+    options = EvaluateConfig(checkpoint=checkpoint, device=config.device, crf=[crf] if crf else [])
+    return Outcome.of(run, folder, find_or_score(options, console), refined=crf > 0)
 
 
 def _train(recipe: Path) -> int:

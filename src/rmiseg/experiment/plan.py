@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-KEYS = {"title", "recipe", "train", "methods", "baseline", "seeds", "sweep"}
+KEYS = {"title", "recipe", "train", "methods", "baseline", "seeds", "sweep", "crf"}
 
 EXAMPLE = """
 title: my data, cross entropy and RMI
@@ -26,6 +26,8 @@ baseline: CE            # what the others are compared with
 seeds: [0, 1, 2]
 sweep:                  # tried by every method with the first seed; the value with the best mIoU goes on
   optim.lr: [0.005, 0.01, 0.02]
+crf:                    # methods that are also scored with a dense CRF, and with how many iterations
+  CE: [1, 10]
 """
 
 
@@ -61,6 +63,7 @@ class Plan:
         baseline: The method that others are compared with.
         seeds: Seeds of the runs; sweeps use the first.
         sweep: Values to try of some options, by their dotted names.
+        crf: Numbers of iterations of a dense CRF to score some methods with, besides without.
     """
 
     title: str
@@ -69,6 +72,7 @@ class Plan:
     baseline: str
     seeds: tuple[int, ...]
     sweep: Mapping[str, tuple[Any, ...]]
+    crf: Mapping[str, tuple[int, ...]]
 
     def sweep_runs(self, method: str) -> list[Run]:
         """The runs among which the best values of a method are chosen."""
@@ -124,6 +128,14 @@ def _parse(content: Any, folder: Path) -> Plan:
     sweep = content.get("sweep") or {}
     if not isinstance(sweep, dict) or not all(isinstance(values, list) and values for values in sweep.values()):
         raise ValueError("`sweep` must map names of options, such as optim.lr, to lists of values")
+    crf = content.get("crf") or {}
+    if not isinstance(crf, dict) or not all(
+        isinstance(counts, list) and all(type(count) is int and count > 0 for count in counts)
+        for counts in crf.values()
+    ):
+        raise ValueError("`crf` must map names of methods to lists of numbers of iterations")
+    if unknown := set(crf) - set(methods):
+        raise ValueError(f"`crf` names {', '.join(map(repr, unknown))}, none of the methods {', '.join(methods)}")
     base = content.get("train") or {}
     if "recipe" in content:
         recipe = folder / content["recipe"]
@@ -143,6 +155,7 @@ def _parse(content: Any, folder: Path) -> Plan:
         baseline=baseline,
         seeds=tuple(seeds),
         sweep={name: tuple(values) for name, values in sweep.items()},
+        crf={name: tuple(counts) for name, counts in crf.items()},
     )
 
 

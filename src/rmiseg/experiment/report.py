@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 import statistics
 from collections.abc import Sequence
@@ -17,7 +16,6 @@ from rich.markdown import Markdown
 from rmiseg.engine.bootstrap import resampled_scores
 from rmiseg.engine.evaluate import Evaluation
 from rmiseg.engine.results import SavedEvaluation
-from rmiseg.engine.train import RESULT_FILE
 from rmiseg.experiment.plan import Plan, Run
 from rmiseg.files import replacing
 
@@ -40,39 +38,47 @@ class Outcome:
         folder: Its folder.
         scores: Scores of the last checkpoint on the validation split, by name.
         class_iou: IoU of each class, by its name.
-        seconds_per_step: Median time of a step.
         evaluation: What was counted in every image.
+        image_seconds: Mean time of predicting an image: the network, and the dense CRF if there is one.
     """
 
     run: Run
     folder: Path
     scores: dict[str, float]
     class_iou: dict[str, float]
-    seconds_per_step: float
     evaluation: Evaluation
+    image_seconds: float
 
     @classmethod
-    def read(cls, run: Run, folder: Path, saved: SavedEvaluation) -> Outcome:
-        """The outcome of a finished run, from its folder and the evaluation of its last checkpoint."""
-        result = json.loads((folder / RESULT_FILE).read_text())
-        class_iou = dict(zip(saved.class_names, saved.evaluation.everywhere.iou))
-        return cls(run, folder, saved.evaluation.summary(), class_iou, result["seconds_per_step"], saved.evaluation)
+    def of(cls, run: Run, folder: Path, saved: SavedEvaluation, refined: bool) -> Outcome:
+        """The outcome of a finished run, from an evaluation of its last checkpoint."""
+        evaluation = saved.evaluation
+        class_iou = dict(zip(saved.class_names, evaluation.everywhere.iou))
+        seconds = evaluation.seconds["model"] / len(evaluation.names) + (evaluation.seconds["crf"] if refined else 0)
+        return cls(run, folder, evaluation.summary(), class_iou, evaluation, seconds)
 
 
 def write_report(
-    plan: Plan, sweeps: dict[str, list[Outcome]], outcomes: dict[str, list[Outcome]], out: Path, console: Console
+    plan: Plan,
+    sweeps: dict[str, list[Outcome]],
+    outcomes: dict[str, list[Outcome]],
+    step_seconds: dict[str, float],
+    out: Path,
+    console: Console,
 ) -> None:
     """Write results.csv, results.md and results.png into the folder `out`, and show the tables.
 
     Args:
         plan: The plan.
         sweeps: The outcomes among which the options of each method were chosen.
-        outcomes: The outcomes of each method with the options that were chosen, in the order of the seeds.
+        outcomes: The outcomes of each method with the options that were chosen, in the order of the seeds; and of those
+            that were also refined by a dense CRF.
+        step_seconds: Time of a training step of each method.
         out: Folder of the experiment.
         console: Where to show the tables.
     """
     _write_rows(sweeps, outcomes, out / ROWS_FILE)
-    text = markdown(plan, sweeps, outcomes)
+    text = markdown(plan, sweeps, outcomes, step_seconds)
     with replacing(out / REPORT_FILE) as temporary:
         temporary.write_text(text, encoding="utf-8")
     _draw(plan, outcomes, out / PICTURE_FILE)
@@ -82,7 +88,12 @@ def write_report(
     )
 
 
-def markdown(plan: Plan, sweeps: dict[str, list[Outcome]], outcomes: dict[str, list[Outcome]]) -> str:
+def markdown(
+    plan: Plan,
+    sweeps: dict[str, list[Outcome]],
+    outcomes: dict[str, list[Outcome]],
+    step_seconds: dict[str, float],
+) -> str:
     """The report as Markdown."""
     baseline = outcomes[plan.baseline]
     seeds = len(plan.seeds)
@@ -91,12 +102,19 @@ def markdown(plan: Plan, sweeps: dict[str, list[Outcome]], outcomes: dict[str, l
         f"Last checkpoint of each run on {len(baseline[0].evaluation.names)} validation images; percent, mean over "
         f"{seeds} seed{'s' * (seeds > 1)}" + (" and standard deviation.\n" if seeds > 1 else ".\n"),
         _table(
-            ["", *COLUMNS.values(), "time a step"],
+            ["", *COLUMNS.values(), "training step", "inference"],
             [
-                [method, *(_spread([o.scores[name] for o in found]) for name in COLUMNS), _times(found, baseline)]
+                [
+                    method,
+                    *(_spread([o.scores[name] for o in found]) for name in COLUMNS),
+                    _ratio(step_seconds.get(method), step_seconds[plan.baseline]),
+                    f"{1000 * statistics.median(o.image_seconds for o in found):.0f} ms",
+                ]
                 for method, found in outcomes.items()
             ],
         ),
+        f"\nTraining step: {step_seconds[plan.baseline]:.2f} s with {plan.baseline}, and the others in turn with it. "
+        "Inference: an image of the validation split, network and dense CRF.\n",
     ]
     if len(outcomes) > 1:
         rows = []
@@ -149,17 +167,18 @@ def difference_intervals(first: Sequence[Outcome], second: Sequence[Outcome]) ->
 
 
 def _write_rows(sweeps: dict[str, list[Outcome]], outcomes: dict[str, list[Outcome]], path: Path) -> None:
-    rows = {o.run: o for group in (sweeps, outcomes) for found in group.values() for o in found}.values()
-    first = next(iter(rows))
+    named = ((method, o) for group in (sweeps, outcomes) for method, found in group.items() for o in found)
+    rows = {(method, o.run): o for method, o in named}
+    first = next(iter(rows.values()))
     header = ["method", *(option for option, _ in first.run.swept), "seed", *first.scores]
-    header += [f"iou {name}" for name in first.class_iou] + ["seconds_per_step", "folder"]
+    header += [f"iou {name}" for name in first.class_iou] + ["image_seconds", "folder"]
     with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(header)
-        for o in rows:
+        for (method, _), o in rows.items():
             swept = [value for _, value in o.run.swept]
             shares = [f"{value:.6f}" for value in (*o.scores.values(), *o.class_iou.values())]
-            writer.writerow([o.run.method, *swept, o.run.seed, *shares, f"{o.seconds_per_step:.6f}", o.folder])
+            writer.writerow([method, *swept, o.run.seed, *shares, f"{o.image_seconds:.6f}", o.folder])
 
 
 def _draw(plan: Plan, outcomes: dict[str, list[Outcome]], path: Path) -> None:
@@ -200,9 +219,8 @@ def _spread(values: Sequence[float]) -> str:
     return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.2f}"
 
 
-def _times(found: Sequence[Outcome], baseline: Sequence[Outcome]) -> str:
-    seconds = [statistics.median(outcome.seconds_per_step for outcome in part) for part in (found, baseline)]
-    return f"{seconds[0] / seconds[1]:.2f} x"
+def _ratio(seconds: float | None, baseline: float) -> str:
+    return "" if seconds is None else f"{seconds / baseline:.2f} x"
 
 
 def _points(difference: float, low: float, high: float) -> str:

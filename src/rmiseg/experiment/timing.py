@@ -1,0 +1,61 @@
+"""How long a training step of each method takes, measured in turn, so that all share what else the machine does."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+
+from rmiseg.config import TrainConfig
+from rmiseg.data import load_split, train_loader
+from rmiseg.engine.device import select_device, tune
+from rmiseg.engine.train import Criterion, complete, make_learner, make_model, train_dataset, train_step
+from rmiseg.files import replacing, to_json
+from rmiseg.progress import track
+
+WARM_UP, ROUNDS = 2, 9
+
+
+def find_or_time(recipes: Mapping[str, TrainConfig], file: Path, console: Console) -> dict[str, float]:
+    """Median seconds of a step by method: those in `file`, unless it lacks one."""
+    if file.is_file():
+        known = json.loads(file.read_text())
+        if set(recipes) <= set(known):
+            return {method: known[method] for method in recipes}
+    seconds = time_steps(recipes, console)
+    with replacing(file) as temporary:
+        temporary.write_text(to_json(seconds))
+    return seconds
+
+
+def time_steps(recipes: Mapping[str, TrainConfig], console: Console) -> dict[str, float]:
+    """Median seconds of a step by method, on one batch that is at hand: no loading, no logging."""
+    prepared = {}
+    for method, recipe in recipes.items():
+        recipe = complete(replace(recipe, init=None, train=replace(recipe.train, strategy="ddp")))
+        if recipe.loss.class_weights == "balanced":  # which costs the same whatever they are
+            recipe = replace(recipe, loss=replace(recipe.loss, class_weights=None))
+        device = select_device(recipe.device)
+        tune(device)
+        split = load_split(recipe.data.name, recipe.data.root, recipe.data.train_split)
+        loader = train_loader(
+            train_dataset(split, recipe.data), batch_size=recipe.data.batch_size, workers=0, seed=recipe.seed
+        )
+        batches = [next(iter(loader))] * recipe.train.accumulate
+        classes = len(split.classes)
+        model = make_model(recipe, classes, device, console).train()
+        learner = make_learner(recipe, model, Criterion(recipe.loss, classes, WARM_UP + ROUNDS), device)
+        prepared[method] = learner, batches
+    times: dict[str, list[float]] = {method: [] for method in prepared}
+    for step in track(range(WARM_UP + ROUNDS), "timing", console, total=WARM_UP + ROUNDS):
+        for method, (learner, batches) in prepared.items():
+            started = time.perf_counter()
+            train_step(learner, batches, step)
+            if step >= WARM_UP:
+                times[method].append(time.perf_counter() - started)
+    return {method: statistics.median(values) for method, values in times.items()}
