@@ -18,11 +18,11 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
+from rmiseg.benchmarks.training import timed_learner, timed_recipe
 from rmiseg.config import BenchDataConfig, DataConfig, TrainConfig
 from rmiseg.data import IGNORE_INDEX, SegmentationDataset, Split, load_split, train_loader
 from rmiseg.data.loader import TrainLoader
-from rmiseg.engine.device import select_device, tune
-from rmiseg.engine.train import Criterion, complete, make_learner, make_model, train_dataset, train_step
+from rmiseg.engine.train import train_dataset, train_step
 
 REFERENCES = {"torchvision, PIL images": False, "torchvision, tensors": True}
 OWN = "rmiseg"
@@ -38,9 +38,7 @@ def run_data_benchmark(config: BenchDataConfig, recipe: TrainConfig, console: Co
     for name in ("rounds", "batches"):
         if getattr(config, name) < 1:
             raise ValueError(f"{name} must be at least 1, not {getattr(config, name)}")
-    recipe = complete(replace(recipe, train=replace(recipe.train, strategy="ddp")))
-    if recipe.loss.class_weights == "balanced":  # which costs the same whatever they are
-        recipe = replace(recipe, loss=replace(recipe.loss, class_weights=None))
+    recipe = timed_recipe(recipe)
     given = {"root": config.root, "workers": config.workers}
     data = replace(recipe.data, **{name: value for name, value in given.items() if value is not None})
     split = load_split(data.name, data.root, data.train_split)
@@ -151,10 +149,7 @@ def _train(
     recipe: TrainConfig, split: Split, stream: Iterable[Any], steps: int, console: Console
 ) -> tuple[float, float]:
     """Images per second of training steps, and the share of time spent waiting for data."""
-    device = select_device(recipe.device)
-    tune(device)
-    model = make_model(recipe, len(split.classes), device, console).train()
-    learner = make_learner(recipe, model, Criterion(recipe.loss, len(split.classes), steps + 2), device)
+    learner = timed_learner(recipe, len(split.classes), steps + 1, console)
     waits, times = [], []
     iterator = iter(stream)
     for step in track(range(steps + 1), "training", console=console, transient=True):

@@ -6,15 +6,14 @@ import json
 import statistics
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 
+from rmiseg.benchmarks.training import timed_learner, timed_recipe
 from rmiseg.config import TrainConfig
 from rmiseg.data import load_split, train_loader
-from rmiseg.engine.device import select_device, tune
-from rmiseg.engine.train import Criterion, complete, make_learner, make_model, train_dataset, train_step
+from rmiseg.engine.train import train_dataset, train_step
 from rmiseg.files import replacing, to_json
 from rmiseg.progress import track
 
@@ -37,19 +36,13 @@ def time_steps(recipes: Mapping[str, TrainConfig], console: Console) -> dict[str
     """Median seconds of a step by method, on one batch that is at hand: no loading, no logging."""
     prepared = {}
     for method, recipe in recipes.items():
-        recipe = complete(replace(recipe, init=None, train=replace(recipe.train, strategy="ddp")))
-        if recipe.loss.class_weights == "balanced":  # which costs the same whatever they are
-            recipe = replace(recipe, loss=replace(recipe.loss, class_weights=None))
-        device = select_device(recipe.device)
-        tune(device)
+        recipe = timed_recipe(recipe)
         split = load_split(recipe.data.name, recipe.data.root, recipe.data.train_split)
         loader = train_loader(
             train_dataset(split, recipe.data), batch_size=recipe.data.batch_size, workers=0, seed=recipe.seed
         )
         batches = [next(iter(loader))] * recipe.train.accumulate
-        classes = len(split.classes)
-        model = make_model(recipe, classes, device, console).train()
-        learner = make_learner(recipe, model, Criterion(recipe.loss, classes, WARM_UP + ROUNDS), device)
+        learner = timed_learner(recipe, len(split.classes), WARM_UP + ROUNDS, console)
         prepared[method] = learner, batches
     times: dict[str, list[float]] = {method: [] for method in prepared}
     for step in track(range(WARM_UP + ROUNDS), "timing", console, total=WARM_UP + ROUNDS):
