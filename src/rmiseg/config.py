@@ -89,7 +89,9 @@ class RMIConfig:
         weight_lambda: Weight of the pixel loss (convex) or of the RMI part (additive).
         combine: convex (lambda * pixel + (1 - lambda) * rmi) or additive (pixel + lambda * rmi).
         pixel_loss: The per-pixel loss beside RMI.
-        subtract_floor: Subtract the constant 1/2 ln 5e-4 per class, so that the loss is never negative.
+        alpha: What is added to the diagonal of region covariances.
+        covariance: sum, as in the paper, or mean, by which alpha means the same for images of any size.
+        subtract_floor: Subtract the constant 1/2 ln alpha per class, so that the loss is never negative.
     """
 
     region_size: int = 3
@@ -98,6 +100,8 @@ class RMIConfig:
     weight_lambda: float = 0.5
     combine: Literal["convex", "additive"] = "convex"
     pixel_loss: Literal["bce", "ce"] = "bce"
+    alpha: float = 5e-4
+    covariance: Literal["sum", "mean"] = "sum"
     subtract_floor: bool = False
 
 

@@ -56,6 +56,7 @@ def in_layout(logits, layout):
     return logits.repeat_interleave(2, dim=3)[..., ::2] if layout == "every second column" else logits
 
 
+ALPHAS = st.sampled_from([5e-4, 5e-4, 1e-3, 20.0])
 LAYOUTS = st.sampled_from(["contiguous", "channels_last", "every second column"])
 
 
@@ -72,6 +73,7 @@ LAYOUTS = st.sampled_from(["contiguous", "channels_last", "every second column"]
     pixel_loss=st.sampled_from(["bce", "ce"]),
     stride=st.sampled_from([1, 1, 2, 3, 8]),
     align_corners=st.booleans(),
+    alpha=ALPHAS,
     dtype=st.sampled_from(list(TOLERANCES)),
     strip=st.sampled_from([1, 300, 3000, 1 << 19]),
     block=st.sampled_from([1, 1 << 19]),
@@ -92,6 +94,7 @@ def test_rmi_is_the_plain_definition(
     pixel_loss,
     stride,
     align_corners,
+    alpha,
     dtype,
     strip,
     block,
@@ -104,7 +107,7 @@ def test_rmi_is_the_plain_definition(
     logits, target, valid, grad_rmi = random_batch(seed, n, c, h, w, stride, none)
     weights = some_weights(seed, c)
     logits = in_layout(logits.to(dtype), layout)
-    options = RMIOptions(region_size, pool, pool_size, pixel_loss, align_corners)
+    options = RMIOptions(region_size, pool, pool_size, pixel_loss, align_corners, alpha)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(chunked, "STRIP", strip)
         patch.setattr(regions, "BLOCK", block)
@@ -140,13 +143,28 @@ def test_rmi_is_the_plain_definition(
     pixel_loss=st.sampled_from(["bce", "ce"]),
     stride=st.sampled_from([1, 2, 5]),
     align_corners=st.booleans(),
+    alpha=ALPHAS,
     dtype=st.sampled_from(list(TOLERANCES)),
     block=st.sampled_from([1, 3000, 1 << 19]),
     channels_last=st.booleans(),
 )
 @settings(max_examples=80)
 def test_maps_and_volumes_are_the_plain_definition(
-    seed, n, c, size, soft, region_size, pool, pool_size, pixel_loss, stride, align_corners, dtype, block, channels_last
+    seed,
+    n,
+    c,
+    size,
+    soft,
+    region_size,
+    pool,
+    pool_size,
+    pixel_loss,
+    stride,
+    align_corners,
+    alpha,
+    dtype,
+    block,
+    channels_last,
 ):
     if min(functional.pooled_size(size, pool, pool_size)) < region_size or min(size) < pool_size:
         return
@@ -159,7 +177,7 @@ def test_maps_and_volumes_are_the_plain_definition(
     logits = torch.tensor(rng.normal(size=(n, c, *(-(-side // stride) for side in size))) * 2).to(dtype)
     if channels_last:
         logits = logits.contiguous(memory_format=torch.channels_last if len(size) == 2 else torch.channels_last_3d)
-    options = RMIOptions(region_size, pool, pool_size, pixel_loss, align_corners)
+    options = RMIOptions(region_size, pool, pool_size, pixel_loss, align_corners, alpha)
     others = target, valid, options, torch.tensor(rng.normal(size=(n, c))), some_weights(seed, c)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(maps, "BLOCK", block)
@@ -261,7 +279,7 @@ def test_operators_keep_the_rules_of_pytorch(implementation, pool, pixel_loss):
         target, logits = functional.one_hot(target, valid, 3, torch.float16), logits.contiguous()
     logits = logits.float().requires_grad_()
     weights = torch.tensor([1.0, 0.5, 2.0], dtype=torch.float64, device=device) if pool == "avg" else None
-    arguments = (logits, target, valid, weights, 2, pool, 2, pixel_loss, False, implementation, True)
+    arguments = (logits, target, valid, weights, 2, pool, 2, pixel_loss, False, 5e-4, implementation, True)
     torch.library.opcheck(dispatch.rmi_operator, arguments)
     gradient_maps = dispatch.rmi_operator(*arguments)[3].detach()
     grads = (torch.tensor([0.5, 2.0], device=device), torch.ones(2, 3, dtype=torch.float64, device=device))

@@ -115,6 +115,7 @@ def check(logits, target, valid, options, grad_rmi, weights=None):
     pixel_loss=st.sampled_from(["bce", "ce"]),
     stride=st.sampled_from([1, 1, 2, 3, 8, 40]),
     align_corners=st.booleans(),
+    alpha=st.sampled_from([5e-4, 20.0]),
     dtype=st.sampled_from(list(TOLERANCES)),
     programs=st.sampled_from([1, 4096]),
     maps_bytes=st.sampled_from([1, 1 << 26]),
@@ -133,6 +134,7 @@ def test_triton_is_the_plain_definition(
     pixel_loss,
     stride,
     align_corners,
+    alpha,
     dtype,
     programs,
     maps_bytes,
@@ -146,7 +148,7 @@ def test_triton_is_the_plain_definition(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(kernels, "PROGRAMS", programs)
         patch.setattr(kernels, "MAPS_BYTES", maps_bytes)
-        options = RMIOptions(region_size, pool, pool_size, pixel_loss, align_corners)
+        options = RMIOptions(region_size, pool, pool_size, pixel_loss, align_corners, alpha)
         check(logits, target, valid, options, grad_rmi, some_weights(seed, c))
 
 
@@ -216,19 +218,21 @@ def test_regions(region_size, size, monkeypatch):
         pytest.skip("slow in the interpreter")
     monkeypatch.setattr(triton_regions, "ROWS", 16)
     monkeypatch.setattr(triton_regions, "PASS_BYTES", 1 if size[0] == 7 else 1 << 25)
+    alpha = 0.3 if size[0] == 7 else 5e-4
     generator = torch.Generator().manual_seed(0)
     shape = (1, 2, region_size + size[0], region_size + size[1])
     probabilities = torch.rand(shape, generator=generator).to(DEVICE)
     labels = (torch.rand(shape, generator=generator) > 0.5).float().to(DEVICE)
     labels[0, 1] = 0
-    rmi, present, covariance = triton_regions.region_information(probabilities, labels, region_size)
+    rmi, present, covariance = triton_regions.region_information(probabilities, labels, region_size, alpha)
     expected = regions.region_covariance(probabilities, labels, region_size)
     assert torch.allclose(covariance, expected, rtol=1e-12, atol=1e-11)
-    assert torch.allclose(rmi, regions.rmi_of_covariance(expected), rtol=1e-10)
+    assert torch.allclose(rmi, regions.rmi_of_covariance(expected, alpha), rtol=1e-10)
     assert torch.equal(present, labels.amax(dim=(2, 3)) > 0)
     grad_rmi = torch.tensor([[0.7, -2.0]], device=DEVICE, dtype=torch.float64)
-    grad = triton_regions.region_gradient(probabilities, labels, covariance, grad_rmi, region_size)
-    expected_grad = regions.region_gradient(probabilities, labels, expected, region_size) * grad_rmi[..., None, None]
+    grad = triton_regions.region_gradient(probabilities, labels, covariance, grad_rmi, region_size, alpha)
+    expected_grad = regions.region_gradient(probabilities, labels, expected, region_size, alpha)
+    expected_grad = expected_grad * grad_rmi[..., None, None]
     assert (grad - expected_grad).norm() <= 1e-6 * expected_grad.norm() + 1e-12
 
 

@@ -217,6 +217,41 @@ def test_floor_of_absent_classes():
     assert math.isclose(RMI_FLOOR, -3.8005, abs_tol=1e-4)
 
 
+@pytest.mark.parametrize("alpha", [5e-4, 0.02])
+def test_mean_covariance_is_the_sum_with_another_alpha(alpha):
+    """But for a constant: 1/2 ln of the number of regions, here 10 x 13, for each class."""
+    logits, target = torch.randn(2, 3, 44, 56), torch.randint(0, 3, (2, 44, 56))
+    values, grads = [], []
+    for options in ({"alpha": alpha, "covariance": "mean"}, {"alpha": alpha * 10 * 13}):
+        x = logits.clone().requires_grad_()
+        value, parts = RMILoss(3, weight_lambda=0, **options)(x, target, return_parts=True)
+        value.backward()
+        values.append((value.item(), parts["rmi"].item()))
+        grads.append(x.grad)
+    assert torch.equal(*grads)
+    assert values[0][0] == pytest.approx(values[1][0] - 3 / 2 * math.log(130), rel=1e-5)
+    assert values[0][1] == pytest.approx(values[1][1], rel=1e-6)
+
+
+def test_mean_covariance_does_not_depend_on_size():
+    """A picture beside its copies: as much per region, so the same loss, but for the regions at the seams."""
+    logits, target = torch.randn(1, 3, 256, 256), torch.randint(0, 3, (1, 32, 32)).repeat_interleave(8, 1)
+    target = target.repeat_interleave(8, 2)
+    large = [torch.cat([torch.cat([x, x], -1)] * 2, -2) for x in (logits, target)]
+    values = {}
+    for covariance in ("mean", "sum"):
+        loss = RMILoss(3, covariance=covariance, alpha=0.05, weight_lambda=0, subtract_floor=True)
+        values[covariance] = loss(*large).item() / loss(logits, target).item()
+    assert values["mean"] == pytest.approx(1, abs=0.01)
+    assert values["sum"] > 1.1
+
+
+@pytest.mark.parametrize("options", [{"alpha": 0.0}, {"alpha": math.nan}, {"covariance": "max"}])
+def test_covariance_options_that_are_none(options):
+    with pytest.raises(ValueError, match=f"^{next(iter(options))} must be"):
+        RMILoss(3, **options)
+
+
 def test_perfect_prediction_comes_near_the_floor():
     target = torch.zeros(1, 64, 64, dtype=torch.long)
     target[:, 16:40, 20:50] = 1

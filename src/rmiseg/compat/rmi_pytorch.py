@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from rmiseg.losses import RMILoss as _RMILoss
-from rmiseg.losses import functional
-
-EPSILON = functional.RMI_ALPHA
+from rmiseg.losses.functional import RMI_ALPHA
 
 
 class RMILoss(nn.Module):
@@ -25,8 +22,7 @@ class RMILoss(nn.Module):
         stride: Downsampling factor.
         use_log_trace: Takes one of two ways to the same number, as far as 1e-7; here there is one, which does not fail.
         use_double_precision: Region covariances are always float64 here: float32 is not enough to factor them.
-        epsilon: What is added to the diagonal of M. Other values than 5e-4 are computed by the plain definition,
-            which is slower.
+        epsilon: What is added to the diagonal of M.
 
     Shape: input (N, C, h, w), at the size of the target or below; target (N, C, H, W) masks, which may overlap, of any
     dtype, with values from 0 to 1; the output is a scalar.
@@ -41,7 +37,7 @@ class RMILoss(nn.Module):
         stride: int = 3,
         use_log_trace: bool = True,
         use_double_precision: bool = True,
-        epsilon: float = EPSILON,
+        epsilon: float = RMI_ALPHA,
     ) -> None:
         super().__init__()
         if pool not in ("max", "avg"):
@@ -65,6 +61,7 @@ class RMILoss(nn.Module):
             pool=self.pool,
             pool_size=self.stride,
             ignore_index=None,
+            alpha=self.epsilon,
             mode="multilabel",
             from_probabilities=not self.with_logits,
         )
@@ -77,14 +74,4 @@ class RMILoss(nn.Module):
             )
         terms = self._loss_of(input.shape[1]).terms(input, target)
         bce, rmi = terms.sums[0] / target.numel(), terms.sums[1] / len(input)
-        if self.epsilon != EPSILON:
-            rmi = self._plain_rmi(input, target).to(bce.dtype)
         return self.bce_weight * bce + (1 - self.bce_weight) * rmi
-
-    def _plain_rmi(self, input: Tensor, target: Tensor) -> Tensor:
-        """RMI with another epsilon."""
-        full = functional.upsample_logits(functional.widened(input), target.shape[2:])
-        probabilities = full.sigmoid() if self.with_logits else full
-        maps = functional.pool_maps(target.to(full.dtype), probabilities, self.pool, self.stride)
-        with torch.autocast(input.device.type, enabled=False):
-            return functional.rmi_per_class(*maps, self.radius, self.epsilon).sum(dim=1).mean()

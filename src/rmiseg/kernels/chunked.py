@@ -45,10 +45,10 @@ def rmi_forward(
     covariance = region_covariance(probabilities, labels, options.region_size)
     present = labels.amax(dim=(2, 3)) > 0
     if with_gradient:
-        gradient_maps = region_gradient(probabilities, labels, covariance, options.region_size)
+        gradient_maps = region_gradient(probabilities, labels, covariance, options.region_size, options.alpha)
     else:
         gradient_maps = probabilities.new_empty((*logits.shape[:2], 0, 0))
-    return pixel_sums, rmi_of_covariance(covariance), present, gradient_maps
+    return pixel_sums, rmi_of_covariance(covariance, options.alpha), present, gradient_maps
 
 
 def rmi_backward(

@@ -48,7 +48,7 @@ def rmi_sums(
     if implementation == "plain":
         return functional.rmi_sums(logits, target, valid, class_weights, options)
     pool = options.pool if options.pool_size > 1 else "avg"  # of single pixels they are all the same
-    settings = (options.region_size, pool, options.pool_size, options.pixel_loss, options.align_corners)
+    settings = (options.region_size, pool, options.pool_size, options.pixel_loss, options.align_corners, options.alpha)
     with_gradient = torch.is_grad_enabled() and logits.requires_grad
     if implementation == "triton":
         with_gradient &= _module("triton").keeps_maps(logits.shape, target.shape, options)
@@ -150,10 +150,11 @@ def rmi_operator(
     pool_size: int,
     pixel_loss: str,
     align_corners: bool,
+    alpha: float,
     implementation: str,
     with_gradient: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    options = RMIOptions(region_size, pool, pool_size, pixel_loss, align_corners)
+    options = RMIOptions(region_size, pool, pool_size, pixel_loss, align_corners, alpha)
     with without_autocast(logits):
         return _module(implementation).rmi_forward(  # type: ignore[no-any-return]
             logits, target, valid, class_weights, options, with_gradient
@@ -174,9 +175,10 @@ def rmi_backward_operator(
     pool_size: int,
     pixel_loss: str,
     align_corners: bool,
+    alpha: float,
     implementation: str,
 ) -> Tensor:
-    options = RMIOptions(region_size, pool, pool_size, pixel_loss, align_corners)
+    options = RMIOptions(region_size, pool, pool_size, pixel_loss, align_corners, alpha)
     with without_autocast(logits):
         return _module(implementation).rmi_backward(  # type: ignore[no-any-return]
             grad_pixel, grad_rmi, logits, target, valid, class_weights, gradient_maps, options
@@ -230,6 +232,7 @@ def _(
     pool_size: int,
     pixel_loss: str,
     align_corners: bool,
+    alpha: float,
     implementation: str,
     with_gradient: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -51,10 +51,10 @@ def rmi_forward(
     covariance = region_covariance(probabilities, labels, options.region_size)
     present = labels.flatten(2).amax(dim=2) > 0
     if with_gradient:
-        gradient_maps = region_gradient(probabilities, labels, covariance, options.region_size)
+        gradient_maps = region_gradient(probabilities, labels, covariance, options.region_size, options.alpha)
     else:
         gradient_maps = blocks.zeros(*logits.shape[:2], *(0,) * len(pooled))
-    return pixel_sums, rmi_of_covariance(covariance), present, gradient_maps
+    return pixel_sums, rmi_of_covariance(covariance, options.alpha), present, gradient_maps
 
 
 def rmi_backward(

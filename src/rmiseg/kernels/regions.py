@@ -1,6 +1,6 @@
 """RMI of pooled maps, and its gradient, in closed form and without a copy of every region.
 
-With z = [p; y] the 2d region values at one position, centered over all positions, G = sum z z^T, and a = RMI_ALPHA:
+With z = [p; y] the 2d region values at one position, centered over all positions, G = sum z z^T, and a = alpha:
 
     rmi  = (logdet(G + aI) - logdet(Gpp + aI)) / 2d
     K    = d rmi / d G = ((G + aI)^-1 - blockdiag((Gpp + aI)^-1, 0)) / 2d
@@ -22,8 +22,6 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from rmiseg.losses.functional import RMI_ALPHA
-
 BLOCK = 1 << 19
 """Copied values (float64) at a time: a few MB, which stay in cache."""
 
@@ -41,7 +39,7 @@ def region_covariance(probabilities: Tensor, labels: Tensor, region_size: int) -
             for j in range(i, size):
                 block = rows[i] @ rows[j].transpose(1, 2)
                 # Centering is a rank-one correction: what cancels, at most the number of positions, leaves float64
-                # with far more digits than RMI_ALPHA needs.
+                # with far more digits than alpha needs.
                 block.baddbmm_(sums[i], sums[j].transpose(1, 2), alpha=-1 / rows[i].shape[2])
                 covariance[maps, i, :, j] = block
                 covariance[maps, j, :, i] = block.transpose(1, 2)
@@ -49,28 +47,30 @@ def region_covariance(probabilities: Tensor, labels: Tensor, region_size: int) -
     return covariance.reshape(*probabilities.shape[:2], 2 * size * columns_count, 2 * size * columns_count)
 
 
-def rmi_of_covariance(covariance: Tensor) -> Tensor:
+def rmi_of_covariance(covariance: Tensor, alpha: float) -> Tensor:
     """RMI (...) float64 of covariances (..., 2d, 2d); NaN where one is not finite."""
     d = covariance.shape[-1] // 2
-    factor, info = torch.linalg.cholesky_ex(_with_alpha(covariance))
+    factor, info = torch.linalg.cholesky_ex(_with_alpha(covariance, alpha))
     value = factor.diagonal(dim1=-2, dim2=-1)[..., d:].log().sum(-1) / d
     return value.masked_fill(info != 0, math.nan)
 
 
-def region_weights(covariance: Tensor) -> Tensor:
+def region_weights(covariance: Tensor, alpha: float) -> Tensor:
     """The rows of 2 K that belong to p: (N, C, d, 2d) float64."""
     d = covariance.shape[-1] // 2
-    weights = torch.linalg.inv_ex(_with_alpha(covariance))[0][..., :d, :].contiguous()
-    weights[..., :d] -= torch.linalg.inv_ex(_with_alpha(covariance[..., :d, :d]))[0]
+    weights = torch.linalg.inv_ex(_with_alpha(covariance, alpha))[0][..., :d, :].contiguous()
+    weights[..., :d] -= torch.linalg.inv_ex(_with_alpha(covariance[..., :d, :d], alpha))[0]
     return weights.div_(d)
 
 
-def region_gradient(probabilities: Tensor, labels: Tensor, covariance: Tensor, region_size: int) -> Tensor:
+def region_gradient(
+    probabilities: Tensor, labels: Tensor, covariance: Tensor, region_size: int, alpha: float
+) -> Tensor:
     """Gradient of the RMI of every map in its probabilities: (N, C, *size), in their dtype."""
     size, columns_count = region_size, region_size ** (probabilities.ndim - 3)
     height, *width = (side - size + 1 for side in probabilities.shape[2:])
     # In the order (i, j, p column, kind and y column).
-    weights = region_weights(covariance).view(-1, size, columns_count, 2, size, columns_count)
+    weights = region_weights(covariance, alpha).view(-1, size, columns_count, 2, size, columns_count)
     weights = weights.permute(0, 1, 4, 2, 3, 5).reshape(-1, size, size, columns_count, 2 * columns_count)
     gradient = torch.zeros_like(probabilities, dtype=torch.float64).flatten(0, 1)
     for maps, columns in _column_offsets(probabilities, labels, size):
@@ -119,6 +119,6 @@ def _row_offsets(columns: Tensor, size: int) -> list[Tensor]:
     return [columns[:, :, i : i + height].flatten(2) for i in range(size)]
 
 
-def _with_alpha(covariance: Tensor) -> Tensor:
+def _with_alpha(covariance: Tensor, alpha: float) -> Tensor:
     identity = torch.eye(covariance.shape[-1], dtype=covariance.dtype, device=covariance.device)
-    return covariance + RMI_ALPHA * identity
+    return covariance + alpha * identity

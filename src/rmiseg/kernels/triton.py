@@ -83,9 +83,10 @@ def rmi_forward(
     for at in [slice(None)] if at_once else _samples(logits, target, options):
         batch = _Batch(logits[at], target[at], valid[at], class_weights, options.align_corners)
         own_sums, *maps = _forward_pass(batch, options.pixel_loss, _Pooling.of(batch, options))
-        own_rmi, own_present, covariance = region_information(*maps, options.region_size)
+        own_rmi, own_present, covariance = region_information(*maps, options.region_size, options.alpha)
         if with_gradient:
-            gradient_maps.append(region_gradient(*maps, covariance, torch.ones_like(own_rmi), options.region_size))
+            ones = torch.ones_like(own_rmi)
+            gradient_maps.append(region_gradient(*maps, covariance, ones, options.region_size, options.alpha))
         else:
             gradient_maps.append(maps[0].new_empty((*own_rmi.shape, 0, 0)))
         pixel_sums.append(own_sums)
@@ -117,8 +118,8 @@ def rmi_backward(
             grad_pooled = gradient_maps * grad_rmi.to(gradient_maps.dtype)[..., None, None]
         else:
             _, *maps = _forward_pass(batch, options.pixel_loss, pooling)
-            _, _, covariance = region_information(*maps, options.region_size)
-            grad_pooled = region_gradient(*maps, covariance, grad_rmi[at], options.region_size)
+            _, _, covariance = region_information(*maps, options.region_size, options.alpha)
+            grad_pooled = region_gradient(*maps, covariance, grad_rmi[at], options.region_size, options.alpha)
         _backward_pass(batch, options.pixel_loss, pooling, grad_pixel[at], grad_pooled, gradient[at])
     return gradient
 

@@ -25,7 +25,6 @@ import triton.language as tl
 from torch import Tensor
 
 from rmiseg.kernels import regions
-from rmiseg.losses.functional import RMI_ALPHA
 
 MAX_REGION_SIZE = 4
 """R = 4 takes 114 sums of float64, two registers each, of the 255 registers a thread may have."""
@@ -44,8 +43,6 @@ FUSED = {"enable_fp_fusion": True}
 
 PASS_BYTES = 1 << 25
 """Memory for the sums of the maps that are worked on at a time."""
-
-ALPHA = tl.constexpr(RMI_ALPHA)
 
 
 @dataclass(frozen=True)
@@ -137,11 +134,13 @@ class RegionKernels:
         }
 
 
-def region_information(probabilities: Tensor, labels: Tensor, region_size: int) -> tuple[Tensor, Tensor, Tensor]:
+def region_information(
+    probabilities: Tensor, labels: Tensor, region_size: int, alpha: float
+) -> tuple[Tensor, Tensor, Tensor]:
     """Of pooled maps (N, C, h, w): RMI (N, C) float64, present classes (N, C) bool, and covariance (N, C, 2d, 2d)."""
     if region_size > MAX_REGION_SIZE:
         covariance = regions.region_covariance(probabilities, labels, region_size)
-        return regions.rmi_of_covariance(covariance), labels.amax(dim=(2, 3)) > 0, covariance
+        return regions.rmi_of_covariance(covariance, alpha), labels.amax(dim=(2, 3)) > 0, covariance
     kernels = RegionKernels(probabilities, region_size)
     n, c, d = *probabilities.shape[:2], kernels.d
     covariance = probabilities.new_empty((n, c, 2 * d, 2 * d), dtype=torch.float64)
@@ -155,6 +154,7 @@ def region_information(probabilities: Tensor, labels: Tensor, region_size: int) 
             rmi.flatten()[maps],
             present.flatten()[maps],
             **kernels.counts(),
+            ALPHA=alpha,
             **FUSED,
             num_warps=4,
         )
@@ -162,17 +162,24 @@ def region_information(probabilities: Tensor, labels: Tensor, region_size: int) 
 
 
 def region_gradient(
-    probabilities: Tensor, labels: Tensor, covariance: Tensor, grad_rmi: Tensor, region_size: int
+    probabilities: Tensor, labels: Tensor, covariance: Tensor, grad_rmi: Tensor, region_size: int, alpha: float
 ) -> Tensor:
     """Gradient in the probabilities (N, C, h, w), in their dtype, given that in RMI (N, C)."""
     if region_size > MAX_REGION_SIZE:
-        gradient = regions.region_gradient(probabilities, labels, covariance, region_size)
+        gradient = regions.region_gradient(probabilities, labels, covariance, region_size, alpha)
         return gradient * grad_rmi.to(gradient.dtype)[..., None, None]
     kernels = RegionKernels(probabilities, region_size)
     sums = kernels.lag_sums(probabilities, labels, slice(0, kernels.maps), with_products=False)
     weights = probabilities.new_empty((kernels.maps, kernels.d, 2 * kernels.d + 1), dtype=torch.float64)
     _region_weights[(kernels.maps,)](
-        covariance, sums, grad_rmi.double().contiguous(), weights, **kernels.counts(), **FUSED, num_warps=4
+        covariance,
+        sums,
+        grad_rmi.double().contiguous(),
+        weights,
+        **kernels.counts(),
+        ALPHA=alpha,
+        **FUSED,
+        num_warps=4,
     )
     span = 2 * region_size - 1
     taps = probabilities.new_empty((kernels.maps, span, span, 2 * span**2 + 1), dtype=torch.float64)
@@ -324,7 +331,7 @@ def _sweep(matrix, k, rows, columns):
 
 
 @triton.jit
-def _diagonal(u, D: tl.constexpr):
+def _diagonal(u, D: tl.constexpr, ALPHA: tl.constexpr):
     """Alpha on the diagonal of the covariance, and ones on that of the rest of its tile."""
     # tl.full, since the constants of tl.where are float32.
     alpha = tl.full([u.shape[0]], ALPHA, tl.float64)
@@ -348,6 +355,7 @@ def _assemble(
     chunks,
     R: tl.constexpr,
     TILE: tl.constexpr,
+    ALPHA: tl.constexpr,
 ):
     """Covariance and RMI of one map."""
     D: tl.constexpr = R * R
@@ -386,7 +394,7 @@ def _assemble(
     total -= mean[:, None] * (mean / positions)[None, :]
     tl.store(covariance + index * 4 * D * D + u[:, None] * 2 * D + u[None, :], total, mask=mask)
 
-    matrix = total + _diagonal(u, D)
+    matrix = total + _diagonal(u, D, ALPHA)
     value = 0.0
     value = tl.cast(value, tl.float64)
     for step in range(2 * D):
@@ -412,6 +420,7 @@ def _region_weights(
     chunks,
     R: tl.constexpr,
     TILE: tl.constexpr,
+    ALPHA: tl.constexpr,
 ):
     """The rows of 2 K (see `regions`) of the probabilities, times the gradient; last, their value at the mean."""
     D: tl.constexpr = R * R
@@ -420,7 +429,7 @@ def _region_weights(
     mask = (u < 2 * D)[:, None] & (u < 2 * D)[None, :]
     matrix = tl.load(
         covariance + index * 4 * D * D + u[:, None] * 2 * D + u[None, :], mask=mask, other=0.0
-    ) + _diagonal(u, D)
+    ) + _diagonal(u, D, ALPHA)
     for step in range(D):
         matrix, _ = _sweep(matrix, step, u, u)
     # Minus the inverse of the probabilities' own block.

@@ -159,7 +159,7 @@ def region_vectors(maps: Tensor, region_size: int) -> Tensor:
 
 
 def rmi_per_class(labels: Tensor, probabilities: Tensor, region_size: int, alpha: float = RMI_ALPHA) -> Tensor:
-    """1/2 logdet(M + aI) / d of pooled maps (N, C, *size): (N, C) float64, never below 1/2 ln a, `RMI_FLOOR`.
+    """1/2 logdet(M + aI) / d of pooled maps (N, C, *size): (N, C) float64, never below 1/2 ln a.
 
     M = Syy - Syp (Spp + aI)^-1 Spy is the posterior covariance of the label regions given the predicted ones (Zhao et
     al. 2019, equation 14). M + aI is the Schur complement of Spp + aI in S + aI, where S is the joint covariance of
@@ -203,6 +203,7 @@ class RMIOptions:
     pool_size: int
     pixel_loss: str
     align_corners: bool
+    alpha: float = RMI_ALPHA
 
 
 def rmi_sums(
@@ -227,7 +228,8 @@ def rmi_sums(
     labels, probabilities = rmi_maps(
         logits, target, valid, pool=options.pool, pool_size=options.pool_size, clamp=options.pixel_loss == "ce"
     )
-    return pixel_sums, rmi_per_class(labels, probabilities, options.region_size), labels.flatten(2).amax(dim=2) > 0
+    rmi = rmi_per_class(labels, probabilities, options.region_size, options.alpha)
+    return pixel_sums, rmi, labels.flatten(2).amax(dim=2) > 0
 
 
 def resize_target(target: Tensor, valid: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor]:

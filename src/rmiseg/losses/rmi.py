@@ -19,11 +19,12 @@ from rmiseg.losses.base import (
     check_choice,
     spread_non_finite,
 )
-from rmiseg.losses.functional import PIXEL_SUMS, RMI_FLOOR, RMIOptions, cross_entropy_counts, pooled_size
+from rmiseg.losses.functional import PIXEL_SUMS, RMI_ALPHA, RMIOptions, cross_entropy_counts, pooled_size
 from rmiseg.losses.pixelwise import pixel_mean
 
 POOLS = ("avg", "max", "interp")
 COMBINES = ("convex", "additive")
+COVARIANCES = ("sum", "mean")
 
 
 class RMILoss(SegmentationLoss):
@@ -34,7 +35,7 @@ class RMILoss(SegmentationLoss):
     it is the log-determinant of what stays unexplained. So it rewards the right structure, not only the right pixels.
 
     **The value can be negative; only its gradient matters.** A class that is absent from an image, and predicted
-    absent, contributes the least possible value, 1/2 ln 5e-4 = -3.80 (`functional.RMI_FLOOR`), and no gradient. With
+    absent, contributes the least possible value, 1/2 ln alpha = -3.80 (`functional.RMI_FLOOR`), and no gradient. With
     `subtract_floor=True` the loss counts from there: the same gradients, never below zero.
 
     Args:
@@ -47,6 +48,10 @@ class RMILoss(SegmentationLoss):
         combine: "convex": lambda * pixel + (1 - lambda) * rmi; "additive": pixel + lambda * rmi.
         pixel_loss: "bce" (as in the paper) or "ce".
         ignore_index: Labels of pixels that do not count, see `SegmentationLoss`.
+        alpha: What is added to the diagonal of region covariances, the a of the paper: how much of the labels' variance
+            counts as noise.
+        covariance: "sum": over all positions of a region, as in the paper; "mean": divided by their number, so that
+            `alpha` means the same for images of any size. Sums are thousands of times larger.
         subtract_floor: Count the RMI of each class from its floor.
         implementation: "native" (CPU, compiled), "triton" (CUDA), "chunked" (any device, in ordinary operations),
             "plain" (the readable definition, slow), or "auto": the fastest that there is for the device of the logits.
@@ -76,6 +81,8 @@ class RMILoss(SegmentationLoss):
         pixel_loss: str = "bce",
         ignore_index: int | Sequence[int] | None = 255,
         *,
+        alpha: float = RMI_ALPHA,
+        covariance: str = "sum",
         subtract_floor: bool = False,
         implementation: str = "auto",
         **dialect: Unpack[Dialect],
@@ -88,9 +95,12 @@ class RMILoss(SegmentationLoss):
                 raise ValueError(f"{name} must be at least 1, got {size}")
         check_choice("pool", pool, POOLS)
         check_choice("combine", combine, COMBINES)
+        check_choice("covariance", covariance, COVARIANCES)
         check_choice("pixel_loss", pixel_loss, tuple(PIXEL_SUMS))
         if pixel_loss == "ce" and self.mode != "multiclass":
             raise ValueError(f"pixel_loss='ce' compares the classes of a pixel; with mode={self.mode!r} use 'bce'")
+        if not 0 < alpha < math.inf:
+            raise ValueError(f"alpha must be above 0, got {alpha}")
         dispatch.check_implementation(implementation)
         if not 0 <= weight_lambda < math.inf or (combine == "convex" and weight_lambda > 1):
             raise ValueError(f"weight_lambda must be at least 0, and at most 1 if convex, got {weight_lambda}")
@@ -100,23 +110,29 @@ class RMILoss(SegmentationLoss):
         self.weight_lambda = weight_lambda
         self.combination = combine
         self.pixel_loss = pixel_loss
+        self.alpha = alpha
+        self.covariance = covariance
         self.subtract_floor = subtract_floor
         self.implementation = implementation
 
     def sample_terms(self, batch: Batch) -> LossTerms:
         """Of the pixel loss, over valid pixels, and of RMI, over classes."""
         target, weights = batch.target, batch.class_weights
-        self._check_size(tuple(target.valid.shape[1:]))
+        positions = self._positions(tuple(target.valid.shape[1:]))
+        count = positions if self.covariance == "mean" else 1
         pixel_weights = weights if self.mode == "multiclass" else None
         inputs = (self._logits(batch), target.values, target.valid, pixel_weights)
-        options = RMIOptions(self.region_size, self.pool, self.pool_size, self.pixel_loss, self.align_corners)
+        # Dividing covariances by their number of positions is multiplying alpha by it, but for a constant.
+        settings = self.region_size, self.pool, self.pool_size, self.pixel_loss, self.align_corners
+        options = RMIOptions(*settings, self.alpha * count)
         pixel_sums, rmi, present = dispatch.rmi_sums(*inputs, options, self.implementation)
         if self.from_probabilities and self.pixel_loss == "ce":  # whose logits are not those of a sigmoid
             inputs = (self._logits(batch, softmax=True), *inputs[1:])
             pixel_sums = dispatch.pixel_sums(*inputs, "ce", self.align_corners, self.implementation)
         pixel_sums = self._by_sample(pixel_sums if batch.doubt is None else pixel_sums * batch.doubt, batch)
         rmi, present = (values.view(-1, self.num_classes) for values in (rmi, present))
-        above_floor = rmi - RMI_FLOOR
+        above_floor = rmi - 0.5 * math.log(self.alpha * count)
+        rmi = rmi - 0.5 * math.log(count)
         rmi_sums = self._per_sample(above_floor if self.subtract_floor else rmi, batch)
         counted = present & target.samples.unsqueeze(1)
         total, counts = pixel_sums.sum(), self.sample_counts(target, weights)
@@ -148,7 +164,8 @@ class RMILoss(SegmentationLoss):
             return spread_non_finite(self.weight_lambda * pixel + (1 - self.weight_lambda) * rmi)
         return spread_non_finite(pixel + self.weight_lambda * rmi)
 
-    def _check_size(self, size: tuple[int, ...]) -> None:
+    def _positions(self, size: tuple[int, ...]) -> int:
+        """Number of regions in targets of a size, which must not be too small for one."""
         pooled = pooled_size(size, self.pool, self.pool_size)
         thin = len(size) == 3 and min(size) < self.pool_size  # which torch does not pool
         if min(pooled) < self.region_size or thin:
@@ -157,9 +174,11 @@ class RMILoss(SegmentationLoss):
                 f"too small for regions of {' x '.join([str(self.region_size)] * len(size))}; use larger crops, "
                 "a smaller pool_size or a smaller region_size"
             )
+        return math.prod([side - self.region_size + 1 for side in pooled])
 
     def extra_repr(self) -> str:
         return (
             f"{super().extra_repr()}, region_size={self.region_size}, pool={self.pool!r}, pool_size={self.pool_size}, "
-            f"weight_lambda={self.weight_lambda}, combine={self.combination!r}, pixel_loss={self.pixel_loss!r}"
+            f"weight_lambda={self.weight_lambda}, combine={self.combination!r}, pixel_loss={self.pixel_loss!r}, "
+            f"alpha={self.alpha}, covariance={self.covariance!r}"
         )

@@ -89,11 +89,11 @@ def rmi_forward(
     _call("rmiseg_covariance", _Regions, **regions, covariance=covariance)
     present = labels.flatten(2).amax(dim=2) > 0
     if with_gradient:  # takes the place of the probabilities
-        _call("rmiseg_region_gradient", _Regions, **regions, weights=region_weights(covariance))
+        _call("rmiseg_region_gradient", _Regions, **regions, weights=region_weights(covariance, options.alpha))
         gradient_maps = probabilities
     else:
         gradient_maps = probabilities.new_empty((n, c, 0, 0))
-    return pixel_sums, rmi_of_covariance(covariance), present, gradient_maps
+    return pixel_sums, rmi_of_covariance(covariance, options.alpha), present, gradient_maps
 
 
 def rmi_backward(
