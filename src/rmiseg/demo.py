@@ -25,7 +25,7 @@ from rmiseg.config import (
 )
 from rmiseg.data import load_split, read_image, read_mask, write_demo_data
 from rmiseg.engine.device import select_device
-from rmiseg.engine.train import CONFIG_FILE, RESULT_FILE, write_config
+from rmiseg.engine.run_folder import CONFIG_FILE, RESULT_FILE, write_config
 from rmiseg.files import replacing
 from rmiseg.inference.pictures import colorize, titled_rows
 from rmiseg.inference.predictor import Predictor

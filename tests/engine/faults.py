@@ -15,6 +15,7 @@ from rich.console import Console
 from torch import nn
 
 from rmiseg.config import DataConfig, LoopConfig, OptimConfig, TrainConfig
+from rmiseg.engine import recipe
 from rmiseg.engine import train as module
 from rmiseg.models.base import SegmentationModel
 
@@ -64,7 +65,7 @@ def train(config: TrainConfig, fault: str = "", log: Path | None = None, process
 def _train(config: TrainConfig, fault: str, log: str) -> None:
     file = open(log, "w")  # noqa: SIM115  # for as long as the process lives
     os.dup2(file.fileno(), 2)
-    module.build_model = lambda name, **options: SmallModel(options["num_classes"])
+    recipe.build_model = lambda name, **options: SmallModel(options["num_classes"])
     _prepare(*fault.split())
     try:
         module.train(config, Console(file=file))

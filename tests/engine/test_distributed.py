@@ -16,12 +16,14 @@ from launch import run
 from torch import nn
 
 from miniatures import write_shapes
-from rmiseg.config import LossConfig, OptimConfig, TrainConfig
+from rmiseg.config import LossConfig, ModelConfig, OptimConfig, TrainConfig
 from rmiseg.data import SegmentationDataset, eval_loader, eval_transform, load_split, train_loader, train_transform
 from rmiseg.engine import distributed
-from rmiseg.engine import train as module
 from rmiseg.engine.evaluate import evaluate
-from rmiseg.engine.train import Criterion, Learner, train_step
+from rmiseg.engine.optim import build_optimizer
+from rmiseg.engine.recipe import make_learner
+from rmiseg.engine.step import Criterion, Learner, train_step
+from rmiseg.engine.train import train
 from rmiseg.models.base import SegmentationModel
 
 CPU = torch.device("cpu")
@@ -60,7 +62,7 @@ def step(loss: str, strategy: str, accumulate: int) -> tuple[dict, dict]:
     """The loss, and the weights after a step of which this process has its part."""
     model = Tiny()
     network = distributed.distribute(model, strategy, CPU)
-    optimizer = module.build_optimizer(model, OptimConfig(lr=0.5, momentum=0.0, weight_decay=0.0))
+    optimizer = build_optimizer(model, OptimConfig(lr=0.5, momentum=0.0, weight_decay=0.0))
     scaler = torch.amp.GradScaler("cpu", enabled=False)
     learner = Learner(model, network, Criterion(LossConfig(name=loss), 3, 10), optimizer, scaler, None, CPU)
     rank, size = distributed.rank(), distributed.world_size()
@@ -179,15 +181,15 @@ def test_what_cannot_be_had_is_refused(monkeypatch):
         distributed.distribute(Tiny(), "fsdp", CPU)
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
     with pytest.raises(ValueError, match="srun started 4 processes that know nothing of each other"):
-        module.train(TrainConfig(device="cpu"), None)
+        train(TrainConfig(device="cpu"), None)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_autocast(precision):
     model = Tiny()
-    config = TrainConfig(model=module.replace(TrainConfig().model), optim=OptimConfig(lr=0.1, head_lr_factor=1.0))
+    config = TrainConfig(model=ModelConfig(), optim=OptimConfig(lr=0.1, head_lr_factor=1.0))
     config.train.precision = precision
-    learner = module.make_learner(config, model, Criterion(LossConfig(), 3, 10), CPU)
+    learner = make_learner(config, model, Criterion(LossConfig(), 3, 10), CPU)
     seen = []
     model.head.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
     losses = [train_step(learner, [large_batch()], 2).parts["loss"] for _ in range(5)]

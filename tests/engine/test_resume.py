@@ -17,6 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from miniatures import write_shapes
 from rmiseg.config import OptimConfig
+from rmiseg.engine import recipe
 from rmiseg.engine import train as module
 from rmiseg.engine.state import StateFolder
 
@@ -137,7 +138,7 @@ def test_full_disk(data, undisturbed, tmp_path):
 
 
 def test_folders_that_are_not_gone_on_with(data, undisturbed, capsys, monkeypatch):
-    monkeypatch.setattr(module, "build_model", lambda name, **options: SmallModel(options["num_classes"]))
+    monkeypatch.setattr(recipe, "build_model", lambda name, **options: SmallModel(options["num_classes"]))
     config = configuration(data, undisturbed, checkpoint_every=100)
     before = (undisturbed / "result.json").read_text()
     module.train(config, Console())

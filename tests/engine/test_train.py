@@ -12,7 +12,8 @@ from rmiseg.config import DataConfig, LossConfig, ModelConfig, OptimConfig
 from rmiseg.data import IGNORE_INDEX, ClassTable, Sample, Split
 from rmiseg.engine.checkpoint import Checkpoint, save_checkpoint
 from rmiseg.engine.optim import build_optimizer
-from rmiseg.engine.train import Criterion, Learner, _initialize, grouped, train_dataset, train_step
+from rmiseg.engine.recipe import _initialize, train_dataset
+from rmiseg.engine.step import Criterion, Learner, grouped, train_step
 from rmiseg.models import build_model
 
 LOSSES = ["rmi", "ce", "bce", "pyramid", "affinity"]

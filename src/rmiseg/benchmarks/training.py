@@ -8,7 +8,8 @@ from rich.console import Console
 
 from rmiseg.config import TrainConfig
 from rmiseg.engine.device import select_device, tune
-from rmiseg.engine.train import Criterion, Learner, complete, make_learner, make_model
+from rmiseg.engine.recipe import complete, make_learner, make_model
+from rmiseg.engine.step import Criterion, Learner
 
 
 def timed_recipe(recipe: TrainConfig) -> TrainConfig:

@@ -14,8 +14,8 @@ from rich.console import Console
 
 from rmiseg.config import CRFConfig, EvaluateConfig, ExperimentConfig, TrainConfig
 from rmiseg.engine.checkpoint import CHECKPOINTS, LAST
+from rmiseg.engine.run_folder import RESULT_FILE
 from rmiseg.engine.scoring import find_or_score
-from rmiseg.engine.train import RESULT_FILE
 from rmiseg.experiment.plan import Plan, Run, merged, read_plan
 from rmiseg.experiment.report import Outcome, write_report
 from rmiseg.experiment.timing import find_or_time

@@ -13,7 +13,8 @@ from rich.console import Console
 from rmiseg.benchmarks.training import timed_learner, timed_recipe
 from rmiseg.config import TrainConfig
 from rmiseg.data import load_split, train_loader
-from rmiseg.engine.train import train_dataset, train_step
+from rmiseg.engine.recipe import train_dataset
+from rmiseg.engine.step import train_step
 from rmiseg.files import replacing, to_json
 from rmiseg.progress import track
 
