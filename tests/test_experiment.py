@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from rmiseg.cli import main
+from rmiseg.config import ExperimentConfig
 from rmiseg.experiment import driver
 from rmiseg.experiment.plan import EXAMPLE, Run, merged, read_plan, slug
 
@@ -69,6 +70,16 @@ def test_example_is_a_plan(tmp_path):
     (tmp_path / "plan.yaml").write_text(EXAMPLE)
     (tmp_path / "my.yaml").write_text("model: {backbone: resnet18}")
     assert list(read_plan(tmp_path / "plan.yaml").methods) == ["CE", "RMI"]
+
+
+@pytest.mark.parametrize(
+    "path", sorted(Path(__file__).parents[1].glob("experiments/*.yaml")), ids=lambda path: path.stem
+)
+def test_published_plans(path, tmp_path):
+    plan = read_plan(path)
+    runs = [run for method in plan.methods for swept in plan.sweep_runs(method) for run in plan.seed_runs(swept)]
+    assert len({run.name for run in runs}) == len(set(runs))
+    driver._check(plan, runs, tmp_path, ExperimentConfig(plan=str(path), out=str(tmp_path)))  # every option exists
 
 
 @pytest.mark.parametrize(
