@@ -174,6 +174,20 @@ def test_evaluations_lie_in_the_folder_of_the_run(run, tmp_path, capsys):
     assert json.loads((tmp_path / "out" / "scores.json").read_text())["checkpoint"].endswith("last.pt")
 
 
+def test_training_leaves_the_evaluations_of_its_checkpoints(run, tmp_path):
+    """What it counted last, and where it was best: the same as scoring those files again."""
+    for name, folder in (("best", "val"), ("last", "val-last")):
+        left = json.loads((run / "evaluation" / folder / "scores.json").read_text())
+        assert main(["evaluate", str(run / "checkpoints" / f"{name}.pt"), "--out", str(tmp_path / name)]) == 0
+        again = json.loads((tmp_path / name / "scores.json").read_text())
+        assert {key: left[key] for key in left if key != "seconds"} == {
+            key: again[key] for key in again if key != "seconds"
+        }
+        assert left["seconds"].keys() == again["seconds"].keys()
+        for file in ("images.npz", "images.csv"):
+            assert (tmp_path / name / file).read_bytes() == (run / "evaluation" / folder / file).read_bytes()
+
+
 def test_evaluate_looks_where_it_writes_before_it_scores(run, tmp_path, capsys):
     for path in (tmp_path / "no" / "scores.json", tmp_path):
         assert str(path) in error_of(["evaluate", str(run), "--json", str(path)], capsys)
@@ -185,6 +199,7 @@ def test_evaluate_looks_where_it_writes_before_it_scores(run, tmp_path, capsys):
 def test_compare_scores_what_is_not_scored_yet(run, shapes, tmp_path, capsys):
     other = tmp_path / "other"
     assert main(["train", recipe(tmp_path, shapes), "--train.steps", "1", "--out", str(other)]) == 0
+    shutil.rmtree(other / "evaluation")
     capsys.readouterr()
     assert main(["compare", str(run), str(other), "--json", str(tmp_path / "c.json"), "--resamples", "50"]) == 0
     printed = capsys.readouterr().out

@@ -67,6 +67,15 @@ def test_kills_and_termination(data, undisturbed, tmp_path):
     assert_same_run(tmp_path / "run", undisturbed)
 
 
+def test_evaluated_in_between(data, undisturbed, tmp_path):
+    config = configuration(data, tmp_path / "run")
+    assert train(config, "step 3") == [-9]
+    (tmp_path / "run" / "evaluation" / "val").mkdir(parents=True)
+    (tmp_path / "run" / "evaluation" / "val" / "scores.json").write_text("{}")
+    assert train(config) == [0]
+    assert_same_run(tmp_path / "run", undisturbed)
+
+
 HOLD = """
 import sys
 from pathlib import Path

@@ -54,13 +54,13 @@ def open_run_folder(
     """
     out = Path(config.out)
     events = list(out.glob("events.out.tfevents.*"))
-    harmless = {*events, out / CONFIG_FILE, out / LOCK_FILE, out / CHECKPOINTS}
-    foreign = out.exists() and (not out.is_dir() or bool(set(out.iterdir()) - harmless))
-    resumed = config.resume == "auto" and not foreign and (out / CONFIG_FILE).is_file()
+    leftovers = {*events, out / CONFIG_FILE, out / LOCK_FILE, out / CHECKPOINTS}
+    foreign = out.exists() and (not out.is_dir() or bool(set(out.iterdir()) - leftovers))
+    resumed = config.resume == "auto" and (out / CONFIG_FILE).is_file()
     if resumed:
         _check_same(config)
     elif foreign or any(out.glob(f"{CHECKPOINTS}/**/*.pt")):
-        advice = "" if foreign else ", go on with it with --resume auto"
+        advice = ", go on with it with --resume auto" if (out / CONFIG_FILE).is_file() else ""
         raise FileExistsError(f"{out} exists and is not empty; choose another folder with --out{advice}, or remove it")
     out.mkdir(parents=True, exist_ok=True)
     stack.enter_context(locked(out / LOCK_FILE))

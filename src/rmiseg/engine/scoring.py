@@ -12,12 +12,12 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from rmiseg.config import EvaluateConfig, ViewConfig, view_config
-from rmiseg.data import SegmentationDataset, eval_loader, eval_transform, load_split
+from rmiseg.config import DataConfig, EvaluateConfig, ViewConfig, view_config
+from rmiseg.data import SegmentationDataset, Split, eval_loader, eval_transform, load_split
 from rmiseg.engine.checkpoint import find_checkpoint, load_checkpoint
 from rmiseg.engine.device import select_device
 from rmiseg.engine.distributed import is_main, on_main, rank, world_size
-from rmiseg.engine.evaluate import evaluate, evaluate_refined
+from rmiseg.engine.evaluate import Evaluation, evaluate, evaluate_refined
 from rmiseg.engine.metrics import TRIMAP_WIDTHS
 from rmiseg.engine.results import (
     SCORES_FILE,
@@ -86,21 +86,43 @@ def score_checkpoint(
         else:
             shown = None if once else views
             evaluations = [evaluate(model, batches, classes, device, views=shown, image_scale=data.image_scale)]
+    return [
+        _save(path, checkpoint.step, split, data.name, root, each, evaluation, folder)
+        for folder, each, evaluation in zip(folders, settings, evaluations)
+    ]
+
+
+def save_validation(path: Path, step: int, split: Split, data: DataConfig, evaluation: Evaluation) -> None:
+    """Save what training counted on the validation split, just as if `score_checkpoint` had done it."""
+    if len(evaluation.names) == len(split.samples):  # none was skipped because it could not be read
+        settings = _settings(ViewConfig(), EvaluateConfig(checkpoint=str(path)), 0)
+        folder = evaluation_folder(path, data.val_split, settings)
+        _save(path, step, split, data.name, data.root, settings, evaluation, folder)
+
+
+def _save(
+    path: Path,
+    step: int,
+    split: Split,
+    data: str,
+    root: str | None,
+    settings: dict[str, Any],
+    evaluation: Evaluation,
+    folder: Path,
+) -> SavedEvaluation:
     about = {
         "checkpoint": str(path.absolute()),
         "sha256": digest(path),
-        "step": checkpoint.step,
-        "data": data.name,
-        "root": str(Path(root).absolute()),
-        "split": split_name,
+        "step": step,
+        "data": data,
+        "root": None if root is None else str(Path(root).absolute()),
+        "split": split.name,
+        "settings": settings,
     }
-    saved = []
-    for folder, each, evaluation in zip(folders, settings, evaluations):
-        report = make_report(evaluation, split.classes.names, {**about, "settings": each})
-        if is_main():
-            save_evaluation(folder, evaluation, report)
-        saved.append(SavedEvaluation(folder, report, split.classes.names, evaluation))
-    return saved
+    report = make_report(evaluation, split.classes.names, about)
+    if is_main():
+        save_evaluation(folder, evaluation, report)
+    return SavedEvaluation(folder, report, split.classes.names, evaluation)
 
 
 def find_or_score(config: EvaluateConfig, console: Console) -> SavedEvaluation:

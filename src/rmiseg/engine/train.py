@@ -20,7 +20,7 @@ from rich.console import Console
 
 from rmiseg.config import TrainConfig
 from rmiseg.data import SegmentationDataset, balanced_weights, eval_loader, eval_transform, load_split, train_loader
-from rmiseg.engine.checkpoint import CHECKPOINTS, Checkpoint, CheckpointFolder
+from rmiseg.engine.checkpoint import BEST, CHECKPOINTS, LAST, Checkpoint, CheckpointFolder
 from rmiseg.engine.curves import Curves
 from rmiseg.engine.device import peak_memory, tune
 from rmiseg.engine.distributed import (
@@ -34,12 +34,13 @@ from rmiseg.engine.distributed import (
     shard,
     world_size,
 )
-from rmiseg.engine.evaluate import evaluate
+from rmiseg.engine.evaluate import Evaluation, evaluate
 from rmiseg.engine.metrics import Scores
 from rmiseg.engine.optim import learning_rate, set_learning_rate
 from rmiseg.engine.progress import training_progress
 from rmiseg.engine.recipe import complete, make_learner, make_model, train_dataset
 from rmiseg.engine.run_folder import RESULT_FILE, RunResult, finished_result, open_run_folder
+from rmiseg.engine.scoring import save_validation
 from rmiseg.engine.state import STATES, Position, Preempted, StateFolder, TerminationRequest, TrainingState, seed_step
 from rmiseg.engine.step import Criterion, StepOutcome, grouped, train_step
 from rmiseg.files import replacing, to_json
@@ -133,6 +134,7 @@ def _train(
                 states.save(content)
 
     step_seconds = []
+    validations: dict[str, tuple[int, Evaluation]] = {}
     images_per_step = config.data.batch_size * config.train.accumulate
     with training_progress(console, total_steps, position.step, images_per_step) as progress:
         while position.epoch < epochs:
@@ -198,7 +200,9 @@ def _train(
                 )
                 if is_main():
                     with nullcontext() if last_epoch else _going_on_without(console):
-                        checkpoints.save(checkpoint)
+                        is_best = checkpoints.save(checkpoint)
+                        if evaluation:
+                            validations |= dict.fromkeys([LAST, *[BEST] * is_best], (position.step, evaluation))
             position.best = checkpoints.best
             progress.end_epoch(epoch, evaluation)
             position.end_epoch()
@@ -208,6 +212,8 @@ def _train(
     seconds = statistics.median(step_seconds) if step_seconds else math.nan
     result = RunResult(position.step, seconds, peak_memory(device), checkpoint.scores, checkpoints.best)
     if is_main():
+        for name, (step, evaluation) in validations.items():
+            save_validation(out / CHECKPOINTS / name, step, val_split, config.data, evaluation)
         with replacing(out / RESULT_FILE) as temporary:
             temporary.write_text(to_json(asdict(result)))
         states.remove()
