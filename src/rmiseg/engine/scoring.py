@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +55,8 @@ def score_checkpoint(
     path = find_checkpoint(config.checkpoint)
     checkpoint = load_checkpoint(path)
     device = device or select_device(config.device)
-    data = checkpoint.data
-    root, split_name = config.root or data.root, config.split or data.val_split
+    data = replace(checkpoint.data, root=config.root or checkpoint.data.root)
+    split_name = config.split or data.val_split
     views = view_config(config)
     plan_views((1, 1), views)  # whose errors come before any work
     settings = [_settings(views, config, count) for count in (0, *config.crf)]
@@ -66,11 +66,11 @@ def score_checkpoint(
         folders = [Path(config.out) / (f"crf{count}" if count else "") for count in (0, *config.crf)]
     for folder in folders:
         _check_folder(folder)
-    split = on_main(lambda: load_split(data.name, root, split_name))
+    split = on_main(lambda: load_split(data.name, data.root, split_name))
     if split.classes.names != checkpoint.classes.names:
         raise ValueError(
             f"the checkpoint was trained on {len(checkpoint.classes)} classes ({', '.join(checkpoint.classes.names)}), "
-            f"but {root} has {len(split.classes)} ({', '.join(split.classes.names)})"
+            f"but {data.root} has {len(split.classes)} ({', '.join(split.classes.names)})"
         )
     once = views == ViewConfig(overlap=views.overlap) and not config.crf  # then the loader's processes resize
     transform = eval_transform(data.image_scale if once else 1.0)
@@ -87,7 +87,7 @@ def score_checkpoint(
             shown = None if once else views
             evaluations = [evaluate(model, batches, classes, device, views=shown, image_scale=data.image_scale)]
     return [
-        _save(path, checkpoint.step, split, data.name, root, each, evaluation, folder)
+        _save(folder, evaluation, path, checkpoint.step, data, split, each)
         for folder, each, evaluation in zip(folders, settings, evaluations)
     ]
 
@@ -97,25 +97,24 @@ def save_validation(path: Path, step: int, split: Split, data: DataConfig, evalu
     if len(evaluation.names) == len(split.samples):  # none was skipped because it could not be read
         settings = _settings(ViewConfig(), EvaluateConfig(checkpoint=str(path)), 0)
         folder = evaluation_folder(path, data.val_split, settings)
-        _save(path, step, split, data.name, data.root, settings, evaluation, folder)
+        _save(folder, evaluation, path, step, data, split, settings)
 
 
 def _save(
-    path: Path,
-    step: int,
-    split: Split,
-    data: str,
-    root: str | None,
-    settings: dict[str, Any],
-    evaluation: Evaluation,
     folder: Path,
+    evaluation: Evaluation,
+    checkpoint: Path,
+    step: int,
+    data: DataConfig,
+    split: Split,
+    settings: dict[str, Any],
 ) -> SavedEvaluation:
     about = {
-        "checkpoint": str(path.absolute()),
-        "sha256": digest(path),
+        "checkpoint": str(checkpoint.absolute()),
+        "sha256": digest(checkpoint),
         "step": step,
-        "data": data,
-        "root": None if root is None else str(Path(root).absolute()),
+        "data": data.name,
+        "root": None if data.root is None else str(Path(data.root).absolute()),
         "split": split.name,
         "settings": settings,
     }
