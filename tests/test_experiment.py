@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +19,7 @@ from rmiseg.cli import main
 from rmiseg.config import ExperimentConfig
 from rmiseg.experiment import driver
 from rmiseg.experiment.plan import EXAMPLE, Run, merged, read_plan, slug
+from rmiseg.experiment.trainings import environment
 
 BASE = {
     "data": {"crop_size": [48, 48], "batch_size": 4, "workers": 0},
@@ -31,6 +36,11 @@ def write_plan(folder: Path, **entries) -> Path:
         yaml.safe_dump({key: value for key, value in content.items() if value is not None}, sort_keys=False)
     )
     return path
+
+
+def nothing(titles: dict[Path, str], *options: object) -> None:
+    """In place of `train_all` where all is trained."""
+    assert not titles
 
 
 def test_runs_of_a_plan(tmp_path):
@@ -114,12 +124,15 @@ def experiment(tmp_path_factory, shapes):
     folder = tmp_path_factory.mktemp("experiment")
     trained = []
 
-    def train(recipe: Path) -> int:
-        trained.append(recipe.parent.relative_to(folder / "out").as_posix())
-        return main(["train", "--recipe", str(recipe)])
+    def train_all(titles: dict[Path, str], *options: object) -> None:
+        for recipe, title in titles.items():
+            name = recipe.parent.relative_to(folder / "out").as_posix()
+            assert title == f"run {len(trained) + 1} of 6: {name}"
+            assert main(["train", "--recipe", str(recipe)]) == 0
+            trained.append(name)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(driver, "_train", train)
+    with pytest.MonkeyPatch.context() as patch:  # a process for each takes its time; see test_trainings_at_a_time
+        patch.setattr(driver, "train_all", train_all)
         plan = write_plan(folder, title="Shapes")
         arguments = ["experiment", str(plan), "--out", str(folder / "out"), "--root", str(shapes), "--device", "cpu"]
         assert main(arguments) == 0
@@ -132,7 +145,7 @@ def test_every_run_once(experiment, monkeypatch, capsys):
     assert set(trained[:4]) == swept
     assert [name.split("/")[0] for name in trained[4:]] == ["ce", "rmi-pool-2"]
     assert all(name.endswith("seed1") for name in trained[4:])
-    monkeypatch.setattr(driver, "_train", None)  # would fail if called
+    monkeypatch.setattr(driver, "train_all", nothing)
     before = (folder / "out" / "results.csv").read_bytes()
     assert main(arguments) == 0
     assert (folder / "out" / "results.csv").read_bytes() == before
@@ -175,7 +188,7 @@ def test_dense_crf(experiment, monkeypatch, tmp_path):
     folder, arguments, _ = experiment
     shutil.copytree(folder / "out", tmp_path / "out")
     plan = write_plan(tmp_path, crf={"CE": [1, 2]})
-    monkeypatch.setattr(driver, "_train", None)
+    monkeypatch.setattr(driver, "train_all", nothing)
     assert main(["experiment", str(plan), "--out", str(tmp_path / "out"), *arguments[4:]]) == 0
     rows = {line.split(" | ")[0].strip("| "): line for line in (tmp_path / "out/results.md").read_text().splitlines()}
     assert {"CE", "CE + CRF-1", "CE + CRF-2", "RMI, pool 2"} <= set(rows)
@@ -190,7 +203,7 @@ def test_dense_crf(experiment, monkeypatch, tmp_path):
 
 def test_dense_crf_that_is_not_installed(tmp_path, shapes, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "pydensecrf.densecrf", None)
-    monkeypatch.setattr(driver, "_train", None)
+    monkeypatch.setattr(driver, "train_all", nothing)
     plan = write_plan(tmp_path, crf={"CE": [1]})
     assert main(["experiment", str(plan), "--out", str(tmp_path / "out"), "--root", str(shapes)]) == 1
     assert "[crf]" in capsys.readouterr().err
@@ -204,11 +217,12 @@ def test_what_broke_off_goes_on(experiment, monkeypatch, tmp_path, shapes):
     shutil.rmtree(lost / "run")
     trained = []
 
-    def train(recipe: Path) -> int:
-        trained.append(recipe.parent)
-        return main(["train", "--recipe", str(recipe)])
+    def train_all(titles: dict[Path, str], *options: object) -> None:
+        for recipe in titles:
+            assert main(["train", "--recipe", str(recipe)]) == 0
+            trained.append(recipe.parent)
 
-    monkeypatch.setattr(driver, "_train", train)
+    monkeypatch.setattr(driver, "train_all", train_all)
     arguments = [*arguments[:2], "--out", str(out), *arguments[4:]]
     assert main(arguments) == 0
     assert trained == [lost]
@@ -216,7 +230,7 @@ def test_what_broke_off_goes_on(experiment, monkeypatch, tmp_path, shapes):
 
 def test_changed_options_are_noticed(experiment, monkeypatch, capsys):
     folder, arguments, _ = experiment
-    monkeypatch.setattr(driver, "_train", None)
+    monkeypatch.setattr(driver, "train_all", nothing)
     changed = write_plan(folder, train={**BASE, "train": {"steps": 3}})
     assert main(arguments) == 1
     assert "was trained with other options than the plan has now" in capsys.readouterr().err
@@ -225,15 +239,60 @@ def test_changed_options_are_noticed(experiment, monkeypatch, capsys):
 
 
 def test_unknown_options_are_found_before_the_first_run(tmp_path, shapes, monkeypatch, capsys):
-    monkeypatch.setattr(driver, "_train", None)
+    monkeypatch.setattr(driver, "train_all", nothing)
     plan = write_plan(tmp_path, methods={"CE": {"loss": {"name": "ce"}}, "X": {"loss": {"naem": "rmi"}}})
     with pytest.raises(SystemExit):
         main(["experiment", str(plan), "--out", str(tmp_path / "out"), "--root", str(shapes)])
     assert "naem" in capsys.readouterr().err
 
 
-def test_failed_run(tmp_path, shapes, monkeypatch, capsys):
-    monkeypatch.setattr(driver, "_train", lambda recipe: 1)
-    plan = write_plan(tmp_path)
-    assert main(["experiment", str(plan), "--out", str(tmp_path / "out"), "--root", str(shapes)]) == 1
-    assert "ce/lr0.01-seed0 failed" in capsys.readouterr().err
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_failed_run(tmp_path, shapes, capfd, jobs):
+    broken = {"CE": {"loss": {"name": "ce"}, "train": {"max_skipped": 0}}}
+    plan = write_plan(tmp_path, methods=broken, seeds=[0], sweep=None)
+    arguments = ["experiment", str(plan), "--out", str(tmp_path / "out"), "--root", str(shapes), "--jobs", str(jobs)]
+    assert main(arguments) == 1
+    error = capfd.readouterr().err
+    assert "run 1 of 1: ce/seed0: failed (status 1); start the experiment again" in error
+    assert "must be at least 1, not 0" in error  # the training's own words, from the terminal or from its log
+    assert main([*arguments[:-1], "0"]) == 1
+    assert "jobs must be at least 1, not 0" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_trainings_at_a_time(tmp_path, shapes, number, status):
+    """Two at a time; what is asked to end, by a scheduler or by Ctrl-C, saves both and goes on with both."""
+    plan = write_plan(tmp_path, train={**BASE, "train": {"steps": 100_000, "panels": 0}}, seeds=[0], sweep=None)
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "rmiseg", "experiment", str(plan), "--out", str(out), "--root", str(shapes)]
+    process = subprocess.Popen([*command, "--jobs", "2", "--device", "cpu"], start_new_session=True)
+    runs = [out / "ce/seed0", out / "rmi-pool-2/seed0"]
+    try:
+        deadline = time.monotonic() + 120
+        while not all((run / "log.txt").is_file() and "epoch" in (run / "log.txt").read_text() for run in runs):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
+        assert process.wait(60) == status
+    finally:
+        process.kill()
+    assert all(list((run / "run/checkpoints/resume").glob("step-*.pt")) for run in runs)
+    with pytest.raises(ProcessLookupError):  # nobody of its process group is left
+        os.killpg(process.pid, 0)
+
+
+def test_shares_of_the_machine(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert environment(0, 1, "auto") == {}
+    assert [environment(slot, 3, "auto") for slot in range(3)] == [
+        {"OMP_NUM_THREADS": "2", "CUDA_VISIBLE_DEVICES": gpu} for gpu in ("0", "1", "0")
+    ]
+    assert environment(1, 16, "cpu") == {"OMP_NUM_THREADS": "1"}
+    assert environment(1, 2, "cuda:1") == {"OMP_NUM_THREADS": "4"}
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert environment(1, 2, "cuda") == {"OMP_NUM_THREADS": "3", "CUDA_VISIBLE_DEVICES": "7"}

@@ -497,12 +497,14 @@ class ExperimentConfig:
         out: Folder for the runs and the report.
         root: Folder of the data set, if the plan does not say it.
         device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps, ...
+        jobs: Runs at a time. They share the processor, and with the device auto or cuda are dealt the GPUs in turn.
     """
 
     plan: str
     out: str = "runs/experiment"
     root: str | None = None
     device: str = "auto"
+    jobs: int = 1
 
 
 @dataclass

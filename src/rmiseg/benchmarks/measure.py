@@ -5,8 +5,6 @@ from __future__ import annotations
 import ctypes
 import multiprocessing
 import os
-import signal
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,6 +19,7 @@ from torch import Tensor
 
 from rmiseg.benchmarks.candidates import CANDIDATES, IGNORE_INDEX, Loss, Setting
 from rmiseg.engine.device import peak_memory
+from rmiseg.engine.signals import interrupts_ignored
 
 Shape: TypeAlias = tuple[int, int, int, int]
 
@@ -174,7 +173,7 @@ def measure_apart(job: Job, preload: list[str]) -> Apart:
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__, *preload])
-    with _interrupts_ignored():  # and so by the new process, which is ended from here
+    with interrupts_ignored():  # and so by the new process, which is ended from here
         forkserver.ensure_running()
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_child, args=(sender, job, os.environ.get("TORCHINDUCTOR_CACHE_DIR")))
@@ -192,18 +191,6 @@ def measure_apart(job: Job, preload: list[str]) -> Apart:
         process.kill()
         process.join()
         receiver.close()
-
-
-@contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():  # handlers are the main thread's business
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _child(sender: Connection, job: Job, compile_cache: str | None) -> None:

@@ -6,14 +6,9 @@ state of random number generators or loader processes to keep: the position in t
 
 from __future__ import annotations
 
-import signal
-import threading
-import types
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,14 +16,10 @@ from rich.console import Console
 from torch import Tensor
 
 from rmiseg.engine.checkpoint import read_content, write_content
-from rmiseg.engine.distributed import add_up, world_size
 
 FORMAT = "rmiseg training state 1"
 STATES = "resume"
 KEPT = 2
-EX_TEMPFAIL = 75
-"""Exit status of a run that was asked to end and can go on: "temporary failure, try again" in BSD's sysexits.h. It is
-no status that Python, a shell or a signal gives (1, 2, 126 to 165), so that a scheduler can requeue on it alone."""
 
 
 @dataclass
@@ -138,52 +129,3 @@ class StateFolder:
 def seed_step(seed: int, step: int, rank: int) -> None:
     """Make the random numbers of a training step (dropout) a function of these three."""
     torch.manual_seed(int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> 1))
-
-
-class Preempted(SystemExit):
-    """The run was asked to end; it has saved where it stands."""
-
-    def __init__(self) -> None:
-        super().__init__(EX_TEMPFAIL)
-
-
-class TerminationRequest:
-    """Takes note of SIGTERM while it is entered, instead of ending the process at once."""
-
-    def __init__(self) -> None:
-        self.received = False
-        self.heeded_at_once = False
-
-    def __enter__(self) -> Self:
-        self.in_main_thread = threading.current_thread() is threading.main_thread()  # no other may do this
-        if self.in_main_thread:
-            self.handler_before = signal.signal(signal.SIGTERM, self._receive)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self.in_main_thread:
-            signal.signal(signal.SIGTERM, self.handler_before)
-
-    def _receive(self, number: int, frame: types.FrameType | None) -> None:
-        self.received = True
-        if self.heeded_at_once:
-            raise Preempted
-
-    def agreed(self, device: torch.device) -> bool:
-        """Whether a process was asked to end; all get the same answer, at the same step."""
-        if world_size() == 1:
-            return self.received
-        requests = torch.tensor([float(self.received)], device=device)
-        add_up(requests)
-        return bool(requests.item())
-
-    @contextmanager
-    def at_once(self) -> Iterator[None]:
-        """Heed a request immediately."""
-        self.heeded_at_once = True
-        if self.received:
-            raise Preempted
-        try:
-            yield
-        finally:
-            self.heeded_at_once = False

@@ -41,7 +41,8 @@ from rmiseg.engine.progress import training_progress
 from rmiseg.engine.recipe import complete, make_learner, make_model, train_dataset
 from rmiseg.engine.run_folder import RESULT_FILE, RunResult, finished_result, open_run_folder
 from rmiseg.engine.scoring import save_validation
-from rmiseg.engine.state import STATES, Position, Preempted, StateFolder, TerminationRequest, TrainingState, seed_step
+from rmiseg.engine.signals import Preempted, TerminationRequest
+from rmiseg.engine.state import STATES, Position, StateFolder, TrainingState, seed_step
 from rmiseg.engine.step import Criterion, StepOutcome, grouped, train_step
 from rmiseg.files import replacing, to_json
 

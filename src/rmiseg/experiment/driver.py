@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
-import subprocess
-import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from rmiseg.engine.scoring import find_or_score
 from rmiseg.experiment.plan import Plan, Run, merged, read_plan
 from rmiseg.experiment.report import Outcome, write_report
 from rmiseg.experiment.timing import find_or_time
+from rmiseg.experiment.trainings import train_all
 from rmiseg.files import replacing
 from rmiseg.inference.crf import DenseCRF
 
@@ -31,23 +30,35 @@ def run_experiment(config: ExperimentConfig, console: Console) -> None:
     Raises:
         ValueError, FileNotFoundError: Anything wrong with the plan, found before the first run.
         OSError: A training run failed; those before it are kept.
+        Preempted: SIGTERM arrived during a training; it was saved.
     """
+    if config.jobs < 1:
+        raise ValueError(f"jobs must be at least 1, not {config.jobs}")
     plan, out = read_plan(Path(config.plan)), Path(config.out)
     everything = [run for method in plan.methods for swept in plan.sweep_runs(method) for run in plan.seed_runs(swept)]
     _check(plan, everything, out, config)
     for counts in plan.crf.values():
         DenseCRF(counts, CRFConfig())  # is it installed?
-    total = sum(len(plan.sweep_runs(method)) + len(plan.seeds) - 1 for method in plan.methods)
-    numbers = itertools.count(1)
+    sweep = [run for method in plan.methods for run in plan.sweep_runs(method)]
+    total = len(sweep) + len(plan.methods) * (len(plan.seeds) - 1)
 
-    def outcome(run: Run) -> Outcome:
-        return _outcome(plan, run, out, config, console, f"{next(numbers)} of {total}")
+    def outcomes_of(runs: Sequence[Run], first: int) -> list[Outcome]:
+        titles = {run: f"run {number} of {total}: {run.name}" for number, run in enumerate(runs, first)}
+        missing = {
+            run: title for run, title in titles.items() if not (out / run.name / RUN_FOLDER / RESULT_FILE).is_file()
+        }
+        recipes = {_write_recipe(plan, run, out, config): title for run, title in missing.items()}
+        train_all(recipes, config.jobs, config.device, console)
+        return [_scored(run, out, config, console) for run in runs]
 
-    sweeps = {method: [outcome(run) for run in plan.sweep_runs(method)] for method in plan.methods}
+    sweeps: dict[str, list[Outcome]] = {method: [] for method in plan.methods}
+    for outcome in outcomes_of(sweep, 1):
+        sweeps[outcome.run.method].append(outcome)
     outcomes = {method: [max(found, key=lambda o: o.scores["mean_iou"])] for method, found in sweeps.items()}
-    for seed in plan.seeds[1:]:  # all methods with one seed before the next: then what there is can be compared
-        for method, found in outcomes.items():
-            found.append(outcome(Run(method, found[0].run.swept, seed)))
+    # All methods with one seed before the next: then what there is can be compared.
+    repeats = [Run(method, found[0].run.swept, seed) for seed in plan.seeds[1:] for method, found in outcomes.items()]
+    for outcome in outcomes_of(repeats, len(sweep) + 1):
+        outcomes[outcome.run.method].append(outcome)
     recipes = {method: _options(out / found[0].run.name / RECIPE_FILE) for method, found in outcomes.items()}
     seconds = find_or_time(recipes, out / SECONDS_FILE, console)
     shown: dict[str, list[Outcome]] = {}
@@ -98,20 +109,12 @@ def _options(recipe: Path) -> TrainConfig:
     return read_recipe(str(recipe))
 
 
-def _outcome(plan: Plan, run: Run, out: Path, config: ExperimentConfig, console: Console, count: str) -> Outcome:
-    folder = out / run.name / RUN_FOLDER
-    if not (folder / RESULT_FILE).is_file():
-        console.rule(f"run {count}: {run.name}")
-        recipe = folder.parent / RECIPE_FILE
-        recipe.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(recipe) as temporary:
-            temporary.write_text(_recipe(plan, run, out, config))
-        status = _train(recipe)
-        if status == 130:
-            raise KeyboardInterrupt
-        if status:
-            raise OSError(f"run {run.name} failed (status {status}); start the experiment again to go on from here")
-    return _scored(run, out, config, console)
+def _write_recipe(plan: Plan, run: Run, out: Path, config: ExperimentConfig) -> Path:
+    recipe = out / run.name / RECIPE_FILE
+    recipe.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(recipe) as temporary:
+        temporary.write_text(_recipe(plan, run, out, config))
+    return recipe
 
 
 def _scored(run: Run, out: Path, config: ExperimentConfig, console: Console, crf: int = 0) -> Outcome:
@@ -120,8 +123,3 @@ def _scored(run: Run, out: Path, config: ExperimentConfig, console: Console, crf
     checkpoint = str(folder / CHECKPOINTS / LAST)
     options = EvaluateConfig(checkpoint=checkpoint, device=config.device, crf=[crf] if crf else [])
     return Outcome.of(run, folder, find_or_score(options, console), refined=crf > 0)
-
-
-def _train(recipe: Path) -> int:
-    """Train in a process of its own, so that peak memory is its own; returns its exit status."""
-    return subprocess.run([sys.executable, "-m", "rmiseg", "train", "--recipe", str(recipe)], check=False).returncode

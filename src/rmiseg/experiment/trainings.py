@@ -1,0 +1,102 @@
+"""Train recipes, several at a time if there is room, each in a process of its own: so peak memory is its own too."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from rmiseg.engine.signals import EX_TEMPFAIL, Preempted, TerminationRequest, interrupts_ignored
+
+LOG_FILE = "log.txt"
+POLL_SECONDS = 0.2
+
+
+def train_all(titles: Mapping[Path, str], jobs: int, device: str, console: Console) -> None:
+    """Train recipes, in their order, `jobs` at a time.
+
+    One at a time has the terminal to itself; of several, each writes into log.txt beside its recipe. Those that run at
+    the same time share the processor, and are dealt the GPUs in turn. If this one ends before they do, for whatever
+    reason but SIGKILL, they save where they stand first.
+
+    Args:
+        titles: What to call each recipe, by its path.
+        jobs: How many to train at a time.
+        device: The device that the recipes ask for.
+        console: Where to show what is going on.
+
+    Raises:
+        OSError: A training failed.
+        Preempted: SIGTERM arrived, here or at a training.
+    """
+    waiting, slots = deque(titles), list(range(jobs))
+    running: dict[subprocess.Popen[bytes], tuple[Path, int]] = {}
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    with (
+        TerminationRequest() as request,
+        request.at_once(),
+        Progress(*columns, console=console, disable=jobs == 1) as progress,
+    ):
+        bar = progress.add_task("runs", total=len(titles))
+        try:
+            while waiting or running:
+                while waiting and slots:
+                    recipe, slot = waiting.popleft(), slots.pop(0)
+                    if jobs == 1:
+                        console.rule(titles[recipe])
+                    else:
+                        console.print(f"{titles[recipe]}; its output: {recipe.with_name(LOG_FILE)}")
+                    running[_start(recipe, slot, jobs, device)] = recipe, slot
+                time.sleep(POLL_SECONDS)
+                for process in [process for process in running if process.poll() is not None]:
+                    recipe, slot = running.pop(process)
+                    _see_to_status(process.returncode, recipe, titles[recipe], jobs)
+                    slots.append(slot)
+                    progress.advance(bar)
+        finally:
+            for process in running:
+                process.terminate()
+            for process in running:
+                process.wait()
+
+
+def environment(slot: int, jobs: int, device: str) -> dict[str, str]:
+    """What a training is told of the machine: its share of the processor, and which GPU is its own."""
+    if jobs == 1:
+        return {}
+    shares = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))}
+    if device in ("auto", "cuda") and (count := torch.cuda.device_count()):
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(count)))
+        shares["CUDA_VISIBLE_DEVICES"] = visible.split(",")[slot % count]
+    return shares
+
+
+def _start(recipe: Path, slot: int, jobs: int, device: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "rmiseg", "train", "--recipe", str(recipe)]
+    with ExitStack() as stack:
+        stack.enter_context(interrupts_ignored())  # Ctrl-C is for `train_all` to hear
+        log = stack.enter_context(open(recipe.with_name(LOG_FILE), "ab")) if jobs > 1 else None
+        return subprocess.Popen(
+            command, env={**os.environ, **environment(slot, jobs, device)}, stdout=log, stderr=log and subprocess.STDOUT
+        )
+
+
+def _see_to_status(status: int, recipe: Path, title: str, jobs: int) -> None:
+    if status == EX_TEMPFAIL:
+        raise Preempted
+    if status:
+        why = f"\nThe end of {log}:\n{_end(log)}" if jobs > 1 and (log := recipe.with_name(LOG_FILE)) else ""
+        raise OSError(f"{title}: failed (status {status}); start the experiment again to go on from here{why}")
+
+
+def _end(log: Path, lines: int = 8) -> str:
+    return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
