@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import MethodType
 
 import torch
 from rich.console import Console
-from torch import nn
+from torch import Tensor, nn
 
 from rmiseg.config import DataConfig, TrainConfig
 from rmiseg.data import SegmentationDataset, Split, train_transform
@@ -74,7 +75,24 @@ def make_model(config: TrainConfig, num_classes: int, device: torch.device, cons
         _initialize(model, config.init, console)
     if config.train.freeze_norm:
         model.freeze_norm()
+    if config.train.precision == "bf16" and device.type == "cpu":
+        keep_depthwise_float32(model)
     return model
+
+
+def keep_depthwise_float32(model: nn.Module) -> None:
+    """Let depthwise convolutions compute in float32 under autocast, between inputs and outputs as before.
+
+    On CPUs their gradients take three to nine times as long in bfloat16: oneDNN has no fast code for it.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1:
+            module.forward = MethodType(_forward_in_float32, module)
+
+
+def _forward_in_float32(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    with torch.autocast(x.device.type, enabled=False):
+        return type(conv).forward(conv, x.float()).to(x.dtype)
 
 
 def _initialize(model: nn.Module, path: str, console: Console) -> None:
