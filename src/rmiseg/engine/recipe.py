@@ -83,7 +83,7 @@ def make_model(config: TrainConfig, num_classes: int, device: torch.device, cons
 def keep_depthwise_float32(model: nn.Module) -> None:
     """Let depthwise convolutions compute in float32 under autocast, between inputs and outputs as before.
 
-    On CPUs their gradients take three to nine times as long in bfloat16: oneDNN has no fast code for it.
+    On CPUs their gradients take three to twelve times as long in bfloat16: oneDNN has no fast code for it.
     """
     for module in model.modules():
         if isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1:
