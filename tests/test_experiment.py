@@ -282,6 +282,16 @@ def test_trainings_at_a_time(tmp_path, shapes, number, status):
         os.killpg(process.pid, 0)
 
 
+def test_results_are_told_as_they_come(tmp_path, shapes, capfd):
+    plan = write_plan(tmp_path, seeds=[0], sweep=None)
+    arguments = ["--out", str(tmp_path / "out"), "--root", str(shapes), "--device", "cpu", "--jobs", "2"]
+    assert main(["experiment", str(plan), *arguments]) == 0
+    printed = " ".join(capfd.readouterr().out.split())
+    for number, name in enumerate(("ce/seed0", "rmi-pool-2/seed0"), start=1):
+        result = json.loads((tmp_path / "out" / name / "run/result.json").read_text())
+        assert f"run {number} of 2: {name}: mIoU {100 * result['last']['mean_iou']:.2f}%, 0." in printed
+
+
 def test_shares_of_the_machine(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr("os.cpu_count", lambda: 8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,7 +49,7 @@ def run_experiment(config: ExperimentConfig, console: Console) -> None:
             run: title for run, title in titles.items() if not (out / run.name / RUN_FOLDER / RESULT_FILE).is_file()
         }
         recipes = {_write_recipe(plan, run, out, config): title for run, title in missing.items()}
-        train_all(recipes, config.jobs, config.device, console)
+        train_all(recipes, config.jobs, config.device, console, _result)
         return [_scored(run, out, config, console) for run in runs]
 
     sweeps: dict[str, list[Outcome]] = {method: [] for method in plan.methods}
@@ -115,6 +116,12 @@ def _write_recipe(plan: Plan, run: Run, out: Path, config: ExperimentConfig) -> 
     with replacing(recipe) as temporary:
         temporary.write_text(_recipe(plan, run, out, config))
     return recipe
+
+
+def _result(recipe: Path) -> str:
+    result = json.loads((recipe.parent / RUN_FOLDER / RESULT_FILE).read_text())
+    minutes = result["seconds_per_step"] * result["steps"] / 60
+    return f"mIoU {100 * result['last']['mean_iou']:.2f}%, {minutes:.1f} min of training"
 
 
 def _scored(run: Run, out: Path, config: ExperimentConfig, console: Console, crf: int = 0) -> Outcome:

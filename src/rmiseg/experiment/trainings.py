@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -21,7 +21,9 @@ LOG_FILE = "log.txt"
 POLL_SECONDS = 0.2
 
 
-def train_all(titles: Mapping[Path, str], jobs: int, device: str, console: Console) -> None:
+def train_all(
+    titles: Mapping[Path, str], jobs: int, device: str, console: Console, result: Callable[[Path], str]
+) -> None:
     """Train recipes, in their order, `jobs` at a time.
 
     One at a time has the terminal to itself; of several, each writes into log.txt beside its recipe. Those that run at
@@ -33,6 +35,7 @@ def train_all(titles: Mapping[Path, str], jobs: int, device: str, console: Conso
         jobs: How many to train at a time.
         device: The device that the recipes ask for.
         console: Where to show what is going on.
+        result: What came of a recipe, in a line, once it is trained.
 
     Raises:
         OSError: A training failed.
@@ -54,12 +57,14 @@ def train_all(titles: Mapping[Path, str], jobs: int, device: str, console: Conso
                     if jobs == 1:
                         console.rule(titles[recipe])
                     else:
-                        console.print(f"{titles[recipe]}; its output: {recipe.with_name(LOG_FILE)}")
+                        console.print(f"{titles[recipe]}: begins, its output is in {recipe.with_name(LOG_FILE)}")
                     running[_start(recipe, slot, jobs, device)] = recipe, slot
                 time.sleep(POLL_SECONDS)
                 for process in [process for process in running if process.poll() is not None]:
                     recipe, slot = running.pop(process)
                     _see_to_status(process.returncode, recipe, titles[recipe], jobs)
+                    if jobs > 1:
+                        console.print(f"{titles[recipe]}: {result(recipe)}")
                     slots.append(slot)
                     progress.advance(bar)
         finally:
