@@ -17,6 +17,7 @@ from rmiseg.engine.bootstrap import resampled_scores
 from rmiseg.engine.evaluate import Evaluation
 from rmiseg.engine.results import SavedEvaluation
 from rmiseg.experiment.plan import Plan, Run
+from rmiseg.experiment.timing import Seconds
 from rmiseg.files import replacing
 
 ROWS_FILE, REPORT_FILE, PICTURE_FILE = "results.csv", "results.md", "results.png"
@@ -39,7 +40,7 @@ class Outcome:
         scores: Scores of the last checkpoint on the validation split, by name.
         class_iou: IoU of each class, by its name.
         evaluation: What was counted in every image.
-        image_seconds: Mean time of predicting an image: the network, and the dense CRF if there is one.
+        crf_seconds: Mean time that a dense CRF takes for an image; 0 without.
     """
 
     run: Run
@@ -47,22 +48,22 @@ class Outcome:
     scores: dict[str, float]
     class_iou: dict[str, float]
     evaluation: Evaluation
-    image_seconds: float
+    crf_seconds: float
 
     @classmethod
     def of(cls, run: Run, folder: Path, saved: SavedEvaluation, refined: bool) -> Outcome:
         """The outcome of a finished run, from an evaluation of its last checkpoint."""
         evaluation = saved.evaluation
         class_iou = dict(zip(saved.class_names, evaluation.everywhere.iou))
-        seconds = evaluation.seconds["model"] / len(evaluation.names) + (evaluation.seconds["crf"] if refined else 0)
-        return cls(run, folder, evaluation.summary(), class_iou, evaluation, seconds)
+        crf_seconds = evaluation.seconds["crf"] if refined else 0.0
+        return cls(run, folder, evaluation.summary(), class_iou, evaluation, crf_seconds)
 
 
 def write_report(
     plan: Plan,
     sweeps: dict[str, list[Outcome]],
     outcomes: dict[str, list[Outcome]],
-    step_seconds: dict[str, float],
+    seconds: dict[str, Seconds],
     out: Path,
     console: Console,
 ) -> None:
@@ -73,12 +74,12 @@ def write_report(
         sweeps: The outcomes among which the options of each method were chosen.
         outcomes: The outcomes of each method with the options that were chosen, in the order of the seeds; and of those
             that were also refined by a dense CRF.
-        step_seconds: Time of a training step of each method.
+        seconds: Times of each method; those that are refined have them from the one that they refine.
         out: Folder of the experiment.
         console: Where to show the tables.
     """
     _write_rows(sweeps, outcomes, out / ROWS_FILE)
-    text = markdown(plan, sweeps, outcomes, step_seconds)
+    text = markdown(plan, sweeps, outcomes, seconds)
     with replacing(out / REPORT_FILE) as temporary:
         temporary.write_text(text, encoding="utf-8")
     _draw(plan, outcomes, out / PICTURE_FILE)
@@ -92,7 +93,7 @@ def markdown(
     plan: Plan,
     sweeps: dict[str, list[Outcome]],
     outcomes: dict[str, list[Outcome]],
-    step_seconds: dict[str, float],
+    seconds: dict[str, Seconds],
 ) -> str:
     """The report as Markdown."""
     baseline = outcomes[plan.baseline]
@@ -107,14 +108,14 @@ def markdown(
                 [
                     method,
                     *(_spread([o.scores[name] for o in found]) for name in COLUMNS),
-                    _ratio(step_seconds.get(method), step_seconds[plan.baseline]),
-                    f"{1000 * statistics.median(o.image_seconds for o in found):.0f} ms",
+                    _ratio(seconds.get(method), seconds[plan.baseline]),
+                    _milliseconds(seconds[found[0].run.method], found),
                 ]
                 for method, found in outcomes.items()
             ],
         ),
-        f"\nTraining step: {step_seconds[plan.baseline]:.2f} s with {plan.baseline}, and the others in turn with it. "
-        "Inference: an image of the validation split, network and dense CRF.\n",
+        f"\nTraining step: {seconds[plan.baseline].step:.2f} s with {plan.baseline}, and the others in turn with it. "
+        "Inference: the network, likewise, and the dense CRF.\n",
     ]
     if len(outcomes) > 1:
         rows = []
@@ -171,14 +172,14 @@ def _write_rows(sweeps: dict[str, list[Outcome]], outcomes: dict[str, list[Outco
     rows = {(method, o.run): o for method, o in named}
     first = next(iter(rows.values()))
     header = ["method", *(option for option, _ in first.run.swept), "seed", *first.scores]
-    header += [f"iou {name}" for name in first.class_iou] + ["image_seconds", "folder"]
+    header += [f"iou {name}" for name in first.class_iou] + ["crf_seconds", "folder"]
     with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(header)
         for (method, _), o in rows.items():
             swept = [value for _, value in o.run.swept]
             shares = [f"{value:.6f}" for value in (*o.scores.values(), *o.class_iou.values())]
-            writer.writerow([method, *swept, o.run.seed, *shares, f"{o.image_seconds:.6f}", o.folder])
+            writer.writerow([method, *swept, o.run.seed, *shares, f"{o.crf_seconds:.6f}", o.folder])
 
 
 def _draw(plan: Plan, outcomes: dict[str, list[Outcome]], path: Path) -> None:
@@ -219,8 +220,12 @@ def _spread(values: Sequence[float]) -> str:
     return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.2f}"
 
 
-def _ratio(seconds: float | None, baseline: float) -> str:
-    return "" if seconds is None else f"{seconds / baseline:.2f} x"
+def _ratio(seconds: Seconds | None, baseline: Seconds) -> str:
+    return "" if seconds is None else f"{seconds.step / baseline.step:.2f} x"
+
+
+def _milliseconds(seconds: Seconds, found: Sequence[Outcome]) -> str:
+    return f"{1000 * (seconds.image + statistics.median(o.crf_seconds for o in found)):.0f} ms"
 
 
 def _points(difference: float, low: float, high: float) -> str:

@@ -1,4 +1,5 @@
-"""How long a training step of each method takes, measured in turn, so that all share what else the machine does."""
+"""How long a training step and a prediction of each method take, measured in turn: what else the machine does concerns
+all alike."""
 
 from __future__ import annotations
 
@@ -7,12 +8,14 @@ import statistics
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from rich.console import Console
 
 from rmiseg.benchmarks.training import timed_learner, timed_recipe
 from rmiseg.config import TrainConfig
-from rmiseg.data import load_split, train_loader
+from rmiseg.data import SegmentationDataset, eval_loader, eval_transform, load_split, train_loader
+from rmiseg.engine.evaluate import evaluate
 from rmiseg.engine.recipe import train_dataset
 from rmiseg.engine.step import train_step
 from rmiseg.files import replacing, to_json
@@ -21,35 +24,53 @@ from rmiseg.progress import track
 WARM_UP, ROUNDS = 2, 9
 
 
-def find_or_time(recipes: Mapping[str, TrainConfig], file: Path, console: Console) -> dict[str, float]:
-    """Median seconds of a step by method: those in `file`, unless it lacks one."""
+class Seconds(NamedTuple):
+    """Medians, in seconds.
+
+    Attributes:
+        step: A training step, on a batch that is at hand: no loading, no logging.
+        image: The network's work on one image of the validation split.
+    """
+
+    step: float
+    image: float
+
+
+def find_or_time(recipes: Mapping[str, TrainConfig], file: Path, console: Console) -> dict[str, Seconds]:
+    """The times of each method: those in `file`, unless it lacks one."""
     if file.is_file():
         known = json.loads(file.read_text())
         if set(recipes) <= set(known):
-            return {method: known[method] for method in recipes}
-    seconds = time_steps(recipes, console)
+            return {method: Seconds(**known[method]) for method in recipes}
+    seconds = time_methods(recipes, console)
     with replacing(file) as temporary:
-        temporary.write_text(to_json(seconds))
+        temporary.write_text(to_json({method: found._asdict() for method, found in seconds.items()}))
     return seconds
 
 
-def time_steps(recipes: Mapping[str, TrainConfig], console: Console) -> dict[str, float]:
-    """Median seconds of a step by method, on one batch that is at hand: no loading, no logging."""
+def time_methods(recipes: Mapping[str, TrainConfig], console: Console) -> dict[str, Seconds]:
+    """Measure each method, in turn."""
     prepared = {}
     for method, recipe in recipes.items():
         recipe = timed_recipe(recipe)
-        split = load_split(recipe.data.name, recipe.data.root, recipe.data.train_split)
-        loader = train_loader(
-            train_dataset(split, recipe.data), batch_size=recipe.data.batch_size, workers=0, seed=recipe.seed
-        )
+        data = recipe.data
+        split, val_split = (load_split(data.name, data.root, name) for name in (data.train_split, data.val_split))
+        loader = train_loader(train_dataset(split, data), batch_size=data.batch_size, workers=0, seed=recipe.seed)
         batches = [next(iter(loader))] * recipe.train.accumulate
+        val_dataset = SegmentationDataset(val_split, eval_transform(data.image_scale))
+        image = next(iter(eval_loader(val_dataset, workers=0)))
         learner = timed_learner(recipe, len(split.classes), WARM_UP + ROUNDS, console)
-        prepared[method] = learner, batches
-    times: dict[str, list[float]] = {method: [] for method in prepared}
+        prepared[method] = learner, batches, image
+    steps: dict[str, list[float]] = {method: [] for method in prepared}
+    images: dict[str, list[float]] = {method: [] for method in prepared}
     for step in track(range(WARM_UP + ROUNDS), "timing", console, total=WARM_UP + ROUNDS):
-        for method, (learner, batches) in prepared.items():
+        for method, (learner, batches, image) in prepared.items():
             started = time.perf_counter()
             train_step(learner, batches, step)
-            if step >= WARM_UP:
-                times[method].append(time.perf_counter() - started)
-    return {method: statistics.median(values) for method, values in times.items()}
+            steps[method].append(time.perf_counter() - started)
+            evaluation = evaluate(learner.model, [image], learner.model.num_classes, learner.device)
+            images[method].append(evaluation.seconds["model"])
+    return {
+        method: Seconds(*(statistics.median(times[method][WARM_UP:]) for times in (steps, images)))
+        for method in prepared
+    }
