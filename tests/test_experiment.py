@@ -160,7 +160,7 @@ def test_tables(experiment):
         result = json.loads((Path(row["folder"]) / "result.json").read_text())
         assert float(row["mean_iou"]) == pytest.approx(result["last"]["mean_iou"], abs=1e-6)
     text = (folder / "out" / "results.md").read_text()
-    best = {}
+    best, chosen = {}, {}
     for method in METHODS:
         found = {
             row["optim.lr"]: float(row["mean_iou"]) for row in rows if row["method"] == method and row["seed"] == "0"
@@ -169,7 +169,10 @@ def test_tables(experiment):
         values = [float(r["mean_iou"]) for r in rows if r["method"] == method and r["optim.lr"] == best[method]]
         assert f"| {method} | {50 * sum(values):.2f} ± " in text
         assert f"**{100 * found[best[method]]:.2f}**" in text
-    assert "## Less CE" in text
+        chosen[method] = values
+    first, second = (100 * (b - a) for a, b in zip(*chosen.values(), strict=True))
+    less = text.split("## Less CE")[1].split("##")[0]
+    assert f"| RMI, pool 2 | {(first + second) / 2:+.2f} ± {abs(first - second) / 2**0.5:.2f} (" in less
     assert (folder / "out" / "results.png").stat().st_size > 10_000
 
 

@@ -59,6 +59,20 @@ class Outcome:
         return cls(run, folder, evaluation.summary(), class_iou, evaluation, crf_seconds)
 
 
+@dataclass(frozen=True)
+class Difference:
+    """How much one method scores above another.
+
+    Attributes:
+        by_seed: Of the two runs with each seed.
+        low, high: Ends of the interval of the mean over images.
+    """
+
+    by_seed: list[float]
+    low: float
+    high: float
+
+
 def write_report(
     plan: Plan,
     sweeps: dict[str, list[Outcome]],
@@ -121,13 +135,14 @@ def markdown(
         rows = []
         for method, found in outcomes.items():
             if method != plan.baseline:
-                differences = difference_intervals(baseline, found)
-                rows.append([method, *(_points(*differences[name]) for name in COLUMNS)])
+                differences = differences_between(baseline, found)
+                rows.append([method, *map(_points, differences.values())])
         parts += [
             f"\n## Less {plan.baseline}\n",
-            f"Difference of the means in points, and its {LEVEL:.0%} interval: images drawn again {RESAMPLES} times, "
-            "the same for both (paired bootstrap). The interval is about the images; how much the seed matters is the "
-            "standard deviation above.\n",
+            "Difference of the means in points"
+            + (", standard deviation of the difference between two runs with the same seed" if seeds > 1 else "")
+            + f", and in brackets its {LEVEL:.0%} interval: images drawn again {RESAMPLES} times, the same for both "
+            "(paired bootstrap). The interval is about the images and not about the seeds.\n",
             _table(["", *COLUMNS.values()], rows),
         ]
     classes = list(baseline[0].class_iou)
@@ -153,17 +168,17 @@ def markdown(
     return "\n".join(parts) + "\n"
 
 
-def difference_intervals(first: Sequence[Outcome], second: Sequence[Outcome]) -> dict[str, tuple[float, float, float]]:
-    """Mean score of the second less that of the first, with the ends of its interval over images, by name."""
+def differences_between(first: Sequence[Outcome], second: Sequence[Outcome]) -> dict[str, Difference]:
+    """How much the second scores above the first, seed by seed, under the name of each score."""
     scores = resampled_scores([outcome.evaluation for outcome in (*first, *second)], RESAMPLES, seed=0)
     found = {}
     for name in COLUMNS:
+        by_seed = [b.scores[name] - a.scores[name] for a, b in zip(first, second, strict=True)]
         draws = [
             np.mean([each[name] for each in part], axis=0) for part in (scores[: len(first)], scores[len(first) :])
         ]
         low, high = np.nanquantile(draws[1] - draws[0], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-        means = [statistics.fmean(outcome.scores[name] for outcome in part) for part in (first, second)]
-        found[name] = (means[1] - means[0], float(low), float(high))
+        found[name] = Difference(by_seed, float(low), float(high))
     return found
 
 
@@ -228,5 +243,7 @@ def _milliseconds(seconds: Seconds, found: Sequence[Outcome]) -> str:
     return f"{1000 * (seconds.image + statistics.median(o.crf_seconds for o in found)):.0f} ms"
 
 
-def _points(difference: float, low: float, high: float) -> str:
-    return f"{100 * difference:+.2f} ({100 * low:+.2f} to {100 * high:+.2f})"
+def _points(difference: Difference) -> str:
+    points = [100 * value for value in difference.by_seed]
+    spread = f" ± {statistics.stdev(points):.2f}" if len(points) > 1 else ""
+    return f"{statistics.fmean(points):+.2f}{spread} ({100 * difference.low:+.2f} to {100 * difference.high:+.2f})"
