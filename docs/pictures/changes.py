@@ -1,0 +1,71 @@
+"""Draws changes.png: the images of the validation split in which one run gains and loses most against another.
+
+Run: python docs/pictures/changes.py CE=runs/experiment-camvid/ce/lr0.1-seed0/run \
+         "RMI, pool 4"=runs/experiment-camvid/rmi-pool-4/lr0.05-seed0/run
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from rich.console import Console
+
+from rmiseg.config import EvaluateConfig
+from rmiseg.data import load_split, read_mask
+from rmiseg.data.dataset import IGNORE_INDEX
+from rmiseg.engine.checkpoint import load_checkpoint
+from rmiseg.engine.metrics import Scores
+from rmiseg.engine.scoring import find_or_score
+from rmiseg.inference.pictures import colorize, titled_rows
+from rmiseg.inference.predictor import Predictor
+
+GAINED, LOST = 3, 2
+WIDTH = 400
+BOTH_RIGHT, BOTH_WRONG, WON, LOST_PIXEL = (241, 243, 245), (173, 181, 189), (43, 138, 62), (201, 42, 42)
+
+
+def main(first: str, second: str) -> None:
+    (name_a, _, folder_a), (name_b, _, folder_b) = (run.partition("=") for run in (first, second))
+    checkpoint = load_checkpoint(Path(folder_a) / "checkpoints/last.pt")
+    data, classes = checkpoint.data, checkpoint.classes
+    split = load_split(data.name, data.root, data.val_split)
+    scores, predictors = [], []
+    for folder in (folder_a, folder_b):
+        last = f"{folder}/checkpoints/last.pt"
+        evaluation = find_or_score(EvaluateConfig(checkpoint=last), Console()).evaluation
+        scores.append([100 * Scores.from_regions(counts).mean_iou for counts in evaluation.regions[:, 0]])
+        predictors.append(Predictor.from_run(last))
+    order = np.argsort(np.subtract(*scores))
+    rows = []
+    for index in (*order[:GAINED], *order[-LOST:]):
+        sample = split.samples[index]
+        truth = read_mask(sample.mask, classes)
+        a, b = (predictor(sample.image) for predictor in predictors)
+        changes = np.full((*truth.shape, 3), 255, np.uint8)
+        valid = truth != IGNORE_INDEX
+        for color, where in {
+            BOTH_RIGHT: (a == truth) & (b == truth),
+            BOTH_WRONG: (a != truth) & (b != truth),
+            WON: (a != truth) & (b == truth),
+            LOST_PIXEL: (a == truth) & (b != truth),
+        }.items():
+            changes[where & valid] = color
+        rows.append([_small(picture) for picture in (colorize(a, classes), colorize(b, classes), changes)])
+        print(f"{sample.name}: {scores[0][index]:.1f} {scores[1][index]:.1f}")
+    titles = [name_a, name_b, f"green: only {name_b} is right, red: only {name_a}\ngray: neither, white: not labeled"]
+    picture = titled_rows(rows, titles, classes)
+    picture.quantize(64).save(Path(__file__).with_suffix(".png"), optimize=True)
+
+
+def _small(picture: np.ndarray) -> np.ndarray:
+    size = (WIDTH, round(WIDTH * picture.shape[0] / picture.shape[1]))
+    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.NEAREST))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
+    main(*sys.argv[1:])
