@@ -10,6 +10,8 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -269,7 +271,12 @@ def test_trainings_at_a_time(tmp_path, shapes, number, status):
     plan = write_plan(tmp_path, train={**BASE, "train": {"steps": 100_000, "panels": 0}}, seeds=[0], sweep=None)
     out = tmp_path / "out"
     command = [sys.executable, "-m", "rmiseg", "experiment", str(plan), "--out", str(out), "--root", str(shapes)]
-    process = subprocess.Popen([*command, "--jobs", "2", "--device", "cpu"], start_new_session=True)
+    process = subprocess.Popen(
+        [*command, "--jobs", "2", "--device", "cpu"],
+        start_new_session=True,
+        # Shells start what runs in the background, perhaps these tests, deaf to interrupts.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    )
     runs = [out / "ce/seed0", out / "rmi-pool-2/seed0"]
     try:
         deadline = time.monotonic() + 120
@@ -279,11 +286,12 @@ def test_trainings_at_a_time(tmp_path, shapes, number, status):
             time.sleep(0.1)
         os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
         assert process.wait(60) == status
+        assert all(list((run / "run/checkpoints/resume").glob("step-*.pt")) for run in runs)
+        with pytest.raises(ProcessLookupError):  # nobody of its process group is left
+            os.killpg(process.pid, 0)
     finally:
-        process.kill()
-    assert all(list((run / "run/checkpoints/resume").glob("step-*.pt")) for run in runs)
-    with pytest.raises(ProcessLookupError):  # nobody of its process group is left
-        os.killpg(process.pid, 0)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def test_results_are_told_as_they_come(tmp_path, shapes, capfd):
