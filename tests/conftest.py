@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,3 +29,11 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from miniatures import write_shapes  # which imports torchvision
 
     return write_shapes(tmp_path_factory.mktemp("shapes"))
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Processes that the test starts hear Ctrl-C. Shells start what runs in the background, perhaps the tests, deaf."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -265,18 +264,14 @@ def test_failed_run(tmp_path, shapes, capfd, jobs):
     assert "jobs must be at least 1, not 0" in capfd.readouterr().err
 
 
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
 def test_trainings_at_a_time(tmp_path, shapes, number, status):
     """Two at a time; what is asked to end, by a scheduler or by Ctrl-C, saves both and goes on with both."""
     plan = write_plan(tmp_path, train={**BASE, "train": {"steps": 100_000, "panels": 0}}, seeds=[0], sweep=None)
     out = tmp_path / "out"
     command = [sys.executable, "-m", "rmiseg", "experiment", str(plan), "--out", str(out), "--root", str(shapes)]
-    process = subprocess.Popen(
-        [*command, "--jobs", "2", "--device", "cpu"],
-        start_new_session=True,
-        # Shells start what runs in the background, perhaps these tests, deaf to interrupts.
-        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
-    )
+    process = subprocess.Popen([*command, "--jobs", "2", "--device", "cpu"], start_new_session=True)
     runs = [out / "ce/seed0", out / "rmi-pool-2/seed0"]
     try:
         deadline = time.monotonic() + 120

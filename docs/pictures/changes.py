@@ -16,11 +16,11 @@ from rich.console import Console
 from rmiseg.config import EvaluateConfig
 from rmiseg.data import load_split, read_mask
 from rmiseg.data.dataset import IGNORE_INDEX
-from rmiseg.engine.checkpoint import load_checkpoint
-from rmiseg.engine.metrics import Scores
+from rmiseg.engine.checkpoint import CHECKPOINTS, LAST, load_checkpoint
 from rmiseg.engine.scoring import find_or_score
 from rmiseg.inference.pictures import colorize, titled_rows
 from rmiseg.inference.predictor import Predictor
+from rmiseg.inference.report import Run
 
 GAINED, LOST = 3, 2
 WIDTH = 400
@@ -28,16 +28,12 @@ BOTH_RIGHT, BOTH_WRONG, WON, LOST_PIXEL = (241, 243, 245), (173, 181, 189), (43,
 
 
 def main(first: str, second: str) -> None:
-    (name_a, _, folder_a), (name_b, _, folder_b) = (run.partition("=") for run in (first, second))
-    checkpoint = load_checkpoint(Path(folder_a) / "checkpoints/last.pt")
-    data, classes = checkpoint.data, checkpoint.classes
+    runs = [_scored(*run.split("=", 1)) for run in (first, second)]
+    name_a, name_b = (run.name for run in runs)
+    data, classes = runs[0].checkpoint.data, runs[0].checkpoint.classes
     split = load_split(data.name, data.root, data.val_split)
-    scores, predictors = [], []
-    for folder in (folder_a, folder_b):
-        last = f"{folder}/checkpoints/last.pt"
-        evaluation = find_or_score(EvaluateConfig(checkpoint=last), Console()).evaluation
-        scores.append([100 * Scores.from_regions(counts).mean_iou for counts in evaluation.regions[:, 0]])
-        predictors.append(Predictor.from_run(last))
+    predictors = [Predictor(run.checkpoint) for run in runs]
+    scores = [100 * run.image_scores for run in runs]
     order = np.argsort(np.subtract(*scores))
     rows = []
     for index in (*order[:GAINED], *order[-LOST:]):
@@ -58,6 +54,13 @@ def main(first: str, second: str) -> None:
     titles = [name_a, name_b, f"green: only {name_b} is right, red: only {name_a}\ngray: neither, white: not labeled"]
     picture = titled_rows(rows, titles, classes)
     picture.quantize(64).save(Path(__file__).with_suffix(".png"), optimize=True)
+
+
+def _scored(name: str, folder: str) -> Run:
+    """The last checkpoint of a run, and how it does on the validation split."""
+    path = Path(folder) / CHECKPOINTS / LAST
+    evaluation = find_or_score(EvaluateConfig(checkpoint=str(path)), Console()).evaluation
+    return Run(name, path, load_checkpoint(path), evaluation)
 
 
 def _small(picture: np.ndarray) -> np.ndarray:

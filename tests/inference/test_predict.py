@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -232,6 +231,7 @@ def test_pictures_written_row_by_row_are_read_back(tmp_path, mode):
             assert bytes(image.getpalette()) == palette
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_interrupted_prediction_leaves_whole_files_only(checkpoint, tmp_path):
     folder = tmp_path / "many"
     folder.mkdir()
@@ -244,8 +244,6 @@ def test_interrupted_prediction_leaves_whole_files_only(checkpoint, tmp_path):
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         text=True,
-        # Shells start what runs in the background, perhaps these tests, deaf to interrupts.
-        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 120
     while not list(out.glob("index/*.png")) and time.monotonic() < deadline:
