@@ -359,6 +359,11 @@ def test_diverging_run_names_the_step(shapes, tmp_path, capsys):
     message = error_of(["train", path, "--out", str(tmp_path / "run"), *options], capsys)
     assert "step" in message
     assert "optim.lr" in message
+    note = tmp_path / "run/diverged.txt"
+    assert note.read_text().strip() in message
+    again = ["train", path, "--out", str(tmp_path / "run"), *options[:2], "--resume", "auto"]
+    assert main([*again, "--train.max_skipped", "1000"]) == 0  # it skips to the end
+    assert not note.exists()
 
 
 def test_evaluate_refuses_other_classes(run, shapes, tmp_path, capsys):

@@ -264,6 +264,48 @@ def test_failed_run(tmp_path, shapes, capfd, jobs):
     assert "jobs must be at least 1, not 0" in capfd.readouterr().err
 
 
+DIVERGING = {**BASE, "train": {**BASE["train"], "steps": 6, "max_skipped": 2}}
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_value_that_diverges_has_lost(tmp_path, shapes, capfd, monkeypatch, jobs):
+    plan = write_plan(tmp_path, train=DIVERGING, seeds=[0], sweep={"optim.lr": [0.01, 1e9]})
+    arguments = ["experiment", str(plan), "--out", str(tmp_path / "out"), "--root", str(shapes), "--jobs", jobs]
+    assert main(arguments) == 0
+    printed = capfd.readouterr()
+    if jobs == "2":
+        assert "run 2 of 4: ce/lr1000000000.0-seed0: diverged" in " ".join(printed.out.split())
+    else:
+        assert printed.err.count("the training has diverged") == 2
+    text = (tmp_path / "out/results.md").read_text()
+    sweep = text.split("## Sweep")[1]
+    for method in METHODS:
+        (line,) = (line for line in sweep.splitlines() if line.startswith(f"| {method} |"))
+        assert line.startswith(f"| {method} | **")
+        assert line.endswith("** | diverged |")
+    monkeypatch.setattr(driver, "train_all", nothing)  # it is not tried again
+    assert main(arguments) == 0
+    assert (tmp_path / "out/results.md").read_text() == text
+
+
+def test_all_values_diverge(tmp_path, shapes, capfd):
+    methods = {"CE": METHODS["CE"], "too fast": {"optim": {"lr": 1e9}}}
+    plan = write_plan(tmp_path, train=DIVERGING, methods=methods, seeds=[0], sweep=None)
+    assert main(["experiment", str(plan), "--out", str(tmp_path / "out"), "--root", str(shapes)]) == 1
+    assert "every run of too fast diverged" in capfd.readouterr().err
+
+
+def test_seed_that_diverges(experiment, tmp_path, capsys, monkeypatch):
+    folder, arguments, _ = experiment
+    out = tmp_path / "out"
+    shutil.copytree(folder / "out", out)
+    (lost,) = out.glob("rmi-pool-2/*-seed1")
+    (lost / "run/diverged.txt").write_text("the training has diverged")
+    monkeypatch.setattr(driver, "train_all", nothing)
+    assert main([*arguments[:2], "--out", str(out), *arguments[4:]]) == 1
+    assert f"rmi-pool-2/{lost.name} diverged, unlike with seed 0" in capsys.readouterr().err
+
+
 @pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
 def test_trainings_at_a_time(tmp_path, shapes, number, status):

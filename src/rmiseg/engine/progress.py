@@ -71,7 +71,9 @@ class TrainingProgress:
 
     def end_epoch(self, epoch: int, evaluation: Evaluation | None) -> None:
         """One epoch is done, and perhaps was evaluated."""
-        line = f"epoch {epoch + 1:3d}  loss {self.mean_loss:7.3f}"
+        line = f"epoch {epoch + 1:3d}"
+        if self.recent_losses:  # none yet after going on at the very end of an epoch
+            line += f"  loss {self.mean_loss:7.3f}"
         if evaluation is not None:
             scores = evaluation.everywhere
             self.progress.update(self.task, description=f"epoch {epoch + 1}", val=f"{scores.mean_iou:.1%}")

@@ -16,7 +16,7 @@ from rmiseg.engine.checkpoint import CHECKPOINTS
 from rmiseg.engine.state import StateFolder, TrainingState
 from rmiseg.files import locked, replacing
 
-CONFIG_FILE, RESULT_FILE, LOCK_FILE = "config.yaml", "result.json", ".lock"
+CONFIG_FILE, RESULT_FILE, DIVERGED_FILE, LOCK_FILE = "config.yaml", "result.json", "diverged.txt", ".lock"
 
 CHANGEABLE = {
     *("out", "resume", "device", "data.root", "data.workers", "train.strategy", "train.compile"),
@@ -54,7 +54,7 @@ def open_run_folder(
     """
     out = Path(config.out)
     events = list(out.glob("events.out.tfevents.*"))
-    leftovers = {*events, out / CONFIG_FILE, out / LOCK_FILE, out / CHECKPOINTS}
+    leftovers = {*events, *(out / name for name in (CONFIG_FILE, LOCK_FILE, DIVERGED_FILE, CHECKPOINTS))}
     foreign = out.exists() and (not out.is_dir() or bool(set(out.iterdir()) - leftovers))
     resumed = config.resume == "auto" and (out / CONFIG_FILE).is_file()
     if resumed:
@@ -64,6 +64,7 @@ def open_run_folder(
         raise FileExistsError(f"{out} exists and is not empty; choose another folder with --out{advice}, or remove it")
     out.mkdir(parents=True, exist_ok=True)
     stack.enter_context(locked(out / LOCK_FILE))
+    (out / DIVERGED_FILE).unlink(missing_ok=True)  # this time may be another
     if resumed:
         state = states.load(console)
         for path in out.glob(f"{CHECKPOINTS}/**/.*.tmp"):  # of processes that were killed

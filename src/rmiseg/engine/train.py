@@ -39,7 +39,7 @@ from rmiseg.engine.metrics import Scores
 from rmiseg.engine.optim import learning_rate, set_learning_rate
 from rmiseg.engine.progress import training_progress
 from rmiseg.engine.recipe import complete, make_learner, make_model, train_dataset
-from rmiseg.engine.run_folder import RESULT_FILE, RunResult, finished_result, open_run_folder
+from rmiseg.engine.run_folder import DIVERGED_FILE, RESULT_FILE, RunResult, finished_result, open_run_folder
 from rmiseg.engine.scoring import save_validation
 from rmiseg.engine.signals import Preempted, TerminationRequest
 from rmiseg.engine.state import STATES, Position, StateFolder, TrainingState, seed_step
@@ -151,7 +151,7 @@ def _train(
                 step_seconds.append(time.perf_counter() - started)
                 position.advance(outcome.skipped)
                 if outcome.skipped:
-                    _report_skipped(position, outcome, config.train.max_skipped, states, console)
+                    _report_skipped(position, outcome, config, states, console)
                 else:
                     confusion += outcome.confusion
                 train_scores = Scores.from_confusion(confusion)
@@ -235,22 +235,29 @@ def _length(config: TrainConfig, batches: int) -> tuple[int, int, int]:
     return math.ceil(total_steps / epoch_steps), epoch_steps, total_steps
 
 
-def _report_skipped(position: Position, outcome: StepOutcome, most: int, states: StateFolder, console: Console) -> None:
+def _report_skipped(
+    position: Position, outcome: StepOutcome, config: TrainConfig, states: StateFolder, console: Console
+) -> None:
     """Say which step was skipped.
 
     Raises:
-        FloatingPointError: As many as `most` in a row.
+        FloatingPointError: As many as `train.max_skipped` in a row; the folder of the run says so, too.
     """
     what = f"loss {outcome.parts['loss']}" if outcome.suspects else "the gradient is not finite"
     names = f", on the images {', '.join(outcome.suspects)}" if outcome.suspects else ""
     console.print(f"warning: step {position.step} skipped: {what}{names}", markup=False)
-    if position.skipped_in_a_row >= most:
+    if position.skipped_in_a_row >= config.train.max_skipped:
         saved = states.files()
-        raise FloatingPointError(
-            f"loss or gradient was not finite in {most} steps in a row, up to step {position.step}; the training has "
-            "diverged. A lower optim.lr, a longer optim.slow_start_steps, or train.precision bf16 or fp32 in place of "
-            f"fp16 helps. {f'The last saved state is {saved[0]}' if saved else 'Nothing has been saved yet'}"
+        message = (
+            f"loss or gradient was not finite in {config.train.max_skipped} steps in a row, up to step "
+            f"{position.step}; the training has diverged. A lower optim.lr, a longer optim.slow_start_steps, or "
+            "train.precision bf16 or fp32 in place of fp16 helps. "
+            + (f"The last saved state is {saved[0]}" if saved else "Nothing has been saved yet")
         )
+        if is_main():
+            with replacing(Path(config.out) / DIVERGED_FILE) as temporary:
+                temporary.write_text(message + "\n")
+        raise FloatingPointError(message)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from rmiseg.config import CRFConfig, EvaluateConfig, ExperimentConfig, TrainConfig
 from rmiseg.engine.checkpoint import CHECKPOINTS, LAST
-from rmiseg.engine.run_folder import RESULT_FILE
+from rmiseg.engine.run_folder import DIVERGED_FILE, RESULT_FILE
 from rmiseg.engine.scoring import find_or_score
 from rmiseg.experiment.plan import Plan, Run, merged, read_plan
 from rmiseg.experiment.report import Outcome, write_report
@@ -31,6 +31,7 @@ def run_experiment(config: ExperimentConfig, console: Console) -> None:
     Raises:
         ValueError, FileNotFoundError: Anything wrong with the plan, found before the first run.
         OSError: A training run failed; those before it are kept.
+        FloatingPointError: All values of a method's sweep diverged, or the chosen ones with another seed.
         Preempted: SIGTERM arrived during a training; it was saved.
     """
     if config.jobs < 1:
@@ -45,21 +46,26 @@ def run_experiment(config: ExperimentConfig, console: Console) -> None:
 
     def outcomes_of(runs: Sequence[Run], first: int) -> list[Outcome]:
         titles = {run: f"run {number} of {total}: {run.name}" for number, run in enumerate(runs, first)}
-        missing = {
-            run: title for run, title in titles.items() if not (out / run.name / RUN_FOLDER / RESULT_FILE).is_file()
-        }
+        missing = {run: title for run, title in titles.items() if _result(out / run.name / RECIPE_FILE) is None}
         recipes = {_write_recipe(plan, run, out, config): title for run, title in missing.items()}
         train_all(recipes, config.jobs, config.device, console, _result)
-        return [_scored(run, out, config, console) for run in runs]
+        return [_scored(run, out, config, console) for run in runs if not _diverged(run, out)]
 
     sweeps: dict[str, list[Outcome]] = {method: [] for method in plan.methods}
     for outcome in outcomes_of(sweep, 1):
         sweeps[outcome.run.method].append(outcome)
+    if diverged := [method for method, found in sweeps.items() if not found]:
+        raise FloatingPointError(f"every run of {', '.join(diverged)} diverged; the plan should have them learn slower")
     outcomes = {method: [max(found, key=lambda o: o.scores["mean_iou"])] for method, found in sweeps.items()}
     # All methods with one seed before the next: then what there is can be compared.
     repeats = [Run(method, found[0].run.swept, seed) for seed in plan.seeds[1:] for method, found in outcomes.items()]
     for outcome in outcomes_of(repeats, len(sweep) + 1):
         outcomes[outcome.run.method].append(outcome)
+    if names := [run.name for run in repeats if _diverged(run, out)]:
+        raise FloatingPointError(
+            f"{', '.join(names)} diverged, unlike with seed {plan.seeds[0]}; the plan should have "
+            "them learn slower, and not sweep these values"
+        )
     recipes = {method: _options(out / found[0].run.name / RECIPE_FILE) for method, found in outcomes.items()}
     seconds = find_or_time(recipes, out / SECONDS_FILE, console)
     shown: dict[str, list[Outcome]] = {}
@@ -118,8 +124,18 @@ def _write_recipe(plan: Plan, run: Run, out: Path, config: ExperimentConfig) -> 
     return recipe
 
 
-def _result(recipe: Path) -> str:
-    result = json.loads((recipe.parent / RUN_FOLDER / RESULT_FILE).read_text())
+def _diverged(run: Run, out: Path) -> bool:
+    return (out / run.name / RUN_FOLDER / DIVERGED_FILE).is_file()
+
+
+def _result(recipe: Path) -> str | None:
+    """What came of a run, in a line; None if it is not over."""
+    folder = recipe.parent / RUN_FOLDER
+    if (folder / DIVERGED_FILE).is_file():
+        return "diverged"
+    if not (folder / RESULT_FILE).is_file():
+        return None
+    result = json.loads((folder / RESULT_FILE).read_text())
     minutes = result["seconds_per_step"] * result["steps"] / 60
     return f"mIoU {100 * result['last']['mean_iou']:.2f}%, {minutes:.1f} min of training"
 

@@ -85,7 +85,7 @@ def write_report(
 
     Args:
         plan: The plan.
-        sweeps: The outcomes among which the options of each method were chosen.
+        sweeps: The outcomes among which the options of each method were chosen, without the runs that diverged.
         outcomes: The outcomes of each method with the options that were chosen, in the order of the seeds; and of those
             that were also refined by a dense CRF.
         seconds: Times of each method; those that are refined have them from the one that they refine.
@@ -156,10 +156,11 @@ def markdown(
     if plan.sweep:
         rows = []
         for method, found in sweeps.items():
-            chosen = outcomes[method][0].run.swept
-            cells = [_spread([o.scores["mean_iou"]]) for o in found]
-            rows.append([method, *(f"**{cell}**" if o.run.swept == chosen else cell for cell, o in zip(cells, found))])
-        values = [", ".join(f"{option} {value}" for option, value in o.run.swept) for o in next(iter(sweeps.values()))]
+            cells = {o.run: _spread([o.scores["mean_iou"]]) for o in found}
+            cells[outcomes[method][0].run] = f"**{cells[outcomes[method][0].run]}**"
+            rows.append([method, *(cells.get(run, "diverged") for run in plan.sweep_runs(method))])
+        swept = [run.swept for run in plan.sweep_runs(plan.baseline)]
+        values = [", ".join(f"{option} {value}" for option, value in each) for each in swept]
         parts += [
             "\n## Sweep\n",
             f"mIoU with seed {plan.seeds[0]}; the best, in bold, went on to the other seeds.\n",

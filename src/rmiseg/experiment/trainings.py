@@ -22,7 +22,7 @@ POLL_SECONDS = 0.2
 
 
 def train_all(
-    titles: Mapping[Path, str], jobs: int, device: str, console: Console, result: Callable[[Path], str]
+    titles: Mapping[Path, str], jobs: int, device: str, console: Console, result: Callable[[Path], str | None]
 ) -> None:
     """Train recipes, in their order, `jobs` at a time.
 
@@ -35,10 +35,10 @@ def train_all(
         jobs: How many to train at a time.
         device: The device that the recipes ask for.
         console: Where to show what is going on.
-        result: What came of a recipe, in a line, once it is trained.
+        result: What came of a recipe, in a line, once its training is over; None if nothing came of it.
 
     Raises:
-        OSError: A training failed.
+        OSError: A training failed, and nothing came of it.
         Preempted: SIGTERM arrived, here or at a training.
     """
     waiting, slots = deque(titles), list(range(jobs))
@@ -62,9 +62,9 @@ def train_all(
                 time.sleep(POLL_SECONDS)
                 for process in [process for process in running if process.poll() is not None]:
                     recipe, slot = running.pop(process)
-                    _see_to_status(process.returncode, recipe, titles[recipe], jobs)
+                    line = _line(process.returncode, recipe, titles[recipe], jobs, result)
                     if jobs > 1:
-                        console.print(f"{titles[recipe]}: {result(recipe)}")
+                        console.print(line)
                     slots.append(slot)
                     progress.advance(bar)
         finally:
@@ -95,12 +95,15 @@ def _start(recipe: Path, slot: int, jobs: int, device: str) -> subprocess.Popen[
         )
 
 
-def _see_to_status(status: int, recipe: Path, title: str, jobs: int) -> None:
+def _line(status: int, recipe: Path, title: str, jobs: int, result: Callable[[Path], str | None]) -> str:
+    """What came of a training that ended with this exit status."""
     if status == EX_TEMPFAIL:
         raise Preempted
-    if status:
+    line = result(recipe)
+    if line is None:
         why = f"\nThe end of {log}:\n{_end(log)}" if jobs > 1 and (log := recipe.with_name(LOG_FILE)) else ""
         raise OSError(f"{title}: failed (status {status}); start the experiment again to go on from here{why}")
+    return f"{title}: {line}"
 
 
 def _end(log: Path, lines: int = 8) -> str:
