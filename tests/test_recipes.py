@@ -67,8 +67,9 @@ def test_recipe_says_what_differs(recipe):
     assert [name for name in content if content[name] == defaults[name] and not name.endswith(".name")] == []
     assert config["out"] == f"runs/{recipe}"
     assert recipe.startswith(config["data.name"])
-    assert config["model.name"] in recipe.split("-")
-    assert config["loss.name"] in recipe.split("-")
+    if recipe != "camvid-best":  # whatever model and loss that is
+        assert config["model.name"] in recipe.split("-")
+        assert config["loss.name"] in recipe.split("-")
     assert recipe in (FOLDER / "README.md").read_text()
 
 

@@ -1,6 +1,6 @@
-"""Draws changes.png: the images of the validation split in which one run gains and loses most against another.
+"""Draws a PNG: the images of the validation split in which one run gains and loses most against another.
 
-Run: python docs/pictures/changes.py CE=runs/experiment-camvid/ce/lr0.1-seed0/run \
+Run: python docs/pictures/changes.py docs/pictures/changes.png CE=runs/experiment-camvid/ce/lr0.1-seed0/run \
          "RMI, pool 4"=runs/experiment-camvid/rmi-pool-4/lr0.05-seed0/run
 """
 
@@ -27,7 +27,7 @@ WIDTH = 400
 BOTH_RIGHT, BOTH_WRONG, WON, LOST_PIXEL = (241, 243, 245), (173, 181, 189), (43, 138, 62), (201, 42, 42)
 
 
-def main(first: str, second: str) -> None:
+def main(out: str, first: str, second: str) -> None:
     runs = [_scored(*run.split("=", 1)) for run in (first, second)]
     name_a, name_b = (run.name for run in runs)
     data, classes = runs[0].checkpoint.data, runs[0].checkpoint.classes
@@ -53,7 +53,7 @@ def main(first: str, second: str) -> None:
         print(f"{sample.name}: {scores[0][index]:.1f} {scores[1][index]:.1f}")
     titles = [name_a, name_b, f"green: only {name_b} is right, red: only {name_a}\ngray: neither, white: not labeled"]
     picture = titled_rows(rows, titles, classes)
-    picture.quantize(64).save(Path(__file__).with_suffix(".png"), optimize=True)
+    picture.quantize(64).save(out, optimize=True)
 
 
 def _scored(name: str, folder: str) -> Run:
@@ -69,6 +69,6 @@ def _small(picture: np.ndarray) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3:
+    if len(sys.argv) != 4:
         sys.exit(__doc__)
     main(*sys.argv[1:])
