@@ -24,13 +24,8 @@ T = TypeVar("T")
 class RateColumn(ProgressColumn):
     """Images per second, over the last half minute, or over the whole time at the end."""
 
-    def __init__(self, images_per_step: int = 1) -> None:
-        super().__init__()
-        self.images_per_step = images_per_step
-
     def render(self, task: Task) -> Text:
-        rate = (task.finished_speed or task.speed or 0.0) * self.images_per_step
-        return Text(f"{rate:.1f} img/s")
+        return Text(f"{task.finished_speed or task.speed or 0.0:.1f} img/s")
 
 
 def track(items: Iterable[T], description: str, console: Console | None, total: int | None) -> Iterator[T]:

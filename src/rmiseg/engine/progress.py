@@ -13,21 +13,25 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from rmiseg.data.loader import Batch, Loader
 from rmiseg.engine.evaluate import Evaluation
-from rmiseg.progress import RateColumn
 
 T = TypeVar("T")
 
 RECENT = 20
-"""Steps that losses and waiting times are averaged over."""
+"""Steps that losses, speed and waiting times are averaged over."""
+
+HOUR = 3600.0
+"""Seconds that the remaining time is estimated from: long, for validations are part of it."""
 
 
 class TrainingProgress:
     """One bar over all steps, and one line for every epoch."""
 
-    def __init__(self, progress: Progress, console: Console, total_steps: int, done: int) -> None:
+    def __init__(self, progress: Progress, console: Console, total_steps: int, done: int, images_per_step: int) -> None:
         self.progress = progress
         self.console = console
-        self.task = progress.add_task("", total=total_steps, completed=done, loss="-", train="-", val="-", wait="-")
+        self.images_per_step = images_per_step
+        unknown = dict.fromkeys(("loss", "train", "val", "rate", "wait"), "-")
+        self.task = progress.add_task("", total=total_steps, completed=done, **unknown)
         self.recent_losses: list[float] = []
         self.waits: list[float] = []
         self.times: list[float] = []
@@ -45,6 +49,9 @@ class TrainingProgress:
             yield item
             self.waits = [*self.waits[1 - RECENT :], waited]
             self.times = [*self.times[1 - RECENT :], time.perf_counter() - started]
+            # Not rich's own speed: that forgets all steps in a validation of more than half a minute.
+            rate = self.images_per_step * len(self.times) / sum(self.times)
+            self.progress.update(self.task, rate=f"{rate:.1f}", wait=f"{self.wait_share:.0%}")
 
     @property
     def wait_share(self) -> float:
@@ -60,7 +67,6 @@ class TrainingProgress:
             description=f"epoch {epoch + 1}",
             loss=f"{self.mean_loss:.2f}",
             train=f"{train_mean_iou:.1%}",
-            wait=f"{self.wait_share:.0%}" if self.times else "-",
         )
 
     def validating(self, batches: Loader) -> Iterator[Batch]:
@@ -87,7 +93,9 @@ class TrainingProgress:
 
 
 @contextmanager
-def training_progress(console: Console, total_steps: int, done: int, batch_size: int) -> Iterator[TrainingProgress]:
+def training_progress(
+    console: Console, total_steps: int, done: int, images_per_step: int
+) -> Iterator[TrainingProgress]:
     """The progress display of a training run of which so many steps are done."""
     columns = (
         TextColumn("{task.description}"),
@@ -95,9 +103,9 @@ def training_progress(console: Console, total_steps: int, done: int, batch_size:
         MofNCompleteColumn(),
         TextColumn("loss {task.fields[loss]}"),
         TextColumn("mIoU {task.fields[train]} val {task.fields[val]}"),
-        RateColumn(batch_size),
+        TextColumn("{task.fields[rate]} img/s"),
         TextColumn("data wait {task.fields[wait]}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console) as progress:
-        yield TrainingProgress(progress, console, total_steps, done)
+    with Progress(*columns, console=console, speed_estimate_period=HOUR) as progress:
+        yield TrainingProgress(progress, console, total_steps, done, images_per_step)
