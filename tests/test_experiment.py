@@ -243,23 +243,32 @@ def test_changed_options_are_noticed(experiment, monkeypatch, capsys):
     assert changed.exists()
 
 
-def test_unknown_options_are_found_before_the_first_run(tmp_path, shapes, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"loss": {"naem": "rmi"}}, "'naem'"),
+        ({"loss": {"name": "dice"}}, "'affinity']. Got value: dice"),
+        ({"train": {"val_every": 0}}, "train.val_every must be at least 1, not 0"),
+    ],
+)
+def test_bad_options_are_found_before_the_first_run(tmp_path, shapes, monkeypatch, capsys, options, message):
     monkeypatch.setattr(driver, "train_all", nothing)
-    plan = write_plan(tmp_path, methods={"CE": {"loss": {"name": "ce"}}, "X": {"loss": {"naem": "rmi"}}})
-    with pytest.raises(SystemExit):
-        main(["experiment", str(plan), "--out", str(tmp_path / "out"), "--root", str(shapes)])
-    assert "naem" in capsys.readouterr().err
+    plan = write_plan(tmp_path, methods={"CE": {"loss": {"name": "ce"}}, "X": options}, sweep=None)
+    assert main(["experiment", str(plan), "--out", str(tmp_path / "out"), "--root", str(shapes)]) == 1
+    error = capsys.readouterr().err
+    assert f"{plan}, x/seed0: " in error
+    assert message in error
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_failed_run(tmp_path, shapes, capfd, jobs):
-    broken = {"CE": {"loss": {"name": "ce"}, "train": {"max_skipped": 0}}}
+    broken = {"CE": {"loss": {"name": "ce"}, "init": "nowhere.safetensors"}}
     plan = write_plan(tmp_path, methods=broken, seeds=[0], sweep=None)
     arguments = ["experiment", str(plan), "--out", str(tmp_path / "out"), "--root", str(shapes), "--jobs", str(jobs)]
     assert main(arguments) == 1
     error = capfd.readouterr().err
     assert "run 1 of 1: ce/seed0: failed (status 1); start the experiment again" in error
-    assert "must be at least 1, not 0" in error  # the training's own words, from the terminal or from its log
+    assert "nowhere.safetensors does not exist" in error  # the training's own words, from the terminal or from its log
     assert main([*arguments[:-1], "0"]) == 1
     assert "jobs must be at least 1, not 0" in capfd.readouterr().err
 

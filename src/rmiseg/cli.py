@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
+from argparse import ArgumentError
 from collections.abc import Sequence
 from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
@@ -194,11 +195,16 @@ def read_recipe(path: str) -> TrainConfig:
 
     Raises:
         FileNotFoundError: There is no such file.
+        ValueError: It names an option that does not exist, or gives one a value that it does not take.
     """
     if not os.path.isfile(path):
         raise FileNotFoundError(f"recipe {path} does not exist")
     parser = _command_parser("train")
-    options = parser.instantiate(parser.parse_args(["--recipe", path]))
+    parser.exit_on_error = False
+    try:
+        options = parser.instantiate(parser.parse_args(["--recipe", path]))
+    except ArgumentError as error:
+        raise ValueError(str(error)) from error
     return TrainConfig(**{field.name: options[field.name] for field in dataclasses.fields(TrainConfig)})
 
 

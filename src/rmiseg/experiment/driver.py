@@ -13,6 +13,7 @@ from rich.console import Console
 
 from rmiseg.config import CRFConfig, EvaluateConfig, ExperimentConfig, TrainConfig
 from rmiseg.engine.checkpoint import CHECKPOINTS, LAST
+from rmiseg.engine.recipe import complete
 from rmiseg.engine.run_folder import DIVERGED_FILE, RESULT_FILE
 from rmiseg.engine.scoring import find_or_score
 from rmiseg.experiment.plan import Plan, Run, merged, read_plan
@@ -87,15 +88,15 @@ def _recipe(plan: Plan, run: Run, out: Path, config: ExperimentConfig) -> str:
 
 def _check(plan: Plan, runs: list[Run], out: Path, config: ExperimentConfig) -> None:
     """See that all options exist, and that finished runs were trained with them, before hours are spent."""
-    from rmiseg.cli import build_parser
-
-    parser = build_parser()
     with tempfile.TemporaryDirectory() as folder:
         for run in runs:
             text, known = _recipe(plan, run, out, config), out / run.name / RECIPE_FILE
             checked = Path(folder) / RECIPE_FILE
             checked.write_text(text)
-            parser.parse_args(["train", "--recipe", str(checked)])
+            try:
+                complete(_options(checked))
+            except ValueError as error:
+                raise ValueError(f"{config.plan}, {run.name}: {error}") from error
             if known.is_file() and _training(known.read_text()) != _training(text):
                 raise ValueError(
                     f"{known.parent} was trained with other options than the plan has now. Its recipe: {known}. Remove "
