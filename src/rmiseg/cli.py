@@ -11,6 +11,7 @@ import os
 import sys
 from argparse import ArgumentError
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 from rmiseg.config import (
@@ -199,13 +200,19 @@ def read_recipe(path: str) -> TrainConfig:
     """
     if not os.path.isfile(path):
         raise FileNotFoundError(f"recipe {path} does not exist")
-    parser = _command_parser("train")
-    parser.exit_on_error = False
+    parser = _recipe_parser()
     try:
         options = parser.instantiate(parser.parse_args(["--recipe", path]))
     except ArgumentError as error:
         raise ValueError(str(error)) from error
     return TrainConfig(**{field.name: options[field.name] for field in dataclasses.fields(TrainConfig)})
+
+
+@cache  # an experiment reads a recipe for each run
+def _recipe_parser() -> Any:
+    parser = _command_parser("train")
+    parser.exit_on_error = False
+    return parser
 
 
 def _version() -> str:
