@@ -25,10 +25,10 @@ import torch.nn.functional as F
 import triton
 from torch import Tensor
 
+from rmiseg import functional
+from rmiseg.functional import RMIOptions
 from rmiseg.kernels import triton as kernels
-from rmiseg.kernels import triton_regions
-from rmiseg.losses import functional
-from rmiseg.losses.functional import RMIOptions
+from rmiseg.kernels.triton import regions as triton_regions
 
 CASES = (  # shape, stride of the logits, dtype, pool size
     ((16, 21, 513, 513), 1, torch.float32, 4),
@@ -95,7 +95,7 @@ def check_correctness() -> list[dict[str, Any]]:
 
 
 def forward(logits: Tensor, target: Tensor, valid: Tensor, options: RMIOptions) -> tuple[Tensor, ...]:
-    """As `rmiseg.kernels.dispatch` calls it in training."""
+    """As `rmiseg.kernels.operators` calls it in training."""
     keeps = kernels.keeps_maps(logits.shape, target.shape, options)
     return kernels.rmi_forward(logits, target, valid, None, options, keeps)
 

@@ -19,10 +19,10 @@ from torch import Tensor
 
 from rmiseg.data import load_split, train_loader
 from rmiseg.data.transforms import normalize
-from rmiseg.engine.checkpoint import load_checkpoint
-from rmiseg.engine.recipe import train_dataset
+from rmiseg.inference.checkpoint import load_checkpoint
 from rmiseg.losses import BCELoss, CELoss, RMILoss, SegmentationLoss
-from rmiseg.progress import track
+from rmiseg.runtime.progress import track
+from rmiseg.training.recipe import train_dataset
 
 
 def main() -> None:

@@ -25,9 +25,9 @@ from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 
-from rmiseg.engine.device import peak_memory, select_device, tune
 from rmiseg.losses import RMILoss
 from rmiseg.models import build_model
+from rmiseg.runtime.device import peak_memory, select_device, tune
 
 CLASSES = 21
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {

@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from miniatures import every, write_camvid, write_cityscapes, write_coco, write_values, write_voc
-from rmiseg.cli import build_parser, main
+from rmiseg.cli.main import build_parser, main
 from rmiseg.config import TrainConfig
 from rmiseg.models import DeepLabV3Plus, build_model
 

@@ -16,11 +16,11 @@ from rich.console import Console
 from rmiseg.config import EvaluateConfig
 from rmiseg.data import load_split, read_mask
 from rmiseg.data.dataset import IGNORE_INDEX
-from rmiseg.engine.checkpoint import CHECKPOINTS, LAST, load_checkpoint
-from rmiseg.engine.scoring import find_or_score
+from rmiseg.evaluation.scoring import find_or_score
+from rmiseg.inference.checkpoint import CHECKPOINTS, LAST, load_checkpoint
 from rmiseg.inference.pictures import colorize, titled_rows
 from rmiseg.inference.predictor import Predictor
-from rmiseg.inference.report import Run
+from rmiseg.report.page import Run
 
 GAINED, LOST = 3, 2
 WIDTH = 400

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from what_rmi_sees import truth
 
-from rmiseg.losses.functional import pool_maps
+from rmiseg.functional import pool_maps
 
 INK, GRID, MARKS = "#212529", "#ced4da", ("#e8590c", "#0b7285", "#7048e8")
 PLACES = ((14, 9), (8, 15), (20, 25))  # rows and columns of the middles of regions, after pooling by 4

@@ -13,11 +13,11 @@ import pytest
 import torch
 from PIL import Image
 
-from rmiseg.cli import main
+from rmiseg.cli.main import main
 from rmiseg.config import CRFConfig, DataConfig, ModelConfig, ViewConfig
 from rmiseg.data import ClassTable, cityscapes, voc
-from rmiseg.engine.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from rmiseg.inference import sources
+from rmiseg.inference.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from rmiseg.inference.outputs import picture_formats, png_writer
 from rmiseg.inference.predict import Writer
 from rmiseg.inference.predictor import Predictor

@@ -59,8 +59,8 @@ def compile_only(self, *args, grid, warmup=False, **kwargs):
 
 def main(everything: bool):
     JITFunction.run = compile_only
-    from rmiseg.kernels import triton as kernels
-    from rmiseg.losses.functional import RMIOptions
+    from rmiseg.functional import RMIOptions
+    from rmiseg.kernels.triton import pixels as kernels
 
     def both(shape, size, options, dtype=torch.float32, layout=torch.contiguous_format, weighted=False):
         logits = torch.zeros(shape, dtype=dtype).contiguous(memory_format=layout)

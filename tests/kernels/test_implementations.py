@@ -6,10 +6,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rmiseg.kernels import chunked, dispatch, maps, native, regions
+from rmiseg import functional
+from rmiseg.functional import RMIOptions
+from rmiseg.kernels import chunked, native, operators, regions
+from rmiseg.kernels import soft as soft_kernels
 from rmiseg.kernels.interpolation import Resampler
-from rmiseg.losses import CELoss, RMILoss, functional
-from rmiseg.losses.functional import RMIOptions
+from rmiseg.losses import CELoss, RMILoss
 
 TOLERANCES = {  # of the value, and of the gradient in relative norm; half precision rounds the returned gradient
     torch.float64: (1e-10, 1e-8),
@@ -43,7 +45,7 @@ def some_weights(seed, classes):
 
 def run(implementation, logits, target, valid, options, grad_rmi, class_weights=None):
     logits = logits.detach().requires_grad_()
-    pixel, rmi, present = dispatch.rmi_sums(logits, target, valid, class_weights, options, implementation)
+    pixel, rmi, present = operators.rmi_sums(logits, target, valid, class_weights, options, implementation)
     # A gradient scaler's factor keeps float16 gradients from underflow; gradients of pixel losses differ by sample.
     grad_pixel = 0.7 + torch.arange(len(pixel))
     (256 * ((grad_pixel * pixel).sum() + (grad_rmi * rmi).sum())).backward()
@@ -180,10 +182,10 @@ def test_maps_and_volumes_are_the_plain_definition(
     options = RMIOptions(region_size, pool, pool_size, pixel_loss, align_corners, alpha)
     others = target, valid, options, torch.tensor(rng.normal(size=(n, c))), some_weights(seed, c)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(maps, "BLOCK", block)
+        patch.setattr(soft_kernels, "BLOCK", block)
         patch.setattr(regions, "BLOCK", block)
         pixel, rmi, present, grad = run("chunked" if soft or len(size) == 3 else "maps", logits, *others)
-        pixel_alone = dispatch.pixel_sums(logits, target, valid, others[-1], pixel_loss, align_corners, "maps")
+        pixel_alone = operators.pixel_sums(logits, target, valid, others[-1], pixel_loss, align_corners, "soft")
     expected = run("plain", logits.double(), *others)
     value_tolerance, grad_tolerance = TOLERANCES[dtype]
     if pool == "max" and dtype in (torch.float16, torch.bfloat16):
@@ -220,11 +222,11 @@ def test_pixel_loss_is_the_plain_definition(
     logits = in_layout(logits.to(dtype), layout).requires_grad_()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(chunked, "STRIP", strip)
-        found = dispatch.pixel_sums(logits, target, valid, weights, pixel_loss, align_corners, implementation)
+        found = operators.pixel_sums(logits, target, valid, weights, pixel_loss, align_corners, implementation)
         upstream = 0.7 + torch.arange(n)
         (grad,) = torch.autograd.grad(found, logits, upstream.to(found.dtype))
     exact = logits.detach().double().requires_grad_()
-    expected = dispatch.pixel_sums(exact, target, valid, weights, pixel_loss, align_corners, "plain")
+    expected = operators.pixel_sums(exact, target, valid, weights, pixel_loss, align_corners, "plain")
     (expected_grad,) = torch.autograd.grad(expected, exact, upstream.to(expected.dtype))
     value_tolerance, grad_tolerance = TOLERANCES[dtype]
     assert found.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
@@ -241,7 +243,7 @@ def test_non_finite_logits_give_non_finite_sums_and_no_exception(implementation,
     logits, target, valid, _ = random_batch(0, 1, 3, 40, 44, stride)
     logits[0, 1, 5, 7] = value
     options = RMIOptions(3, "avg", 4, pixel_loss, False)
-    pixel, rmi, _ = dispatch.rmi_sums(logits.float(), target, valid, None, options, implementation)
+    pixel, rmi, _ = operators.rmi_sums(logits.float(), target, valid, None, options, implementation)
     assert not pixel.isfinite()
     if value != value:
         assert rmi[0, 1].isnan()
@@ -267,7 +269,7 @@ def test_same_bits_every_time_and_for_any_number_of_threads(implementation):
         pytest.param("native", marks=needs_native),
         pytest.param("triton", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")),
         "chunked",
-        "maps",
+        "soft",
     ],
 )
 @pytest.mark.parametrize("pool", ["avg", "max", "interp"])
@@ -275,24 +277,24 @@ def test_same_bits_every_time_and_for_any_number_of_threads(implementation):
 def test_operators_keep_the_rules_of_pytorch(implementation, pool, pixel_loss):
     device = "cuda" if implementation == "triton" else "cpu"
     logits, target, valid, _ = (a.to(device) for a in random_batch(0, 2, 3, 24, 28, 2))
-    if implementation == "maps":
+    if implementation == "soft":
         target, logits = functional.one_hot(target, valid, 3, torch.float16), logits.contiguous()
     logits = logits.float().requires_grad_()
     weights = torch.tensor([1.0, 0.5, 2.0], dtype=torch.float64, device=device) if pool == "avg" else None
     arguments = (logits, target, valid, weights, 2, pool, 2, pixel_loss, False, 5e-4, implementation, True)
-    torch.library.opcheck(dispatch.rmi_operator, arguments)
-    gradient_maps = dispatch.rmi_operator(*arguments)[3].detach()
+    torch.library.opcheck(operators.rmi_operator, arguments)
+    gradient_maps = operators.rmi_operator(*arguments)[3].detach()
     grads = (torch.tensor([0.5, 2.0], device=device), torch.ones(2, 3, dtype=torch.float64, device=device))
     checks = ("test_schema", "test_faketensor", "test_aot_dispatch_dynamic")
     torch.library.opcheck(
-        dispatch.rmi_backward_operator,
+        operators.rmi_backward_operator,
         (*grads, logits.detach(), target, valid, weights, gradient_maps, *arguments[4:-1]),
         test_utils=checks,
     )
     arguments = (logits, target, valid, weights, pixel_loss, False, implementation)
-    torch.library.opcheck(dispatch.pixel_operator, arguments)
+    torch.library.opcheck(operators.pixel_operator, arguments)
     arguments = (grads[0], logits.detach(), *arguments[1:])
-    torch.library.opcheck(dispatch.pixel_backward_operator, arguments, test_utils=checks)
+    torch.library.opcheck(operators.pixel_backward_operator, arguments, test_utils=checks)
 
 
 @pytest.mark.parametrize("align_corners", [False, True])
@@ -358,7 +360,7 @@ def test_implementation_can_be_chosen():
 
 @pytest.mark.parametrize("implementation", ["native", "triton"])
 def test_implementation_that_is_not_installed_says_why(implementation, monkeypatch):
-    monkeypatch.setattr(dispatch.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(operators.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"without a C\+\+ compiler|needs the package triton"):
         RMILoss(2, implementation=implementation)
     RMILoss(2, implementation="auto")(torch.randn(1, 2, 32, 32), torch.zeros(1, 32, 32, dtype=torch.long))

@@ -18,10 +18,11 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rmiseg.kernels import regions, triton_regions
-from rmiseg.kernels import triton as kernels
-from rmiseg.losses import functional
-from rmiseg.losses.functional import RMIOptions
+from rmiseg import functional
+from rmiseg.functional import RMIOptions
+from rmiseg.kernels import regions
+from rmiseg.kernels.triton import pixels as kernels
+from rmiseg.kernels.triton import regions as triton_regions
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 

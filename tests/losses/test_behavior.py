@@ -6,8 +6,8 @@ import pytest
 import torch
 from test_definitions import LOSSES, build, random_batch
 
+from rmiseg.functional import RMI_FLOOR
 from rmiseg.losses import RMILoss, build_loss
-from rmiseg.losses.functional import RMI_FLOOR
 
 each_loss = pytest.mark.parametrize("case", LOSSES)
 

@@ -14,13 +14,13 @@ import torchvision
 import transformers
 from torch import nn
 
-from rmiseg.cli import main
+from rmiseg.cli.main import main
 from rmiseg.config import OptimConfig
-from rmiseg.engine.checkpoint import load_checkpoint
-from rmiseg.engine.optim import parameter_groups
+from rmiseg.inference.checkpoint import load_checkpoint
 from rmiseg.models import build_model, weights
 from rmiseg.models.external import SOURCES
 from rmiseg.models.external.wrapped import IMAGENET, WrappedModel
+from rmiseg.training.optim import parameter_groups
 
 SMP_STRIDES = {"Unet": 1, "UnetPlusPlus": 1, "MAnet": 1, "Linknet": 1, "FPN": 4, "PSPNet": 8, "PAN": 4, "DeepLabV3": 8}
 SMP_STRIDES |= {"DeepLabV3Plus": 4, "UPerNet": 4, "Segformer": 4}

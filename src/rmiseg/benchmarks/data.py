@@ -22,8 +22,8 @@ from rmiseg.benchmarks.training import timed_learner, timed_recipe
 from rmiseg.config import BenchDataConfig, DataConfig, TrainConfig
 from rmiseg.data import IGNORE_INDEX, SegmentationDataset, Split, load_split, train_loader
 from rmiseg.data.loader import TrainLoader
-from rmiseg.engine.recipe import train_dataset
-from rmiseg.engine.step import train_step
+from rmiseg.training.recipe import train_dataset
+from rmiseg.training.step import train_step
 
 REFERENCES = {"torchvision, PIL images": False, "torchvision, tensors": True}
 OWN = "rmiseg"

@@ -30,7 +30,7 @@ from rmiseg.benchmarks.measure import (
 )
 from rmiseg.benchmarks.report import Case, Measurement, case_table, plural, write_csv
 from rmiseg.config import BenchLossConfig
-from rmiseg.engine.device import select_device
+from rmiseg.runtime.device import select_device
 
 RESULTS_FILE, PICTURE_FILE = "results.csv", "speed.png"
 BUSY = 1.0  # load average from which on a warning is given

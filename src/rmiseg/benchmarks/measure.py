@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from rmiseg.benchmarks.candidates import CANDIDATES, IGNORE_INDEX, Loss, Setting
-from rmiseg.engine.device import peak_memory
-from rmiseg.engine.signals import interrupts_ignored
+from rmiseg.runtime.device import peak_memory
+from rmiseg.runtime.signals import interrupts_ignored
 
 Shape: TypeAlias = tuple[int, int, int, int]
 

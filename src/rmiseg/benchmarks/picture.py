@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from rmiseg.benchmarks.candidates import CANDIDATES, REFERENCE
 from rmiseg.benchmarks.measure import Passes
 from rmiseg.benchmarks.report import Case, Measurement, digits, plural, shape_text
-from rmiseg.files import replacing
+from rmiseg.runtime.files import replacing
 
 _INK, _GRID = "#212529", "#dee2e6"
 _OWN_COLOR, _FAMILY_COLOR, _OTHERS_COLOR, _MEMORY_COLOR = "#0b7285", "#74b8c4", "#ced4da", "#d9480f"

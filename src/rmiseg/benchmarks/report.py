@@ -12,7 +12,7 @@ from rich.table import Table
 
 from rmiseg.benchmarks.candidates import CANDIDATES
 from rmiseg.benchmarks.measure import Job, Passes, Shape
-from rmiseg.files import replacing
+from rmiseg.runtime.files import replacing
 
 
 @dataclass

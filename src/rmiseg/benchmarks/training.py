@@ -7,9 +7,9 @@ from dataclasses import replace
 from rich.console import Console
 
 from rmiseg.config import TrainConfig
-from rmiseg.engine.device import select_device, tune
-from rmiseg.engine.recipe import complete, make_learner, make_model
-from rmiseg.engine.step import Criterion, Learner
+from rmiseg.runtime.device import select_device, tune
+from rmiseg.training.recipe import complete, make_learner, make_model
+from rmiseg.training.step import Criterion, Learner
 
 
 def timed_recipe(recipe: TrainConfig) -> TrainConfig:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from rmiseg.functional import RMI_ALPHA
 from rmiseg.losses import RMILoss as _RMILoss
-from rmiseg.losses.functional import RMI_ALPHA
 
 
 class RMILoss(nn.Module):

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from rmiseg.data.dataset import Split, read_mask
-from rmiseg.progress import track
+from rmiseg.runtime.progress import track
 
 
 def balanced_weights(split: Split, workers: int = 0, console: Console | None = None) -> list[float]:

@@ -25,7 +25,7 @@ from rmiseg.data.dataset import (
     size_mismatch,
 )
 from rmiseg.data.registry import available_splits, scan_split
-from rmiseg.progress import track
+from rmiseg.runtime.progress import track
 
 
 @dataclass

@@ -19,7 +19,7 @@ from rmiseg.data import voc
 from rmiseg.data.dataset import ClassTable, Split
 from rmiseg.data.drawn import Drawing, drawn_masks
 from rmiseg.data.listing import Entry, first_existing, pair_up
-from rmiseg.extras import import_extra
+from rmiseg.runtime.extras import import_extra
 
 TREE = """
   {root}/

@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
-from rmiseg.extras import import_extra
+from rmiseg.runtime.extras import import_extra
 
 IGNORE_INDEX = 255
 """Class id of the pixels that are neither trained on nor scored."""

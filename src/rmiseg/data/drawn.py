@@ -18,8 +18,8 @@ import numpy as np
 from PIL import Image
 from rich.console import Console
 
-from rmiseg.files import replacing
-from rmiseg.progress import track
+from rmiseg.runtime.files import replacing
+from rmiseg.runtime.progress import track
 
 FORMAT = 1  # to be raised when the same annotations give other masks
 Drawing: TypeAlias = Callable[[], np.ndarray | None]

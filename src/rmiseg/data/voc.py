@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from rmiseg.data.dataset import ClassTable, Split, voc_palette
 from rmiseg.data.listing import Entry, first_existing, pair_up, read_lines
-from rmiseg.extras import import_extra
+from rmiseg.runtime.extras import import_extra
 
 TREE = """
   {root}/   the folder VOC2012, or VOCdevkit around it, or the one around that

@@ -12,16 +12,16 @@ import yaml
 from rich.console import Console
 
 from rmiseg.config import CRFConfig, EvaluateConfig, ExperimentConfig, TrainConfig
-from rmiseg.engine.checkpoint import CHECKPOINTS, LAST
-from rmiseg.engine.recipe import complete
-from rmiseg.engine.run_folder import DIVERGED_FILE, RESULT_FILE
-from rmiseg.engine.scoring import find_or_score
+from rmiseg.evaluation.scoring import find_or_score
 from rmiseg.experiment.plan import Plan, Run, merged, read_plan
 from rmiseg.experiment.report import Outcome, write_report
 from rmiseg.experiment.timing import find_or_time
 from rmiseg.experiment.trainings import train_all
-from rmiseg.files import replacing
+from rmiseg.inference.checkpoint import CHECKPOINTS, LAST
 from rmiseg.inference.crf import DenseCRF
+from rmiseg.runtime.files import replacing
+from rmiseg.training.recipe import complete
+from rmiseg.training.run_folder import DIVERGED_FILE, RESULT_FILE
 
 RECIPE_FILE, RUN_FOLDER, SECONDS_FILE = "recipe.yaml", "run", "seconds.json"
 
@@ -112,7 +112,7 @@ def _training(recipe: str) -> dict[str, Any]:
 
 
 def _options(recipe: Path) -> TrainConfig:
-    from rmiseg.cli import read_recipe
+    from rmiseg.cli.main import read_recipe
 
     return read_recipe(str(recipe))
 

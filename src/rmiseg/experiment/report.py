@@ -13,12 +13,12 @@ import numpy as np
 from rich.console import Console
 from rich.markdown import Markdown
 
-from rmiseg.engine.bootstrap import resampled_scores
-from rmiseg.engine.evaluate import Evaluation
-from rmiseg.engine.results import SavedEvaluation
+from rmiseg.evaluation.bootstrap import resampled_scores
+from rmiseg.evaluation.evaluate import Evaluation
+from rmiseg.evaluation.results import SavedEvaluation
 from rmiseg.experiment.plan import Plan, Run
 from rmiseg.experiment.timing import Seconds
-from rmiseg.files import replacing
+from rmiseg.runtime.files import replacing
 
 ROWS_FILE, REPORT_FILE, PICTURE_FILE = "results.csv", "results.md", "results.png"
 COLUMNS = {

@@ -15,11 +15,11 @@ from rich.console import Console
 from rmiseg.benchmarks.training import timed_learner, timed_recipe
 from rmiseg.config import TrainConfig
 from rmiseg.data import SegmentationDataset, eval_loader, eval_transform, load_split, train_loader
-from rmiseg.engine.evaluate import evaluate
-from rmiseg.engine.recipe import train_dataset
-from rmiseg.engine.step import train_step
-from rmiseg.files import replacing, to_json
-from rmiseg.progress import track
+from rmiseg.evaluation.evaluate import evaluate
+from rmiseg.runtime.files import replacing, to_json
+from rmiseg.runtime.progress import track
+from rmiseg.training.recipe import train_dataset
+from rmiseg.training.step import train_step
 
 WARM_UP, ROUNDS = 2, 9
 

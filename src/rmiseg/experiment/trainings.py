@@ -15,7 +15,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from rmiseg.engine.signals import EX_TEMPFAIL, Preempted, TerminationRequest, interrupts_ignored
+from rmiseg.runtime.signals import EX_TEMPFAIL, Preempted, TerminationRequest, interrupts_ignored
 
 LOG_FILE = "log.txt"
 POLL_SECONDS = 0.2

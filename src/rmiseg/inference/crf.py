@@ -17,7 +17,7 @@ from typing import NamedTuple, Self
 import numpy as np
 
 from rmiseg.config import CRFConfig
-from rmiseg.extras import import_extra
+from rmiseg.runtime.extras import import_extra
 
 SMALLEST_PROBABILITY = 1e-6
 

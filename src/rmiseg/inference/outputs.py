@@ -14,8 +14,8 @@ from typing import IO
 import numpy as np
 
 from rmiseg.data import ClassTable, cityscapes, voc
-from rmiseg.files import replacing
 from rmiseg.inference.pictures import colorize, overlay, palette_bytes
+from rmiseg.runtime.files import replacing
 
 PNG_COLOR_TYPES = {"L": 0, "RGB": 2, "P": 3}
 

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from rmiseg.config import ViewConfig
 from rmiseg.data import read_image, rgb_pixels
-from rmiseg.engine.checkpoint import Checkpoint, load_checkpoint
-from rmiseg.engine.device import select_device
+from rmiseg.inference.checkpoint import Checkpoint, load_checkpoint
 from rmiseg.inference.segment import Box, Piece, plan_views, probabilities, run_views, segment
+from rmiseg.runtime.device import select_device
 
 ImageLike: TypeAlias = str | Path | Image.Image | np.ndarray | Tensor
 

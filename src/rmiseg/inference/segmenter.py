@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from huggingface_hub import ModelCard, PyTorchModelHubMixin
 from torch import Tensor, nn
 
-from rmiseg.engine.checkpoint import PRETRAINED_FORMAT, Checkpoint, checkpoint_from_plain
+from rmiseg.inference.checkpoint import PRETRAINED_FORMAT, Checkpoint, checkpoint_from_plain
 from rmiseg.models import build_model
 
 MODEL_CARD = """---

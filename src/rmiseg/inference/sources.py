@@ -18,8 +18,8 @@ from torch import Tensor
 
 from rmiseg.data import read_image, rgb_pixels
 from rmiseg.data.folder import IMAGE_SUFFIXES
-from rmiseg.extras import import_extra
 from rmiseg.inference.segment import Box
+from rmiseg.runtime.extras import import_extra
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".mpg", ".mpeg")
 RESULTS_FILE = "predictions.json"

@@ -1,1 +1,1 @@
-"""The RMI loss, fast: the same values and gradients as the definitions in `rmiseg.losses.functional`."""
+"""The RMI loss, fast: the same values and gradients as the definitions in `rmiseg.functional`."""

@@ -4,7 +4,7 @@ The logits are read twice, once forward and once backward, in strips of rows tha
 gradient, only pooled maps are needed: 2 / pool_size^2 of the logits' full size, half of it until the backward pass.
 Logits below label resolution are interpolated strip by strip, so that full-size logits exist nowhere.
 
-The same values and gradients as `rmiseg.losses.functional`, whose notation is used.
+The same values and gradients as `rmiseg.functional`, whose notation is used.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rmiseg.functional import PROBABILITY_OFFSET, RMIOptions, computed_dtype, pooled_size
 from rmiseg.kernels.interpolation import Resampler, nearest_labels
 from rmiseg.kernels.regions import region_covariance, region_gradient, rmi_of_covariance
-from rmiseg.losses.functional import PROBABILITY_OFFSET, RMIOptions, computed_dtype, pooled_size
 
 STRIP = 1 << 19
 """Logits of a strip: two megabytes in float32. Smaller ones cost more in calls than they save in cache."""
@@ -35,7 +35,7 @@ def rmi_forward(
     options: RMIOptions,
     with_gradient: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """See `rmiseg.kernels.dispatch`."""
+    """See `rmiseg.kernels.operators`."""
     strips = _Strips(logits, target, valid, class_weights, options)
     probabilities = logits.new_zeros((*logits.shape[:2], *strips.pooled), dtype=strips.dtype)
     pixel_sums = strips.forward(probabilities)
@@ -61,7 +61,7 @@ def rmi_backward(
     gradient_maps: Tensor,
     options: RMIOptions,
 ) -> Tensor:
-    """See `rmiseg.kernels.dispatch`."""
+    """See `rmiseg.kernels.operators`."""
     strips = _Strips(logits, target, valid, class_weights, options)
     return _backward(strips, grad_pixel, gradient_maps * grad_rmi.to(strips.dtype)[..., None, None])
 
@@ -74,7 +74,7 @@ def pixel_forward(
     pixel_loss: str,
     align_corners: bool,
 ) -> Tensor:
-    """See `rmiseg.kernels.dispatch`."""
+    """See `rmiseg.kernels.operators`."""
     return _Strips(logits, target, valid, class_weights, _pixels_alone(pixel_loss, align_corners)).forward(None)
 
 
@@ -87,7 +87,7 @@ def pixel_backward(
     pixel_loss: str,
     align_corners: bool,
 ) -> Tensor:
-    """See `rmiseg.kernels.dispatch`."""
+    """See `rmiseg.kernels.operators`."""
     strips = _Strips(logits, target, valid, class_weights, _pixels_alone(pixel_loss, align_corners))
     return _backward(strips, grad_pixel, None)
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rmiseg.losses.functional import one_hot
+from rmiseg.functional import one_hot
 
 
 class Resampler:

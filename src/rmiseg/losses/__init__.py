@@ -9,9 +9,9 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+from rmiseg.functional import upsample_logits
 from rmiseg.losses.affinity import AffinityLoss
 from rmiseg.losses.base import Dialect, LossTerms, SegmentationLoss
-from rmiseg.losses.functional import upsample_logits
 from rmiseg.losses.pixelwise import BCELoss, CELoss
 from rmiseg.losses.pyramid import PyramidLoss
 from rmiseg.losses.rmi import RMILoss

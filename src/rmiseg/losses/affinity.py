@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rmiseg.losses import functional
+from rmiseg import functional
 from rmiseg.losses.base import Batch, Dialect, LossTerms, SegmentationLoss, Target, spread_non_finite
 from rmiseg.losses.pixelwise import pixel_mean
 

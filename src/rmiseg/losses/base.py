@@ -9,7 +9,7 @@ from typing import ClassVar, NamedTuple, TypedDict
 import torch
 from torch import Tensor, nn
 
-from rmiseg.losses.functional import upsample_logits, valid_pixels, widened, widest
+from rmiseg.functional import upsample_logits, valid_pixels, widened, widest
 
 MODES = ("multiclass", "binary", "multilabel")
 REDUCTIONS = ("mean", "sum", "none")
@@ -40,7 +40,7 @@ class Target(NamedTuple):
     """A target in the one form that the losses compute with. Multilabel masks are M = N * C binary ones, else M = N.
 
     Attributes:
-        values: Class ids (M, *size) int64, or maps (M, C, *size); see `rmiseg.losses.functional`.
+        values: Class ids (M, *size) int64, or maps (M, C, *size); see `rmiseg.functional`.
         valid: (M, *size) bool, what counts.
         unknown: (M, *size) bool, what neither can be used nor is ignored.
         samples: (N,) bool, the samples that count.

@@ -7,9 +7,9 @@ from typing import Unpack
 
 from torch import Tensor
 
-from rmiseg.kernels import dispatch
+from rmiseg.functional import cross_entropy_counts
+from rmiseg.kernels import operators
 from rmiseg.losses.base import Batch, Dialect, LossTerms, SegmentationLoss, Target, spread_non_finite
-from rmiseg.losses.functional import cross_entropy_counts
 
 
 def pixel_mean(name: str, total: Tensor, count: Tensor) -> Tensor:
@@ -34,12 +34,12 @@ class _PixelLoss(SegmentationLoss):
         **dialect: Unpack[Dialect],
     ) -> None:
         super().__init__(num_classes, ignore_index=ignore_index, **dialect)
-        dispatch.check_implementation(implementation)
+        operators.check_implementation(implementation)
         self.implementation = implementation
 
     def sample_terms(self, batch: Batch) -> LossTerms:
         target, weights = batch.target, batch.class_weights
-        sums = dispatch.pixel_sums(
+        sums = operators.pixel_sums(
             self._logits(batch, softmax=self.name == "ce"),
             target.values,
             target.valid,

@@ -8,7 +8,7 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from rmiseg.losses import functional
+from rmiseg import functional
 from rmiseg.losses.base import Batch, Dialect, LossTerms, SegmentationLoss, Target, spread_non_finite
 from rmiseg.losses.pixelwise import pixel_mean
 

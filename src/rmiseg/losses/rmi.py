@@ -9,7 +9,8 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from rmiseg.kernels import dispatch
+from rmiseg.functional import PIXEL_SUMS, RMI_ALPHA, RMIOptions, cross_entropy_counts, pooled_size
+from rmiseg.kernels import operators
 from rmiseg.losses.base import (
     Batch,
     Dialect,
@@ -19,7 +20,6 @@ from rmiseg.losses.base import (
     check_choice,
     spread_non_finite,
 )
-from rmiseg.losses.functional import PIXEL_SUMS, RMI_ALPHA, RMIOptions, cross_entropy_counts, pooled_size
 from rmiseg.losses.pixelwise import pixel_mean
 
 POOLS = ("avg", "max", "interp")
@@ -101,7 +101,7 @@ class RMILoss(SegmentationLoss):
             raise ValueError(f"pixel_loss='ce' compares the classes of a pixel; with mode={self.mode!r} use 'bce'")
         if not 0 < alpha < math.inf:
             raise ValueError(f"alpha must be above 0, got {alpha}")
-        dispatch.check_implementation(implementation)
+        operators.check_implementation(implementation)
         if not 0 <= weight_lambda < math.inf or (combine == "convex" and weight_lambda > 1):
             raise ValueError(f"weight_lambda must be at least 0, and at most 1 if convex, got {weight_lambda}")
         self.region_size = region_size
@@ -125,10 +125,10 @@ class RMILoss(SegmentationLoss):
         # Dividing covariances by their number of positions is multiplying alpha by it, but for a constant.
         settings = self.region_size, self.pool, self.pool_size, self.pixel_loss, self.align_corners
         options = RMIOptions(*settings, self.alpha * count)
-        pixel_sums, rmi, present = dispatch.rmi_sums(*inputs, options, self.implementation)
+        pixel_sums, rmi, present = operators.rmi_sums(*inputs, options, self.implementation)
         if self.from_probabilities and self.pixel_loss == "ce":  # whose logits are not those of a sigmoid
             inputs = (self._logits(batch, softmax=True), *inputs[1:])
-            pixel_sums = dispatch.pixel_sums(*inputs, "ce", self.align_corners, self.implementation)
+            pixel_sums = operators.pixel_sums(*inputs, "ce", self.align_corners, self.implementation)
         pixel_sums = self._by_sample(pixel_sums if batch.doubt is None else pixel_sums * batch.doubt, batch)
         rmi, present = (values.view(-1, self.num_classes) for values in (rmi, present))
         above_floor = rmi - 0.5 * math.log(self.alpha * count)

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rmiseg.functional import RMIOptions, computed_dtype, pooled_size
 from rmiseg.kernels.interpolation import nearest_labels
 from rmiseg.kernels.regions import region_weights, rmi_of_covariance
-from rmiseg.losses.functional import RMIOptions, computed_dtype, pooled_size
 
 ELEMENTS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 PIXEL_LOSSES = ("bce", "ce")
@@ -65,7 +65,7 @@ def rmi_forward(
     options: RMIOptions,
     with_gradient: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """See `rmiseg.kernels.dispatch`."""
+    """See `rmiseg.kernels.operators`."""
     n, c, height, width = *logits.shape[:2], *target.shape[-2:]
     pooled = pooled_size((height, width), options.pool, options.pool_size)
     probabilities = logits.new_empty((n, c, *pooled), dtype=computed_dtype(logits))
@@ -106,7 +106,7 @@ def rmi_backward(
     gradient_maps: Tensor,
     options: RMIOptions,
 ) -> Tensor:
-    """See `rmiseg.kernels.dispatch`."""
+    """See `rmiseg.kernels.operators`."""
     maps = {"gradient_maps": gradient_maps, "grad_rmi": grad_rmi.double().contiguous()}
     inputs = logits, target, valid, class_weights, options.pixel_loss, options.align_corners
     return _backward(grad_pixel, *inputs, **_pooling(options, gradient_maps), **maps)
@@ -120,7 +120,7 @@ def pixel_forward(
     pixel_loss: str,
     align_corners: bool,
 ) -> Tensor:
-    """See `rmiseg.kernels.dispatch`."""
+    """See `rmiseg.kernels.operators`."""
     return _forward(logits, target, valid, class_weights, pixel_loss, align_corners)
 
 
@@ -133,7 +133,7 @@ def pixel_backward(
     pixel_loss: str,
     align_corners: bool,
 ) -> Tensor:
-    """See `rmiseg.kernels.dispatch`."""
+    """See `rmiseg.kernels.operators`."""
     return _backward(grad_pixel, logits, target, valid, class_weights, pixel_loss, align_corners)
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from rmiseg.extras import import_extra
 from rmiseg.models.external.wrapped import IMAGENET, WrappedModel, refuse
 from rmiseg.models.weights import check_hub, copy_weights, read_weights
+from rmiseg.runtime.extras import import_extra
 
 PROCESSOR = "preprocessor_config.json"
 WITHOUT_NETWORK = "Without a network: hf:FOLDER, with what save_pretrained or a download of the model wrote"

@@ -10,9 +10,9 @@ from typing import Any
 import timm
 from torch import Tensor, nn
 
-from rmiseg.extras import import_extra
 from rmiseg.models.external.wrapped import IMAGENET, WrappedModel, refuse
 from rmiseg.models.weights import check_hub, copy_weights, load_weights, read_weights
+from rmiseg.runtime.extras import import_extra
 
 DEFAULT_ENCODER = "resnet34"
 TIMM = "tu-"  # what smp calls the encoders that are timm models

@@ -1,0 +1,248 @@
+"""What each command does, in the order that it does it. Returns the exit status."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from rmiseg.config import (
+    BenchDataConfig,
+    BenchLossConfig,
+    CompareConfig,
+    CRFSearchConfig,
+    DataCheckConfig,
+    DemoConfig,
+    EvaluateConfig,
+    ExperimentConfig,
+    ExportConfig,
+    ModelsConfig,
+    PredictConfig,
+    ReportConfig,
+    TrainConfig,
+    view_config,
+)
+
+
+def train(config: TrainConfig) -> int:
+    """`rmiseg train`"""
+    from rmiseg.training.train import train as train_model
+
+    train_model(config, Console(markup=False))
+    return 0
+
+
+def evaluate(config: EvaluateConfig) -> int:
+    """`rmiseg evaluate`"""
+    from rmiseg.evaluation.scoring import check_output, print_scores, score_checkpoint
+    from rmiseg.runtime.distributed import is_main, processes
+    from rmiseg.runtime.files import to_json
+
+    with processes(config.device) as device:
+        console = Console(markup=False, stderr=config.json == "-", quiet=not is_main())
+        check_output(config.json)
+        saved = score_checkpoint(config, console, device)
+        if is_main():
+            print_scores(saved, console)
+            report = saved[0].report if len(saved) == 1 else [each.report for each in saved]
+            _write_json(config.json, to_json(report), console)
+    return 0
+
+
+def compare(config: CompareConfig) -> int:
+    """`rmiseg compare`"""
+    from rmiseg.evaluation.compare import compare_evaluations, print_comparison
+    from rmiseg.evaluation.scoring import check_output, find_or_score
+    from rmiseg.runtime.files import to_json
+
+    console = Console(markup=False, stderr=config.json == "-")
+    check_output(config.json)
+    options = {"split": config.split, "root": config.root, "device": config.device}
+    a, b = (find_or_score(EvaluateConfig(checkpoint=path, **options), console) for path in (config.a, config.b))
+    comparison = compare_evaluations(a, b, resamples=config.resamples, seed=config.seed)
+    print_comparison(comparison, console, images=config.images)
+    _write_json(config.json, to_json(comparison), console)
+    return 0
+
+
+def crf_search(config: CRFSearchConfig) -> int:
+    """`rmiseg crf-search`"""
+    from rmiseg.evaluation.crf_search import print_trials, search_kernels
+    from rmiseg.evaluation.scoring import check_output
+    from rmiseg.runtime.files import to_json
+
+    console = Console(markup=False, stderr=config.json == "-")
+    check_output(config.json)
+    trials = search_kernels(config, console)
+    print_trials(trials, console)
+    _write_json(config.json, to_json(trials), console)
+    return 0
+
+
+def _write_json(path: str | None, text: str, console: Console) -> None:
+    from rmiseg.runtime.files import replacing
+
+    if path == "-":
+        print(text, end="")
+    elif path is not None:
+        with replacing(Path(path)) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+        console.print(f"Written to {path}")
+
+
+def predict(config: PredictConfig) -> int:
+    """`rmiseg predict`"""
+    from rmiseg.data import load_split
+    from rmiseg.evaluation.results import digest
+    from rmiseg.inference.checkpoint import find_checkpoint, load_checkpoint
+    from rmiseg.inference.crf import DenseCRF
+    from rmiseg.inference.predict import Writer
+    from rmiseg.inference.predictor import Predictor
+    from rmiseg.inference.sources import RESULTS_FILE, Source, find_sources
+    from rmiseg.runtime.files import replacing, to_json
+    from rmiseg.runtime.progress import track
+
+    console = Console(markup=False)
+    if bool(config.images) == bool(config.split):
+        raise ValueError("name the images to segment: either files, folders or patterns, or --split and a split's name")
+    sources = find_sources(config.images)
+    path = find_checkpoint(config.checkpoint)
+    checkpoint = load_checkpoint(path)
+    if config.split:
+        split = load_split(checkpoint.data.name, config.root or checkpoint.data.root, config.split, masks=False)
+        sources = [Source(sample.image, Path(sample.name)) for sample in split.samples]
+    views = view_config(config)
+    out = Path(config.out)
+    with DenseCRF(config.crf, config.dense_crf) if config.crf else nullcontext() as crf:
+        predictor = Predictor(checkpoint, config.device, views)
+        writer = Writer(predictor, out, config.write, opacity=config.opacity, crf=crf)
+        writer.check(sources, config.overwrite)
+        out.mkdir(parents=True, exist_ok=True)
+        about = {
+            "checkpoint": str(path.absolute()),
+            "sha256": digest(path),
+            "step": checkpoint.step,
+            "classes": checkpoint.classes.names,
+            "settings": dataclasses.asdict(views),
+            "crf": {"iterations": config.crf, **dataclasses.asdict(config.dense_crf)} if config.crf else None,
+            "write": config.write,
+        }
+        with replacing(out / RESULTS_FILE) as temporary:
+            temporary.write_text(to_json(about), encoding="utf-8")
+        total = None if any(source.is_video for source in sources) else len(sources)
+        results = list(track(writer.run(sources), "predicting", console, total=total))
+    failures = [problem for problem in results if problem is not None]
+    console.print(f"{len(results) - len(failures)} images: {', '.join(config.write)} in {out}")
+    if writer.crf_seconds:
+        console.print(f"dense CRF: {sum(writer.crf_seconds) / len(writer.crf_seconds):.2f} s an image")
+    for problem in failures:
+        print(f"error: {problem}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def export(config: ExportConfig) -> int:
+    """`rmiseg export`"""
+    from rmiseg.exports.export import FORMATS, export
+    from rmiseg.inference.checkpoint import load_checkpoint
+    from rmiseg.inference.segmenter import Segmenter
+
+    console = Console(markup=False, highlight=False)
+    formats = list(dict.fromkeys(name.strip() for name in config.format.split(",")))
+    if unknown := [name for name in formats if name not in FORMATS]:
+        raise ValueError(f"unknown format {unknown[0]!r}; --format takes {', '.join(FORMATS)}, separated by commas")
+    source = Path(config.checkpoint)
+    out = Path(config.out) if config.out is not None else (source if source.is_dir() else source.parent) / "export"
+    segmenter = Segmenter.from_checkpoint(load_checkpoint(source))
+    for name in formats:
+        with console.status(f"writing {name}, and comparing it with PyTorch"):
+            exported = export(segmenter, name, out, config.overwrite)
+        for path in exported.files:
+            console.print(f"{path}  {path.stat().st_size / 1e6:.1f} MB", soft_wrap=True)
+        console.print(f"  largest difference to PyTorch's logits: {exported.difference:.1e}")
+    return 0
+
+
+def report(config: ReportConfig) -> int:
+    """`rmiseg report`"""
+    from rmiseg.report.page import write_report
+
+    console = Console(markup=False, highlight=False)
+    write_report(config, console)
+    return 0
+
+
+def demo(config: DemoConfig) -> int:
+    """`rmiseg demo`"""
+    from rmiseg.experiment.demo import run_demo
+
+    run_demo(config, Console(markup=False))
+    return 0
+
+
+def experiment(config: ExperimentConfig) -> int:
+    """`rmiseg experiment`"""
+    from rmiseg.experiment.driver import run_experiment
+
+    run_experiment(config, Console(markup=False))
+    return 0
+
+
+def models(config: ModelsConfig) -> int:
+    """`rmiseg models`"""
+    from rich.progress import track
+
+    from rmiseg.models import MODELS
+    from rmiseg.models.external import SOURCES, external_names
+    from rmiseg.models.survey import find_backbones, survey_backbone
+
+    console = Console()
+    if config.backbones is None:
+        table = Table("model", "what it is")
+        for name, model in MODELS.items():
+            table.add_row(name, (model.__doc__ or "").splitlines()[0])
+        for prefix, source in SOURCES.items():
+            table.add_row(f"{prefix}:NAME", f"{source.title}. {source.naming} {external_names(prefix)}")
+        console.print(table)
+        console.print('--backbones PATTERN lists the backbones of timm that work, such as "resnet*" or mobilenet')
+        return 0
+    names = find_backbones(config.backbones)
+    table = Table("backbone", "million parameters", "output strides", "models")
+    for name in track(names, "trying", console=console, transient=True):
+        if found := survey_backbone(name):
+            strides = ", ".join(map(str, found.output_strides))
+            usable = "all" if len(found.models) == len(MODELS) else ", ".join(found.models)
+            table.add_row(name, f"{found.parameters / 1e6:.1f}", strides, usable)
+    console.print(table)
+    console.print(f"{table.row_count} of {len(names)} timm models that match can be backbones")
+    return 0
+
+
+def data_check(config: DataCheckConfig) -> int:
+    """`rmiseg data check`"""
+    from rmiseg.data.check import check_dataset, print_report
+
+    console = Console()
+    report = check_dataset(**dataclasses.asdict(config), console=console)
+    print_report(report, console)
+    return 1 if report.problem_count else 0
+
+
+def bench_data(config: BenchDataConfig) -> int:
+    """`rmiseg bench data`"""
+    from rmiseg.benchmarks.data import run_data_benchmark
+    from rmiseg.cli.main import read_recipe
+
+    run_data_benchmark(config, read_recipe(config.recipe), Console(markup=False))
+    return 0
+
+
+def bench_loss(config: BenchLossConfig) -> int:
+    """`rmiseg bench loss`"""
+    from rmiseg.benchmarks.loss import run_loss_benchmark
+
+    run_loss_benchmark(config, Console())
+    return 0

@@ -1,1 +1,0 @@
-"""Training and evaluation: a plain PyTorch loop and what it needs."""

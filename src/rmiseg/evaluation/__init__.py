@@ -1,0 +1,1 @@
+"""Scores of trained models: counted, saved, compared."""

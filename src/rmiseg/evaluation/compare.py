@@ -1,0 +1,102 @@
+"""Two evaluations of the same images, side by side."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from rmiseg.evaluation.bootstrap import Interval, paired_intervals
+from rmiseg.evaluation.metrics import iou, nan_mean
+from rmiseg.evaluation.results import SavedEvaluation, percent
+
+
+def compare_evaluations(a: SavedEvaluation, b: SavedEvaluation, *, resamples: int, seed: int) -> dict[str, Any]:
+    """The scores of both, and the differences (b less a) with 95 % intervals: overall, per class and per image.
+
+    Raises:
+        ValueError: The evaluations are of other classes, splits or images.
+    """
+    for what, first, second in (
+        ("classes", a.class_names, b.class_names),
+        ("data sets", a.report["data"], b.report["data"]),
+        ("splits", a.report["split"], b.report["split"]),
+    ):
+        if first != second:
+            raise ValueError(f"{a.folder} and {b.folder} cannot be compared: their {what} are {first} and {second}")
+    if a.evaluation.names != b.evaluation.names:
+        only = sorted(set(a.evaluation.names) ^ set(b.evaluation.names))
+        raise ValueError(
+            f"{a.folder} and {b.folder} are of different images ({len(a.evaluation.names)} and "
+            f"{len(b.evaluation.names)}; in one alone: {', '.join(only[:5]) or 'none, the order differs'})"
+        )
+    interval = paired_intervals(a.evaluation, b.evaluation, resamples, seed)
+    summaries = a.evaluation.summary(), b.evaluation.summary()
+    images = [nan_mean(iou(each.evaluation.regions[:, 0])) for each in (a, b)]
+    order = np.argsort(images[1] - images[0], kind="stable")  # NaN, images without a valid pixel, come last
+    return {
+        "a": _identity(a),
+        "b": _identity(b),
+        "split": a.report["split"],
+        "scores": {name: _row(*(each[name] for each in summaries), interval.summary[name]) for name in summaries[0]},
+        "classes": {
+            name: _row(a.evaluation.everywhere.iou[index], b.evaluation.everywhere.iou[index], interval.iou[index])
+            for index, name in enumerate(a.class_names)
+        },
+        "images": [
+            {"name": a.evaluation.names[index], **_difference(float(images[0][index]), float(images[1][index]))}
+            for index in order.tolist()
+        ],
+    }
+
+
+def print_comparison(comparison: dict[str, Any], console: Console, images: int) -> None:
+    """The comparison as tables; `images` of the best and of the worst are listed."""
+    console.print(f"A: {comparison['a']['checkpoint']}\nB: {comparison['b']['checkpoint']}")
+    for title, rows in (("score", comparison["scores"]), ("IoU of class", comparison["classes"])):
+        table = Table(title="* the interval does not hold 0" if title == "score" else None, title_justify="left")
+        for column in (title, "A %", "B %", "B - A", "95 % interval", ""):
+            table.add_column(column, justify="left" if column == title else "right")
+        for name, row in rows.items():
+            low, high = row["interval"]
+            sure = "*" if low > 0 or high < 0 else ""
+            name = name.replace("_", " ").replace("iou", "IoU") if title == "score" else name
+            interval = "-" if math.isnan(low) else f"{100 * low:+.2f} to {100 * high:+.2f}"
+            table.add_row(name, percent(row["a"]), percent(row["b"]), _points(row["difference"]), interval, sure)
+        console.print(table)
+    judged = [row for row in comparison["images"] if not math.isnan(row["difference"])]
+    for title, rows in (
+        ("B loses most", [row for row in judged if row["difference"] < 0][:images]),
+        ("B gains most", [row for row in reversed(judged) if row["difference"] > 0][:images]),
+    ):
+        if rows:
+            table = Table(title=title, title_justify="left")
+            for column in ("image", "mIoU of A %", "of B %", "B - A"):
+                table.add_column(column, justify="left" if column == "image" else "right")
+            for row in rows:
+                table.add_row(row["name"], percent(row["a"]), percent(row["b"]), _points(row["difference"]))
+            console.print(table)
+    better = sum(row["difference"] > 0 for row in judged)
+    worse = sum(row["difference"] < 0 for row in judged)
+    console.print(f"B is better in {better} images and worse in {worse} of {len(judged)}, by the mIoU of each")
+
+
+def _identity(saved: SavedEvaluation) -> dict[str, Any]:
+    return {"evaluation": str(saved.folder)} | {
+        key: saved.report[key] for key in ("checkpoint", "sha256", "step", "settings")
+    }
+
+
+def _difference(a: float, b: float) -> dict[str, float]:
+    return {"a": a, "b": b, "difference": b - a}
+
+
+def _row(a: float, b: float, interval: Interval) -> dict[str, Any]:
+    return {**_difference(a, b), "interval": interval}
+
+
+def _points(share: float) -> str:
+    return "-" if math.isnan(share) else f"{100 * share:+.2f}"

@@ -1,0 +1,271 @@
+"""Checkpoints: one file that holds the weights and all that is needed to evaluate and predict with them.
+
+A file is written beside its final name and renamed, so that a name always stands for a whole checkpoint. Reading one
+never runs code that is in it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import pickle
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from rmiseg.config import DataConfig, ModelConfig
+from rmiseg.data.dataset import ClassTable
+from rmiseg.models import build_model
+from rmiseg.runtime.files import replacing
+
+FORMAT = "rmiseg checkpoint 1"
+CHECKPOINTS, LAST, BEST = "checkpoints", "last.pt", "best.pt"
+PRETRAINED_FORMAT = "rmiseg model 1"
+PRETRAINED_CONFIG, PRETRAINED_WEIGHTS = "config.json", "model.safetensors"  # the names that model hubs expect
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained model and how to use it.
+
+    Attributes:
+        weights: The model's state dict.
+        model: How the model is built.
+        data: How its images were prepared, and where they were.
+        classes: What its classes are called, and their colors.
+        step: Optimizer steps taken.
+        scores: Scores on the validation split, by name; empty if it was not evaluated.
+        architecture: What else the model is built from, see `SegmentationModel`.
+        align_corners: Corner convention by which the loss interpolated the logits; False in checkpoints without it.
+    """
+
+    weights: Mapping[str, Tensor]
+    model: ModelConfig
+    data: DataConfig
+    classes: ClassTable
+    step: int
+    scores: dict[str, float]
+    architecture: dict[str, Any] | None = None
+    align_corners: bool = False
+
+    def build_model(self, device: torch.device) -> nn.Module:
+        """The trained model, in evaluation mode, on `device`.
+
+        Raises:
+            ValueError: The weights are not those of the model that the checkpoint describes.
+        """
+        model = build_model(
+            self.model.name,
+            num_classes=len(self.classes),
+            backbone=self.model.backbone,
+            output_stride=self.model.output_stride,
+            weights="none",
+            architecture=self.architecture,
+        )
+        try:
+            model.load_state_dict(self.weights)
+        except RuntimeError as error:
+            raise ValueError(
+                f"the checkpoint's weights are not those of {self.model} and "
+                f"{len(self.classes)} classes, as it says itself: {_first_sentence(error)}, ..."
+            ) from error
+        model.align_corners = self.align_corners
+        # The layout in which convolutions are fastest.
+        return model.to(device, memory_format=torch.channels_last).eval()
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write `checkpoint` to `path`, in one go: an error or a kill leaves what was there before."""
+    content = {
+        "weights": dict(checkpoint.weights),
+        "model": asdict(checkpoint.model),
+        "data": asdict(checkpoint.data),
+        "classes": asdict(checkpoint.classes),
+        "step": checkpoint.step,
+        "scores": checkpoint.scores,
+        "architecture": checkpoint.architecture,
+        "align_corners": checkpoint.align_corners,
+    }
+    write_content(path, FORMAT, content)
+
+
+def write_content(path: Path, file_format: str, content: dict[str, Any]) -> None:
+    """Write tensors and plain values to `path`, in one go: an error or a kill leaves what was there before.
+
+    Raises:
+        OSError: The disk is full, or the folder cannot be written to.
+    """
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        try:
+            torch.save({"format": file_format, **content}, file)
+        except RuntimeError as error:  # how torch.save ends when a write fails; the reason is what led to it
+            reason = error.__context__ if isinstance(error.__context__, OSError) else error
+            raise OSError(f"{path} could not be written: {_first_sentence(reason)}") from error
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def load_checkpoint(path: str | Path) -> Checkpoint:
+    """Read a checkpoint, or the best one of a run's folder, without running any code in it.
+
+    A folder of `rmiseg export --format safetensors` is read likewise.
+
+    Raises:
+        FileNotFoundError: There is no such file, or no checkpoint in the folder.
+        ValueError: The file is damaged, holds objects other than tensors and plain values, or is no checkpoint of
+            rmiseg.
+    """
+    path = find_checkpoint(path)
+    if path.name == PRETRAINED_WEIGHTS:
+        return _load_pretrained(path.parent)
+    content = read_content(path, FORMAT, "Backbone weights of other programs go into a training run as model.weights")
+    try:
+        return checkpoint_from_plain(content, dict(content["weights"]))
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"{path} is marked as a checkpoint of rmiseg, but its content is not as it should be ({error}); was it "
+            "written by another version?"
+        ) from error
+
+
+def checkpoint_from_plain(content: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Checkpoint:
+    """The checkpoint of what files hold: values that JSON has too, and tensors.
+
+    Raises:
+        KeyError, TypeError, ValueError: The content is not that of a checkpoint.
+    """
+    table = {
+        name: tuple(tuple(value) if isinstance(value, list) else value for value in values)
+        for name, values in content["classes"].items()
+    }
+    return Checkpoint(
+        weights=weights,
+        model=ModelConfig(**content["model"]),
+        data=DataConfig(**content["data"]),
+        classes=ClassTable(**table),
+        step=content["step"],
+        scores={name: math.nan if score is None else score for name, score in content["scores"].items()},
+        architecture=content.get("architecture"),  # this and the next are not in older files
+        align_corners=content.get("align_corners", False),
+    )
+
+
+def _load_pretrained(folder: Path) -> Checkpoint:
+    """Read a folder with config.json and model.safetensors."""
+    try:
+        content = json.loads((folder / PRETRAINED_CONFIG).read_text(encoding="utf-8"))
+        if not isinstance(content, dict) or content.get("format") != PRETRAINED_FORMAT:
+            raise ValueError(f"{PRETRAINED_CONFIG} does not have the format {PRETRAINED_FORMAT!r}")
+        weights = load_file(folder / PRETRAINED_WEIGHTS)
+        prefix = "network."
+        return checkpoint_from_plain(content, {name.removeprefix(prefix): tensor for name, tensor in weights.items()})
+    except (KeyError, TypeError, AttributeError, ValueError, OSError, SafetensorError) as error:
+        raise ValueError(
+            f"{folder} cannot be read as an exported model ({PRETRAINED_CONFIG}, {PRETRAINED_WEIGHTS}): {error}"
+        ) from error
+
+
+def read_content(path: Path, file_format: str, advice: str = "") -> dict[str, Any]:
+    """Read what `write_content` wrote, without running any code in it.
+
+    Raises:
+        ValueError: The file is damaged, holds objects other than tensors and plain values, or has another format.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        found = re.search(r"GLOBAL ([\w.]+)", str(error))
+        raise ValueError(
+            f"{path} is not a checkpoint of rmiseg: it holds {found[1] if found else 'something'} beside tensors and "
+            "plain values. It was not loaded, since that could run code in it"
+        ) from error
+    except (RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
+        raise ValueError(
+            f"{path} cannot be read as a checkpoint, it may be cut short: {_first_sentence(error)}"
+        ) from error
+    if not isinstance(content, dict) or content.get("format") != file_format:
+        keys = ", ".join(map(str, list(content)[:5])) if isinstance(content, dict) else type(content).__name__
+        raise ValueError(
+            f"{path} is not a checkpoint of rmiseg, which has the format {file_format!r}; it holds {keys}, ... {advice}"
+        )
+    del content["format"]
+    return content
+
+
+def find_checkpoint(path: str | Path) -> Path:
+    """The file `path`; of a run's folder the best checkpoint, or else the last; of an exported model its weights."""
+    path = Path(path)
+    if (path / PRETRAINED_CONFIG).is_file():
+        return path / PRETRAINED_WEIGHTS
+    if path.is_dir():
+        for candidate in (path / CHECKPOINTS / BEST, path / CHECKPOINTS / LAST):
+            if candidate.is_file():
+                return candidate
+        raise FileNotFoundError(
+            f"folder {path} has no {CHECKPOINTS}/{BEST} or {CHECKPOINTS}/{LAST}; is it a run's folder?"
+        )
+    if not path.is_file():
+        raise FileNotFoundError(f"checkpoint {path} does not exist")
+    if path.suffix in (".onnx", ".pt2"):
+        raise ValueError(
+            f"{path} was exported for other programs; give the run that it came from, or what "
+            "`rmiseg export --format safetensors` writes"
+        )
+    return path
+
+
+class CheckpointFolder:
+    """The checkpoints of a run: `last.pt`, `best.pt` by validation mIoU, and the newest `keep` as `step-N.pt`.
+
+    Args:
+        path: The folder; made if it does not exist.
+        keep: How many of the newest checkpoints keep a name of their own.
+        best: Scores of the best checkpoint so far; empty if there is none.
+    """
+
+    def __init__(self, path: Path, keep: int, best: dict[str, float] | None = None) -> None:
+        if keep < 0:
+            raise ValueError(f"train.keep must be 0 or more, not {keep}")
+        self.path = path
+        self.keep = keep
+        self.best = best or {}
+        path.mkdir(parents=True, exist_ok=True)
+
+    def save(self, checkpoint: Checkpoint) -> bool:
+        """Save as the last and, if its mean IoU is the highest so far, as the best; returns whether it is."""
+        last = self.path / LAST
+        save_checkpoint(last, checkpoint)
+        if self.keep:
+            _duplicate(last, self.path / f"step-{checkpoint.step:06d}.pt")
+            for old in sorted(self.path.glob("step-*.pt"), key=lambda p: (len(p.name), p.name))[: -self.keep]:
+                old.unlink()
+        score = checkpoint.scores.get("mean_iou", math.nan)  # also nan if nothing could be scored
+        is_best = score > self.best.get("mean_iou", -math.inf)
+        if is_best:
+            self.best = checkpoint.scores
+            _duplicate(last, self.path / BEST)
+        return is_best
+
+
+def _duplicate(source: Path, target: Path) -> None:
+    """Give a file a second name; a hard link where the file system has them, since checkpoints are never modified."""
+    with replacing(target) as temporary:
+        temporary.unlink(missing_ok=True)
+        try:
+            os.link(source, temporary)
+        except OSError:
+            shutil.copyfile(source, temporary)
+
+
+def _first_sentence(error: Exception) -> str:
+    # torch appends paragraphs of advice, partly to do what must not be done here.
+    return " ".join(str(error).split()).partition(". ")[0][:300]

@@ -1,0 +1,1 @@
+"""The RMI loss, and the pixel losses alone, as Triton kernels for CUDA."""

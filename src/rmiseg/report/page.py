@@ -1,0 +1,262 @@
+"""One HTML page that shows and compares runs; it needs no network, and no file beside it.
+
+What is on the page is computed here and put into it as JSON; page.js, page.css and page.html show it.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import resources
+from itertools import chain, zip_longest
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from PIL import Image
+from rich.console import Console
+
+from rmiseg.config import EvaluateConfig, ReportConfig
+from rmiseg.data import Split, load_split, read_image, read_mask
+from rmiseg.data.dataset import ClassTable, Sample
+from rmiseg.evaluation.evaluate import Evaluation
+from rmiseg.evaluation.metrics import Scores
+from rmiseg.evaluation.scoring import find_or_score
+from rmiseg.inference.checkpoint import Checkpoint, load_checkpoint
+from rmiseg.inference.predictor import Predictor
+from rmiseg.runtime.files import replacing, to_json
+from rmiseg.runtime.progress import track
+from rmiseg.training.curves import read_curves
+
+CURVE_POINTS = 400
+"""Most points of a curve; longer ones are thinned."""
+
+JPEG_QUALITY = 82
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run, and how it does on the split.
+
+    Attributes:
+        name: What it is called on the page.
+        path: Where it is.
+        checkpoint: Its checkpoint.
+        evaluation: What was counted in every image of the split.
+    """
+
+    name: str
+    path: Path
+    checkpoint: Checkpoint
+    evaluation: Evaluation
+
+    @cached_property
+    def image_scores(self) -> np.ndarray:
+        """(I,) mean IoU in each image, over the classes in it; NaN where nothing counts."""
+        return np.array([Scores.from_regions(counts).mean_iou for counts in self.evaluation.regions[:, 0]])
+
+
+def write_report(config: ReportConfig, console: Console) -> None:
+    """Score the runs and write the page.
+
+    Raises:
+        ValueError, OSError: Anything wrong with the runs, the data or the file to write, with what to do about it.
+    """
+    if config.images < 1 or config.image_size < 32:
+        raise ValueError(
+            f"images must be at least 1 and image_size at least 32, not {config.images} and {config.image_size}"
+        )
+    out = Path(config.out)
+    paths = [Path(path) for path in config.runs]
+    checkpoints = [load_checkpoint(path) for path in paths]
+    _check_same_classes(paths, checkpoints)
+    data = checkpoints[0].data
+    root, split_name = config.root or data.root, config.split or data.val_split
+    split = load_split(data.name, root, split_name)
+    if split.classes.names != checkpoints[0].classes.names:
+        raise ValueError(
+            f"the runs have the classes {', '.join(checkpoints[0].classes.names)}, but {root} has "
+            f"{', '.join(split.classes.names)}"
+        )
+    if out.is_dir():
+        raise IsADirectoryError(f"{out} is a folder; name a file with --out")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(out) as temporary:
+        temporary.touch()  # so that a folder that cannot be written to shows now, and not after all the work
+        runs = []
+        for name, path, checkpoint in zip(_names(paths), paths, checkpoints):
+            console.print(f"Scores of {name}", soft_wrap=True)
+            options = EvaluateConfig(checkpoint=str(path), split=split_name, root=root, device=config.device)
+            runs.append(Run(name, path, checkpoint, find_or_score(options, console).evaluation))
+        _check_same_images(runs, split)
+        shown = select_images(np.stack([run.image_scores for run in runs]), config.images)
+        images = track(
+            _pictures(runs, [split.samples[i] for i in shown], shown, config), "drawing", console, total=len(shown)
+        )
+        page = render(_content(runs, split, list(images)))
+        temporary.write_text(page, encoding="utf-8")
+    console.print(f"{out}  {len(page) / 1e6:.1f} MB: {len(runs)} runs, {len(shown)} pictures", soft_wrap=True)
+
+
+def render(content: dict[str, Any]) -> str:
+    """The page that shows `content`."""
+    files = resources.files("rmiseg.report")
+    parts = {
+        "css": (files / "page.css").read_text(encoding="utf-8"),
+        "js": (files / "page.js").read_text(encoding="utf-8"),
+        # Inside a script element nothing ends the text but "</", and nothing else than "<" begins anything.
+        "data": json.dumps(json.loads(to_json(content)), separators=(",", ":")).replace("<", r"\u003c"),
+    }
+    template = (files / "page.html").read_text(encoding="utf-8")
+    # In one pass, so that what stands in the data is not taken for a place to fill.
+    return re.sub(r"\{\{ (\w+) \}\}", lambda found: parts[found[1]], template)
+
+
+def select_images(scores: np.ndarray, count: int) -> list[int]:
+    """The images worth looking at: in turn the worst, the best, and the one on which the runs differ most.
+
+    Args:
+        scores: (R, I) score of each run in each image; NaN where nothing counts.
+        count: How many images; all, if there are fewer.
+
+    Returns:
+        Indices of images, those of the worst, the best and the most changed mixed, none twice.
+    """
+    judged = np.flatnonzero(~np.isnan(scores).all(axis=0))
+    mean = np.nanmean(scores[:, judged], axis=0)
+    ranked = judged[np.argsort(mean, kind="stable")].tolist()
+    rankings = [ranked, ranked[::-1]]
+    if len(scores) > 1:
+        spread = np.nanmax(scores[:, judged], axis=0) - np.nanmin(scores[:, judged], axis=0)
+        rankings.append(judged[np.argsort(-spread, kind="stable")].tolist())
+    in_turn = chain.from_iterable(zip_longest(*rankings))
+    return list(dict.fromkeys(i for i in in_turn if i is not None))[:count] or list(range(scores.shape[1]))[:count]
+
+
+def _check_same_classes(paths: Sequence[Path], checkpoints: Sequence[Checkpoint]) -> None:
+    first = checkpoints[0].classes.names
+    for path, checkpoint in zip(paths, checkpoints):
+        if checkpoint.classes.names != first:
+            raise ValueError(
+                f"runs on one page must have the same classes, but {paths[0]} has {_listed(first)} and {path} has "
+                f"{_listed(checkpoint.classes.names)}"
+            )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"{len(names)} ({', '.join(names[:6])}{', ...' if len(names) > 6 else ''})"
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """The shortest ends of the paths that tell them apart, less what all end with."""
+    parts = [path.absolute().parts for path in paths]
+    while len(parts) > 1 and len({each[-1:] for each in parts}) == 1 and min(map(len, parts)) > 1:
+        parts = [each[:-1] for each in parts]
+    for length in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(each[-length:]) for each in parts]
+        if len(set(names)) == len(names):
+            return names
+    raise ValueError(f"a run is given twice: {', '.join(map(str, paths))}")
+
+
+def _check_same_images(runs: Sequence[Run], split: Split) -> None:
+    names = tuple(sample.name for sample in split.samples)
+    for run in runs:
+        if run.evaluation.names != names:
+            raise ValueError(
+                f"the evaluation of {run.path} has other images than split {split.name} has now; `rmiseg evaluate "
+                f"{run.path} --split {split.name}` replaces it"
+            )
+
+
+def _pictures(
+    runs: Sequence[Run], samples: Sequence[Sample], indices: Sequence[int], config: ReportConfig
+) -> Iterator[dict[str, Any]]:
+    """Image, truth and predictions of each sample, as the page needs them."""
+    classes = runs[0].checkpoint.classes
+    predictors = [Predictor(run.checkpoint, config.device) for run in runs]
+    for sample, index in zip(samples, indices):
+        pixels = read_image(sample.image)
+        maps = [read_mask(sample.mask, classes), *(predictor(pixels) for predictor in predictors)]
+        factor = min(1.0, config.image_size / max(pixels.shape[:2]))
+        height, width = (max(1, round(side * factor)) for side in pixels.shape[:2])
+        truth, *predictions = (_map_url(ids, (width, height), classes) for ids in maps)
+        yield {
+            "name": sample.name,
+            "width": width,
+            "height": height,
+            "photo": _photo_url(pixels, (width, height)),
+            "truth": truth,
+            "predictions": predictions,
+            "scores": [float(run.image_scores[index]) for run in runs],
+        }
+
+
+def _photo_url(pixels: np.ndarray, size: tuple[int, int]) -> str:
+    image = Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS)
+    return _data_url(image, "JPEG", quality=JPEG_QUALITY, optimize=True, progressive=True)
+
+
+def _map_url(ids: np.ndarray, size: tuple[int, int], classes: ClassTable) -> str:
+    """Class ids as a palette PNG whose colors are the ids, as gray: the page reads them, and colors them itself.
+
+    Ignored pixels have the id after the last class, so that few classes need few bits.
+    """
+    image = Image.fromarray(np.minimum(ids, len(classes)).astype(np.uint8)).resize(size, Image.Resampling.NEAREST)
+    count = len(classes) + 1
+    image.putpalette(np.repeat(np.arange(count, dtype=np.uint8), 3).tobytes())
+    bits = next(bits for bits in (1, 2, 4, 8) if count <= 2**bits)
+    return _data_url(image, "PNG", optimize=True, bits=bits)
+
+
+def _data_url(image: Image.Image, format: str, **options: Any) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, format=format, **options)
+    return f"data:image/{format.lower()};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+
+
+def _content(runs: Sequence[Run], split: Split, images: list[dict[str, Any]]) -> dict[str, Any]:
+    classes = split.classes
+    true_pixels = runs[0].evaluation.confusion.sum(axis=1)
+    shares = (true_pixels / max(true_pixels.sum(), 1)).tolist()
+    return {
+        "data": {"name": runs[0].checkpoint.data.name, "split": split.name, "images": len(split.samples)},
+        "classes": [
+            {"name": name, "color": "#{:02x}{:02x}{:02x}".format(*color), "share": share}
+            for name, color, share in zip(classes.names, classes.palette, shares)
+        ],
+        "runs": [
+            {
+                "name": run.name,
+                "model": str(run.checkpoint.model),
+                "loss": _loss_name(run.path),
+                "steps": run.checkpoint.step,
+                "scores": run.evaluation.summary(),
+                "iou": run.evaluation.everywhere.iou,
+                "confusion": run.evaluation.confusion.tolist(),
+                "curves": {tag: _thinned(*curve) for tag, curve in read_curves(run.path).items()},
+            }
+            for run in runs
+        ],
+        "images": images,
+    }
+
+
+def _thinned(steps: Sequence[int], values: Sequence[float]) -> tuple[list[int], list[float]]:
+    kept = np.unique(np.linspace(0, len(steps) - 1, min(len(steps), CURVE_POINTS)).round().astype(int))
+    return [steps[i] for i in kept], [float(f"{values[i]:.6g}") for i in kept]
+
+
+def _loss_name(path: Path) -> str | None:
+    """What the run was trained with, as its config.yaml says; None where that does not exist."""
+    file = path / "config.yaml"
+    if not file.is_file():
+        return None
+    config = yaml.safe_load(file.read_text(encoding="utf-8"))
+    return config["loss"]["name"]

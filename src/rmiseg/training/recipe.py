@@ -1,0 +1,123 @@
+"""What the options of a training mean: data set, model, and all that a step needs."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from types import MethodType
+
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+
+from rmiseg.config import DataConfig, TrainConfig
+from rmiseg.data import SegmentationDataset, Split, train_transform
+from rmiseg.inference.checkpoint import load_checkpoint
+from rmiseg.models import DEFAULT_BACKBONE, DEFAULT_OUTPUT_STRIDE, MODELS, build_model, set_norm_momentum
+from rmiseg.models.base import SegmentationModel
+from rmiseg.runtime.distributed import distribute, synchronize_norm
+from rmiseg.training.optim import HEAD_LR_FACTORS, build_optimizer
+from rmiseg.training.step import Criterion, Learner
+
+
+def complete(config: TrainConfig) -> TrainConfig:
+    """Fill in what depends on other options, and check what can be checked without data."""
+    for name, value in (("seed", config.seed), ("train.panels", config.train.panels)):
+        if not 0 <= value < 2**32:
+            raise ValueError(f"{name} must be 0 or more, and below 2^32, not {value}")
+    for name in ("epochs", "steps", "accumulate", "val_every", "log_every", "checkpoint_every", "max_skipped"):
+        value = getattr(config.train, name)
+        if value is not None and value < 1:
+            raise ValueError(f"train.{name} must be at least 1, not {value}")
+    if config.data.root:  # absolute, so that the run can be evaluated from any folder
+        config = replace(config, data=replace(config.data, root=str(Path(config.data.root).absolute())))
+    if config.model.name in MODELS:
+        model_config = replace(
+            config.model,
+            backbone=config.model.backbone or DEFAULT_BACKBONE,
+            output_stride=config.model.output_stride or DEFAULT_OUTPUT_STRIDE,
+        )
+        config = replace(config, model=model_config)
+    if config.optim.head_lr_factor is None:
+        factor = HEAD_LR_FACTORS.get(config.model.name, max(HEAD_LR_FACTORS.values()))
+        config = replace(config, optim=replace(config.optim, head_lr_factor=factor))
+    return config
+
+
+def train_dataset(split: Split, config: DataConfig) -> SegmentationDataset:
+    """The training images with their augmentation.
+
+    Where even the largest random scale leaves half of an image's size or less, images are read at half the size; so on
+    for a fourth and an eighth. Decoding is most of the work with large photographs.
+    """
+    largest = config.image_scale * config.scale_range[1]
+    reduction = next(factor for factor in (8, 4, 2, 1) if factor == 1 or factor * largest <= 1)
+    augmentation = train_transform(
+        config.crop_size,
+        image_scale=config.image_scale * reduction,
+        scale_range=config.scale_range,
+        scale_step=config.scale_step,
+        flip=config.flip,
+        color_jitter=config.color_jitter,
+    )
+    return SegmentationDataset(split, augmentation, reduction)
+
+
+def make_model(config: TrainConfig, num_classes: int, device: torch.device, console: Console) -> SegmentationModel:
+    """Build the model, load initial weights, and prepare its norm layers as configured."""
+    model = build_model(num_classes=num_classes, **asdict(config.model))
+    if not config.train.freeze_norm:
+        model = synchronize_norm(model, config.train.sync_norm, device)
+    model = model.to(device, memory_format=torch.channels_last)  # a fifth faster on a CPU
+    model.align_corners = config.loss.align_corners
+    set_norm_momentum(model, config.train.norm_momentum)
+    if config.init is not None:
+        _initialize(model, config.init, console)
+    if config.train.freeze_norm:
+        model.freeze_norm()
+    if config.train.precision == "bf16" and device.type == "cpu":
+        keep_depthwise_float32(model)
+    return model
+
+
+def keep_depthwise_float32(model: nn.Module) -> None:
+    """Let depthwise convolutions compute in float32 under autocast, between inputs and outputs as before.
+
+    On CPUs their gradients take three to twelve times as long in bfloat16: oneDNN has no fast code for it.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1:
+            module.forward = MethodType(_forward_in_float32, module)
+
+
+def _forward_in_float32(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    with torch.autocast(x.device.type, enabled=False):
+        return type(conv).forward(conv, x.float()).to(x.dtype)
+
+
+def _initialize(model: nn.Module, path: str, console: Console) -> None:
+    """Load what fits of a checkpoint's weights, and say what does not."""
+    weights, own = load_checkpoint(path).weights, model.state_dict()
+    fitting = {name: tensor for name, tensor in weights.items() if name in own and own[name].shape == tensor.shape}
+    if not fitting:
+        raise ValueError(f"init: no weights of {path} fit the model; is it another architecture or backbone?")
+    model.load_state_dict(fitting, strict=False)
+    console.print(f"Initial weights from {path}: {len(fitting)} of {len(own)} tensors")
+    for title, names in (
+        ("Not in the checkpoint, or of another shape there", [name for name in own if name not in fitting]),
+        ("In the checkpoint alone", [name for name in weights if name not in own]),
+    ):
+        if names:
+            console.print(f"{title}: {', '.join(names[:8])}{f' and {len(names) - 8} more' if len(names) > 8 else ''}")
+
+
+def make_learner(config: TrainConfig, model: nn.Module, criterion: Criterion, device: torch.device) -> Learner:
+    """Wrap the model for several processes and compile it as configured, and build its optimizer."""
+    dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[config.train.precision]
+    network = distribute(model, config.train.strategy, device)
+    if config.train.compile:
+        network = torch.compile(network)  # for training alone: images to score come in many sizes
+        criterion.compile()
+    optimizer = build_optimizer(model, config.optim)
+    scaler = torch.amp.GradScaler(device.type, enabled=config.train.precision == "fp16")
+    return Learner(model, network, criterion, optimizer, scaler, dtype, device)

@@ -1,0 +1,131 @@
+"""Where a training run stands, and the files that an interrupted one goes on from.
+
+Order, augmentation and dropout are functions of (seed, step), computed afresh wherever they are needed. So there is no
+state of random number generators or loader processes to keep: the position in the training is all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from rmiseg.inference.checkpoint import read_content, write_content
+
+FORMAT = "rmiseg training state 1"
+STATES = "resume"
+KEPT = 2
+
+
+@dataclass
+class Position:
+    """How far a training has come.
+
+    Attributes:
+        epoch: The epoch that is under way, from 0; its evaluation is part of it.
+        step: Steps taken since the beginning of the training, those that were skipped among them.
+        step_in_epoch: Steps taken in this epoch.
+        skipped: Steps that were skipped because loss or gradient was not finite.
+        skipped_in_a_row: The last so many steps were skipped.
+        best: Validation scores of the best checkpoint so far; empty before the first.
+        curves: What was written to the curves for the last step; empty if nothing was.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    step_in_epoch: int = 0
+    skipped: int = 0
+    skipped_in_a_row: int = 0
+    best: dict[str, float] = field(default_factory=dict)
+    curves: dict[str, float] = field(default_factory=dict)
+
+    def advance(self, skipped: bool) -> None:
+        """A step was taken, or skipped."""
+        self.step += 1
+        self.step_in_epoch += 1
+        self.skipped += skipped
+        self.skipped_in_a_row = self.skipped_in_a_row + 1 if skipped else 0
+
+    def end_epoch(self) -> None:
+        """The epoch is over, with its evaluation."""
+        self.epoch += 1
+        self.step_in_epoch = 0
+
+
+@dataclass
+class TrainingState:
+    """All that a training goes on from.
+
+    Attributes:
+        position: How far it has come.
+        weights: The whole model.
+        optimizer: The whole state of the optimizer.
+        scaler: The state of the gradient scaler; empty without one.
+        confusion: (C, C) int64, of the images trained on in this epoch.
+    """
+
+    position: Position
+    weights: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    scaler: dict[str, Any]
+    confusion: Tensor
+
+
+class StateFolder:
+    """The newest states of a run, `step-N.pt`; two, so that one is left if the other is damaged.
+
+    Args:
+        path: The folder; made if it does not exist.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def save(self, state: TrainingState) -> None:
+        """Write a state, then remove the oldest. An error leaves the ones before as they are."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        content = {**vars(state), "position": asdict(state.position)}
+        write_content(self.path / f"step-{state.position.step:08d}.pt", FORMAT, content)
+        for old in self.files()[KEPT:]:
+            old.unlink()
+
+    def load(self, console: Console) -> TrainingState | None:
+        """The newest state that can be read, or None if there is none at all; says which cannot.
+
+        Raises:
+            ValueError: There are states, and none can be read.
+        """
+        files = self.files()
+        for path in files:
+            try:
+                content = read_content(path, FORMAT)
+                return TrainingState(**{**content, "position": Position(**content["position"])})
+            except (ValueError, KeyError, TypeError) as error:
+                console.print(f"warning: {error}; trying the one before", markup=False)
+        if files:
+            raise ValueError(
+                f"none of the training states in {self.path} can be read; remove this folder to start over, or give "
+                "another --out"
+            )
+        return None
+
+    def files(self) -> list[Path]:
+        """The states, the newest first."""
+        return sorted(self.path.glob("step-*.pt"), reverse=True)  # of eight digits each
+
+    def remove(self) -> None:
+        """Remove all states, and what a killed process may have left half written."""
+        for path in [*self.files(), *self.path.glob(".*.tmp")]:
+            path.unlink(missing_ok=True)
+        if self.path.is_dir():
+            self.path.rmdir()
+
+
+def seed_step(seed: int, step: int, rank: int) -> None:
+    """Make the random numbers of a training step (dropout) a function of these three."""
+    torch.manual_seed(int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> 1))

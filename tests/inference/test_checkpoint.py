@@ -1,0 +1,119 @@
+import os
+import pickle
+
+import pytest
+import torch
+
+from rmiseg.config import DataConfig, ModelConfig
+from rmiseg.data import ClassTable
+from rmiseg.inference.checkpoint import Checkpoint, CheckpointFolder, load_checkpoint, save_checkpoint
+from rmiseg.models import build_model
+
+CLASSES = ClassTable(("a", "b"), (0, 1), (255,), ((0, 0, 0), (255, 0, 0)))
+MODEL = ModelConfig("deeplabv3plus", "mobilenetv3_small_050", "none", 16)
+
+
+def make(weights=None, step=0, **scores):
+    return Checkpoint(weights or {"w": torch.ones(2)}, MODEL, DataConfig(root="x"), CLASSES, step, scores)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return build_model("deeplabv3plus", num_classes=2, backbone="mobilenetv3_small_050", weights="none").eval()
+
+
+def test_round_trip_gives_the_same_model(tmp_path, model):
+    path = tmp_path / "c.pt"
+    save_checkpoint(path, make(model.state_dict(), step=7, mean_iou=0.5))
+    loaded = load_checkpoint(path)
+    assert (loaded.model, loaded.data, loaded.classes) == (MODEL, DataConfig(root="x"), CLASSES)
+    assert (loaded.step, loaded.scores) == (7, {"mean_iou": 0.5})
+    images = torch.randn(1, 3, 40, 40)
+    with torch.inference_mode():
+        same_layout = model.to(memory_format=torch.channels_last)  # in which sums are rounded alike
+        assert torch.equal(loaded.build_model(torch.device("cpu"))(images), same_layout(images))
+    assert os.listdir(tmp_path) == ["c.pt"]
+
+
+def test_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "c.pt"
+    save_checkpoint(path, make(step=1))
+
+    def full(content, file):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="No space"):
+        save_checkpoint(path, make(step=2))
+    monkeypatch.undo()
+    assert load_checkpoint(path).step == 1
+    assert os.listdir(tmp_path) == ["c.pt"]
+
+
+class Evil:
+    def __reduce__(self):
+        return os.mkdir, ("evil-was-here",)
+
+
+@pytest.mark.parametrize("save", [torch.save, lambda o, p: p.write_bytes(pickle.dumps(o))], ids=["zip", "pickle"])
+def test_code_in_a_checkpoint_does_not_run(tmp_path, monkeypatch, save):
+    monkeypatch.chdir(tmp_path)
+    save({"format": "rmiseg checkpoint 1", "weights": Evil()}, tmp_path / "evil.pt")
+    with pytest.raises(ValueError, match=r"evil\.pt is not a checkpoint.* (\w+\.mkdir|something) beside.*not loaded"):
+        load_checkpoint(tmp_path / "evil.pt")
+    assert not (tmp_path / "evil-was-here").exists()
+
+
+def test_damaged_and_foreign_files(tmp_path, model):
+    whole = tmp_path / "c.pt"
+    save_checkpoint(whole, make(model.state_dict()))
+    for name, content in (("cut", whole.read_bytes()[:-1000]), ("empty", b""), ("text", b"hello")):
+        path = tmp_path / f"{name}.pt"
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=rf"{name}\.pt"):
+            load_checkpoint(path)
+    torch.save(model.state_dict(), tmp_path / "foreign.pt")
+    with pytest.raises(ValueError, match=r"foreign\.pt is not a checkpoint of rmiseg.*backbone"):
+        load_checkpoint(tmp_path / "foreign.pt")
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        load_checkpoint(tmp_path / "nothing.pt")
+    with pytest.raises(FileNotFoundError, match="is it a run's folder"):
+        load_checkpoint(tmp_path)
+
+
+def test_weights_of_another_model(tmp_path):
+    other = build_model("pspnet", num_classes=2, backbone="mobilenetv3_small_050", weights="none")
+    save_checkpoint(tmp_path / "c.pt", make(other.state_dict()))
+    with pytest.raises(ValueError, match="not those of deeplabv3plus with mobilenetv3_small_050 and 2 classes"):
+        load_checkpoint(tmp_path / "c.pt").build_model(torch.device("cpu"))
+
+
+def test_folder_keeps_last_best_and_newest(tmp_path):
+    folder = CheckpointFolder(tmp_path / "run" / "checkpoints", keep=2)
+    assert [folder.save(make(step=i, mean_iou=s)) for i, s in enumerate([0.3, 0.6, 0.4, 0.6], start=1)] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    assert sorted(os.listdir(folder.path)) == ["best.pt", "last.pt", "step-000003.pt", "step-000004.pt"]
+    assert load_checkpoint(folder.path / "best.pt").step == 2
+    assert load_checkpoint(folder.path / "last.pt").step == 4
+    assert load_checkpoint(tmp_path / "run").step == 2
+
+
+def test_newest_are_kept_beyond_six_digits(tmp_path):
+    folder = CheckpointFolder(tmp_path, keep=1)
+    for step in (999_999, 1_000_001):
+        folder.save(make(step=step))
+    assert [path.name for path in tmp_path.glob("step-*.pt")] == ["step-1000001.pt"]
+
+
+@pytest.mark.parametrize("change", [{"model": {"future": 1}}, {"weights": [1]}, {"classes": 3}])
+def test_content_of_another_version_is_refused(tmp_path, change):
+    path = tmp_path / "c.pt"
+    save_checkpoint(path, make())
+    torch.save({**torch.load(path, weights_only=True), **change}, path)
+    with pytest.raises(ValueError, match=r"marked as a checkpoint of rmiseg, but its content"):
+        load_checkpoint(path)

@@ -1,0 +1,92 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from rmiseg.config import OptimConfig
+from rmiseg.training.optim import build_optimizer, learning_rate, set_learning_rate
+
+
+class Tiny(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+        self.head = nn.Conv2d(4, 2, 1)
+
+
+def test_groups_are_those_of_the_paper():
+    model = Tiny()
+    config = OptimConfig(lr=0.01, head_lr_factor=10, weight_decay=1e-4)
+    optimizer = build_optimizer(model, config)
+    found = {id(p): (group["lr"], group["weight_decay"]) for group in optimizer.param_groups for p in group["params"]}
+    conv, norm = model.backbone
+    assert len(found) == len(list(model.parameters()))
+    assert found[id(conv.weight)] == (0.01, 1e-4)
+    assert found[id(conv.bias)] == (0.01, 0)
+    assert found[id(norm.weight)] == found[id(norm.bias)] == (0.01, 0)
+    assert found[id(model.head.weight)] == (0.1, 1e-4)
+    assert found[id(model.head.bias)] == (0.1, 0)
+    set_learning_rate(optimizer, 0.002)
+    assert sorted({round(g["lr"], 9) for g in optimizer.param_groups}) == [0.002, 0.02]
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_step_is_that_of_the_optimizer(name):
+    torch.manual_seed(0)
+    model, options = Tiny(), {"lr": 0.1, "head_lr_factor": 1.0, "weight_decay": 0.01, "momentum": 0.8}
+    optimizer = build_optimizer(model, OptimConfig(name=name, **options))
+    weight = model.head.weight.detach().clone().requires_grad_()
+    if name == "sgd":
+        expected = torch.optim.SGD([weight], lr=0.1, momentum=0.8, weight_decay=0.01)
+    else:
+        expected = torch.optim.AdamW([weight], lr=0.1, betas=(0.8, 0.999), weight_decay=0.01)
+    for _ in range(3):
+        model.head.weight.grad = torch.randn_like(weight)
+        weight.grad = model.head.weight.grad.clone()
+        optimizer.step()
+        expected.step()
+    torch.testing.assert_close(model.head.weight, weight)
+
+
+def test_poly_with_slow_start():
+    config = OptimConfig(lr=0.007, slow_start_steps=1500, slow_start_lr=1e-4, schedule="poly")
+    lr = [learning_rate(t, 30_000, config) for t in range(30_001)]
+    assert lr[0] == 1e-4
+    assert lr[750] == pytest.approx((1e-4 + lr[1500]) / 2)
+    assert lr[1500] == pytest.approx(0.007 * 0.95**0.9)
+    assert lr[15_000] == pytest.approx(0.007 * 0.5**0.9)
+    assert max(lr) == lr[1500]
+    assert lr[30_000] == 1e-6
+
+
+def test_cosine():
+    config = OptimConfig(lr=0.01, schedule="cosine", min_lr=1e-5)
+    assert learning_rate(0, 100, config) == 0.01
+    assert learning_rate(50, 100, config) == pytest.approx(0.005)
+    assert learning_rate(25, 100, config) == pytest.approx(0.01 * (1 + math.cos(math.pi / 4)) / 2)
+    assert learning_rate(100, 100, config) == 1e-5
+
+
+def test_step():
+    config = OptimConfig(lr=0.1, schedule="step", step_milestones=(0.5, 0.9), step_factor=0.2)
+    lr = [learning_rate(t, 10, config) for t in range(11)]
+    assert lr == pytest.approx([0.1] * 5 + [0.02] * 4 + [0.004] * 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("lr", 0.0), ("weight_decay", -1.0), ("head_lr_factor", 0), ("step_milestones", (0.5, 30))]
+)
+def test_bad_values(name, value):
+    with pytest.raises(ValueError, match=f"optim.{name}"):
+        build_optimizer(Tiny(), OptimConfig(**{name: value}))
+
+
+def test_step_uses_the_group_learning_rates():
+    model = Tiny()
+    before = [p.detach().clone() for p in (model.backbone[0].bias, model.head.bias)]
+    optimizer = build_optimizer(model, OptimConfig(lr=0.5, head_lr_factor=4, momentum=0))
+    (model.backbone[0].bias.sum() + model.head.bias.sum()).backward()
+    optimizer.step()
+    assert torch.allclose(model.backbone[0].bias, before[0] - 0.5)
+    assert torch.allclose(model.head.bias, before[1] - 2.0)

@@ -1,0 +1,177 @@
+"""One training step, and the options that change it."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from rich.console import Console
+from torch import nn
+
+from rmiseg.config import DataConfig, LossConfig, ModelConfig, OptimConfig
+from rmiseg.data import IGNORE_INDEX, ClassTable, Sample, Split
+from rmiseg.inference.checkpoint import Checkpoint, save_checkpoint
+from rmiseg.models import build_model
+from rmiseg.training.optim import build_optimizer
+from rmiseg.training.recipe import _initialize, keep_depthwise_float32, train_dataset
+from rmiseg.training.step import Criterion, Learner, grouped, train_step
+
+LOSSES = ["rmi", "ce", "bce", "pyramid", "affinity"]
+
+
+class Tiny(nn.Module):
+    """One convolution at stride 2, and an auxiliary head."""
+
+    image_mean, image_std, num_classes = (0.5, 0.5, 0.5), (0.2, 0.2, 0.2), 3
+
+    def __init__(self):
+        super().__init__()
+        self.backbone = nn.Conv2d(3, 3, 3, stride=2, padding=1)
+
+    def forward(self, images):
+        logits = self.backbone(images)
+        return logits, 0.5 * logits
+
+
+def batch(images, masks, names="ab"):
+    return {"image": images, "mask": masks, "name": list(names)}
+
+
+@pytest.mark.parametrize("class_weights", [None, [1.0, 0.2, 3.0]])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_accumulated_batches_are_one_large_batch(loss, class_weights):
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (5, 3, 48, 48), dtype=torch.uint8, generator=generator)
+    masks = torch.randint(0, 3, (5, 48, 48), dtype=torch.uint8, generator=generator)
+    masks[0, :40] = 255  # so that batches differ in how many pixels count
+    gradients, losses = [], []
+    for batches in ([batch(images, masks)], [batch(images[:2], masks[:2]), batch(images[2:], masks[2:])]):
+        torch.manual_seed(1)
+        model = Tiny()
+        optimizer = build_optimizer(model, OptimConfig(lr=0.1, momentum=0.0, weight_decay=0.0))
+        before = model.backbone.weight.detach().clone()
+        criterion = Criterion(LossConfig(name=loss, class_weights=class_weights), 3, total_steps=10)
+        scaler = torch.amp.GradScaler("cpu", enabled=False)
+        learner = Learner(model, model, criterion, optimizer, scaler, None, torch.device("cpu"))
+        losses.append(train_step(learner, batches, 2).parts["loss"])
+        gradients.append(before - model.backbone.weight.detach())
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    assert (gradients[1] - gradients[0]).norm() <= 1e-4 * gradients[0].norm()
+
+
+def test_auxiliary_head_has_its_share():
+    generator = torch.Generator().manual_seed(0)
+    logits, auxiliary = torch.randn(2, 2, 3, 24, 24, generator=generator)
+    target = torch.randint(0, 3, (2, 48, 48), generator=generator)
+    criterion = Criterion(LossConfig(name="ce", aux_weight=0.4), 3, total_steps=10)
+    counts = criterion.counts(target)
+    _, alone = criterion(logits, None, target, counts, 0)
+    _, other = criterion(auxiliary, None, target, counts, 0)
+    _, both = criterion(logits, auxiliary, target, counts, 0)
+    assert both["loss"] == pytest.approx(alone["loss"] + 0.4 * other["loss"])
+    assert both["auxiliary"] == pytest.approx(other["loss"])
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_class_weights_reach_the_loss_and_the_auxiliary_loss(loss):
+    generator = torch.Generator().manual_seed(0)
+    logits, auxiliary = torch.randn(2, 2, 3, 24, 24, generator=generator)
+    target = torch.randint(0, 3, (2, 48, 48), generator=generator)
+    weights = [0.5, 1.0, 4.0]
+    criterion = Criterion(LossConfig(name=loss, class_weights=weights, aux_weight=0.4), 3, total_steps=10)
+    _, parts = criterion(logits, auxiliary, target, criterion.counts(target), 0)
+    low = F.interpolate(auxiliary, (48, 48), mode="bilinear")
+    assert parts["auxiliary"] == pytest.approx(F.cross_entropy(low, target, torch.tensor(weights)).item(), rel=1e-5)
+    unweighted = Criterion(LossConfig(name=loss, aux_weight=0.4), 3, total_steps=10)
+    _, without = unweighted(logits, None, target, unweighted.counts(target), 0)
+    assert parts["loss"] - 0.4 * parts["auxiliary"] != pytest.approx(without["loss"], rel=1e-3)
+
+
+def test_grouped():
+    assert list(grouped(iter("abcde"), 2)) == [["a", "b"], ["c", "d"], ["e"]]
+    assert list(grouped([], 2)) == []
+
+
+@pytest.mark.parametrize(
+    ("image_scale", "largest", "reduction"),
+    [(1.0, 2.0, 1), (0.5, 1.25, 1), (0.5, 1.0, 2), (0.1, 2.0, 4), (0.01, 2.0, 8)],
+)
+def test_large_photographs_are_read_at_reduced_size(tmp_path, image_scale, largest, reduction):
+    """And image and mask stay together."""
+    ids = np.random.default_rng(0).integers(0, 2, (3, 4), dtype=np.uint8).repeat(200, 0).repeat(200, 1)
+    Image.fromarray(ids).save(tmp_path / "m.png")
+    Image.fromarray(255 * ids).save(tmp_path / "i.jpg")
+    classes = ClassTable(("a", "b"), (0, 1), (), ((0, 0, 0), (9, 9, 9)))
+    split = Split("train", (Sample("i", tmp_path / "i.jpg", tmp_path / "m.png"),), classes)
+    config = DataConfig(crop_size=(40, 40), image_scale=image_scale, scale_range=(largest / 2, largest), scale_step=0)
+    dataset = train_dataset(split, config)
+    assert dataset.reduction == reduction
+    assert dataset.transform.transforms[0].image_scale == image_scale * reduction
+    for seed in range(4):
+        item = dataset[0, seed]
+        assert item["mask"].shape == (40, 40)
+        valid = item["mask"] != IGNORE_INDEX
+        assert ((item["image"][0] > 127) == (item["mask"] == 1))[valid].float().mean() > 0.9
+
+
+def test_frozen_norm_stays_as_it_is_in_training_mode():
+    model = build_model("deeplabv3plus", num_classes=2, backbone="mobilenetv3_small_050", weights="none")
+    model.freeze_norm()
+    model.train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    optimizer = build_optimizer(model, OptimConfig(lr=0.1))
+    model(torch.randn(2, 3, 64, 64)).square().sum().backward()
+    optimizer.step()
+    norms = {name for name, module in model.named_modules() if isinstance(module, nn.BatchNorm2d)}
+    moved = {name.rpartition(".")[0] for name, t in model.state_dict().items() if not torch.equal(t, before[name])}
+    assert norms
+    assert moved
+    assert not norms & moved
+
+
+def test_initial_weights_from_another_run(tmp_path, capsys):
+    options = {"backbone": "mobilenetv3_small_050", "weights": "none"}
+    source = build_model("deeplabv3plus", num_classes=2, **options)
+    classes = ClassTable(("a", "b"), (0, 1), (255,), ((0, 0, 0), (255, 0, 0)))
+    path = tmp_path / "a.pt"
+    save_checkpoint(path, Checkpoint(source.state_dict(), ModelConfig(**options), DataConfig(), classes, 1, {}))
+    target = build_model("deeplabv3plus", num_classes=3, **options)
+    _initialize(target, path, Console(width=400))
+    printed = capsys.readouterr().out
+    assert f"{len(source.state_dict()) - 2} of {len(target.state_dict())} tensors" in printed
+    assert "of another shape there" in printed
+    different = [n for n, t in target.state_dict().items() if not torch.equal(t, source.state_dict()[n])]
+    assert len(different) == 2
+    with pytest.raises(ValueError, match=r"init: no weights of .*a\.pt fit the model"):
+        _initialize(nn.Linear(3, 4), path, Console())
+
+
+def test_depthwise_convolutions_compute_in_float32():
+    """The rest of the network does not notice, and each copy of a model has its own weights."""
+    torch.manual_seed(0)
+    layers = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 16, 3, groups=8, padding=2, dilation=2), nn.Conv2d(16, 4, 1)
+    plain = nn.Sequential(*layers)
+    model = copy.deepcopy(plain)
+    keep_depthwise_float32(model)
+    assert list(model.state_dict()) == list(plain.state_dict())
+    images = torch.randn(2, 3, 12, 16)
+    assert torch.equal(model(images), plain(images))
+
+    seen = []
+    model[1].register_forward_hook(lambda module, inputs, output: seen.append((inputs[0], output)))
+    with torch.autocast("cpu", torch.bfloat16):
+        output = model(images)
+    ((narrow, depthwise),) = seen
+    assert narrow.dtype == depthwise.dtype == output.dtype == torch.bfloat16
+    assert torch.equal(depthwise, plain[1](narrow.float()).bfloat16())
+    output.float().sum().backward()
+    assert model[1].weight.grad.dtype == torch.float32
+
+    double = copy.deepcopy(model)
+    with torch.no_grad():
+        double[1].weight.zero_()
+        double[1].bias.zero_()
+    assert double[1](torch.randn(1, 8, 5, 5)).abs().max() == 0
+    assert model[1](torch.randn(1, 8, 5, 5)).abs().max() > 0
