@@ -1,0 +1,264 @@
+"""Every data set, model, loss, metric, transform, callback, logger and export by its name.
+
+What the package has itself is registered in the same way as what plugins add:
+
+    @register("loss", "focal", options=FocalOptions)
+    class FocalLoss(nn.Module): ...
+
+A name that ends in a colon stands for a family, of which every member is called PREFIX:NAME, such as "smp:Unet"; then
+what was registered is called with the member's own name first.
+
+Nothing is imported before somebody asks for it by name, so that the command line can list names at once: `BUILT_IN`
+says in which module each of the package's own components is. Plugins are imported when the program begins, see
+`load_plugins`. No file (recipe, checkpoint, data set) can make anything be imported: those only name things.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, is_dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+ENTRY_POINTS = "rmiseg.plugins"
+
+BUILT_IN: dict[str, dict[str, str]] = {
+    "dataset": {
+        "folder": "rmiseg.data.folder",
+        "voc": "rmiseg.data.voc",
+        "cityscapes": "rmiseg.data.cityscapes",
+        "coco": "rmiseg.data.coco",
+        "coco-stuff": "rmiseg.data.coco_stuff",
+        "coco-panoptic": "rmiseg.data.coco_panoptic",
+        "ade20k": "rmiseg.data.ade20k",
+        "camvid": "rmiseg.data.camvid",
+        "demo": "rmiseg.data.demo",
+    },
+    "model": {
+        "deeplabv3": "rmiseg.models.deeplab",
+        "deeplabv3plus": "rmiseg.models.deeplab",
+        "pspnet": "rmiseg.models.pspnet",
+        "smp:": "rmiseg.models.external.smp",
+        "torchvision:": "rmiseg.models.external.torchvision_models",
+        "hf:": "rmiseg.models.external.huggingface",
+    },
+    "loss": {
+        "rmi": "rmiseg.losses.rmi",
+        "ce": "rmiseg.losses.pixelwise",
+        "bce": "rmiseg.losses.pixelwise",
+        "pyramid": "rmiseg.losses.pyramid",
+        "affinity": "rmiseg.losses.affinity",
+        "smp:": "rmiseg.losses.external",
+        "monai:": "rmiseg.losses.external",
+    },
+    "metric": {
+        "iou": "rmiseg.evaluation.metrics",
+    },
+    "transform": {
+        "scale-crop": "rmiseg.data.transforms",
+    },
+    "callback": {},
+    "logger": {
+        "csv": "rmiseg.training.loggers.table",
+        "tensorboard": "rmiseg.training.loggers.event_files",
+        "wandb": "rmiseg.training.loggers.weights_and_biases",
+        "mlflow": "rmiseg.training.loggers.tracking_server",
+    },
+    "export": {
+        "onnx": "rmiseg.exports.onnx_file",
+        "torch-export": "rmiseg.exports.torch_program",
+        "safetensors": "rmiseg.exports.hub_folder",
+    },
+}
+"""The module that registers each of the package's own components. A new one is a file and a line here."""
+
+KINDS = tuple(BUILT_IN)
+
+
+@dataclass(frozen=True)
+class Component:
+    """Something that can be chosen by its name.
+
+    Attributes:
+        kind: One of `KINDS`.
+        name: Its name; of a family, with the colon at its end.
+        make: The class or function that was registered.
+        options: The dataclass of its own options; None if it has none.
+        origin: The module that registered it.
+    """
+
+    kind: str
+    name: str
+    make: Callable[..., Any]
+    options: type | None
+    origin: str
+
+
+_components: dict[tuple[str, str], Component] = {}
+_plugins: list[str] = []
+
+
+def register(kind: str, name: str, *, options: type | None = None) -> Callable[[T], T]:
+    """Register a class or function under a name: a decorator that returns it as it is.
+
+    Args:
+        kind: dataset, model, loss, metric, transform, callback, logger or export.
+        name: What recipes and the command line call it.
+        options: A dataclass of its own options, each with type, default and a docstring. They are given as
+            loss.options, model.options or data.options, and become keyword arguments.
+
+    Raises:
+        ValueError: There is no such kind, or the name is taken.
+        TypeError: options is no dataclass.
+    """
+    _check_kind(kind)
+    if options is not None and not is_dataclass(options):
+        raise TypeError(f"options of {kind} {name} must be a dataclass, not {options!r}")
+
+    def decorator(made: T) -> T:
+        origin = getattr(made, "__module__", "")
+        known = _components.get((kind, name))
+        own = BUILT_IN[kind].get(name)
+        if (known is not None and known.origin != origin) or (own is not None and own != origin):
+            raise ValueError(f"the {kind} {name!r} exists already, from {known.origin if known else own}")
+        assert callable(made)
+        _components[kind, name] = Component(kind, name, made, options, origin)
+        return made
+
+    return decorator
+
+
+def names(kind: str) -> tuple[str, ...]:
+    """The names of a kind, the package's own first; families end in a colon. Nothing is imported."""
+    _check_kind(kind)
+    return tuple(dict.fromkeys([*BUILT_IN[kind], *(name for each, name in _components if each == kind)]))
+
+
+def find(kind: str, name: str, made_with: Iterable[str] = ()) -> Component:
+    """The component of a name.
+
+    Args:
+        kind: One of `KINDS`.
+        name: Its name, or PREFIX:NAME of a family.
+        made_with: Plugins that the run was made with which names it, for the error message.
+
+    Raises:
+        ValueError: There is none of that name; the message lists those that there are.
+    """
+    _check_kind(kind)
+    prefix, colon, _ = name.partition(":")
+    key = name if name in names(kind) else prefix + colon
+    if key not in names(kind) or (colon and name == key):
+        raise ValueError(unknown(kind, name, made_with))
+    if (kind, key) not in _components:
+        importlib.import_module(BUILT_IN[kind][key])
+    return _components[kind, key]
+
+
+def unknown(kind: str, name: str, made_with: Iterable[str] = ()) -> str:
+    """What to say of a name that is none of a kind: those that there are, and the plugin that may be missing."""
+    known = [f"{each}NAME" if each.endswith(":") else each for each in names(kind)]
+    missing = [plugin for plugin in made_with if plugin not in _plugins]
+    if missing:
+        options = " ".join(f"--plugin {plugin}" for plugin in missing)
+        return f"{kind} {name!r} is not known here; it was made with the plugin {', '.join(missing)}: give {options}"
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"; did you mean {close[0]}?" if close else ""
+    return f"unknown {kind} {name!r}, none of {', '.join(known)}{hint}"
+
+
+def checked_options(component: Component, given: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """All options of a component by name: those given, and the defaults of the others.
+
+    Args:
+        component: The component.
+        given: Its own options.
+        where: What they are called in a recipe, such as loss.options, for messages.
+
+    Raises:
+        ValueError: It has no such option, lacks one without a default, or does not take a value.
+    """
+    known = [field.name for field in fields(component.options)] if component.options else []
+    if wrong := [name for name in given if name not in known]:
+        raise ValueError(
+            f"{where}.{wrong[0]}: the {component.kind} {component.name} has no option of that name; "
+            + (f"it has {', '.join(known)}" if known else "it has none")
+        )
+    if component.options is None:
+        return {}
+    try:
+        made = component.options(**given)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{where}: {error}") from error
+    return {name: getattr(made, name) for name in known}
+
+
+def load_plugins(modules: Iterable[str] = ()) -> None:
+    """Import the plugins of installed packages (entry points of the group rmiseg.plugins), and further modules.
+
+    Args:
+        modules: Names of modules, which may lie in the current folder, or paths of Python files.
+
+    Raises:
+        ImportError: One cannot be imported.
+    """
+    for entry in entry_points(group=ENTRY_POINTS):
+        if entry.value not in _plugins:
+            try:
+                entry.load()
+            except Exception as error:  # a plugin may fail in any way
+                raise ImportError(f"the plugin {entry.name} of an installed package fails: {error}") from error
+            _plugins.append(entry.value)
+    for module in modules:
+        if module in _plugins:
+            continue
+        try:
+            _import(module)
+        except ModuleNotFoundError as error:
+            raise ImportError(f"--plugin {module}: {error}; name a module, or the path of a Python file") from error
+        _plugins.append(module)
+
+
+def loaded_plugins() -> tuple[str, ...]:
+    """What `load_plugins` imported."""
+    return tuple(_plugins)
+
+
+def _import(module: str) -> None:
+    if not module.endswith(".py"):
+        with _current_folder():
+            importlib.import_module(module)
+        return
+    path = Path(module)
+    if not path.is_file():
+        raise ModuleNotFoundError(f"there is no file {path}")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    made = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = made  # as pickle and dataclasses expect
+    spec.loader.exec_module(made)
+
+
+@contextmanager
+def _current_folder() -> Iterator[None]:
+    """The current folder on the path of modules, last, for as long as a plugin is imported."""
+    folder = str(Path.cwd())
+    sys.path.append(folder)
+    try:
+        yield
+    finally:
+        sys.path.remove(folder)
+
+
+def _check_kind(kind: str) -> None:
+    if kind not in BUILT_IN:
+        raise ValueError(f"there is no kind {kind!r} of extension; the kinds are {', '.join(BUILT_IN)}")
