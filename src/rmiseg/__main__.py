@@ -2,6 +2,6 @@
 
 import sys
 
-from rmiseg.cli.main import main
+from rmiseg.cli import main
 
 sys.exit(main())

@@ -13,7 +13,7 @@ from miniatures import write_shapes
 from rmiseg.benchmarks import candidates, loss, measure
 from rmiseg.benchmarks.candidates import CANDIDATES
 from rmiseg.benchmarks.data import ReferenceDataset
-from rmiseg.cli.main import main
+from rmiseg.cli import main
 from rmiseg.config import DataConfig
 from rmiseg.data import IGNORE_INDEX, load_split
 from rmiseg.data.transforms import normalize

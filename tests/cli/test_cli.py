@@ -13,8 +13,9 @@ import pytest
 import yaml
 from PIL import Image
 
-from rmiseg.cli.main import _bracketed, main
+from rmiseg.cli import main
 from rmiseg.config import TrainConfig
+from rmiseg.config.parser import _bracketed
 from rmiseg.data import load_split, read_image, read_mask
 
 RECIPE = {

@@ -5,7 +5,7 @@ import pytest
 import yaml
 
 from miniatures import write_image, write_values
-from rmiseg.cli.main import main
+from rmiseg.cli import main
 from rmiseg.data import balanced_weights, load_split
 
 

@@ -27,7 +27,7 @@ from miniatures import (
     write_values,
     write_voc,
 )
-from rmiseg.cli.main import main
+from rmiseg.cli import main
 from rmiseg.data import DATASETS, SegmentationDataset, available_splits, drawn, load_split, read_mask, scan_split
 
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 from PIL import Image
 
-from rmiseg.cli.main import main
+from rmiseg.cli import main
 
 
 def test_demo_compares_two_runs_and_draws_them(tmp_path, capfd):

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rmiseg.cli.main import main
+from rmiseg.cli import main
 from rmiseg.config import ExperimentConfig
 from rmiseg.experiment import driver
 from rmiseg.experiment.plan import EXAMPLE, Run, merged, read_plan, slug
@@ -246,8 +246,8 @@ def test_changed_options_are_noticed(experiment, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"loss": {"naem": "rmi"}}, "'naem'"),
-        ({"loss": {"name": "dice"}}, "'affinity']. Got value: dice"),
+        ({"loss": {"naem": "rmi"}}, "loss.naem"),
+        ({"loss": {"name": "dice"}}, "loss.name: dice is none of rmi, ce, bce, pyramid, affinity"),
         ({"train": {"val_every": 0}}, "train.val_every must be at least 1, not 0"),
     ],
 )

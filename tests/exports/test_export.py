@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from rmiseg.cli.main import main
+from rmiseg.cli import main
 from rmiseg.config import DataConfig, ModelConfig
 from rmiseg.data import ClassTable, read_image
 from rmiseg.exports import export as export_module

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from rmiseg.cli.main import main
+from rmiseg.cli import main
 from rmiseg.config import CRFConfig, DataConfig, ModelConfig, ViewConfig
 from rmiseg.data import ClassTable, cityscapes, voc
 from rmiseg.inference import sources

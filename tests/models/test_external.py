@@ -14,7 +14,7 @@ import torchvision
 import transformers
 from torch import nn
 
-from rmiseg.cli.main import main
+from rmiseg.cli import main
 from rmiseg.config import OptimConfig
 from rmiseg.inference.checkpoint import load_checkpoint
 from rmiseg.models import build_model, weights

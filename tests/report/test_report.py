@@ -14,7 +14,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from rmiseg.cli.main import main
+from rmiseg.cli import main
 from rmiseg.data import load_split, read_image, read_mask
 from rmiseg.inference.predictor import Predictor
 from rmiseg.report.page import _names, select_images

@@ -50,7 +50,7 @@ def test_step_is_that_of_the_optimizer(name):
 
 
 def test_poly_with_slow_start():
-    config = OptimConfig(lr=0.007, slow_start_steps=1500, slow_start_lr=1e-4, schedule="poly")
+    config = OptimConfig(lr=0.007, warmup_steps=1500, warmup_lr=1e-4, schedule="poly")
     lr = [learning_rate(t, 30_000, config) for t in range(30_001)]
     assert lr[0] == 1e-4
     assert lr[750] == pytest.approx((1e-4 + lr[1500]) / 2)

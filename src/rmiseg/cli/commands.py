@@ -234,9 +234,9 @@ def data_check(config: DataCheckConfig) -> int:
 def bench_data(config: BenchDataConfig) -> int:
     """`rmiseg bench data`"""
     from rmiseg.benchmarks.data import run_data_benchmark
-    from rmiseg.cli.main import read_recipe
+    from rmiseg.config.parser import train_config
 
-    run_data_benchmark(config, read_recipe(config.recipe), Console(markup=False))
+    run_data_benchmark(config, train_config(config.recipe), Console(markup=False))
     return 0
 
 

@@ -1,3 +1,57 @@
-"""What can be chosen, and how choices are read: options, recipes, the parser, the registry."""
+"""What can be chosen, and how choices are read: options, recipes, the parser, the registry. Without torch."""
 
-from rmiseg.config.options import *  # noqa: F403
+from rmiseg.config.commands import (
+    BenchDataConfig,
+    BenchLossConfig,
+    CompareConfig,
+    CRFConfig,
+    CRFSearchConfig,
+    DataCheckConfig,
+    DemoConfig,
+    EvaluateConfig,
+    ExperimentConfig,
+    ExportConfig,
+    ModelsConfig,
+    PredictConfig,
+    ReportConfig,
+    ViewConfig,
+    view_config,
+)
+from rmiseg.config.options import (
+    AffinityConfig,
+    DataConfig,
+    LoopConfig,
+    LossConfig,
+    ModelConfig,
+    OptimConfig,
+    PyramidConfig,
+    RMIConfig,
+    TrainConfig,
+)
+
+__all__ = [
+    "AffinityConfig",
+    "BenchDataConfig",
+    "BenchLossConfig",
+    "CRFConfig",
+    "CRFSearchConfig",
+    "CompareConfig",
+    "DataCheckConfig",
+    "DataConfig",
+    "DemoConfig",
+    "EvaluateConfig",
+    "ExperimentConfig",
+    "ExportConfig",
+    "LoopConfig",
+    "LossConfig",
+    "ModelConfig",
+    "ModelsConfig",
+    "OptimConfig",
+    "PredictConfig",
+    "PyramidConfig",
+    "RMIConfig",
+    "ReportConfig",
+    "TrainConfig",
+    "ViewConfig",
+    "view_config",
+]

@@ -153,26 +153,36 @@ def find(kind: str, name: str, made_with: Iterable[str] = ()) -> Component:
     Raises:
         ValueError: There is none of that name; the message lists those that there are.
     """
-    _check_kind(kind)
-    prefix, colon, _ = name.partition(":")
-    key = name if name in names(kind) else prefix + colon
-    if key not in names(kind) or (colon and name == key):
-        raise ValueError(unknown(kind, name, made_with))
+    if not is_known(kind, name):
+        raise ValueError(f"{kind} {none_of(kind, name, made_with)}")
+    key = _key(kind, name)
     if (kind, key) not in _components:
         importlib.import_module(BUILT_IN[kind][key])
     return _components[kind, key]
 
 
-def unknown(kind: str, name: str, made_with: Iterable[str] = ()) -> str:
-    """What to say of a name that is none of a kind: those that there are, and the plugin that may be missing."""
+def is_known(kind: str, name: str) -> bool:
+    """Tell whether there is a component of this name, or a family that it belongs to. Nothing is imported."""
+    key = _key(kind, name)
+    return key in names(kind) and not (name == key and key.endswith(":"))
+
+
+def _key(kind: str, name: str) -> str:
+    """The name under which a component was registered: its own, or its family's."""
+    prefix, colon, _ = name.partition(":")
+    return name if name in names(kind) else prefix + colon
+
+
+def none_of(kind: str, name: str, made_with: Iterable[str] = ()) -> str:
+    """The complaint about a name that is none of a kind: those that there are, and the plugin that may be missing."""
     known = [f"{each}NAME" if each.endswith(":") else each for each in names(kind)]
     missing = [plugin for plugin in made_with if plugin not in _plugins]
     if missing:
         options = " ".join(f"--plugin {plugin}" for plugin in missing)
-        return f"{kind} {name!r} is not known here; it was made with the plugin {', '.join(missing)}: give {options}"
+        return f"{name} is not known here; the run was made with the plugin {', '.join(missing)}: give {options}"
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean {close[0]}?" if close else ""
-    return f"unknown {kind} {name!r}, none of {', '.join(known)}{hint}"
+    return f"{name} is none of {', '.join(known) or 'those here, for there are none'}{hint}"
 
 
 def checked_options(component: Component, given: Mapping[str, Any], where: str) -> dict[str, Any]:

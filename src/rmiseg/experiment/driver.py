@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,11 @@ from typing import Any
 import yaml
 from rich.console import Console
 
-from rmiseg.config import CRFConfig, EvaluateConfig, ExperimentConfig, TrainConfig
+from rmiseg.config import CRFConfig, EvaluateConfig, ExperimentConfig
+from rmiseg.config.parser import train_config
+from rmiseg.config.recipes import checked_names, merged, read_recipe
 from rmiseg.evaluation.scoring import find_or_score
-from rmiseg.experiment.plan import Plan, Run, merged, read_plan
+from rmiseg.experiment.plan import Plan, Run, read_plan
 from rmiseg.experiment.report import Outcome, write_report
 from rmiseg.experiment.timing import find_or_time
 from rmiseg.experiment.trainings import train_all
@@ -67,7 +68,7 @@ def run_experiment(config: ExperimentConfig, console: Console) -> None:
             f"{', '.join(names)} diverged, unlike with seed {plan.seeds[0]}; the plan should have "
             "them learn slower, and not sweep these values"
         )
-    recipes = {method: _options(out / found[0].run.name / RECIPE_FILE) for method, found in outcomes.items()}
+    recipes = {method: train_config(out / found[0].run.name / RECIPE_FILE) for method, found in outcomes.items()}
     seconds = find_or_time(recipes, out / SECONDS_FILE, console)
     shown: dict[str, list[Outcome]] = {}
     for method, found in outcomes.items():
@@ -77,51 +78,41 @@ def run_experiment(config: ExperimentConfig, console: Console) -> None:
     write_report(plan, sweeps, shown, seconds, out, console)
 
 
-def _recipe(plan: Plan, run: Run, out: Path, config: ExperimentConfig) -> str:
-    """The recipe of a run, as YAML."""
+def _recipe(plan: Plan, run: Run, out: Path, config: ExperimentConfig) -> dict[str, Any]:
+    """The recipe of a run, as nested options."""
     # A run that broke off goes on where it was.
     overrides: dict[str, Any] = {"out": str(out / run.name / RUN_FOLDER), "resume": "auto", "device": config.device}
     if config.root is not None:
         overrides["data"] = {"root": config.root}
-    return yaml.safe_dump(merged(plan.recipe(run), overrides), sort_keys=False)
+    return merged(plan.recipe(run), overrides)
 
 
 def _check(plan: Plan, runs: list[Run], out: Path, config: ExperimentConfig) -> None:
     """See that all options exist, and that finished runs were trained with them, before hours are spent."""
-    with tempfile.TemporaryDirectory() as folder:
-        for run in runs:
-            text, known = _recipe(plan, run, out, config), out / run.name / RECIPE_FILE
-            checked = Path(folder) / RECIPE_FILE
-            checked.write_text(text)
-            try:
-                complete(_options(checked))
-            except ValueError as error:
-                raise ValueError(f"{config.plan}, {run.name}: {error}") from error
-            if known.is_file() and _training(known.read_text()) != _training(text):
-                raise ValueError(
-                    f"{known.parent} was trained with other options than the plan has now. Its recipe: {known}. Remove "
-                    "the folder to train it again, or choose another --out"
-                )
+    for run in runs:
+        recipe, known = _recipe(plan, run, out, config), out / run.name / RECIPE_FILE
+        try:
+            complete(train_config(recipe))
+        except ValueError as error:
+            raise ValueError(f"{config.plan}, {run.name}: {error}") from error
+        if known.is_file() and _training(read_recipe(known)) != _training(checked_names(recipe)):
+            raise ValueError(
+                f"{known.parent} was trained with other options than the plan has now. Its recipe: {known}. Remove "
+                "the folder to train it again, or choose another --out"
+            )
 
 
-def _training(recipe: str) -> dict[str, Any]:
-    """What of a recipe makes a difference to the training, and not only to where it happens."""
-    options = yaml.safe_load(recipe)
-    data = {name: value for name, value in (options.pop("data", None) or {}).items() if name != "root"}
-    return {**{name: options[name] for name in options if name not in ("out", "resume", "device")}, "data": data}
-
-
-def _options(recipe: Path) -> TrainConfig:
-    from rmiseg.cli.main import read_recipe
-
-    return read_recipe(str(recipe))
+def _training(recipe: dict[str, Any]) -> dict[str, Any]:
+    """The options of a recipe that make a difference to the training, and not only to where it happens."""
+    data = {name: value for name, value in recipe.get("data", {}).items() if name != "root"}
+    return {name: recipe[name] for name in recipe if name not in ("out", "resume", "device")} | {"data": data}
 
 
 def _write_recipe(plan: Plan, run: Run, out: Path, config: ExperimentConfig) -> Path:
     recipe = out / run.name / RECIPE_FILE
     recipe.parent.mkdir(parents=True, exist_ok=True)
     with replacing(recipe) as temporary:
-        temporary.write_text(_recipe(plan, run, out, config))
+        temporary.write_text(yaml.safe_dump(_recipe(plan, run, out, config), sort_keys=False))
     return recipe
 
 

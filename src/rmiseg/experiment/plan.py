@@ -9,7 +9,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import yaml
+from rmiseg.config.recipes import merged, read_recipe, read_yaml
 
 KEYS = {"title", "recipe", "train", "methods", "baseline", "seeds", "sweep", "crf"}
 
@@ -101,9 +101,10 @@ def read_plan(path: Path) -> Plan:
     if not path.is_file():
         raise FileNotFoundError(f"plan {path} does not exist. An example:\n{EXAMPLE}")
     try:
-        return _parse(yaml.safe_load(path.read_text(encoding="utf-8")), path.parent)
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
-        raise ValueError(f"{path}: {error}\nAn example:\n{EXAMPLE}") from error
+        return _parse(read_yaml(path), path.parent)
+    except ValueError as error:
+        named = "" if str(error).startswith(f"{path}: ") else f"{path}: "
+        raise ValueError(f"{named}{error}\nAn example:\n{EXAMPLE}") from error
 
 
 def _parse(content: Any, folder: Path) -> Plan:
@@ -141,7 +142,7 @@ def _parse(content: Any, folder: Path) -> Plan:
         recipe = folder / content["recipe"]
         if not recipe.is_file():
             raise ValueError(f"recipe {recipe} does not exist")
-        common = yaml.safe_load(recipe.read_text(encoding="utf-8")) or {}
+        common = read_recipe(recipe)
         base = merged({key: value for key, value in common.items() if key not in ("out", "seed")}, base)
     for name, options in {"train": base, **methods}.items():
         if not isinstance(options, dict):
@@ -157,15 +158,6 @@ def _parse(content: Any, folder: Path) -> Plan:
         sweep={name: tuple(values) for name, values in sweep.items()},
         crf={name: tuple(counts) for name, counts in crf.items()},
     )
-
-
-def merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested options; those of the second have the last word."""
-    result = dict(first)
-    for key, value in second.items():
-        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
-        result[key] = merged(result[key], value) if both else value
-    return result
 
 
 def slug(name: str) -> str:

@@ -32,6 +32,7 @@ def build_model(
     weights: str | PathLike[str] = "hub",
     output_stride: int | None = None,
     architecture: dict[str, Any] | None = None,
+    options: dict[str, Any] | None = None,
 ) -> SegmentationModel:
     """Build a segmentation model.
 

@@ -1,8 +1,6 @@
-"""Optimizers with the paper's parameter groups, and learning rates as pure functions of the step."""
+"""Optimizers with the paper's parameter groups."""
 
 from __future__ import annotations
-
-import math
 
 import torch
 from torch import nn
@@ -10,7 +8,7 @@ from torch import nn
 from rmiseg.config import OptimConfig
 
 HEAD_LR_FACTORS = {"deeplabv3": 10.0, "deeplabv3plus": 5.0, "pspnet": 10.0}
-"""What the paper multiplies the learning rate of each model's head by; models of other libraries take the most."""
+"""Factors of the paper for the learning rate of each model's head; models of other libraries take the most."""
 
 
 def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, object]]:
@@ -50,39 +48,10 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimi
             raise ValueError(f"optim.{name} must be positive, not {getattr(config, name)}")
     if not all(0 < milestone < 1 for milestone in config.step_milestones):
         raise ValueError(f"optim.step_milestones must lie between 0 and 1, not {list(config.step_milestones)}")
-    for name in ("momentum", "weight_decay", "slow_start_steps", "slow_start_lr", "min_lr", "step_factor"):
+    for name in ("momentum", "weight_decay", "warmup_steps", "warmup_lr", "min_lr", "step_factor"):
         if getattr(config, name) < 0:
             raise ValueError(f"optim.{name} must be 0 or more, not {getattr(config, name)}")
     groups = parameter_groups(model, config)
     if config.name == "adamw":
         return torch.optim.AdamW(groups, lr=config.lr, betas=(config.momentum, 0.999))
     return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
-
-
-def learning_rate(step: int, total_steps: int, config: OptimConfig) -> float:
-    """Learning rate of the backbone at `step` (0 is the first) of `total_steps`.
-
-    Poly, lr (1 - t/T)^power, cosine, lr (1 + cos(pi t/T)) / 2, or step, lr factor^(milestones behind t/T); never below
-    `min_lr`. The slow start rises in a line from `slow_start_lr` to the value that the schedule has where it ends.
-    """
-
-    def scheduled(t: int) -> float:
-        progress = min(t / total_steps, 1.0)
-        if config.schedule == "poly":
-            factor = (1 - progress) ** config.poly_power
-        elif config.schedule == "step":
-            factor = config.step_factor ** sum(progress >= milestone for milestone in config.step_milestones)
-        else:
-            factor = (1 + math.cos(math.pi * progress)) / 2
-        return max(config.lr * factor, config.min_lr)
-
-    if step < config.slow_start_steps:
-        end = scheduled(config.slow_start_steps)
-        return config.slow_start_lr + (end - config.slow_start_lr) * step / config.slow_start_steps
-    return scheduled(step)
-
-
-def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Set the learning rate of the backbone, and of every group in proportion."""
-    for group in optimizer.param_groups:
-        group["lr"] = lr * group["lr_factor"]

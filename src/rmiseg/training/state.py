@@ -1,7 +1,7 @@
 """Where a training run stands, and the files that an interrupted one goes on from.
 
 Order, augmentation and dropout are functions of (seed, step), computed afresh wherever they are needed. So there is no
-state of random number generators or loader processes to keep: the position in the training is all.
+state of random number generators or loader processes to keep: how far the training has come is all.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ KEPT = 2
 
 
 @dataclass
-class Position:
+class RunState:
     """How far a training has come.
 
     Attributes:
@@ -33,7 +33,7 @@ class Position:
         skipped: Steps that were skipped because loss or gradient was not finite.
         skipped_in_a_row: The last so many steps were skipped.
         best: Validation scores of the best checkpoint so far; empty before the first.
-        curves: What was written to the curves for the last step; empty if nothing was.
+        curves: Values written to the curves for the last step; empty if none were.
     """
 
     epoch: int = 0
@@ -45,35 +45,37 @@ class Position:
     curves: dict[str, float] = field(default_factory=dict)
 
     def advance(self, skipped: bool) -> None:
-        """A step was taken, or skipped."""
+        """Count a step that was taken, or skipped."""
         self.step += 1
         self.step_in_epoch += 1
         self.skipped += skipped
         self.skipped_in_a_row = self.skipped_in_a_row + 1 if skipped else 0
 
     def end_epoch(self) -> None:
-        """The epoch is over, with its evaluation."""
+        """Count an epoch, with its evaluation."""
         self.epoch += 1
         self.step_in_epoch = 0
 
 
 @dataclass
-class TrainingState:
+class SavedState:
     """All that a training goes on from.
 
     Attributes:
-        position: How far it has come.
+        run: How far it has come.
         weights: The whole model.
         optimizer: The whole state of the optimizer.
         scaler: The state of the gradient scaler; empty without one.
         confusion: (C, C) int64, of the images trained on in this epoch.
+        callbacks: The states of the callbacks, in their order.
     """
 
-    position: Position
+    run: RunState
     weights: dict[str, Tensor]
     optimizer: dict[str, Any]
     scaler: dict[str, Any]
     confusion: Tensor
+    callbacks: list[dict[str, Any]] = field(default_factory=list)
 
 
 class StateFolder:
@@ -86,16 +88,16 @@ class StateFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def save(self, state: TrainingState) -> None:
+    def save(self, state: SavedState) -> None:
         """Write a state, then remove the oldest. An error leaves the ones before as they are."""
         self.path.mkdir(parents=True, exist_ok=True)
-        content = {**vars(state), "position": asdict(state.position)}
-        write_content(self.path / f"step-{state.position.step:08d}.pt", FORMAT, content)
+        content = {**vars(state), "run": asdict(state.run)}
+        write_content(self.path / f"step-{state.run.step:08d}.pt", FORMAT, content)
         for old in self.files()[KEPT:]:
             old.unlink()
 
-    def load(self, console: Console) -> TrainingState | None:
-        """The newest state that can be read, or None if there is none at all; says which cannot.
+    def load(self, console: Console) -> SavedState | None:
+        """Read the newest state that can be read, None if there is none at all; say which cannot.
 
         Raises:
             ValueError: There are states, and none can be read.
@@ -104,7 +106,8 @@ class StateFolder:
         for path in files:
             try:
                 content = read_content(path, FORMAT)
-                return TrainingState(**{**content, "position": Position(**content["position"])})
+                run = content.pop("run", None) or content.pop("position")  # its name in older files
+                return SavedState(run=RunState(**run), **content)
             except (ValueError, KeyError, TypeError) as error:
                 console.print(f"warning: {error}; trying the one before", markup=False)
         if files:
@@ -115,11 +118,11 @@ class StateFolder:
         return None
 
     def files(self) -> list[Path]:
-        """The states, the newest first."""
+        """List the states, the newest first."""
         return sorted(self.path.glob("step-*.pt"), reverse=True)  # of eight digits each
 
     def remove(self) -> None:
-        """Remove all states, and what a killed process may have left half written."""
+        """Remove all states, and leftovers of a killed process, which are half written."""
         for path in [*self.files(), *self.path.glob(".*.tmp")]:
             path.unlink(missing_ok=True)
         if self.path.is_dir():

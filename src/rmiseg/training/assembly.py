@@ -11,6 +11,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from rmiseg.config import DataConfig, TrainConfig
+from rmiseg.config.parser import check_choices
 from rmiseg.data import SegmentationDataset, Split, train_transform
 from rmiseg.inference.checkpoint import load_checkpoint
 from rmiseg.models import DEFAULT_BACKBONE, DEFAULT_OUTPUT_STRIDE, MODELS, build_model, set_norm_momentum
@@ -22,6 +23,7 @@ from rmiseg.training.step import Criterion, Learner
 
 def complete(config: TrainConfig) -> TrainConfig:
     """Fill in what depends on other options, and check what can be checked without data."""
+    check_choices(config)
     for name, value in (("seed", config.seed), ("train.panels", config.train.panels)):
         if not 0 <= value < 2**32:
             raise ValueError(f"{name} must be 0 or more, and below 2^32, not {value}")

@@ -228,9 +228,9 @@ def _length(config: TrainConfig, batches: int) -> tuple[int, int, int]:
     """Epochs, steps of an epoch, and steps of the whole run."""
     epoch_steps = math.ceil(batches / config.train.accumulate)
     total_steps = config.train.steps or config.train.epochs * epoch_steps
-    if config.optim.slow_start_steps >= total_steps:
+    if config.optim.warmup_steps >= total_steps:
         raise ValueError(
-            f"optim.slow_start_steps is {config.optim.slow_start_steps}, but the whole training has {total_steps} steps"
+            f"optim.warmup_steps is {config.optim.warmup_steps}, but the whole training has {total_steps} steps"
         )
     return math.ceil(total_steps / epoch_steps), epoch_steps, total_steps
 
@@ -250,7 +250,7 @@ def _report_skipped(
         saved = states.files()
         message = (
             f"loss or gradient was not finite in {config.train.max_skipped} steps in a row, up to step "
-            f"{position.step}; the training has diverged. A lower optim.lr, a longer optim.slow_start_steps, or "
+            f"{position.step}; the training has diverged. A lower optim.lr, a longer optim.warmup_steps, or "
             "train.precision bf16 or fp32 in place of fp16 helps. "
             + (f"The last saved state is {saved[0]}" if saved else "Nothing has been saved yet")
         )

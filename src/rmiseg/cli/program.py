@@ -1,0 +1,62 @@
+"""The command line from its arguments to an exit status.
+
+torch and all that follows come with the command that is run, so that --help answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status: 0, 1 (failed), 2 (usage), 130 (interrupted)."""
+    try:
+        from rmiseg.config.parser import parse_command
+    except ModuleNotFoundError as error:
+        print(
+            f'error: {error}: only the losses are installed; for the commands, pip install "rmiseg[train]"',
+            file=sys.stderr,
+        )
+        return 1
+    try:
+        from rmiseg.config.registry import load_plugins
+
+        rest, plugins = without_plugins(sys.argv[1:] if arguments is None else arguments)
+        load_plugins(plugins)
+        name, config = parse_command(rest)
+
+        from rmiseg.cli import commands
+
+        return int(getattr(commands, name.replace(" ", "_").replace("-", "_"))(config))
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, ImportError, FloatingPointError) as error:
+        # What a user can mend. Anything else is a mistake of ours and keeps its traceback.
+        if os.environ.get("RMISEG_TRACEBACK"):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def without_plugins(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The arguments but for every `--plugin MODULE`, and those modules.
+
+    Raises:
+        ValueError: The last argument is --plugin.
+    """
+    rest: list[str] = []
+    plugins: list[str] = []
+    waiting = iter(arguments)
+    for argument in waiting:
+        option, equals, value = argument.partition("=")
+        if option != "--plugin":
+            rest.append(argument)
+            continue
+        module = value if equals else next(waiting, "")
+        if not module:
+            raise ValueError("--plugin needs the name of a module, or the path of a Python file")
+        plugins.append(module)
+    return rest, plugins

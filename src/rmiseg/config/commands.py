@@ -1,0 +1,326 @@
+"""The options of every command but `train`, and the table of commands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Literal, NamedTuple
+
+from rmiseg.config.options import TrainConfig
+
+PredictionFormat = Literal["index", "gray", "color", "overlay", "probabilities", "voc", "cityscapes"]
+
+
+@dataclass(kw_only=True)
+class ViewConfig:
+    """How the network is shown an image: by default once, whole."""
+
+    scales: list[float] = field(default_factory=lambda: [1.0])
+    """Factors of the image size, on top of that of training; probabilities are averaged."""
+    flip: bool = False
+    """Show every image mirrored too, and average."""
+    window: int | None = None
+    """Side of the square windows that an image is cut into, in pixels of the network's input; bounds memory. By default
+    the network sees whole images."""
+    overlap: float = 0.25
+    """Share of a window that the next one sees too, 0 to 0.5; there results blend."""
+
+
+def view_config(config: ViewConfig) -> ViewConfig:
+    """The part of the options of a command that says how the network is shown an image."""
+    return ViewConfig(**{each.name: getattr(config, each.name) for each in fields(ViewConfig)})
+
+
+@dataclass
+class CRFConfig:
+    """A dense CRF (Krähenbühl and Koltun 2011), with the kernels of the RMI paper."""
+
+    gaussian_sxy: float = 3.0
+    """Standard deviation of the smoothness kernel, in pixels."""
+    gaussian_compat: float = 3.0
+    """Its weight."""
+    bilateral_sxy: float = 30.0
+    """Standard deviation of the appearance kernel in space, in pixels."""
+    bilateral_srgb: float = 13.0
+    """Its standard deviation in color, of 0 to 255."""
+    bilateral_compat: float = 10.0
+    """Its weight."""
+    workers: int | None = None
+    """Processes that refine images; by default one for each CPU."""
+
+
+@dataclass(kw_only=True)
+class EvaluateConfig(ViewConfig):
+    """Score a checkpoint on a data set, at the size of its masks."""
+
+    checkpoint: str
+    """A checkpoint file, or the folder of a run (its best checkpoint)."""
+    split: str | None = None
+    """Split to score on; by default the validation split of the run."""
+    root: str | None = None
+    """Folder of the data set, if it is no longer where the run found it."""
+    out: str | None = None
+    """Folder for the results, which replace earlier ones; by default evaluation/SPLIT in the folder of the run."""
+    json: str | None = None
+    """File to write the scores to as well; - is standard output."""
+    crf: list[int] = field(default_factory=list)
+    """Iterations of a dense CRF, such as 1,5,10: each is scored beside the network alone."""
+    dense_crf: CRFConfig = field(default_factory=CRFConfig)
+    """Its kernels."""
+    device: str = "auto"
+    """auto (a GPU if there is one), cpu, cuda, cuda:1, mps, ..."""
+    metrics: list[str] = field(default_factory=list)
+    """Further metrics to take, of plugins."""
+
+
+@dataclass(kw_only=True)
+class CompareConfig:
+    """Compare two checkpoints on the images of one split: differences with intervals, per class and per image."""
+
+    a: str
+    """The first: a run's folder, a checkpoint, or the folder of an evaluation. What is not evaluated yet is, with the
+    defaults of `rmiseg evaluate`."""
+    b: str
+    """The second."""
+    split: str | None = None
+    """Split to compare on; by default the validation split of the run."""
+    root: str | None = None
+    """Folder of the data set, if it is no longer where the run found it."""
+    images: int = 5
+    """How many of the images that gained and lost most are listed."""
+    resamples: int = 2000
+    """Random samples of the images by which the intervals are estimated (bootstrap)."""
+    seed: int = 0
+    """Seed of these samples."""
+    json: str | None = None
+    """File to write the comparison to; - is standard output."""
+    device: str = "auto"
+    """auto (a GPU if there is one), cpu, cuda, cuda:1, mps, ..."""
+
+
+@dataclass
+class CRFSearchConfig:
+    """Search for the kernels of a dense CRF, at random, on images of the validation split."""
+
+    checkpoint: str
+    """A checkpoint file, or the folder of a run (its best checkpoint)."""
+    split: str | None = None
+    """Split to search on; by default the validation split of the run."""
+    root: str | None = None
+    """Folder of the data set, if it is no longer where the run found it."""
+    images: int = 50
+    """Images to search on, spread over the split; their probabilities are held in memory."""
+    trials: int = 20
+    """Kernels to try; the first are the usual ones."""
+    iterations: int = 5
+    """Iterations of the CRF."""
+    workers: int | None = None
+    """Processes that refine images; by default one for each CPU."""
+    seed: int = 0
+    """Seed of the kernels that are drawn."""
+    json: str | None = None
+    """File to write the trials to, best first; - is standard output."""
+    device: str = "auto"
+    """auto (a GPU if there is one), cpu, cuda, cuda:1, mps, ..."""
+
+
+@dataclass(kw_only=True)
+class PredictConfig(ViewConfig):
+    """Segment images with a checkpoint, at their original size."""
+
+    checkpoint: str
+    """A checkpoint file, or the folder of a run (its best checkpoint)."""
+    images: list[str] = field(default_factory=list)
+    """Image files, videos, folders or glob patterns; - is a list of them on standard input."""
+    split: str | None = None
+    """Instead of images, a split of the data set that the run was trained on, such as test."""
+    root: str | None = None
+    """Folder of that data set, if it is no longer where the run found it."""
+    out: str = "predictions"
+    """Folder for the results, which mirror the names of the images."""
+    write: list[PredictionFormat] = field(default_factory=lambda: ["index", "overlay"])
+    """What to write: index (PNG of class ids with a palette), gray (PNG of class ids), color (PNG of class colors),
+    overlay (colors over the image), probabilities (float16 npz), voc (what PASCAL VOC's test server takes),
+    cityscapes (what that of Cityscapes takes)."""
+    opacity: float = 0.5
+    """Opacity of the class colors in the overlays, 0 to 1."""
+    overwrite: bool = False
+    """Replace results that exist."""
+    crf: list[int] = field(default_factory=list)
+    """Iterations of a dense CRF, such as 5; for several, such as 1,5,10, results go to crf1/, crf5/ and crf10/."""
+    dense_crf: CRFConfig = field(default_factory=CRFConfig)
+    """Its kernels."""
+    device: str = "auto"
+    """auto (a GPU if there is one), cpu, cuda, cuda:1, mps, ..."""
+
+
+@dataclass
+class ExportConfig:
+    """Write a trained model in formats that other programs read, and compare each with PyTorch."""
+
+    checkpoint: str
+    """A checkpoint file, or the folder of a run (its best checkpoint)."""
+    format: str = "onnx"
+    """onnx (model.onnx), torch-export (model.pt2), safetensors (a folder that a model hub takes: weights, config.json,
+    README.md), or several, separated by commas."""
+    out: str | None = None
+    """Folder for the files; by default export in the folder of the run."""
+    overwrite: bool = False
+    """Replace files that exist."""
+
+
+@dataclass
+class ReportConfig:
+    """Write one HTML page that shows and compares runs: curves, scores of each class, confusions, pictures."""
+
+    runs: list[str]
+    """Folders of runs with the same classes."""
+    out: str = "report.html"
+    """File of the page; an existing one is replaced."""
+    split: str | None = None
+    """Split to score on and to show; by default the validation split of the first run."""
+    root: str | None = None
+    """Folder of the data set, if it is no longer where the runs found it."""
+    images: int = 24
+    """Most pictures to show: the best, the worst, and those on which the runs differ most."""
+    image_size: int = 640
+    """Longer side of the pictures, in pixels; larger ones are made smaller."""
+    device: str = "auto"
+    """auto (a GPU if there is one), cpu, cuda, cuda:1, mps, ..."""
+
+
+@dataclass
+class DemoConfig:
+    """Train one small model twice on brain slices, with cross entropy and with RMI, and compare."""
+
+    out: str = "runs/demo"
+    """Folder for data, runs, table and picture."""
+    steps: int = 120
+    """Optimizer steps of each of the two trainings."""
+    seed: int = 0
+    """Seed of both trainings."""
+    device: str = "auto"
+    """auto (a GPU if there is one), cpu, cuda, cuda:1, mps, ..."""
+
+
+@dataclass
+class ExperimentConfig:
+    """Train and score a grid of runs, and compare them: tables, picture, a row a run.
+
+    What is finished is not repeated.
+    """
+
+    plan: str
+    """YAML file: the options of all runs, the methods with theirs, seeds, and values to choose the best of."""
+    out: str = "runs/experiment"
+    """Folder for the runs and the report."""
+    root: str | None = None
+    """Folder of the data set, if the plan does not say it."""
+    device: str = "auto"
+    """auto (a GPU if there is one), cpu, cuda, cuda:1, mps, ..."""
+    jobs: int = 1
+    """Runs at a time. They share the processor, and with the device auto or cuda are dealt the GPUs in turn."""
+
+
+@dataclass
+class ModelsConfig:
+    """List the models, and the backbones that they can have."""
+
+    backbones: str | None = None
+    """Part of the names of timm models, or a pattern such as "resnet*"; those that can be backbones are listed with
+    their output strides."""
+
+
+@dataclass
+class DataCheckConfig:
+    """Read a whole data set and report what is wrong with it."""
+
+    name: str = "folder"
+    """Data set, as for training."""
+    root: str = ""
+    """Folder of the data set."""
+    splits: list[str] | None = None
+    """Splits to read; by default all but trainval, which repeats others."""
+    workers: int = 2
+    """Processes that read images."""
+
+
+@dataclass
+class BenchLossConfig:
+    """Measure time and memory of the losses, forward and backward, beside those of cross entropy."""
+
+    out: str = "runs/bench"
+    """Folder for results.csv and speed.png; those of an earlier benchmark are replaced."""
+    losses: list[str] | None = None
+    """What to measure beside cross entropy, of rmi (the fastest implementation), rmi-native, rmi-triton, rmi-chunked,
+    rmi-plain (the readable definition), rmi-compiled (that, by torch.compile), ce, bce, rmi-pytorch, smp-dice, smp-
+    lovasz; by default rmi, rmi-plain, and the last five where installed."""
+    shapes: list[str] = field(
+        default_factory=lambda: ["4x21x513x513", "16x12x360x480", "2x19x769x769", "1x150x512x512"]
+    )
+    """Sizes of batches, NxCxHxW at label resolution; each is measured at each stride."""
+    strides: list[int] = field(default_factory=lambda: [1, 4, 8])
+    """Ratios of the size of the labels to the size of the logits; 1 is full size."""
+    pool_sizes: list[int] = field(default_factory=lambda: [4, 2])
+    """Pool sizes of RMI; the first is measured at each stride, the others at the first stride only."""
+    region_size: int = 3
+    """Region size of RMI."""
+    runs: int = 7
+    """Runs of each loss, in turn; medians are reported."""
+    max_seconds: float = 20
+    """A loss that has taken longer than this in a case is run three times only."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Type of the logits; 16-bit logits are measured under autocast."""
+    device: str = "auto"
+    """auto (a GPU if there is one), cpu, cuda, cuda:1, ..."""
+    threads: int | None = None
+    """Threads on the CPU; by default as many as torch chooses."""
+
+
+@dataclass
+class BenchDataConfig:
+    """Images per second of loading alone, beside torchvision's, and of training; and how long it waits for data."""
+
+    recipe: str
+    """Recipe of a training, or config.yaml of a run."""
+    root: str | None = None
+    """Folder of the data set, if not the one that the recipe names."""
+    workers: int | None = None
+    """Processes that load images; by default as in the recipe."""
+    rounds: int = 5
+    """How often loading is measured, in turn with torchvision's; medians are reported."""
+    batches: int = 10
+    """Batches in each round, and training steps."""
+
+
+class Command(NamedTuple):
+    """One command.
+
+    Attributes:
+        config: Its options.
+        help: What it does.
+        positional: The options that are given without their names, the last perhaps several times.
+    """
+
+    config: type
+    help: str
+    positional: tuple[str, ...] = ()
+
+
+COMMANDS = {
+    "train": Command(TrainConfig, "train a model"),
+    "evaluate": Command(EvaluateConfig, "score a checkpoint on a data set", ("checkpoint",)),
+    "compare": Command(CompareConfig, "compare two checkpoints on the same images", ("a", "b")),
+    "crf-search": Command(CRFSearchConfig, "search for the kernels of a dense CRF", ("checkpoint",)),
+    "predict": Command(PredictConfig, "segment images with a checkpoint", ("checkpoint", "images")),
+    "report": Command(ReportConfig, "show and compare runs on one HTML page", ("runs",)),
+    "export": Command(
+        ExportConfig, "write a trained model as ONNX, torch.export program or safetensors", ("checkpoint",)
+    ),
+    "demo": Command(DemoConfig, "train a small model with cross entropy and with RMI, and compare"),
+    "experiment": Command(ExperimentConfig, "train and compare a grid of runs", ("plan",)),
+    "models": Command(ModelsConfig, "list the models, and the backbones that they can have"),
+    "data check": Command(DataCheckConfig, "read a whole data set and report what is wrong with it"),
+    "bench data": Command(BenchDataConfig, "speed of loading images, and of training", ("recipe",)),
+    "bench loss": Command(BenchLossConfig, "time and memory of the losses, beside those of cross entropy"),
+}
+GROUPS = {"data": "look after data sets", "bench": "measure time and memory"}

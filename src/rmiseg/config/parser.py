@@ -1,0 +1,366 @@
+"""The command line's options, and recipes, as typed values.
+
+jsonargparse makes the options of the dataclasses, reads their docstrings for --help, and checks types. What is wrong is
+said in words, see `in_words`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+import re
+import types
+from argparse import ArgumentError
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from docstring_parser import parse_from_object
+from jsonargparse import ActionYesNo, ArgumentParser, Namespace, set_parsing_settings
+
+from rmiseg.config.commands import COMMANDS, GROUPS
+from rmiseg.config.options import TrainConfig
+from rmiseg.config.recipes import RENAMED, checked_names, closest, flat, read_recipe, shortened
+from rmiseg.config.registry import Component, is_known, names, none_of
+
+set_parsing_settings(docstring_parse_attribute_docstrings=True)
+
+T = TypeVar("T")
+
+CHOICES = {"data.name": "dataset", "model.name": "model", "loss.name": "loss", "data.transform": "transform"}
+"""Options that name a registered component of some kind."""
+
+PLUGINS = (
+    "--plugin MODULE (before or after any of these, as often as needed) imports a module or Python file first: what it "
+    "registers can be chosen by its name."
+)
+
+SEVERAL: dict[str, dict[str, Any]] = {"images": {"nargs": "*", "default": []}, "runs": {"nargs": "+"}}
+"""How arguments without a name are given that may be many."""
+
+
+class Parser(ArgumentParser):
+    """An `ArgumentParser` that says what is wrong in words, not in Python's types.
+
+    Args:
+        config: The dataclass of the options; None where there are none but subcommands.
+        options: Those of `ArgumentParser`.
+    """
+
+    def __init__(self, *args: Any, config: type | None = None, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.config = config
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        super().error(in_words(message, self.config), ex)
+
+
+def build_parser() -> Parser:
+    """The parser of all commands, with the options of their dataclasses."""
+    parser = Parser(prog="rmiseg", description="Semantic segmentation with losses that see regions, not lone pixels.")
+    parser.add_argument("--version", action="version", version=f"rmiseg {_version()}")
+    commands = parser.add_subcommands(dest="command")
+    groups = {"": commands}
+    available = available_commands()
+    for name, help_text in GROUPS.items():
+        actions = [action for group, _, action in (each.rpartition(" ") for each in available) if group == name]
+        if not actions:
+            continue
+        group = Parser(
+            usage=f"rmiseg {name} {'|'.join(actions)} [--option value ...]", description=f"{help_text.capitalize()}."
+        )
+        commands.add_subcommand(name, group, help=f"{help_text}: {', '.join(f'{name} {a}' for a in actions)}")
+        groups[name] = group.add_subcommands(dest="action")
+    for name in available:
+        group_name, _, action = name.rpartition(" ")
+        groups[group_name].add_subcommand(action, command_parser(name), help=COMMANDS[name].help)
+    return parser
+
+
+def available_commands() -> list[str]:
+    """The commands that are here: the benchmarks come with the source alone."""
+    with_benchmarks = importlib.util.find_spec("rmiseg.benchmarks") is not None
+    return [name for name in COMMANDS if with_benchmarks or not name.startswith("bench ")]
+
+
+def command_parser(name: str) -> Parser:
+    """The parser of one command."""
+    config, _, positional = COMMANDS[name]
+    shown = {"images": "[IMAGES...]", "runs": "RUN [RUN...]"}
+    usage = ["rmiseg", name, *(shown.get(each, each.upper()) for each in positional)]
+    if name == "train":
+        usage.append("[RECIPE.yaml]")
+    parser = Parser(usage=" ".join([*usage, "[--option value ...]"]), epilog=PLUGINS, config=config)
+    if name == "train":
+        parser.add_argument(
+            "--recipe", action="config", help="YAML file of options; those on the command line override it."
+        )
+    described = {each.arg_name: each.description for each in parse_from_object(config).params}
+    for parent in config.__mro__[1:-1]:
+        described = {each.arg_name: each.description for each in parse_from_object(parent).params} | described
+    for each in positional:
+        parser.add_argument(each, type=str, help=described[each], **SEVERAL.get(each, {}))
+    fields = dataclasses.fields(config)
+    switches = [each.name for each in fields if each.type == "bool" and not each.default]
+    parser.add_class_arguments(config, skip={*positional, *switches})
+    for each in switches:  # --flip, and --flip true
+        parser.add_argument(f"--{each}", action=ActionYesNo, nargs="?", default=False, help=described[each])
+    for action in parser._actions:
+        if kind := CHOICES.get(action.dest):
+            known = ", ".join(f"{each}NAME" if each.endswith(":") else each for each in names(kind))
+            action.help = f"{action.help} Known here: {known}."
+    return parser
+
+
+def parse_command(arguments: Sequence[str]) -> tuple[str, Any]:
+    """The name of the command and its options, of what stands on the command line behind `rmiseg`.
+
+    Ends the process with status 2 where something is wrong with them, and with 0 after --help and the like.
+
+    Raises:
+        ValueError, FileNotFoundError: Something is wrong with a recipe.
+    """
+    given = [_renamed(each) for each in _bracketed(_completed(arguments))]
+    parsed = build_parser().parse_args(_with_recipe(given))
+    name, options = parsed.command, parsed[parsed.command]
+    if name in GROUPS:
+        name, options = f"{name} {options.action}", options[options.action]
+    return name, _instance(COMMANDS[name].config, command_parser(name).instantiate(options))
+
+
+def train_config(source: TrainConfig | Mapping[str, Any] | str | Path) -> TrainConfig:
+    """The options of a recipe, with the defaults of those that it does not name.
+
+    Args:
+        source: The path of a recipe, or its content as nested dictionaries; options that are complete already are
+            returned as they are.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It names an option that does not exist, or gives one a value that it does not take.
+    """
+    if isinstance(source, TrainConfig):
+        return source
+    if isinstance(source, Mapping):
+        return _typed(checked_names(source))
+    try:
+        return _typed(read_recipe(Path(source)))
+    except ValueError as error:
+        raise ValueError(str(error) if str(error).startswith(str(source)) else f"{source}: {error}") from error
+
+
+def check_choices(config: TrainConfig) -> None:
+    """See that every component that a training names is there, without importing it.
+
+    Raises:
+        ValueError: One is not; the message lists those that there are.
+    """
+    chosen = [(option, kind, _value(config, option)) for option, kind in CHOICES.items()]
+    chosen += [(f"loss.plus {name}", "loss", name) for name in config.loss.plus]
+    for option in ("metrics", "callbacks", "loggers"):
+        chosen += [(f"train.{option}", option.removesuffix("s"), name) for name in getattr(config.train, option)]
+    for option, kind, name in chosen:
+        if not is_known(kind, name):
+            raise ValueError(f"{option}: {none_of(kind, name, config.made_with)}")
+
+
+def _value(config: Any, option: str) -> str:
+    for name in option.split("."):
+        config = getattr(config, name)
+    return str(config)
+
+
+def typed_options(component: Component, given: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """All own options of a component by name, those given and the defaults of the others, with values of their types.
+
+    Args:
+        component: The component.
+        given: Its own options.
+        where: What they are called in a recipe, such as loss.options, for messages.
+
+    Raises:
+        ValueError: It has no such option, lacks one without a default, or does not take a value.
+    """
+    known = [each.name for each in dataclasses.fields(component.options)] if component.options else []
+    if wrong := [name for name in given if name not in known]:
+        has = f"it has {', '.join(known)}" if known else "it has none"
+        raise ValueError(f"{where}.{wrong[0]}: the {component.kind} {component.name} has no option of that name; {has}")
+    if component.options is None:
+        return {}
+    parser = Parser(config=component.options, exit_on_error=False)
+    parser.add_class_arguments(component.options)
+    try:
+        made: Any = _instance(component.options, parser.instantiate(parser.parse_args(_as_arguments(given))))
+    except (ArgumentError, ValueError, TypeError) as error:
+        raise ValueError(f"{where}: {in_words(str(error), component.options)}") from error
+    return {name: getattr(made, name) for name in known}
+
+
+def _typed(options: Mapping[str, Any]) -> TrainConfig:
+    parser = _recipe_parser()
+    try:
+        parsed = parser.parse_args(_as_arguments(flat(options)))
+    except ArgumentError as error:
+        raise ValueError(in_words(str(error), TrainConfig)) from error
+    return _instance(TrainConfig, parser.instantiate(parsed))
+
+
+@cache  # an experiment reads a recipe for each run
+def _recipe_parser() -> Parser:
+    parser = command_parser("train")
+    parser.exit_on_error = False
+    return parser
+
+
+def _instance(config: type[T], options: Namespace) -> T:
+    fields = dataclasses.fields(config)  # type: ignore[arg-type]  # all of them are dataclasses
+    return config(**{each.name: options[each.name] for each in fields})
+
+
+def _as_arguments(options: Mapping[str, Any]) -> list[str]:
+    """Options by their dotted names as they would stand on the command line."""
+    return [
+        f"--{name}={value if isinstance(value, str) else json.dumps(value, default=str)}"
+        for name, value in options.items()
+    ]
+
+
+def _completed(arguments: Iterable[str]) -> list[str]:
+    """Let `train recipe.yaml` mean `train --recipe recipe.yaml`, and `bench` mean `bench loss`."""
+    arguments = list(arguments)
+    option = len(arguments) < 2 or arguments[1].startswith("-")
+    if arguments[:1] == ["train"] and not option:
+        arguments.insert(1, "--recipe")
+    if arguments[:1] == ["bench"] and option and arguments[1:2] not in (["-h"], ["--help"]):
+        arguments.insert(1, "loss")
+    return arguments
+
+
+def _with_recipe(arguments: list[str]) -> list[str]:
+    """Put the options of a recipe in front of the others, which override it wherever it stands."""
+    if arguments[:1] != ["train"]:
+        return arguments
+    others, paths = arguments[1:], []
+    while "--recipe" in others[:-1]:
+        at = others.index("--recipe")
+        paths.append(Path(others[at + 1]))
+        del others[at : at + 2]
+    for at, each in reversed(list(enumerate(others))):
+        if each.startswith("--recipe="):
+            paths.append(Path(each.partition("=")[2]))
+            del others[at]
+    if len(paths) > 1:
+        raise ValueError(f"one recipe at a time, not {' and '.join(map(str, paths))}; a recipe may name a base")
+    for path in paths:
+        train_config(path)  # says what is wrong with it under its name
+        others = [*_as_arguments(flat(read_recipe(path))), *others]
+    return ["train", *others]
+
+
+def _renamed(argument: str) -> str:
+    option, equals, value = argument.partition("=")
+    known = RENAMED.get(option.removeprefix("--")) if option.startswith("--") else None
+    return argument if known is None else f"--{known}{equals}{value}"
+
+
+def _bracketed(arguments: list[str]) -> list[str]:
+    """Let `--data.crop_size 513,513` mean `--data.crop_size [513,513]`, and so for every list."""
+    name = next((name for name in COMMANDS if arguments[: len(name.split())] == name.split()), None)
+    if name is None:
+        return arguments
+    lists = _list_options(COMMANDS[name].config)
+    result = list(arguments)
+    for index, argument in enumerate(arguments):
+        option, equals, value = argument.partition("=")
+        if not equals:
+            option, value = arguments[index - 1] if index else "", argument
+        has_others = lists.get(option.removeprefix("--"))
+        if has_others is None or value.startswith(("[", "--")) or value == "null":
+            continue
+        if "," in value or not has_others:
+            result[index] = f"{option}=[{value}]" if equals else f"[{value}]"
+    return result
+
+
+def _list_options(config: Any, prefix: str = "") -> dict[str, bool]:
+    """Dotted names of the options that take lists, and whether they also take something else, other than null."""
+    options: dict[str, bool] = {}
+    for name, kind in get_type_hints(config).items():
+        if dataclasses.is_dataclass(kind):
+            options |= _list_options(kind, f"{prefix}{name}.")
+        choices = [kind] if get_origin(kind) in (list, tuple) else get_args(kind)
+        if any(get_origin(choice) in (list, tuple) for choice in choices):
+            others = [
+                choice for choice in choices if choice is not type(None) and get_origin(choice) not in (list, tuple)
+            ]
+            options[prefix + name] = bool(others)
+    return options
+
+
+def in_words(message: str, config: type | None) -> str:
+    """An error of jsonargparse in the words of somebody who does not program in Python."""
+    if found := re.search(r"unrecognized arguments: (\S+)", message):
+        option = found[1].partition("=")[0]
+        known = [f"--{name}" for name in _kinds(config)] if config else []
+        return f"there is no option {option}{closest(option, known)}" if known else f"what is {found[1]!r}?"
+    if found := re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message):
+        return f"there is no command {found[1]}{closest(found[1], re.findall('[a-z-]+', found[2]))}"
+    if found := re.search(r"arguments? (?:are|is) required: (.*)", message):
+        return f"{found[1].rpartition('.')[2].upper()} is missing"
+    key, value = (re.search(pattern, message) for pattern in (r'[Kk]ey "([\w.]+)"', r"(?:Got|Given) value: (.*)"))
+    kind = _kinds(config).get(key[1]) if key and config else None
+    if key is None or value is None or kind is None:
+        return shortened(message, 1000)
+    return f"{key[1]}: {shortened(value[1])} is {_negated(kind)}"
+
+
+def _kinds(config: Any, prefix: str = "") -> dict[str, Any]:
+    """The type of every option by its dotted name."""
+    kinds: dict[str, Any] = {}
+    for name, kind in get_type_hints(config).items():
+        if dataclasses.is_dataclass(kind):
+            kinds |= _kinds(kind, f"{prefix}{name}.")
+        else:
+            kinds[prefix + name] = kind
+    return kinds
+
+
+def _negated(kind: Any) -> str:
+    """That something is not of a type, in words."""
+    if get_origin(kind) is Literal:
+        return f"none of {', '.join(map(str, get_args(kind)))}"
+    others = [each for each in get_args(kind) if each is not type(None)]
+    if get_origin(kind) in (Union, types.UnionType) and all(get_origin(each) is Literal for each in others):
+        return f"none of {', '.join(str(choice) for each in others for choice in get_args(each))}"
+    return f"not {_described(kind)}"
+
+
+def _described(kind: Any, several: bool = False) -> str:
+    simple = {
+        int: ("a whole number", "whole numbers"),
+        float: ("a number", "numbers"),
+        bool: ("true or false", "true or false"),
+        str: ("text", "texts"),
+        type(None): ("null", "null"),
+    }
+    if kind in simple:
+        return simple[kind][several]
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return " or ".join(map(str, inner))
+    if origin in (Union, types.UnionType):
+        return " or ".join(_described(each) for each in inner if each is not type(None))
+    if origin is tuple and inner[-1] is not ...:
+        example = ",".join("12345"[: len(inner)])
+        return f"{len(inner)} {_described(inner[0], several=True)}, such as {example}"
+    if origin in (list, tuple):
+        return f"a list of {_described(inner[0], several=True)}, such as a,b"
+    return "a mapping from names to values"
+
+
+def _version() -> str:
+    from rmiseg import __version__
+
+    return __version__

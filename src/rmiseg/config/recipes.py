@@ -1,0 +1,141 @@
+"""Recipes: YAML files with options of a training, nested as in `TrainConfig`.
+
+A recipe may begin with another, `base: other.yaml` (relative to its own folder), and say only what differs. Reading one
+runs no code, imports nothing and opens no file but its bases.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import yaml
+
+from rmiseg.config.options import TrainConfig
+
+BASE = "base"
+
+RENAMED = {"optim.slow_start_steps": "optim.warmup_steps", "optim.slow_start_lr": "optim.warmup_lr"}
+"""Options that were called otherwise when older runs wrote their config.yaml."""
+
+
+class StrictLoader(yaml.SafeLoader):
+    """YAML as the standard has it: a key that is given twice is an error, where PyYAML keeps the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: dict[Any, int] = {}
+        for key, _ in node.value:
+            line = key.start_mark.line + 1
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise ValueError(f"line {line}: {key.value!r} is given twice, first in line {seen[key.value]}")
+            if isinstance(key, yaml.ScalarNode):
+                seen[key.value] = line
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: Path) -> Any:
+    """Read a YAML file of plain values.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no YAML, or a key is given twice; the message names file and line.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist")
+    try:
+        return yaml.load(path.read_text(encoding="utf-8-sig"), StrictLoader)
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: {shortened(str(error))}") from error
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """The options that a recipe and its bases name, nested; values are not checked yet.
+
+    Raises:
+        FileNotFoundError: It does not exist, or a base of it.
+        ValueError: It is no YAML, names an option that does not exist, or is a base of itself.
+    """
+    return _read(path, ())
+
+
+def _read(path: Path, readers: tuple[Path, ...]) -> dict[str, Any]:
+    if path.resolve() in readers:
+        raise ValueError(f"{path} is its own base, by way of {', '.join(each.name for each in readers)}")
+    if not path.is_file():
+        of = f", the base of {readers[-1]}," if readers else ""
+        raise FileNotFoundError(f"recipe {path}{of} does not exist")
+    content = read_yaml(path)
+    if content is None:
+        content = {}
+    try:
+        if not isinstance(content, dict):
+            raise ValueError(f"a recipe must be a mapping, as in `optim: {{lr: 0.01}}`, not {shortened(repr(content))}")
+        base = content.pop(BASE, None)
+        if base is not None and not isinstance(base, str):
+            raise ValueError(f"base must be the name of a recipe, not {shortened(repr(base))}")
+        options = checked_names(content)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    if base is None:
+        return options
+    return merged(_read(path.parent / base, (*readers, path.resolve())), options)
+
+
+def checked_names(options: Mapping[str, Any], config: type = TrainConfig, prefix: str = "") -> dict[str, Any]:
+    """Nested options whose names are those of the fields of a dataclass; older names are replaced.
+
+    Raises:
+        ValueError: There is no option of a name, or a section is no mapping.
+    """
+    kinds = get_type_hints(config)
+    checked: dict[str, Any] = {}
+    for name, value in options.items():
+        dotted = f"{prefix}{name}"
+        renamed = RENAMED.get(dotted, dotted)
+        name = renamed.removeprefix(prefix)
+        if name in checked or (renamed != dotted and name in options):
+            raise ValueError(f"{renamed} is given twice, once by its older name")
+        if name not in kinds:
+            raise ValueError(f"there is no option {dotted}{closest(dotted, [prefix + each for each in kinds])}")
+        if dataclasses.is_dataclass(kinds[name]):
+            if not isinstance(value, Mapping):
+                raise ValueError(f"{dotted} is a section with options of its own, not {shortened(repr(value))}")
+            value = checked_names(value, kinds[name], f"{renamed}.")
+        checked[name] = value
+    return checked
+
+
+def flat(options: Mapping[str, Any], config: Any = TrainConfig, prefix: str = "") -> dict[str, Any]:
+    """Nested options by their dotted names; those that are mappings themselves, such as loss.plus, stay whole."""
+    kinds = get_type_hints(config)
+    leaves: dict[str, Any] = {}
+    for name, value in options.items():
+        kind = kinds.get(name)
+        if dataclasses.is_dataclass(kind):
+            leaves |= flat(value, kind, f"{prefix}{name}.")
+        else:
+            leaves[f"{prefix}{name}"] = value
+    return leaves
+
+
+def merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested options; those of the second have the last word."""
+    result = dict(first)
+    for key, value in second.items():
+        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
+        result[key] = merged(result[key], value) if both else value
+    return result
+
+
+def closest(name: str, known: list[str]) -> str:
+    """A question at the end of a message, if there is a name that may have been meant."""
+    found = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {found[0]}?" if found else f"; there are {shortened(', '.join(known))}"
+
+
+def shortened(text: str, most: int = 300) -> str:
+    """Text for a message, which may come from anywhere."""
+    return text if len(text) <= most else f"{text[:most]} ..."

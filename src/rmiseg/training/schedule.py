@@ -1,0 +1,38 @@
+"""Learning rates as pure functions of the step."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from rmiseg.config import OptimConfig
+
+
+def learning_rate(step: int, total_steps: int, config: OptimConfig) -> float:
+    """Learning rate of the backbone at `step` (0 is the first) of `total_steps`.
+
+    Poly, lr (1 - t/T)^power, cosine, lr (1 + cos(pi t/T)) / 2, or step, lr factor^(milestones behind t/T); never below
+    `min_lr`. The warmup rises in a line from `warmup_lr` to the value that the schedule has where it ends.
+    """
+
+    def scheduled(t: int) -> float:
+        progress = min(t / total_steps, 1.0)
+        if config.schedule == "poly":
+            factor = (1 - progress) ** config.poly_power
+        elif config.schedule == "step":
+            factor = config.step_factor ** sum(progress >= milestone for milestone in config.step_milestones)
+        else:
+            factor = (1 + math.cos(math.pi * progress)) / 2
+        return max(config.lr * factor, config.min_lr)
+
+    if step < config.warmup_steps:
+        end = scheduled(config.warmup_steps)
+        return config.warmup_lr + (end - config.warmup_lr) * step / config.warmup_steps
+    return scheduled(step)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Set the learning rate of the backbone, and of every group in proportion."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group["lr_factor"]
