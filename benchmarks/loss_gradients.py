@@ -22,7 +22,7 @@ from rmiseg.data.transforms import normalize
 from rmiseg.inference.checkpoint import load_checkpoint
 from rmiseg.losses import BCELoss, CELoss, RMILoss, SegmentationLoss
 from rmiseg.runtime.progress import track
-from rmiseg.training.recipe import train_dataset
+from rmiseg.training.assembly import train_dataset
 
 
 def main() -> None:

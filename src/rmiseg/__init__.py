@@ -1,33 +1,81 @@
 """Semantic segmentation with losses that see regions, not lone pixels.
 
-The losses are at the top, and need only torch: `from rmiseg import RMILoss`.
+The losses are at the top, and need only torch: `from rmiseg import RMILoss`. So are the trainer, the predictor and a
+function for each step on the way from images to a model in use; they need `pip install "rmiseg[train]"`.
 """
 
 from __future__ import annotations
 
-from importlib.metadata import version
+import importlib
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rmiseg.losses import AffinityLoss, BCELoss, CELoss, PyramidLoss, RMILoss, build_loss, upsample_logits
+    from rmiseg.config import TrainConfig
+    from rmiseg.config.registry import register
+    from rmiseg.evaluation import compare, evaluate
+    from rmiseg.exports import export
+    from rmiseg.functional import upsample_logits
+    from rmiseg.inference import Predictor, predict
+    from rmiseg.losses import AffinityLoss, BCELoss, CELoss, PyramidLoss, RMILoss, build_loss
+    from rmiseg.training.callbacks import Callback
+    from rmiseg.training.loggers import Logger
+    from rmiseg.training.trainer import Trainer, train
 
-__version__ = version("rmiseg")
+try:
+    __version__ = version("rmiseg")
+except PackageNotFoundError:  # a source tree that is on the path without being installed
+    __version__ = "0+unknown"
+
+_PLACES = {
+    "AffinityLoss": "rmiseg.losses",
+    "BCELoss": "rmiseg.losses",
+    "CELoss": "rmiseg.losses",
+    "Callback": "rmiseg.training.callbacks",
+    "Logger": "rmiseg.training.loggers",
+    "Predictor": "rmiseg.inference",
+    "PyramidLoss": "rmiseg.losses",
+    "RMILoss": "rmiseg.losses",
+    "TrainConfig": "rmiseg.config",
+    "Trainer": "rmiseg.training.trainer",
+    "build_loss": "rmiseg.losses",
+    "compare": "rmiseg.evaluation",
+    "evaluate": "rmiseg.evaluation",
+    "export": "rmiseg.exports",
+    "predict": "rmiseg.inference",
+    "register": "rmiseg.config.registry",
+    "train": "rmiseg.training.trainer",
+    "upsample_logits": "rmiseg.functional",
+}
+"""The module of each name. It is imported late, so that --help needs no torch, and the losses nothing but torch."""
 
 __all__ = [
     "AffinityLoss",
     "BCELoss",
     "CELoss",
+    "Callback",
+    "Logger",
+    "Predictor",
     "PyramidLoss",
     "RMILoss",
+    "TrainConfig",
+    "Trainer",
     "build_loss",
+    "compare",
+    "evaluate",
+    "export",
+    "predict",
+    "register",
+    "train",
     "upsample_logits",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    # Late, so that the command line can answer --help without importing torch.
-    if name in __all__:
-        import rmiseg.losses
-
-        return getattr(rmiseg.losses, name)
+    if name in _PLACES:
+        return getattr(importlib.import_module(_PLACES[name]), name)
     raise AttributeError(f"module 'rmiseg' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

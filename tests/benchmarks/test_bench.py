@@ -17,7 +17,7 @@ from rmiseg.cli import main
 from rmiseg.config import DataConfig
 from rmiseg.data import IGNORE_INDEX, load_split
 from rmiseg.data.transforms import normalize
-from rmiseg.training.recipe import train_dataset
+from rmiseg.training.assembly import train_dataset
 
 QUICK = ["--device", "cpu", "--shapes", "[1x3x40x40]", "--strides", "[1]", "--pool_sizes", "[2]", "--runs", "1"]
 

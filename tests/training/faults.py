@@ -16,8 +16,9 @@ from torch import nn
 
 from rmiseg.config import DataConfig, LoopConfig, OptimConfig, TrainConfig
 from rmiseg.models.base import SegmentationModel
-from rmiseg.training import recipe
-from rmiseg.training import train as module
+from rmiseg.training import assembly
+from rmiseg.training.step import TrainStep
+from rmiseg.training.trainer import Trainer
 
 
 class SmallModel(SegmentationModel):
@@ -65,10 +66,10 @@ def train(config: TrainConfig, fault: str = "", log: Path | None = None, process
 def _train(config: TrainConfig, fault: str, log: str) -> None:
     file = open(log, "w")  # noqa: SIM115  # for as long as the process lives
     os.dup2(file.fileno(), 2)
-    recipe.build_model = lambda name, **options: SmallModel(options["num_classes"])
+    assembly.build_model = lambda name, **options: SmallModel(options["num_classes"])
     _prepare(*fault.split())
     try:
-        module.train(config, Console(file=file))
+        Trainer(config, console=Console(file=file)).fit()
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
 
@@ -93,12 +94,12 @@ def _prepare(kind: str = "", number: str = "0") -> None:
         die()
 
     if kind == "step":
-        module.train_step = at(die, module.train_step)
+        TrainStep.__call__ = at(die, TrainStep.__call__)
     elif kind == "write":
         torch.save = at(write_half, torch.save)
     elif kind == "rename":
         os.replace = at(die, os.replace)
     elif kind == "terminate":
-        module.train_step = at(lambda *_: os.kill(os.getpid(), signal.SIGTERM), module.train_step)
+        TrainStep.__call__ = at(lambda *_: os.kill(os.getpid(), signal.SIGTERM), TrainStep.__call__)
     elif kind == "full":
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(number), resource.RLIM_INFINITY))

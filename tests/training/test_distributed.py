@@ -22,8 +22,9 @@ from rmiseg.evaluation.evaluate import evaluate
 from rmiseg.models.base import SegmentationModel
 from rmiseg.runtime import distributed
 from rmiseg.training.optim import build_optimizer
-from rmiseg.training.recipe import make_learner
-from rmiseg.training.step import Criterion, Learner, train_step
+from rmiseg.training.assembly import make_step
+from rmiseg.training.criterion import Criterion
+from rmiseg.training.step import TrainStep
 from rmiseg.training.train import train
 
 CPU = torch.device("cpu")
@@ -64,10 +65,10 @@ def step(loss: str, strategy: str, accumulate: int) -> tuple[dict, dict]:
     network = distributed.distribute(model, strategy, CPU)
     optimizer = build_optimizer(model, OptimConfig(lr=0.5, momentum=0.0, weight_decay=0.0))
     scaler = torch.amp.GradScaler("cpu", enabled=False)
-    learner = Learner(model, network, Criterion(LossConfig(name=loss), 3, 10), optimizer, scaler, None, CPU)
+    take_step = TrainStep(model, network, Criterion(LossConfig(name=loss), 3, 10), optimizer, scaler, None, CPU)
     rank, size = distributed.rank(), distributed.world_size()
     mine = [part(part(large_batch(), number, accumulate), rank, size) for number in range(accumulate)]
-    outcome = train_step(learner, mine, 2)
+    outcome = take_step(mine, 2)
     return outcome.parts, distributed.full_weights(model)
 
 
@@ -176,7 +177,7 @@ def test_no_process_waits_for_one_that_failed():
 
 def test_what_cannot_be_had_is_refused(monkeypatch):
     with pytest.raises(ValueError, match="synchronizes batch norm between GPUs only"):
-        distributed.synchronize_norm(Tiny(), True, CPU)
+        synchronize_norm(Tiny(), True, CPU)
     with pytest.raises(ValueError, match="fsdp divides a model between processes, and there is one"):
         distributed.distribute(Tiny(), "fsdp", CPU)
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
@@ -189,10 +190,10 @@ def test_autocast(precision):
     model = Tiny()
     config = TrainConfig(model=ModelConfig(), optim=OptimConfig(lr=0.1, head_lr_factor=1.0))
     config.train.precision = precision
-    learner = make_learner(config, model, Criterion(LossConfig(), 3, 10), CPU)
+    take_step = make_step(config, model, Criterion(LossConfig(), 3, 10), CPU)
     seen = []
     model.head.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
-    losses = [train_step(learner, [large_batch()], 2).parts["loss"] for _ in range(5)]
+    losses = [take_step([large_batch()], 2).parts["loss"] for _ in range(5)]
     assert set(seen) == {torch.bfloat16 if precision == "bf16" else torch.float16}
     assert losses[-1] < losses[0]
     exact, _ = step("rmi", "ddp", 1)

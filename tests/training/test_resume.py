@@ -17,8 +17,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from miniatures import write_shapes
 from rmiseg.config import OptimConfig
-from rmiseg.training import recipe
-from rmiseg.training import train as module
+from rmiseg.training import assembly
+from rmiseg.training.trainer import Trainer
 from rmiseg.training.state import StateFolder
 
 
@@ -147,13 +147,13 @@ def test_full_disk(data, undisturbed, tmp_path):
 
 
 def test_folders_that_are_not_gone_on_with(data, undisturbed, capsys, monkeypatch):
-    monkeypatch.setattr(recipe, "build_model", lambda name, **options: SmallModel(options["num_classes"]))
+    monkeypatch.setattr(assembly, "build_model", lambda name, **options: SmallModel(options["num_classes"]))
     config = configuration(data, undisturbed, checkpoint_every=100)
     before = (undisturbed / "result.json").read_text()
-    module.train(config, Console())
+    Trainer(config, console=Console()).fit()
     assert "is finished" in capsys.readouterr().out
     with pytest.raises(ValueError, match=r"has optim\.lr 0\.01, not 0\.02"):
-        module.train(replace(config, optim=OptimConfig(lr=0.02)), Console())
+        Trainer(replace(config, optim=OptimConfig(lr=0.02)), console=Console()).fit()
     with pytest.raises(FileExistsError, match="exists and is not empty"):
-        module.train(replace(config, resume="never"), Console())
+        Trainer(replace(config, resume="never"), console=Console()).fit()
     assert (undisturbed / "result.json").read_text() == before

@@ -15,8 +15,9 @@ from rmiseg.data import IGNORE_INDEX, ClassTable, Sample, Split
 from rmiseg.inference.checkpoint import Checkpoint, save_checkpoint
 from rmiseg.models import build_model
 from rmiseg.training.optim import build_optimizer
-from rmiseg.training.recipe import _initialize, keep_depthwise_float32, train_dataset
-from rmiseg.training.step import Criterion, Learner, grouped, train_step
+from rmiseg.training.assembly import initialize, keep_depthwise_float32, train_dataset
+from rmiseg.training.criterion import Criterion
+from rmiseg.training.step import TrainStep, grouped
 
 LOSSES = ["rmi", "ce", "bce", "pyramid", "affinity"]
 
@@ -54,8 +55,8 @@ def test_accumulated_batches_are_one_large_batch(loss, class_weights):
         before = model.backbone.weight.detach().clone()
         criterion = Criterion(LossConfig(name=loss, class_weights=class_weights), 3, total_steps=10)
         scaler = torch.amp.GradScaler("cpu", enabled=False)
-        learner = Learner(model, model, criterion, optimizer, scaler, None, torch.device("cpu"))
-        losses.append(train_step(learner, batches, 2).parts["loss"])
+        take_step = TrainStep(model, model, criterion, optimizer, scaler, None, torch.device("cpu"))
+        losses.append(take_step(batches, 2).parts["loss"])
         gradients.append(before - model.backbone.weight.detach())
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
     assert (gradients[1] - gradients[0]).norm() <= 1e-4 * gradients[0].norm()
@@ -138,14 +139,14 @@ def test_initial_weights_from_another_run(tmp_path, capsys):
     path = tmp_path / "a.pt"
     save_checkpoint(path, Checkpoint(source.state_dict(), ModelConfig(**options), DataConfig(), classes, 1, {}))
     target = build_model("deeplabv3plus", num_classes=3, **options)
-    _initialize(target, path, Console(width=400))
+    initialize(target, path, Console(width=400))
     printed = capsys.readouterr().out
     assert f"{len(source.state_dict()) - 2} of {len(target.state_dict())} tensors" in printed
     assert "of another shape there" in printed
     different = [n for n, t in target.state_dict().items() if not torch.equal(t, source.state_dict()[n])]
     assert len(different) == 2
     with pytest.raises(ValueError, match=r"init: no weights of .*a\.pt fit the model"):
-        _initialize(nn.Linear(3, 4), path, Console())
+        initialize(nn.Linear(3, 4), path, Console())
 
 
 def test_depthwise_convolutions_compute_in_float32():

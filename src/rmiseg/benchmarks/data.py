@@ -18,12 +18,11 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from rmiseg.benchmarks.training import timed_learner, timed_recipe
+from rmiseg.training.measuring import timed_recipe, timed_step
 from rmiseg.config import BenchDataConfig, DataConfig, TrainConfig
 from rmiseg.data import IGNORE_INDEX, SegmentationDataset, Split, load_split, train_loader
 from rmiseg.data.loader import TrainLoader
-from rmiseg.training.recipe import train_dataset
-from rmiseg.training.step import train_step
+from rmiseg.training.assembly import train_dataset
 
 REFERENCES = {"torchvision, PIL images": False, "torchvision, tensors": True}
 OWN = "rmiseg"
@@ -150,14 +149,14 @@ def _train(
     recipe: TrainConfig, split: Split, stream: Iterable[Any], steps: int, console: Console
 ) -> tuple[float, float]:
     """Images per second of training steps, and the share of time spent waiting for data."""
-    learner = timed_learner(recipe, len(split.classes), steps + 1, console)
+    take_step = timed_step(recipe, len(split.classes), steps + 1, console)
     waits, times = [], []
     iterator = iter(stream)
     for step in track(range(steps + 1), "training", console=console, transient=True):
         started = time.perf_counter()
         batch = next(iterator)
         waited = time.perf_counter() - started
-        train_step(learner, [batch], step)
+        take_step([batch], step)
         if step:  # the first is to warm up
             waits.append(waited)
             times.append(time.perf_counter() - started)

@@ -30,9 +30,9 @@ from rmiseg.config import (
 
 def train(config: TrainConfig) -> int:
     """`rmiseg train`"""
-    from rmiseg.training.train import train as train_model
+    from rmiseg.training.trainer import Trainer
 
-    train_model(config, Console(markup=False))
+    Trainer(config, console=Console(markup=False)).fit()
     return 0
 
 

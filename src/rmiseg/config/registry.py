@@ -103,7 +103,7 @@ class Component:
 
 
 _components: dict[tuple[str, str], Component] = {}
-_plugins: list[str] = []
+_plugins: dict[str, bool] = {}  # and whether it came with an installed package
 
 
 def register(kind: str, name: str, *, options: type | None = None) -> Callable[[T], T]:
@@ -226,7 +226,7 @@ def load_plugins(modules: Iterable[str] = ()) -> None:
                 entry.load()
             except Exception as error:  # a plugin may fail in any way
                 raise ImportError(f"the plugin {entry.name} of an installed package fails: {error}") from error
-            _plugins.append(entry.value)
+            _plugins[entry.value] = True
     for module in modules:
         if module in _plugins:
             continue
@@ -234,12 +234,17 @@ def load_plugins(modules: Iterable[str] = ()) -> None:
             _import(module)
         except ModuleNotFoundError as error:
             raise ImportError(f"--plugin {module}: {error}; name a module, or the path of a Python file") from error
-        _plugins.append(module)
+        _plugins[module] = False
 
 
 def loaded_plugins() -> tuple[str, ...]:
-    """What `load_plugins` imported."""
+    """The plugins that `load_plugins` imported."""
     return tuple(_plugins)
+
+
+def plugin_arguments() -> list[str]:
+    """Arguments of the command line by which another process imports the same plugins."""
+    return [argument for name, installed in _plugins.items() if not installed for argument in ("--plugin", name)]
 
 
 def _import(module: str) -> None:

@@ -21,7 +21,7 @@ from rmiseg.experiment.trainings import train_all
 from rmiseg.inference.checkpoint import CHECKPOINTS, LAST
 from rmiseg.inference.crf import DenseCRF
 from rmiseg.runtime.files import replacing
-from rmiseg.training.recipe import complete
+from rmiseg.training.assembly import complete
 from rmiseg.training.run_folder import DIVERGED_FILE, RESULT_FILE
 
 RECIPE_FILE, RUN_FOLDER, SECONDS_FILE = "recipe.yaml", "run", "seconds.json"

@@ -12,14 +12,13 @@ from typing import NamedTuple
 
 from rich.console import Console
 
-from rmiseg.benchmarks.training import timed_learner, timed_recipe
+from rmiseg.training.measuring import timed_recipe, timed_step
 from rmiseg.config import TrainConfig
 from rmiseg.data import SegmentationDataset, eval_loader, eval_transform, load_split, train_loader
 from rmiseg.evaluation.evaluate import evaluate
 from rmiseg.runtime.files import replacing, to_json
 from rmiseg.runtime.progress import track
-from rmiseg.training.recipe import train_dataset
-from rmiseg.training.step import train_step
+from rmiseg.training.assembly import train_dataset
 
 WARM_UP, ROUNDS = 2, 9
 
@@ -59,16 +58,16 @@ def time_methods(recipes: Mapping[str, TrainConfig], console: Console) -> dict[s
         batches = [next(iter(loader))] * recipe.train.accumulate
         val_dataset = SegmentationDataset(val_split, eval_transform(data.image_scale))
         image = next(iter(eval_loader(val_dataset, workers=0)))
-        learner = timed_learner(recipe, len(split.classes), WARM_UP + ROUNDS, console)
-        prepared[method] = learner, batches, image
+        take_step = timed_step(recipe, len(split.classes), WARM_UP + ROUNDS, console)
+        prepared[method] = take_step, batches, image
     steps: dict[str, list[float]] = {method: [] for method in prepared}
     images: dict[str, list[float]] = {method: [] for method in prepared}
     for step in track(range(WARM_UP + ROUNDS), "timing", console, total=WARM_UP + ROUNDS):
-        for method, (learner, batches, image) in prepared.items():
+        for method, (take_step, batches, image) in prepared.items():
             started = time.perf_counter()
-            train_step(learner, batches, step)
+            take_step(batches, step)
             steps[method].append(time.perf_counter() - started)
-            evaluation = evaluate(learner.model, [image], learner.model.num_classes, learner.device)
+            evaluation = evaluate(take_step.model, [image], take_step.model.num_classes, take_step.device)
             images[method].append(evaluation.seconds["model"])
     return {
         method: Seconds(*(statistics.median(times[method][WARM_UP:]) for times in (steps, images)))

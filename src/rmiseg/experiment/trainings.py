@@ -15,6 +15,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from rmiseg.config.registry import plugin_arguments
 from rmiseg.runtime.signals import EX_TEMPFAIL, Preempted, TerminationRequest, interrupts_ignored
 
 LOG_FILE = "log.txt"
@@ -86,7 +87,7 @@ def environment(slot: int, jobs: int, device: str) -> dict[str, str]:
 
 
 def _start(recipe: Path, slot: int, jobs: int, device: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "rmiseg", "train", "--recipe", str(recipe)]
+    command = [sys.executable, "-m", "rmiseg", "train", "--recipe", str(recipe), *plugin_arguments()]
     with ExitStack() as stack:
         stack.enter_context(interrupts_ignored())  # Ctrl-C is for `train_all` to hear
         log = stack.enter_context(open(recipe.with_name(LOG_FILE), "ab")) if jobs > 1 else None

@@ -1,10 +1,11 @@
-"""What the options of a training mean: data set, model, and all that a step needs."""
+"""Options of a training as objects: data sets, network, optimizer."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import MethodType
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -12,17 +13,34 @@ from torch import Tensor, nn
 
 from rmiseg.config import DataConfig, TrainConfig
 from rmiseg.config.parser import check_choices
-from rmiseg.data import SegmentationDataset, Split, train_transform
+from rmiseg.config.registry import checked_options, find, loaded_plugins
+from rmiseg.data import LabeledImages, SegmentationDataset, adapt_transform
 from rmiseg.inference.checkpoint import load_checkpoint
-from rmiseg.models import DEFAULT_BACKBONE, DEFAULT_OUTPUT_STRIDE, MODELS, build_model, set_norm_momentum
-from rmiseg.models.base import SegmentationModel
-from rmiseg.runtime.distributed import distribute, synchronize_norm
+from rmiseg.models import (
+    DEFAULT_BACKBONE,
+    DEFAULT_OUTPUT_STRIDE,
+    SegmentationModel,
+    adapt_model,
+    build_model,
+    needs_backbone,
+    set_norm_momentum,
+    synchronize_norm,
+)
+from rmiseg.runtime.distributed import distribute
+from rmiseg.training.criterion import Criterion
 from rmiseg.training.optim import HEAD_LR_FACTORS, build_optimizer
-from rmiseg.training.step import Criterion, Learner
+from rmiseg.training.step import TrainStep
+
+GIVEN = "python:"
+"""How the name of a component begins that was given to `Trainer` as an object."""
 
 
 def complete(config: TrainConfig) -> TrainConfig:
-    """Fill in what depends on other options, and check what can be checked without data."""
+    """Fill in options that depend on others, and check everything that can be checked without data.
+
+    Raises:
+        ValueError: A value out of its range, or a name that is not known here.
+    """
     check_choices(config)
     for name, value in (("seed", config.seed), ("train.panels", config.train.panels)):
         if not 0 <= value < 2**32:
@@ -33,48 +51,66 @@ def complete(config: TrainConfig) -> TrainConfig:
             raise ValueError(f"train.{name} must be at least 1, not {value}")
     if config.data.root:  # absolute, so that the run can be evaluated from any folder
         config = replace(config, data=replace(config.data, root=str(Path(config.data.root).absolute())))
-    if config.model.name in MODELS:
+    given = config.model.name.startswith(GIVEN)
+    if not given and needs_backbone(config.model.name):
         model_config = replace(
             config.model,
             backbone=config.model.backbone or DEFAULT_BACKBONE,
             output_stride=config.model.output_stride or DEFAULT_OUTPUT_STRIDE,
         )
         config = replace(config, model=model_config)
-    if config.optim.head_lr_factor is None:
+    if config.optim.head_lr_factor is None and not given:
         factor = HEAD_LR_FACTORS.get(config.model.name, max(HEAD_LR_FACTORS.values()))
         config = replace(config, optim=replace(config.optim, head_lr_factor=factor))
-    return config
+    return replace(config, made_with=list(loaded_plugins()))
 
 
-def train_dataset(split: Split, config: DataConfig) -> SegmentationDataset:
+def train_dataset(images: LabeledImages, config: DataConfig, transform: Any = None) -> SegmentationDataset:
     """The training images with their augmentation.
 
     Where even the largest random scale leaves half of an image's size or less, images are read at half the size; so on
     for a fourth and an eighth. Decoding is most of the work with large photographs.
+
+    Args:
+        images: The images.
+        config: The augmentation.
+        transform: Takes its place: any transform of torchvision.transforms.v2, or an albumentations pipeline.
     """
+    if transform is not None:
+        return SegmentationDataset(images, adapt_transform(transform))
+    component = find("transform", config.transform)
+    own = checked_options(component, {}, "data.transform")
+    if config.transform != "scale-crop":
+        return SegmentationDataset(images, adapt_transform(component.make(config, **own)))
     largest = config.image_scale * config.scale_range[1]
     reduction = next(factor for factor in (8, 4, 2, 1) if factor == 1 or factor * largest <= 1)
-    augmentation = train_transform(
-        config.crop_size,
-        image_scale=config.image_scale * reduction,
-        scale_range=config.scale_range,
-        scale_step=config.scale_step,
-        flip=config.flip,
-        color_jitter=config.color_jitter,
-    )
-    return SegmentationDataset(split, augmentation, reduction)
+    reduced = replace(config, image_scale=config.image_scale * reduction)
+    return SegmentationDataset(images, component.make(reduced), reduction)
 
 
-def make_model(config: TrainConfig, num_classes: int, device: torch.device, console: Console) -> SegmentationModel:
-    """Build the model, load initial weights, and prepare its norm layers as configured."""
-    model = build_model(num_classes=num_classes, **asdict(config.model))
+def make_model(
+    config: TrainConfig, num_classes: int, device: torch.device, console: Console, network: nn.Module | None = None
+) -> SegmentationModel:
+    """Build the model, load initial weights, and prepare its norm layers as configured.
+
+    Args:
+        config: The options of the training.
+        num_classes: Number of classes C.
+        device: Where to train.
+        console: Where to say which initial weights fit.
+        network: Takes the place of the model that `config` names.
+    """
+    if network is not None:
+        model = adapt_model(network, num_classes)
+    else:
+        model = build_model(num_classes=num_classes, **asdict(config.model))
     if not config.train.freeze_norm:
         model = synchronize_norm(model, config.train.sync_norm, device)
-    model = model.to(device, memory_format=torch.channels_last)  # a fifth faster on a CPU
+    model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # a fifth faster on a CPU
     model.align_corners = config.loss.align_corners
     set_norm_momentum(model, config.train.norm_momentum)
     if config.init is not None:
-        _initialize(model, config.init, console)
+        initialize(model, config.init, console)
     if config.train.freeze_norm:
         model.freeze_norm()
     if config.train.precision == "bf16" and device.type == "cpu":
@@ -89,7 +125,7 @@ def keep_depthwise_float32(model: nn.Module) -> None:
     """
     for module in model.modules():
         if isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1:
-            module.forward = MethodType(_forward_in_float32, module)
+            module.forward = MethodType(_forward_in_float32, module)  # type: ignore[method-assign]
 
 
 def _forward_in_float32(conv: nn.Conv2d, x: Tensor) -> Tensor:
@@ -97,8 +133,12 @@ def _forward_in_float32(conv: nn.Conv2d, x: Tensor) -> Tensor:
         return type(conv).forward(conv, x.float()).to(x.dtype)
 
 
-def _initialize(model: nn.Module, path: str, console: Console) -> None:
-    """Load what fits of a checkpoint's weights, and say what does not."""
+def initialize(model: nn.Module, path: str | Path, console: Console) -> None:
+    """Load those of a checkpoint's weights that fit, and say which do not.
+
+    Raises:
+        ValueError: None fits.
+    """
     weights, own = load_checkpoint(path).weights, model.state_dict()
     fitting = {name: tensor for name, tensor in weights.items() if name in own and own[name].shape == tensor.shape}
     if not fitting:
@@ -113,13 +153,13 @@ def _initialize(model: nn.Module, path: str, console: Console) -> None:
             console.print(f"{title}: {', '.join(names[:8])}{f' and {len(names) - 8} more' if len(names) > 8 else ''}")
 
 
-def make_learner(config: TrainConfig, model: nn.Module, criterion: Criterion, device: torch.device) -> Learner:
+def make_step(config: TrainConfig, model: SegmentationModel, criterion: Criterion, device: torch.device) -> TrainStep:
     """Wrap the model for several processes and compile it as configured, and build its optimizer."""
     dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[config.train.precision]
     network = distribute(model, config.train.strategy, device)
     if config.train.compile:
-        network = torch.compile(network)  # for training alone: images to score come in many sizes
+        network = torch.compile(network)  # type: ignore[assignment]  # for training alone: images to score come in many sizes
         criterion.compile()
     optimizer = build_optimizer(model, config.optim)
     scaler = torch.amp.GradScaler(device.type, enabled=config.train.precision == "fp16")
-    return Learner(model, network, criterion, optimizer, scaler, dtype, device)
+    return TrainStep(model, network, criterion, optimizer, scaler, dtype, device)

@@ -8,23 +8,24 @@ from rich.console import Console
 
 from rmiseg.config import TrainConfig
 from rmiseg.runtime.device import select_device, tune
-from rmiseg.training.recipe import complete, make_learner, make_model
-from rmiseg.training.step import Criterion, Learner
+from rmiseg.training.assembly import complete, make_model, make_step
+from rmiseg.training.criterion import Criterion
+from rmiseg.training.step import TrainStep
 
 
 def timed_recipe(recipe: TrainConfig) -> TrainConfig:
-    """The recipe, completed, less what changes nothing about the time of a step but needs files or processes."""
+    """The recipe, completed, less everything that changes nothing about the time of a step but needs files or processes."""
     recipe = complete(replace(recipe, init=None, train=replace(recipe.train, strategy="ddp")))
     if recipe.loss.class_weights == "balanced":
         recipe = replace(recipe, loss=replace(recipe.loss, class_weights=[1.0]))
     return recipe
 
 
-def timed_learner(recipe: TrainConfig, num_classes: int, steps: int, console: Console) -> Learner:
-    """All that a training step needs but batches, on the device of a `timed_recipe`."""
+def timed_step(recipe: TrainConfig, num_classes: int, steps: int, console: Console) -> TrainStep:
+    """The training step, ready for batches, on the device of a `timed_recipe`."""
     if recipe.loss.class_weights is not None:
         recipe = replace(recipe, loss=replace(recipe.loss, class_weights=[1.0] * num_classes))
     device = select_device(recipe.device)
     tune(device)
     model = make_model(recipe, num_classes, device, console).train()
-    return make_learner(recipe, model, Criterion(recipe.loss, num_classes, steps), device)
+    return make_step(recipe, model, Criterion(recipe.loss, num_classes, steps), device)

@@ -1,0 +1,56 @@
+"""Curves and pictures as TensorBoard's event files, in the folder of the run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tensorboard.backend.event_processing import event_accumulator
+from torch.utils.tensorboard import SummaryWriter
+
+from rmiseg.config.registry import register
+from rmiseg.training.loggers.base import Logger
+from rmiseg.training.loggers.table import Curves
+
+EVENT_FILES = "events.out.tfevents.*"
+
+
+@register("logger", "tensorboard")
+class EventFileLogger(Logger):
+    """Writes TensorBoard's event files."""
+
+    writer: SummaryWriter
+
+    def open(self, folder: Path, config: Mapping[str, Any], from_step: int | None) -> None:
+        self.writer = SummaryWriter(str(folder), purge_step=from_step)
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            self.writer.add_scalar(name, value, step)
+
+    def picture(self, step: int, name: str, pixels: NDArray[np.uint8]) -> None:
+        self.writer.add_image(name, pixels, step, dataformats="HWC")
+
+    def flush(self) -> None:
+        self.writer.flush()
+
+    def close(self) -> None:
+        self.writer.close()
+
+
+def read_event_files(folder: Path) -> Curves:
+    """Read the scalars in a run's event files, such as "val/mIoU"; none where there is no file."""
+    if not any(folder.glob(EVENT_FILES)):
+        return {}
+    # 0 keeps all; of everything else as little as possible.
+    keep = dict.fromkeys(event_accumulator.DEFAULT_SIZE_GUIDANCE, 1) | {event_accumulator.SCALARS: 0}
+    events = event_accumulator.EventAccumulator(str(folder), size_guidance=keep)
+    events.Reload()
+    curves: Curves = {}
+    for tag in events.Tags()["scalars"]:
+        points = events.Scalars(tag)
+        curves[tag] = ([point.step for point in points], [point.value for point in points])
+    return curves

@@ -1,0 +1,67 @@
+"""Curves as a table: `curves.csv` in the folder of every run."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from rmiseg.config.registry import register
+from rmiseg.runtime.files import replacing
+from rmiseg.training.loggers.base import Logger
+
+COLUMNS = ("step", "curve", "value")
+CURVES_FILE = "curves.csv"
+
+Curves = dict[str, tuple[list[int], list[float]]]
+"""Steps and values of each curve, by its name."""
+
+
+@register("logger", "csv")
+class TableLogger(Logger):
+    """Writes one line for each value: its step, the name of its curve, and itself."""
+
+    file: IO[str] | None = None
+
+    def open(self, folder: Path, config: Mapping[str, Any], from_step: int | None) -> None:
+        path = folder / CURVES_FILE
+        kept = [row for row in read_rows(path) if from_step is not None and int(row[0]) < from_step]
+        with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([COLUMNS, *kept])
+        self.file = open(path, "a", newline="", encoding="utf-8")  # noqa: SIM115  # for as long as the run lasts
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        if self.file is not None:
+            csv.writer(self.file).writerows((step, name, f"{value:.8g}") for name, value in values.items())
+
+    def flush(self) -> None:
+        if self.file is not None:
+            self.file.flush()
+
+    def close(self) -> None:
+        if self.file is not None:
+            self.file.close()
+            self.file = None
+
+
+def read_rows(path: Path) -> list[list[str]]:
+    """Read the whole lines of a table, without its header; none where there is no file.
+
+    A last line that was cut short when its process was killed is left out.
+    """
+    if not path.is_file():
+        return []
+    text = path.read_text(encoding="utf-8")
+    whole = text[: text.rfind("\n") + 1]
+    return [row for row in csv.reader(whole.splitlines()[1:]) if len(row) == len(COLUMNS) and row[0].isdigit()]
+
+
+def read_table(path: Path) -> Curves:
+    """Read the curves in a table, in the order of their first values."""
+    curves: Curves = {}
+    for step, name, value in read_rows(path):
+        steps, values = curves.setdefault(name, ([], []))
+        steps.append(int(step))
+        values.append(float(value))
+    return curves

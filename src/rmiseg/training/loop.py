@@ -1,0 +1,387 @@
+"""One training run, from top to bottom."""
+
+from __future__ import annotations
+
+import copy
+import math
+import statistics
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import nn
+
+from rmiseg.config import TrainConfig
+from rmiseg.data import (
+    Batch,
+    LabeledImages,
+    SegmentationDataset,
+    balanced_weights,
+    eval_loader,
+    eval_transform,
+    train_loader,
+)
+from rmiseg.evaluation.evaluate import Evaluation, evaluate
+from rmiseg.evaluation.metrics import Scores
+from rmiseg.evaluation.scoring import save_validation
+from rmiseg.inference.checkpoint import BEST, LAST, Checkpoint, CheckpointFolder
+from rmiseg.runtime.device import peak_memory
+from rmiseg.runtime.distributed import (
+    full_state,
+    full_weights,
+    gather,
+    is_main,
+    load_full_state,
+    on_main,
+    rank,
+    world_size,
+)
+from rmiseg.runtime.signals import Preempted, TerminationRequest
+from rmiseg.training.assembly import make_model, make_step, train_dataset
+from rmiseg.training.callbacks import Callback
+from rmiseg.training.criterion import Criterion, LossFunction
+from rmiseg.training.curves import RunCurves, open_loggers
+from rmiseg.training.loggers import Logger
+from rmiseg.training.progress import TrainingProgress, training_progress
+from rmiseg.training.run_folder import RunFolder, RunResult
+from rmiseg.training.schedule import learning_rate, set_learning_rate
+from rmiseg.training.state import RunState, SavedState, seed_step
+from rmiseg.training.step import StepOutcome, grouped
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Objects that a training is made of; None or nothing where the options say it.
+
+    Attributes:
+        train: Images to train on.
+        val: Images to score on.
+        model: The network.
+        loss: The loss.
+        transform: Augmentation.
+        callbacks: Called as the training goes on.
+        loggers: Where curves go, beside those that the options name.
+    """
+
+    train: LabeledImages
+    val: LabeledImages
+    model: nn.Module | None = None
+    loss: LossFunction | None = None
+    transform: Any = None
+    callbacks: Sequence[Callback] = ()
+    loggers: Sequence[Logger] = ()
+
+
+class TrainingRun:
+    """A training under way, in each of its processes.
+
+    Args:
+        config: The options, complete.
+        parts: What they leave to objects.
+        device: Where to compute.
+        request: Says whether the process was asked to end.
+        stack: Closed when the run ends, however it does.
+        console: Where to show what is going on.
+
+    Attributes:
+        config: See above.
+        out: Folder of the run.
+        device: See above.
+        classes: Names and colors of the C classes.
+        model: The bare model.
+        step: Takes an optimizer step; its parts are the network as it is called, criterion, optimizer and scaler.
+        state: How far the training has come.
+        curves: Logs numbers by their names, see `RunCurves.add`.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        parts: Parts,
+        device: torch.device,
+        request: TerminationRequest,
+        stack: ExitStack,
+        console: Console,
+    ) -> None:
+        self.parts, self.device, self.request, self.console = parts, device, request, console
+        self.classes = parts.train.classes
+        self.config = config = self._with_weights(config)
+        torch.manual_seed(config.seed)
+        self._open_data(stack)
+        self.epochs, self.epoch_steps, self.total_steps = _length(config, len(self.batches))
+        self.model = make_model(config, len(self.classes), device, console, parts.model)
+        # A divided model cannot be scored, since the processes need it for different numbers of images.
+        self.whole_model = copy.deepcopy(self.model) if config.train.strategy == "fsdp" else self.model
+        criterion = Criterion(config.loss, len(self.classes), self.total_steps, parts.loss)
+        self.step = make_step(config, self.model, criterion, device)
+        self.confusion = torch.zeros(len(self.classes), len(self.classes), dtype=torch.int64, device=device)
+        self.folder = RunFolder(config)
+        self.out = self.folder.path
+        self.state = RunState()
+        self.stopped = False
+        self.step_seconds: list[float] = []
+        self.validations: dict[str, tuple[int, Evaluation]] = {}
+        self._open_folder(stack)
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """The optimizer."""
+        return self.step.optimizer
+
+    def stop(self) -> None:
+        """End the training after the epoch that is under way; in all processes, if one says so."""
+        self.stopped = True
+
+    def train(self) -> RunResult:
+        """Train to the end."""
+        images_per_step = self.config.data.batch_size * self.config.train.accumulate
+        with training_progress(self.console, self.total_steps, self.state.step, images_per_step) as progress:
+            self._call("on_fit_start")
+            while self.state.epoch < self.epochs and not self.stopped:
+                self._train_epoch(progress)
+                self.stopped = any(gather(self.stopped))
+                if not self.config.train.checkpoint_every or self.state.step % self.config.train.checkpoint_every:
+                    self._save_state()
+                with self.request.at_once():  # nothing is lost: what follows is done again
+                    evaluation = self._validate(progress)
+                    checkpoint = self._save_checkpoint(evaluation)
+                self._end_epoch(progress, evaluation)
+                self.stopped = any(gather(self.stopped))
+        return self._finish(checkpoint)
+
+    def _with_weights(self, config: TrainConfig) -> TrainConfig:
+        """The options with class weights in place of "balanced"."""
+        if config.loss.class_weights != "balanced":
+            return config
+        weights = on_main(lambda: balanced_weights(self.parts.train, config.data.workers, self.console))
+        return replace(config, loss=replace(config.loss, class_weights=weights))
+
+    def _open_data(self, stack: ExitStack) -> None:
+        config = self.config
+        loading: dict[str, Any] = {
+            "workers": config.data.workers,
+            "rank": rank(),
+            "world_size": world_size(),
+            "on_error": config.data.on_error,
+            "warn": partial(_warn, self.console),
+            "outlive_termination": True,
+        }
+        self.batches = train_loader(
+            train_dataset(self.parts.train, config.data, self.parts.transform),
+            batch_size=config.data.batch_size,
+            seed=config.seed,
+            **loading,
+        )
+        val_images = SegmentationDataset(self.parts.val, eval_transform(config.data.image_scale))
+        self.val_batches = eval_loader(val_images, **loading)
+        for loader in (self.batches, self.val_batches):
+            stack.callback(loader.close)
+
+    def _open_folder(self, stack: ExitStack) -> None:
+        """Begin, or go on where an earlier process ended."""
+        config, folder = self.config, self.folder
+        saved = on_main(lambda: folder.open(stack, self.console))
+        if saved is not None:
+            self.state = saved.run
+            load_full_state(self.model, self.optimizer, saved.weights, saved.optimizer)
+            self.step.scaler.load_state_dict(saved.scaler)
+            self.confusion.copy_(saved.confusion)
+            for callback, state in zip(self.parts.callbacks, saved.callbacks):
+                callback.load_state_dict(state)
+            self.console.print(f"Going on after step {self.state.step}")
+        self.checkpoints = CheckpointFolder(folder.checkpoints, config.train.keep, self.state.best)
+        from_step = self.state.step if saved is not None else None
+        loggers = open_loggers(self.parts.loggers, config, from_step) if is_main() else []
+        names = self.parts.val.names[rank() :: world_size()]
+        self.curves = RunCurves(loggers, self.classes, names, config.train.panels)
+        stack.callback(self.curves.close)
+        # It follows what replaces all that was written for this step.
+        self.curves.add_training(self.state.step, self.state.curves)
+        several = f", {world_size()} processes ({config.train.strategy})" if world_size() > 1 else ""
+        self.console.print(
+            f"Training {config.model} and the {config.loss.name} loss: {len(self.parts.train)} images, "
+            f"{len(self.classes)} classes, {self.total_steps} steps ({self.epochs} epochs) on {self.device}{several}",
+            markup=False,
+        )
+
+    def _train_epoch(self, progress: TrainingProgress) -> None:
+        """Take the steps of an epoch that are left of it."""
+        config, state = self.config, self.state
+        self.batches.set_epoch(state.epoch, state.step_in_epoch * config.train.accumulate)
+        self.model.train()
+        self._call("on_epoch_start")
+        left = min(self.epoch_steps, self.total_steps - state.epoch * self.epoch_steps) - state.step_in_epoch
+        for group in progress.waiting(islice(grouped(self.batches, config.train.accumulate), left)):
+            outcome = self._take_step(group)
+            scores = Scores.from_confusion(self.confusion)
+            progress.advance(state.epoch, outcome.parts["loss"], scores.mean_iou)
+            self._log(outcome, scores, progress.wait_share)
+            self._call("on_step_end", outcome)
+            if self.request.agreed(self.device):
+                self._save_state()
+                raise Preempted
+            if config.train.checkpoint_every and state.step % config.train.checkpoint_every == 0:
+                self._save_state()
+
+    def _take_step(self, group: list[Batch]) -> StepOutcome:
+        set_learning_rate(self.optimizer, learning_rate(self.state.step, self.total_steps, self.config.optim))
+        seed_step(self.config.seed, self.state.step, rank())
+        started = time.perf_counter()
+        outcome = self.step(group, self.state.step)
+        self.step_seconds.append(time.perf_counter() - started)
+        self.state.advance(outcome.skipped)
+        if outcome.skipped:
+            self._report_skipped(outcome)
+        else:
+            self.confusion += outcome.confusion
+        return outcome
+
+    def _log(self, outcome: StepOutcome, scores: Scores, data_wait: float) -> None:
+        self.state.curves = {}
+        if self.state.step % self.config.train.log_every == 0:
+            self.state.curves = {
+                **outcome.parts,
+                "learning_rate": self.optimizer.param_groups[0]["lr"],
+                "mIoU": scores.mean_iou,
+                "pixel_accuracy": scores.pixel_accuracy,
+                "skipped_steps": self.state.skipped,
+                "data_wait": data_wait,
+            }
+            self.curves.add_training(self.state.step, self.state.curves)
+
+    def _validate(self, progress: TrainingProgress) -> Evaluation | None:
+        """Score the model, if it is time to."""
+        if not self._is_last_epoch and (self.state.epoch + 1) % self.config.train.val_every:
+            return None
+        if self.whole_model is not self.model:
+            self.whole_model.load_state_dict(full_weights(self.model))
+        evaluation = evaluate(
+            self.whole_model,
+            progress.validating(self.val_batches),
+            len(self.classes),
+            self.device,
+            on_batch=partial(self.curves.add_picture, self.state.step),
+        )
+        self.curves.add_evaluation(self.state.step, evaluation)
+        self._call("on_validation_end", evaluation)
+        return evaluation
+
+    @property
+    def _is_last_epoch(self) -> bool:
+        return self.stopped or self.state.epoch == self.epochs - 1
+
+    def _save_checkpoint(self, evaluation: Evaluation | None) -> Checkpoint:
+        """Write what evaluation and prediction need."""
+        checkpoint = Checkpoint(
+            weights=full_weights(self.model),
+            model=self.config.model,
+            data=self.config.data,
+            classes=self.classes,
+            step=self.state.step,
+            scores=evaluation.summary() if evaluation else {},
+            architecture=self.model.architecture,
+            align_corners=self.config.loss.align_corners,
+            made_with=tuple(self.config.made_with),
+        )
+        if is_main():
+            with nullcontext() if self._is_last_epoch else _going_on_without(self.console):
+                is_best = self.checkpoints.save(checkpoint)
+                if evaluation:
+                    names = [LAST, *[BEST] * is_best]
+                    self.validations |= dict.fromkeys(names, (self.state.step, evaluation))
+        return checkpoint
+
+    def _save_state(self) -> None:
+        """Write what an interrupted training goes on from."""
+        weights, optimizer_state = full_state(self.model, self.optimizer)
+        if is_main():
+            self.curves.flush()
+            callbacks = [callback.state_dict() for callback in self.parts.callbacks]
+            scaler = self.step.scaler.state_dict()
+            content = SavedState(self.state, weights, optimizer_state, scaler, self.confusion, callbacks)
+            with _going_on_without(self.console):
+                self.folder.states.save(content)
+
+    def _end_epoch(self, progress: TrainingProgress, evaluation: Evaluation | None) -> None:
+        self.state.best = self.checkpoints.best
+        progress.end_epoch(self.state.epoch, evaluation)
+        self.state.end_epoch()
+        self.confusion.zero_()
+        self._call("on_epoch_end")
+
+    def _finish(self, checkpoint: Checkpoint) -> RunResult:
+        """Write what is left to write once the last epoch is over."""
+        self.curves.close()
+        seconds = statistics.median(self.step_seconds) if self.step_seconds else math.nan
+        memory = peak_memory(self.device)
+        result = RunResult(self.out, self.state.step, seconds, memory, checkpoint.scores, self.checkpoints.best)
+        if is_main():
+            for name, (step, evaluation) in self.validations.items():
+                path = self.folder.checkpoints / name
+                save_validation(path, step, self.parts.val, self.config.data, evaluation)
+            self.folder.finish(result)
+        best = result.best
+        score = f"Best mIoU {best['mean_iou']:.2%}." if best else "No pixel of the validation split could be scored."
+        self.console.print(f"{score} Checkpoints, curves and configuration are in {self.out}", markup=False)
+        self._call("on_fit_end", result)
+        return result
+
+    def _call(self, hook: str, *arguments: Any) -> None:
+        for callback in self.parts.callbacks:
+            getattr(callback, hook)(self, *arguments)
+
+    def _report_skipped(self, outcome: StepOutcome) -> None:
+        """Say which step was skipped.
+
+        Raises:
+            FloatingPointError: As many as `train.max_skipped` in a row; the folder of the run says so, too.
+        """
+        state, most = self.state, self.config.train.max_skipped
+        reason = f"loss {outcome.parts['loss']}" if outcome.suspects else "the gradient is not finite"
+        names = f", on the images {', '.join(outcome.suspects)}" if outcome.suspects else ""
+        self.console.print(f"warning: step {state.step} skipped: {reason}{names}", markup=False)
+        if state.skipped_in_a_row < most:
+            return
+        saved = self.folder.states.files()
+        message = (
+            f"loss or gradient was not finite in {most} steps in a row, up to step {state.step}; the training has "
+            "diverged. A lower optim.lr, a longer optim.warmup_steps, or train.precision bf16 or fp32 in place of fp16 "
+            f"helps. {f'The last saved state is {saved[0]}' if saved else 'Nothing has been saved yet'}"
+        )
+        if is_main():
+            self.folder.diverged(message)
+        raise FloatingPointError(message)
+
+
+def _length(config: TrainConfig, batches: int) -> tuple[int, int, int]:
+    """Epochs, steps of an epoch, and steps of the whole run."""
+    epoch_steps = math.ceil(batches / config.train.accumulate)
+    total_steps = config.train.steps or config.train.epochs * epoch_steps
+    if config.optim.warmup_steps >= total_steps:
+        raise ValueError(
+            f"optim.warmup_steps is {config.optim.warmup_steps}, but the whole training has {total_steps} steps"
+        )
+    return math.ceil(total_steps / epoch_steps), epoch_steps, total_steps
+
+
+@contextmanager
+def _going_on_without(console: Console) -> Iterator[None]:
+    """A file that cannot be written is no reason to stop a training while the one before it is whole."""
+    try:
+        yield
+    except OSError as error:
+        console.print(f"warning: {error}. The training goes on; the file before it is whole", markup=False)
+
+
+def _warn(console: Console, message: str) -> None:
+    if is_main():
+        console.print(f"warning: {message}", markup=False)
+    else:
+        print(f"warning: {message}", file=sys.stderr)
