@@ -46,7 +46,7 @@ def parsed(recipe: str) -> TrainConfig:
 def leaves(content: dict, prefix: str = "") -> dict[str, object]:
     flat = {}
     for key, value in content.items():
-        flat |= leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        flat |= leaves(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {prefix + key: value}
     return flat
 
 
@@ -60,10 +60,13 @@ def test_rows_of_the_paper():
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_recipe_says_what_differs(recipe):
     content = leaves(yaml.safe_load((FOLDER / f"{recipe}.yaml").read_text()))
-    config, defaults = (leaves(json.loads(json.dumps(asdict(c)))) for c in (parsed(recipe), TrainConfig()))
+    base = content.pop("base", None)
+    origin = parsed(base.removesuffix(".yaml")) if base else TrainConfig()
+    config, before = (leaves(json.loads(json.dumps(asdict(c)))) for c in (parsed(recipe), origin))
     assert content == {name: config[name] for name in content}
     # What a recipe is about is said even where it is the default.
-    assert [name for name in content if content[name] == defaults[name] and not name.endswith(".name")] == []
+    assert [name for name in content if content[name] == before[name] and not name.endswith(".name")] == []
+    assert [name for name in config if config[name] != before[name] and name not in content] == []
     assert config["out"] == f"runs/{recipe}"
     assert recipe.startswith(config["data.name"])
     if recipe != "camvid-best":  # whatever model and loss that is

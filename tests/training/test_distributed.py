@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from launch import run
+from rmiseg.training.train import train
 from torch import nn
 
 from miniatures import write_shapes
@@ -21,11 +21,11 @@ from rmiseg.data import SegmentationDataset, eval_loader, eval_transform, load_s
 from rmiseg.evaluation.evaluate import evaluate
 from rmiseg.models.base import SegmentationModel
 from rmiseg.runtime import distributed
-from rmiseg.training.optim import build_optimizer
 from rmiseg.training.assembly import make_step
 from rmiseg.training.criterion import Criterion
+from rmiseg.training.optim import build_optimizer
 from rmiseg.training.step import TrainStep
-from rmiseg.training.train import train
+from support.launch import run
 
 CPU = torch.device("cpu")
 LOSSES = ["rmi", "ce", "bce", "pyramid", "affinity"]

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from faults import SmallModel, configuration, train
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from miniatures import write_shapes
 from rmiseg.config import OptimConfig
 from rmiseg.training import assembly
-from rmiseg.training.trainer import Trainer
 from rmiseg.training.state import StateFolder
+from rmiseg.training.trainer import Trainer
+from support.faults import SmallModel, configuration, train
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,9 @@ from rmiseg.config import DataConfig, LossConfig, ModelConfig, OptimConfig
 from rmiseg.data import IGNORE_INDEX, ClassTable, Sample, Split
 from rmiseg.inference.checkpoint import Checkpoint, save_checkpoint
 from rmiseg.models import build_model
-from rmiseg.training.optim import build_optimizer
 from rmiseg.training.assembly import initialize, keep_depthwise_float32, train_dataset
 from rmiseg.training.criterion import Criterion
+from rmiseg.training.optim import build_optimizer
 from rmiseg.training.step import TrainStep, grouped
 
 LOSSES = ["rmi", "ce", "bce", "pyramid", "affinity"]

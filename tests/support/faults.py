@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from launch import run
 from rich.console import Console
 from torch import nn
 
@@ -19,6 +18,7 @@ from rmiseg.models.base import SegmentationModel
 from rmiseg.training import assembly
 from rmiseg.training.step import TrainStep
 from rmiseg.training.trainer import Trainer
+from support.launch import run
 
 
 class SmallModel(SegmentationModel):

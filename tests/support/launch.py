@@ -10,7 +10,7 @@ from typing import Any
 
 # A process that has everything imported, and nothing else done, is forked for each.
 context = multiprocessing.get_context("forkserver")
-context.set_forkserver_preload(["rmiseg.training.train"])
+context.set_forkserver_preload(["rmiseg.training.trainer"])
 
 
 def run(function: Callable[..., Any], *arguments: Any, processes: int = 1, timeout: float = 300) -> list[int | None]:

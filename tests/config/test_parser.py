@@ -1,0 +1,62 @@
+"""Options as they are written on the command line."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+
+from rmiseg.cli import main
+from rmiseg.config import TrainConfig
+from rmiseg.config.parser import _bracketed
+
+
+def test_print_config_is_a_recipe(capsys, tmp_path):
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "--optim.lr", "0.5", "--print_config"])
+    assert stop.value.code == 0
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert printed["optim"]["lr"] == 0.5
+    assert set(printed) == set(TrainConfig.__dataclass_fields__)
+
+
+def test_help_is_quick_and_shows_defaults():
+    started = time.perf_counter()
+    result = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "rmiseg", "train", "--help"], capture_output=True, text=True
+    )
+    assert "default: 0.007" in result.stdout
+    assert "Learning rate of the backbone" in result.stdout
+    assert " torch\n" not in result.stderr  # the reason why it is quick
+    assert time.perf_counter() - started < 10
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("train --data.crop_size 64,48", ["train", "--data.crop_size", "[64,48]"]),
+        ("train --data.crop_size=64,48", ["train", "--data.crop_size=[64,48]"]),
+        ("train --data.crop_size [64,48]", ["train", "--data.crop_size", "[64,48]"]),
+        ("train --loss.class_weights 1,2", ["train", "--loss.class_weights", "[1,2]"]),
+        ("train --loss.class_weights balanced", ["train", "--loss.class_weights", "balanced"]),
+        ("train --data.root a,b --train.steps 3", ["train", "--data.root", "a,b", "--train.steps", "3"]),
+        ("data check --splits train", ["data", "check", "--splits", "[train]"]),
+        ("data check --splits null", ["data", "check", "--splits", "null"]),
+        ("bench loss --strides 1,4 --losses rmi", ["bench", "loss", "--strides", "[1,4]", "--losses", "[rmi]"]),
+        ("predict a,b --images", ["predict", "a,b", "--images"]),
+        ("train --help", ["train", "--help"]),
+        ("", []),
+    ],
+)
+def test_lists_without_brackets(written, meant):
+    assert _bracketed(written.split()) == meant
+
+
+def test_recipe_may_stand_behind_options(tmp_path, capsys):
+    (tmp_path / "lr.yaml").write_text("optim: {lr: 0.02}\n")
+    with pytest.raises(SystemExit):
+        main(["train", "--optim.lr", "0.5", "--recipe", str(tmp_path / "lr.yaml"), "--print_config"])
+    assert "lr: 0.5" in capsys.readouterr().out

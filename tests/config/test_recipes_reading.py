@@ -1,0 +1,105 @@
+"""Recipes are read strictly, may begin with another, and never run code."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from rmiseg.config import TrainConfig
+from rmiseg.config.parser import train_config
+from rmiseg.config.recipes import flat, merged, read_recipe
+
+
+def write(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def complaint(path: Path) -> str:
+    with pytest.raises((ValueError, FileNotFoundError)) as raised:
+        train_config(path)
+    assert str(path) in str(raised.value)
+    assert len(str(raised.value)) < 1000
+    return str(raised.value)
+
+
+def test_base(tmp_path):
+    """Of bases, the options of whoever names them have the last word; paths are relative to the recipe's own folder."""
+    write(tmp_path / "a.yaml", "optim: {lr: 0.1, momentum: 0.5}\nloss: {rmi: {pool_size: 2}}\nseed: 1\n")
+    write(tmp_path / "deep" / "b.yaml", "base: ../a.yaml\noptim: {lr: 0.2}\n")
+    config = train_config(write(tmp_path / "c.yaml", "base: deep/b.yaml\nloss: {rmi: {region_size: 4}}\n"))
+    assert (config.seed, config.optim.lr, config.optim.momentum) == (1, 0.2, 0.5)
+    assert (config.loss.rmi.pool_size, config.loss.rmi.region_size) == (2, 4)
+    assert config.data == TrainConfig().data
+
+
+def test_bases_that_cannot_be(tmp_path):
+    write(tmp_path / "a.yaml", "base: b.yaml\n")
+    write(tmp_path / "b.yaml", "base: a.yaml\n")
+    assert "is its own base" in complaint(tmp_path / "a.yaml")
+    message = complaint(write(tmp_path / "c.yaml", "base: no.yaml\n"))
+    assert str(tmp_path / "no.yaml") in message
+    assert "base must be the name of a recipe" in complaint(write(tmp_path / "d.yaml", "base: [a.yaml]\n"))
+    message = complaint(write(tmp_path / "e.yaml", f"base: {write(tmp_path / 'f.yaml', 'optim: {lrr: 1}')}"))
+    assert str(tmp_path / "f.yaml") in message
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("optim: {lr: 0.1}\noptim: {momentum: 0.5}\n", "line 2: 'optim' is given twice, first in line 1"),
+        ("optim:\n  lr: 0.1\n  lr: 0.2\n", "line 3: 'lr' is given twice, first in line 2"),
+        ("optim: {lrr: 0.1}\n", "there is no option optim.lrr; did you mean optim.lr?"),
+        ("optim: fast\n", "optim is a section with options of its own, not 'fast'"),
+        ("- optim\n", "a recipe must be a mapping"),
+        ("optim: {lr: quick}\n", "optim.lr: quick is not a number"),
+        ("optim: {lr: [0.1]}\n", "optim.lr: [0.1] is not a number"),
+        ("data: {crop_size: [3]}\n", "data.crop_size: [3] is not 2 whole numbers, such as 1,2"),
+        ("model: {output_stride: 5}\n", "model.output_stride: 5 is none of 8, 16, 32"),
+        ("train: {compile: perhaps}\n", "train.compile: perhaps is not true or false"),
+        ("train: {steps: 1.5}\n", "train.steps: 1.5 is not a whole number"),
+        ("loss: {class_weights: 3}\n", "loss.class_weights: 3 is not a list of numbers, such as a,b or balanced"),
+        ("optim: {slow_start_steps: 1, warmup_steps: 2}\n", "optim.warmup_steps is given twice"),
+        ("optim: {lr: 0.1", "while parsing"),
+        ("\x00", "unacceptable character"),
+    ],
+)
+def test_errors_name_file_option_and_value(tmp_path, text, message):
+    assert message in complaint(write(tmp_path / "recipe.yaml", text))
+
+
+def test_older_names(tmp_path):
+    config = train_config(write(tmp_path / "a.yaml", "optim: {slow_start_steps: 7, slow_start_lr: 0.5}\n"))
+    assert (config.optim.warmup_steps, config.optim.warmup_lr) == (7, 0.5)
+
+
+@pytest.mark.parametrize("text", ["optim: {class_path: evil.Options}", "optim: evil.Options", "optim: [evil]"])
+def test_no_recipe_imports_anything(tmp_path, monkeypatch, text):
+    write(tmp_path / "evil.py", f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Options: pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    complaint(write(tmp_path / "recipe.yaml", text))
+    assert "evil" not in sys.modules
+    assert not (tmp_path / "ran").exists()
+
+
+def test_mappings_stay_whole(tmp_path):
+    recipe = write(tmp_path / "a.yaml", "loss: {plus: {'smp:Dice': 0.5, ce: 1}, options: {a: {b: 1}}}\n")
+    assert train_config(recipe).loss.plus == {"smp:Dice": 0.5, "ce": 1.0}
+    assert flat(read_recipe(recipe)) == {"loss.plus": {"smp:Dice": 0.5, "ce": 1}, "loss.options": {"a": {"b": 1}}}
+
+
+def test_dictionaries_and_complete_options():
+    config = train_config({"optim": {"lr": 0.5}, "data": {"crop_size": (3, 4)}})
+    assert (config.optim.lr, config.data.crop_size) == (0.5, (3, 4))
+    assert train_config(config) is config
+    with pytest.raises(ValueError, match=r"there is no option data\.rot; did you mean data\.root"):
+        train_config({"data": {"rot": "x"}})
+
+
+def test_merged_does_not_change_what_it_merges():
+    first, second = {"a": {"b": 1, "c": 2}}, {"a": {"b": 3}}
+    assert merged(first, second) == {"a": {"b": 3, "c": 2}}
+    assert first == {"a": {"b": 1, "c": 2}}

@@ -1,0 +1,109 @@
+"""Components by name: the package's own, and those of plugins."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+from dataclasses import dataclass
+
+import pytest
+
+from rmiseg.cli import main
+from rmiseg.config import registry
+from rmiseg.config.registry import BUILT_IN, KINDS, find, load_plugins, names, register
+
+
+@pytest.fixture(autouse=True)
+def _forgotten():
+    """What a test registers is gone after it."""
+    yield
+    for key, component in list(registry._components.items()):
+        if not component.origin.startswith("rmiseg."):
+            del registry._components[key]
+    registry._plugins.clear()
+
+
+@dataclass
+class Options:
+    gamma: float = 2.0
+    """Exponent."""
+
+
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in KINDS for name in BUILT_IN[kind]])
+def test_every_module_registers_what_the_table_says(kind, name):
+    """A new component of the package is its file and a line in `BUILT_IN`."""
+    importlib.import_module(BUILT_IN[kind][name])
+    assert (kind, name) in registry._components, f"{BUILT_IN[kind][name]} registers no {kind} {name}"
+    found = {key for key, each in registry._components.items() if each.origin == BUILT_IN[kind][name]}
+    assert all(each in BUILT_IN[key] for key, each in found), "a line in BUILT_IN is missing"
+
+
+def test_register_and_find():
+    assert register("loss", "focal", options=Options)(dict) is dict
+    assert find("loss", "focal").make is dict
+    assert names("loss")[-1] == "focal"
+    register("loss", "mine:")(list)
+    assert find("loss", "mine:Anything").make is list
+    with pytest.raises(ValueError, match=r"loss focl is none of rmi, ce, .*, focal, mine:NAME; did you mean focal\?"):
+        find("loss", "focl")
+    with pytest.raises(ValueError, match="the loss 'rmi' exists already, from rmiseg"):
+        register("loss", "rmi")(dict)
+    with pytest.raises(ValueError, match="there is no kind 'los' of extension; the kinds are dataset, model"):
+        register("los", "focal")
+    with pytest.raises(TypeError, match="must be a dataclass"):
+        register("loss", "other", options=dict)
+
+
+def test_a_missing_plugin_is_named():
+    with pytest.raises(ValueError, match="the run was made with the plugin theirs: give --plugin theirs"):
+        find("model", "their-net", ["theirs"])
+
+
+PLUGIN = """
+from rmiseg import register
+
+@register("loss", "zero")
+def zero(num_classes):
+    return lambda logits, target: 0 * logits.mean()
+"""
+
+
+@pytest.mark.parametrize("way", ["module", "file"])
+def test_plugins_of_the_command_line(tmp_path, monkeypatch, capsys, way):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / f"zeros_{way}.py").write_text(PLUGIN.replace('"zero"', f'"zero-{way}"'))
+    plugin = f"zeros_{way}" if way == "module" else f"./zeros_{way}.py"
+    with pytest.raises(SystemExit):
+        main(["train", "--plugin", plugin, "--help"])
+    assert f"zero-{way}." in " ".join(capsys.readouterr().out.split())
+    assert str(tmp_path) not in sys.path
+
+
+def test_plugins_that_fail(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "--plugin", "nowhere"]) == 1
+    assert "--plugin nowhere: No module named 'nowhere'" in capsys.readouterr().err
+    assert main(["train", "--plugin", "no.py"]) == 1
+    assert "there is no file no.py" in capsys.readouterr().err
+    assert main(["train", "--plugin"]) == 1
+    assert "--plugin needs the name" in capsys.readouterr().err
+
+
+def test_plugins_of_installed_packages(tmp_path, monkeypatch):
+    """By entry points, as pip writes them down."""
+    info = tmp_path / "theirs-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[rmiseg.plugins]\ntheirs = theirs_plugin\n")
+    (tmp_path / "theirs_plugin.py").write_text(PLUGIN.replace('"zero"', '"zero-installed"'))
+    monkeypatch.syspath_prepend(tmp_path)
+    load_plugins()
+    assert "zero-installed" in names("loss")
+    assert registry.loaded_plugins()[-1] == "theirs_plugin"
+    assert registry.plugin_arguments() == []
+
+
+def test_the_registry_needs_nothing():
+    code = "import sys, rmiseg.config.registry; print([m for m in ('torch', 'numpy', 'yaml') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
