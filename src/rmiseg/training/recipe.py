@@ -15,7 +15,8 @@ from rmiseg.data import SegmentationDataset, Split, train_transform
 from rmiseg.inference.checkpoint import load_checkpoint
 from rmiseg.models import DEFAULT_BACKBONE, DEFAULT_OUTPUT_STRIDE, MODELS, build_model, set_norm_momentum
 from rmiseg.models.base import SegmentationModel
-from rmiseg.runtime.distributed import distribute, synchronize_norm
+from rmiseg.models.layers import synchronize_norm
+from rmiseg.runtime.distributed import distribute
 from rmiseg.training.optim import HEAD_LR_FACTORS, build_optimizer
 from rmiseg.training.step import Criterion, Learner
 
