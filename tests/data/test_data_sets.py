@@ -28,7 +28,8 @@ from miniatures import (
     write_voc,
 )
 from rmiseg.cli.main import main
-from rmiseg.data import DATASETS, SegmentationDataset, available_splits, drawn, load_split, read_mask, scan_split
+from rmiseg.config import registry
+from rmiseg.data import SegmentationDataset, available_splits, drawn, load_split, read_mask, scan_split
 
 
 def names(split) -> list[str]:
@@ -435,7 +436,7 @@ def test_coco_panoptic_with_index_pngs(panoptic_root):
 # Wrong folders
 
 
-PUBLISHED = [name for name in DATASETS if name not in ("folder", "demo")]
+PUBLISHED = [name for name in registry.names("dataset") if name not in ("folder", "demo")]
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -444,7 +445,7 @@ def test_wrong_folder_shows_the_layout_and_what_is_there(tmp_path, name):
     with pytest.raises(FileNotFoundError, match="holds no split of the data set") as error:
         available_splits(name, tmp_path)
     assert "is it the right folder? It holds holidays" in str(error.value)
-    assert DATASETS[name].TREE.format(root=tmp_path) in str(error.value)
+    assert registry.find("dataset", name).make.tree(tmp_path) in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -465,7 +466,7 @@ def test_half_unpacked_says_what_is_missing(tmp_path, name, there, missing):
     with pytest.raises(FileNotFoundError, match="incomplete, perhaps half unpacked") as error:
         available_splits(name, tmp_path)
     assert str(tmp_path / missing) in str(error.value)
-    assert DATASETS[name].TREE.format(root=tmp_path) in str(error.value)
+    assert registry.find("dataset", name).make.tree(tmp_path) in str(error.value)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -485,9 +486,9 @@ def test_unknown_split_names_the_valid_ones(name, voc_home, panoptic_root, camvi
 
 def test_documentation_shows_every_layout():
     text = (Path(__file__).parents[2] / "docs" / "datasets.md").read_text()
-    for name, layout in DATASETS.items():
+    for name in registry.names("dataset"):
         assert f"| `{name}` |" in text
-        assert textwrap.indent(layout.TREE.format(root="ROOT").strip("\n"), "  ") in text, name
+        assert textwrap.indent(registry.find("dataset", name).make.tree("ROOT"), "  ") in text, name
 
 
 # rmiseg data check

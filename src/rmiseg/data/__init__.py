@@ -20,15 +20,16 @@ from rmiseg.data.dataset import (
     rgb_pixels,
 )
 from rmiseg.data.demo import write_demo_data
+from rmiseg.data.finding import available_splits, load_split, scan_split
+from rmiseg.data.layout import Layout
 from rmiseg.data.loader import Batch, TrainLoader, eval_loader, train_loader
-from rmiseg.data.registry import DATASETS, available_splits, load_split, scan_split
 from rmiseg.data.transforms import eval_transform, normalize, train_transform
 
 __all__ = [
-    "DATASETS",
     "IGNORE_INDEX",
     "Batch",
     "ClassTable",
+    "Layout",
     "Report",
     "Sample",
     "SegmentationDataset",

@@ -24,7 +24,7 @@ from rmiseg.data.dataset import (
     read_raw_mask,
     size_mismatch,
 )
-from rmiseg.data.registry import available_splits, scan_split
+from rmiseg.data.finding import available_splits, scan_split
 from rmiseg.runtime.progress import track
 
 
@@ -111,7 +111,7 @@ def check_dataset(
     """Read every image and mask, going on after each problem.
 
     Args:
-        name: Name of the data set, a key of `DATASETS`.
+        name: Name of a registered data set.
         root: Folder of the data set.
         splits: Splits to read; by default all but trainval, which repeats others.
         workers: Processes that read files; 0 reads in the main process.

@@ -15,16 +15,13 @@ from typing import Any
 
 import numpy as np
 
+from rmiseg.config.registry import register
 from rmiseg.data import voc
 from rmiseg.data.dataset import ClassTable, Split
 from rmiseg.data.drawn import Drawing, drawn_masks
+from rmiseg.data.layout import Layout
 from rmiseg.data.listing import Entry, first_existing, pair_up
 from rmiseg.runtime.extras import import_extra
-
-TREE = """
-  {root}/
-    train2017/  val2017/  test2017/      000000000139.jpg ...   also in images/; also of 2014
-    annotations/                         instances_train2017.json  instances_val2017.json"""
 
 CLASSES = voc.CLASSES
 YEARS = (2017, 2014)
@@ -41,28 +38,37 @@ _VOC_NAMES = {
 }
 
 
-def parts(root: Path) -> dict[str, tuple[Path, ...]]:
-    """What each split needs."""
-    return {
-        "train": sources(root, "instances", "train"),
-        "val": sources(root, "instances", "val"),
-        "test": (image_folder(root, *TEST),),
-    }
+@register("dataset", "coco")
+class COCO(Layout):
+    """COCO with the 21 classes of PASCAL VOC."""
 
-
-def scan_split(root: Path, split: str) -> Split:
-    """List the pairs of one split, and whatever does not pair up; draws the masks on first use.
-
-    Raises:
-        ValueError: the annotations are damaged, or of another kind.
-        ModuleNotFoundError: pycocotools is not installed.
+    TREE = """
+        {root}/
+          train2017/  val2017/  test2017/      000000000139.jpg ...   also in images/; also of 2014
+          annotations/                         instances_train2017.json  instances_val2017.json
     """
-    if split == "test":
-        return scan_test(root, CLASSES)
-    annotations, images = sources(root, "instances", split)
-    masks = drawn_masks(annotations, "voc", drawings)
-    entries = [Entry(Path(name).stem, images / name, mask, str(annotations)) for name, mask in masks]
-    return pair_up(split, CLASSES, entries)
+
+    def parts(self, root: Path) -> dict[str, tuple[Path, ...]]:
+        """See `Layout.parts`."""
+        return {
+            "train": sources(root, "instances", "train"),
+            "val": sources(root, "instances", "val"),
+            "test": (image_folder(root, *TEST),),
+        }
+
+    def scan_split(self, root: Path, split: str) -> Split:
+        """List the pairs of one split, and whatever does not pair up; draws the masks on first use.
+
+        Raises:
+            ValueError: the annotations are damaged, or of another kind.
+            ModuleNotFoundError: pycocotools is not installed.
+        """
+        if split == "test":
+            return scan_test(root, CLASSES)
+        annotations, images = sources(root, "instances", split)
+        masks = drawn_masks(annotations, "voc", drawings)
+        entries = [Entry(Path(name).stem, images / name, mask, str(annotations)) for name, mask in masks]
+        return pair_up(split, CLASSES, entries)
 
 
 def sources(root: Path, kind: str, split: str) -> tuple[Path, Path]:
