@@ -12,7 +12,7 @@ import yaml
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from rmiseg.data.dataset import voc_palette
+from rmiseg.data.classes import voc_palette
 
 WIDTH, HEIGHT = 24, 16
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from rmiseg.config.registry import register
-from rmiseg.data.dataset import ClassTable, Split
+from rmiseg.data.classes import ClassTable
+from rmiseg.data.images import Split
 from rmiseg.data.layout import Layout
 from rmiseg.data.listing import Entry, first_existing, pair_up
 

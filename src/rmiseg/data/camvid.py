@@ -12,7 +12,8 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from rmiseg.config.registry import register
-from rmiseg.data.dataset import ClassTable, Split
+from rmiseg.data.classes import ClassTable
+from rmiseg.data.images import Split
 from rmiseg.data.layout import Layout
 from rmiseg.data.listing import Entry, pair_up, read_lines
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from rmiseg.config.registry import register
-from rmiseg.data.dataset import IGNORE_INDEX, ClassTable, Split
+from rmiseg.data.classes import IGNORE_INDEX, ClassTable
+from rmiseg.data.images import Split
 from rmiseg.data.layout import Layout
 from rmiseg.data.listing import Entry, pair_up
 

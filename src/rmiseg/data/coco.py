@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rmiseg.config.registry import register
 from rmiseg.data import voc
-from rmiseg.data.dataset import ClassTable, Split
+from rmiseg.data.classes import ClassTable
 from rmiseg.data.drawn import Drawing, drawn_masks
+from rmiseg.data.images import Split
 from rmiseg.data.layout import Layout
 from rmiseg.data.listing import Entry, first_existing, pair_up
 from rmiseg.runtime.extras import import_extra
@@ -102,7 +104,7 @@ def drawings(content: dict[str, Any]) -> dict[str, Drawing]:
     }
 
 
-def _draw(objects: list[dict[str, Any]], class_ids: dict[int, int], size: tuple[int, int]) -> np.ndarray | None:
+def _draw(objects: list[dict[str, Any]], class_ids: dict[int, int], size: tuple[int, int]) -> NDArray[np.uint8] | None:
     regions = [(_region(annotation, size), annotation) for annotation in objects]
     # Later ones cover earlier ones.
     regions.sort(key=lambda item: (not item[1].get("iscrowd", 0), -item[0].sum()))
@@ -112,7 +114,7 @@ def _draw(objects: list[dict[str, Any]], class_ids: dict[int, int], size: tuple[
     return mask if np.count_nonzero(mask) >= LEAST_PIXELS else None
 
 
-def _region(annotation: dict[str, Any], size: tuple[int, int]) -> np.ndarray:
+def _region(annotation: dict[str, Any], size: tuple[int, int]) -> NDArray[np.bool_]:
     """The pixels of an object, (H, W) bool, from polygons or run lengths, compressed or not."""
     coco = import_extra("pycocotools.mask", "coco", "drawing COCO's annotations")
     outline = annotation["segmentation"]
@@ -123,7 +125,7 @@ def _region(annotation: dict[str, Any], size: tuple[int, int]) -> np.ndarray:
         runs = coco.merge(coco.frPyObjects(polygons, *size))
     else:
         runs = coco.frPyObjects(outline, *size) if isinstance(outline["counts"], list) else outline
-    region = coco.decode(runs).astype(bool)
+    region: NDArray[np.bool_] = coco.decode(runs).astype(bool)
     if region.shape != size:
         raise ValueError(
             f"annotation {annotation.get('id')} is drawn on {region.shape[1]} x {region.shape[0]} pixels, but its "

@@ -12,14 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rmiseg.config.registry import register
+from rmiseg.data.classes import ClassTable, voc_palette
 from rmiseg.data.coco import TEST, YEARS, image_folder, scan_test, sources
 from rmiseg.data.coco_stuff import THINGS, categories
-from rmiseg.data.dataset import ClassTable, Split, read_raw_mask, voc_palette
 from rmiseg.data.drawn import Drawing, drawn_masks
+from rmiseg.data.images import Split
 from rmiseg.data.layout import Layout
 from rmiseg.data.listing import Entry, first_existing, pair_up
+from rmiseg.data.reading import read_raw_mask
 
 _STUFF = categories("""
     92 banner, 93 blanket, 95 bridge, 100 cardboard, 107 counter, 109 curtain, 112 door-stuff, 118 floor-wood,
@@ -64,9 +67,9 @@ class COCOPanoptic(Layout):
             images = sorted(_needs(root, split)[0].glob("[!.]*.jpg"))
             entries = [Entry(image.stem, image, folder / f"{image.stem}.png") for image in images]
             return pair_up(split, CLASSES, entries, folder.glob("[!.]*.png"))
-        images, annotations, segments = _needs(root, split)
+        folder, annotations, segments = _needs(root, split)
         masks = drawn_masks(annotations, "semantic", partial(_drawings, segments))
-        entries = [Entry(Path(name).stem, images / name, mask, str(annotations)) for name, mask in masks]
+        entries = [Entry(Path(name).stem, folder / name, mask, str(annotations)) for name, mask in masks]
         return pair_up(split, CLASSES, entries)
 
 
@@ -93,7 +96,7 @@ def _drawings(segments: Path, content: dict[str, Any]) -> dict[str, Drawing]:
     }
 
 
-def _draw(path: Path, category_of: dict[int, int]) -> np.ndarray:
+def _draw(path: Path, category_of: dict[int, int]) -> NDArray[np.uint8]:
     """Category numbers from an image whose colors are segment numbers, red + 256 green + 65536 blue."""
     red, green, blue = np.moveaxis(read_raw_mask(path, rgb=True).astype(np.int32), -1, 0)
     numbers, index = np.unique(red + 256 * green + 65536 * blue, return_inverse=True)

@@ -8,8 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from rmiseg.config.registry import register
+from rmiseg.data.classes import ClassTable, voc_palette
 from rmiseg.data.coco import TEST, YEARS, image_folder, scan_test
-from rmiseg.data.dataset import ClassTable, Split, voc_palette
+from rmiseg.data.images import Split
 from rmiseg.data.layout import Layout
 from rmiseg.data.listing import Entry, first_existing, pair_up
 

@@ -23,8 +23,8 @@ import yaml
 from PIL import Image
 
 from rmiseg.config.registry import register
-from rmiseg.data.dataset import Split
 from rmiseg.data.folder import Folder
+from rmiseg.data.images import Split
 
 CLASSES = {"background": (0, 0, 0), "gray matter": (230, 120, 60), "white matter": (240, 240, 220)}
 
@@ -145,7 +145,8 @@ def _degrade(clean: _Array, rng: np.random.Generator) -> _Array:
     coarse = Image.fromarray(rng.normal(0.0, BIAS, (4, 4)).astype(np.float32))
     bias = np.exp(np.asarray(coarse.resize(clean.shape[::-1], Image.Resampling.BICUBIC)))
     real, imaginary = rng.normal(0.0, NOISE, (2, *clean.shape))
-    return (np.hypot(clean * bias + real, imaginary) * 170).clip(0, 255).astype(np.uint8)
+    pixels: _Array = (np.hypot(clean * bias + real, imaginary) * 170).clip(0, 255).astype(np.uint8)
+    return pixels
 
 
 def _write_yaml(data: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rmiseg.config.registry import checked_options, find
-from rmiseg.data.dataset import Split
+from rmiseg.data.images import Split
 from rmiseg.data.layout import Layout
 
 

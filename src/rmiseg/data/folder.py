@@ -26,9 +26,11 @@ import yaml
 from PIL import Image
 
 from rmiseg.config.registry import register
-from rmiseg.data.dataset import ClassTable, Color, RawValue, Sample, Split, read_raw_mask, voc_palette
+from rmiseg.data.classes import ClassTable, Color, RawValue, voc_palette
+from rmiseg.data.images import Sample, Split
 from rmiseg.data.layout import Layout
 from rmiseg.data.listing import read_lines
+from rmiseg.data.reading import read_raw_mask
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm")
 MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")  # never JPEG: it changes the values

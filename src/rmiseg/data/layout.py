@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import ClassVar
 
-from rmiseg.data.dataset import Split
+from rmiseg.data.images import Split
 
 
 class Layout(ABC):

@@ -14,7 +14,8 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 
 from rmiseg.config.registry import register
-from rmiseg.data.dataset import ClassTable, Split, voc_palette
+from rmiseg.data.classes import ClassTable, voc_palette
+from rmiseg.data.images import Split
 from rmiseg.data.layout import Layout
 from rmiseg.data.listing import Entry, first_existing, pair_up, read_lines
 from rmiseg.runtime.extras import import_extra
