@@ -111,6 +111,7 @@ def write_ade20k(root: Path) -> Path:
 
 
 COCO_SIZE = (64, 48)
+STUFF_VALUES = [*(set(range(91)) - {11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90}), *range(91, 182)]
 
 
 def square(left: int, top: int, side: int) -> list[float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -43,9 +44,11 @@ class _Albumentations:
         self.transform = transform
 
     def __call__(self, image: Tensor, mask: Tensor) -> tuple[Any, Any]:
-        # Version 2 draws from generators of its own; earlier ones draw from Python's and NumPy's.
-        if hasattr(self.transform, "set_random_seed"):
-            self.transform.set_random_seed(int(torch.randint(2**31 - 1, ())))
+        # Version 2 draws from generators of its own, earlier ones from Python's and NumPy's. Not `set_random_seed`, by
+        # which every part of a composition draws the same numbers.
+        if hasattr(self.transform, "set_random_state"):
+            seed = int(torch.randint(2**62, ()))
+            self.transform.set_random_state(np.random.default_rng(seed), random.Random(seed))
         made = self.transform(image=image.permute(1, 2, 0).numpy(), mask=mask.numpy())
         pixels, ids = made["image"], made["mask"]
         if isinstance(pixels, np.ndarray) and pixels.ndim == 3:
