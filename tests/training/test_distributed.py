@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from rmiseg.training.train import train
 from torch import nn
 
 from miniatures import write_shapes
@@ -20,6 +19,7 @@ from rmiseg.config import LossConfig, ModelConfig, OptimConfig, TrainConfig
 from rmiseg.data import SegmentationDataset, eval_loader, eval_transform, load_split, train_loader, train_transform
 from rmiseg.evaluation.evaluate import evaluate
 from rmiseg.models.base import SegmentationModel
+from rmiseg.models.layers import synchronize_norm
 from rmiseg.runtime import distributed
 from rmiseg.training.assembly import make_step
 from rmiseg.training.criterion import Criterion
@@ -182,7 +182,7 @@ def test_what_cannot_be_had_is_refused(monkeypatch):
         distributed.distribute(Tiny(), "fsdp", CPU)
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
     with pytest.raises(ValueError, match="srun started 4 processes that know nothing of each other"):
-        train(TrainConfig(device="cpu"), None)
+        Trainer(TrainConfig(device="cpu")).fit()
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])

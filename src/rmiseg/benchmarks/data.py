@@ -18,11 +18,11 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from rmiseg.training.measuring import timed_recipe, timed_step
 from rmiseg.config import BenchDataConfig, DataConfig, TrainConfig
 from rmiseg.data import IGNORE_INDEX, SegmentationDataset, Split, load_split, train_loader
 from rmiseg.data.loader import TrainLoader
 from rmiseg.training.assembly import train_dataset
+from rmiseg.training.measuring import timed_recipe, timed_step
 
 REFERENCES = {"torchvision, PIL images": False, "torchvision, tensors": True}
 OWN = "rmiseg"

@@ -23,7 +23,7 @@ from jsonargparse import ActionYesNo, ArgumentParser, Namespace, set_parsing_set
 from rmiseg.config.commands import COMMANDS, GROUPS
 from rmiseg.config.options import TrainConfig
 from rmiseg.config.recipes import RENAMED, checked_names, closest, flat, read_recipe, shortened
-from rmiseg.config.registry import Component, is_known, names, none_of
+from rmiseg.config.registry import GIVEN, Component, is_known, names, none_of
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
@@ -162,7 +162,7 @@ def check_choices(config: TrainConfig) -> None:
     for option in ("metrics", "callbacks", "loggers"):
         chosen += [(f"train.{option}", option.removesuffix("s"), name) for name in getattr(config.train, option)]
     for option, kind, name in chosen:
-        if not is_known(kind, name):
+        if not name.startswith(GIVEN) and not is_known(kind, name):
             raise ValueError(f"{option}: {none_of(kind, name, config.made_with)}")
 
 

@@ -30,6 +30,9 @@ T = TypeVar("T")
 
 ENTRY_POINTS = "rmiseg.plugins"
 
+GIVEN = "python:"
+"""How the name of a component begins that was given to `Trainer` as an object: what follows says which, for people."""
+
 BUILT_IN: dict[str, dict[str, str]] = {
     "dataset": {
         "folder": "rmiseg.data.folder",
@@ -175,6 +178,9 @@ def _key(kind: str, name: str) -> str:
 
 def none_of(kind: str, name: str, made_with: Iterable[str] = ()) -> str:
     """The complaint about a name that is none of a kind: those that there are, and the plugin that may be missing."""
+    if name.startswith(GIVEN):
+        own = name.removeprefix(GIVEN)
+        return f"{own} was given in Python when the run was made; it can only be given there again, see rmiseg.Trainer"
     known = [f"{each}NAME" if each.endswith(":") else each for each in names(kind)]
     missing = [plugin for plugin in made_with if plugin not in _plugins]
     if missing:

@@ -12,13 +12,13 @@ from typing import NamedTuple
 
 from rich.console import Console
 
-from rmiseg.training.measuring import timed_recipe, timed_step
 from rmiseg.config import TrainConfig
 from rmiseg.data import SegmentationDataset, eval_loader, eval_transform, load_split, train_loader
 from rmiseg.evaluation.evaluate import evaluate
 from rmiseg.runtime.files import replacing, to_json
 from rmiseg.runtime.progress import track
 from rmiseg.training.assembly import train_dataset
+from rmiseg.training.measuring import timed_recipe, timed_step
 
 WARM_UP, ROUNDS = 2, 9
 

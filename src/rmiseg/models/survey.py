@@ -7,8 +7,9 @@ from typing import NamedTuple
 import timm
 import torch
 
+from rmiseg.config.registry import checked_options
 from rmiseg.models.backbones import offered_strides
-from rmiseg.models.registry import MODELS
+from rmiseg.models.building import backbone_models
 
 
 class Survey(NamedTuple):
@@ -38,10 +39,10 @@ def survey_backbone(name: str) -> Survey | None:
         return None
     backbone = next(iter(offered.values()))
     models = []
-    for model, build in MODELS.items():
+    for model, component in backbone_models().items():
         try:
             with torch.device("meta"):
-                build(backbone, 2)
+                component.make(backbone, 2, **checked_options(component, {}, "model.options"))
         except ValueError:  # the model lacks a feature map that it needs
             continue
         models.append(model)

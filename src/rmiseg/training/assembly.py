@@ -13,26 +13,23 @@ from torch import Tensor, nn
 
 from rmiseg.config import DataConfig, TrainConfig
 from rmiseg.config.parser import check_choices
-from rmiseg.config.registry import checked_options, find, loaded_plugins
+from rmiseg.config.registry import GIVEN, find, loaded_plugins
 from rmiseg.data import LabeledImages, SegmentationDataset, adapt_transform
 from rmiseg.inference.checkpoint import load_checkpoint
 from rmiseg.models import (
     DEFAULT_BACKBONE,
     DEFAULT_OUTPUT_STRIDE,
-    SegmentationModel,
     adapt_model,
     build_model,
-    needs_backbone,
     set_norm_momentum,
-    synchronize_norm,
+    takes_backbone,
 )
+from rmiseg.models.base import SegmentationModel
+from rmiseg.models.layers import synchronize_norm
 from rmiseg.runtime.distributed import distribute
 from rmiseg.training.criterion import Criterion
 from rmiseg.training.optim import HEAD_LR_FACTORS, build_optimizer
 from rmiseg.training.step import TrainStep
-
-GIVEN = "python:"
-"""How the name of a component begins that was given to `Trainer` as an object."""
 
 
 def complete(config: TrainConfig) -> TrainConfig:
@@ -52,7 +49,7 @@ def complete(config: TrainConfig) -> TrainConfig:
     if config.data.root:  # absolute, so that the run can be evaluated from any folder
         config = replace(config, data=replace(config.data, root=str(Path(config.data.root).absolute())))
     given = config.model.name.startswith(GIVEN)
-    if not given and needs_backbone(config.model.name):
+    if not given and takes_backbone(config.model.name):
         model_config = replace(
             config.model,
             backbone=config.model.backbone or DEFAULT_BACKBONE,
@@ -66,26 +63,16 @@ def complete(config: TrainConfig) -> TrainConfig:
 
 
 def train_dataset(images: LabeledImages, config: DataConfig, transform: Any = None) -> SegmentationDataset:
-    """The training images with their augmentation.
-
-    Where even the largest random scale leaves half of an image's size or less, images are read at half the size; so on
-    for a fourth and an eighth. Decoding is most of the work with large photographs.
+    """The training images with their augmentation, read at the size that it needs.
 
     Args:
         images: The images.
         config: The augmentation.
         transform: Takes its place: any transform of torchvision.transforms.v2, or an albumentations pipeline.
     """
-    if transform is not None:
-        return SegmentationDataset(images, adapt_transform(transform))
-    component = find("transform", config.transform)
-    own = checked_options(component, {}, "data.transform")
-    if config.transform != "scale-crop":
-        return SegmentationDataset(images, adapt_transform(component.make(config, **own)))
-    largest = config.image_scale * config.scale_range[1]
-    reduction = next(factor for factor in (8, 4, 2, 1) if factor == 1 or factor * largest <= 1)
-    reduced = replace(config, image_scale=config.image_scale * reduction)
-    return SegmentationDataset(images, component.make(reduced), reduction)
+    if transform is None:
+        transform = find("transform", config.transform).make(config)
+    return SegmentationDataset(images, adapt_transform(transform), getattr(transform, "reduction", 1))
 
 
 def make_model(

@@ -14,7 +14,7 @@ from rmiseg.training.step import TrainStep
 
 
 def timed_recipe(recipe: TrainConfig) -> TrainConfig:
-    """The recipe, completed, less everything that changes nothing about the time of a step but needs files or processes."""
+    """The recipe, completed, less everything that needs files or processes and does not change the time of a step."""
     recipe = complete(replace(recipe, init=None, train=replace(recipe.train, strategy="ddp")))
     if recipe.loss.class_weights == "balanced":
         recipe = replace(recipe, loss=replace(recipe.loss, class_weights=[1.0]))

@@ -13,12 +13,12 @@ from torch import nn
 
 from rmiseg.config import TrainConfig
 from rmiseg.config.parser import train_config
-from rmiseg.config.registry import find
+from rmiseg.config.registry import GIVEN, find
 from rmiseg.data import ClassTable, LabeledImages, OwnImages, load_split
 from rmiseg.runtime.device import tune
 from rmiseg.runtime.distributed import is_main, on_main, processes
 from rmiseg.runtime.signals import TerminationRequest
-from rmiseg.training.assembly import GIVEN, complete
+from rmiseg.training.assembly import complete
 from rmiseg.training.callbacks import Callback
 from rmiseg.training.criterion import LossFunction
 from rmiseg.training.loggers import Logger
