@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from rmiseg.config import OptimConfig
-from rmiseg.training.optim import build_optimizer, learning_rate, set_learning_rate
+from rmiseg.training.optim import build_optimizer
+from rmiseg.training.schedule import learning_rate, set_learning_rate
 
 
 class Tiny(nn.Module):
