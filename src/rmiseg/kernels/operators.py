@@ -131,7 +131,7 @@ def _triton_is_available() -> bool:
 
 
 def _module(implementation: str) -> ModuleType:
-    name = "triton.pixels" if implementation == "triton" else implementation
+    name = "triton.launch" if implementation == "triton" else implementation
     return importlib.import_module(f"rmiseg.kernels.{name}")
 
 
