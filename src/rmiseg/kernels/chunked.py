@@ -35,7 +35,7 @@ def rmi_forward(
     options: RMIOptions,
     with_gradient: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """See `rmiseg.kernels.operators`."""
+    """See `rmiseg.kernels.backends.Backend`."""
     strips = _Strips(logits, target, valid, class_weights, options)
     probabilities = logits.new_zeros((*logits.shape[:2], *strips.pooled), dtype=strips.dtype)
     pixel_sums = strips.forward(probabilities)
@@ -61,7 +61,7 @@ def rmi_backward(
     gradient_maps: Tensor,
     options: RMIOptions,
 ) -> Tensor:
-    """See `rmiseg.kernels.operators`."""
+    """See `rmiseg.kernels.backends.Backend`."""
     strips = _Strips(logits, target, valid, class_weights, options)
     return _backward(strips, grad_pixel, gradient_maps * grad_rmi.to(strips.dtype)[..., None, None])
 
@@ -74,7 +74,7 @@ def pixel_forward(
     pixel_loss: str,
     align_corners: bool,
 ) -> Tensor:
-    """See `rmiseg.kernels.operators`."""
+    """See `rmiseg.kernels.backends.Backend`."""
     return _Strips(logits, target, valid, class_weights, _pixels_alone(pixel_loss, align_corners)).forward(None)
 
 
@@ -87,7 +87,7 @@ def pixel_backward(
     pixel_loss: str,
     align_corners: bool,
 ) -> Tensor:
-    """See `rmiseg.kernels.operators`."""
+    """See `rmiseg.kernels.backends.Backend`."""
     strips = _Strips(logits, target, valid, class_weights, _pixels_alone(pixel_loss, align_corners))
     return _backward(strips, grad_pixel, None)
 

@@ -33,7 +33,7 @@ def rmi_forward(
     options: RMIOptions,
     with_gradient: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """See `rmiseg.kernels.operators`."""
+    """See `rmiseg.kernels.backends.Backend`."""
     blocks = _Blocks(logits, target, valid, class_weights, options.align_corners)
     pixel_sums = blocks.pixel_sums("ce") if options.pixel_loss == "ce" else blocks.zeros(len(logits))
     pooled = pooled_size(valid.shape[1:], options.pool, options.pool_size)
@@ -67,7 +67,7 @@ def rmi_backward(
     gradient_maps: Tensor,
     options: RMIOptions,
 ) -> Tensor:
-    """See `rmiseg.kernels.operators`."""
+    """See `rmiseg.kernels.backends.Backend`."""
     blocks = _Blocks(logits, target, valid, class_weights, options.align_corners)
     if options.pixel_loss == "ce":
         gradient = blocks.cross_entropy_gradient(grad_pixel)
@@ -96,7 +96,7 @@ def pixel_forward(
     pixel_loss: str,
     align_corners: bool,
 ) -> Tensor:
-    """See `rmiseg.kernels.operators`."""
+    """See `rmiseg.kernels.backends.Backend`."""
     return _Blocks(logits, target, valid, class_weights, align_corners).pixel_sums(pixel_loss)
 
 
@@ -109,7 +109,7 @@ def pixel_backward(
     pixel_loss: str,
     align_corners: bool,
 ) -> Tensor:
-    """See `rmiseg.kernels.operators`."""
+    """See `rmiseg.kernels.backends.Backend`."""
     blocks = _Blocks(logits, target, valid, class_weights, align_corners)
     if pixel_loss == "ce":
         return blocks.cross_entropy_gradient(grad_pixel).to(logits.dtype)

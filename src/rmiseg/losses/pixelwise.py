@@ -9,6 +9,7 @@ from torch import Tensor
 
 from rmiseg.functional import cross_entropy_counts
 from rmiseg.kernels import operators
+from rmiseg.kernels.backends import check_implementation
 from rmiseg.losses.base import Batch, Dialect, LossTerms, SegmentationLoss, Target, spread_non_finite
 
 
@@ -34,7 +35,7 @@ class _PixelLoss(SegmentationLoss):
         **dialect: Unpack[Dialect],
     ) -> None:
         super().__init__(num_classes, ignore_index=ignore_index, **dialect)
-        operators.check_implementation(implementation)
+        check_implementation(implementation)
         self.implementation = implementation
 
     def sample_terms(self, batch: Batch) -> LossTerms:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from rmiseg.functional import PIXEL_SUMS, RMI_ALPHA, RMIOptions, cross_entropy_counts, pooled_size
 from rmiseg.kernels import operators
+from rmiseg.kernels.backends import check_implementation
 from rmiseg.losses.base import (
     Batch,
     Dialect,
@@ -101,7 +102,7 @@ class RMILoss(SegmentationLoss):
             raise ValueError(f"pixel_loss='ce' compares the classes of a pixel; with mode={self.mode!r} use 'bce'")
         if not 0 < alpha < math.inf:
             raise ValueError(f"alpha must be above 0, got {alpha}")
-        operators.check_implementation(implementation)
+        check_implementation(implementation)
         if not 0 <= weight_lambda < math.inf or (combine == "convex" and weight_lambda > 1):
             raise ValueError(f"weight_lambda must be at least 0, and at most 1 if convex, got {weight_lambda}")
         self.region_size = region_size

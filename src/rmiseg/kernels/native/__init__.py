@@ -46,10 +46,36 @@ class _Regions(ctypes.Structure):
     )
 
 
+STRUCTURES = {"rmiseg_problem_size": _Problem, "rmiseg_regions_size": _Regions}
+"""The functions of the library that return the bytes of a structure, and that structure here."""
+
+
 @functools.cache
 def _library() -> Any:
     spec = importlib.util.find_spec("rmiseg.kernels.native._library")
-    return None if spec is None or spec.origin is None else ctypes.CDLL(spec.origin)
+    if spec is None or spec.origin is None:
+        return None
+    library = ctypes.CDLL(spec.origin)
+    _check_sizes(library, spec.origin)
+    return library
+
+
+def _check_sizes(library: Any, path: str) -> None:
+    """Check that the library was built from the structures that stand here.
+
+    Raises:
+        ImportError: It was not: calling it would read other memory than was meant.
+    """
+    for name, structure in STRUCTURES.items():
+        function = getattr(library, name, None)
+        if function is not None:
+            function.restype = c_int64
+        found, expected = function and function(), ctypes.sizeof(structure)
+        if found != expected:
+            raise ImportError(
+                f"{path} was built from other sources: {name[:-5]} has {found or 'an unknown number of'} bytes there "
+                f"and {expected} here; build it again with: pip install . (or python setup.py build_ext --inplace)"
+            )
 
 
 def is_available() -> bool:
@@ -65,7 +91,7 @@ def rmi_forward(
     options: RMIOptions,
     with_gradient: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """See `rmiseg.kernels.operators`."""
+    """See `rmiseg.kernels.backends.Backend`."""
     n, c, height, width = *logits.shape[:2], *target.shape[-2:]
     pooled = pooled_size((height, width), options.pool, options.pool_size)
     probabilities = logits.new_empty((n, c, *pooled), dtype=computed_dtype(logits))
@@ -106,7 +132,7 @@ def rmi_backward(
     gradient_maps: Tensor,
     options: RMIOptions,
 ) -> Tensor:
-    """See `rmiseg.kernels.operators`."""
+    """See `rmiseg.kernels.backends.Backend`."""
     maps = {"gradient_maps": gradient_maps, "grad_rmi": grad_rmi.double().contiguous()}
     inputs = logits, target, valid, class_weights, options.pixel_loss, options.align_corners
     return _backward(grad_pixel, *inputs, **_pooling(options, gradient_maps), **maps)
@@ -120,7 +146,7 @@ def pixel_forward(
     pixel_loss: str,
     align_corners: bool,
 ) -> Tensor:
-    """See `rmiseg.kernels.operators`."""
+    """See `rmiseg.kernels.backends.Backend`."""
     return _forward(logits, target, valid, class_weights, pixel_loss, align_corners)
 
 
@@ -133,7 +159,7 @@ def pixel_backward(
     pixel_loss: str,
     align_corners: bool,
 ) -> Tensor:
-    """See `rmiseg.kernels.operators`."""
+    """See `rmiseg.kernels.backends.Backend`."""
     return _backward(grad_pixel, logits, target, valid, class_weights, pixel_loss, align_corners)
 
 

@@ -80,7 +80,7 @@ def rmi_forward(
     options: RMIOptions,
     with_gradient: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """See `rmiseg.kernels.operators.Backend`; without `keeps_maps` samples are worked on apart."""
+    """See `rmiseg.kernels.backends.Backend`; without `keeps_maps` samples are worked on apart."""
     at_once = with_gradient or keeps_maps(logits.shape, target.shape, options)
     pixel_sums, rmi, present, gradient_maps = [], [], [], []
     for at in [slice(None)] if at_once else _samples(logits, target, options):
@@ -112,7 +112,7 @@ def rmi_backward(
     gradient_maps: Tensor,
     options: RMIOptions,
 ) -> Tensor:
-    """See `rmiseg.kernels.operators.Backend`; what was not kept is computed again."""
+    """See `rmiseg.kernels.backends.Backend`; what was not kept is computed again."""
     gradient = torch.empty_like(logits)
     kept = gradient_maps.shape[-1] > 0
     for at in [slice(None)] if kept else _samples(logits, target, options):
@@ -137,7 +137,7 @@ def pixel_forward(
     pixel_loss: str,
     align_corners: bool,
 ) -> Tensor:
-    """See `rmiseg.kernels.operators.Backend`."""
+    """See `rmiseg.kernels.backends.Backend`."""
     batch = Batch.of(logits, target, valid, class_weights)
     return _Problem(batch, Reading.of(batch, align_corners), _NO_POOLING, pixel_loss == "ce").forward()[0]
 
@@ -152,7 +152,7 @@ def pixel_backward(
     pixel_loss: str,
     align_corners: bool,
 ) -> Tensor:
-    """See `rmiseg.kernels.operators.Backend`."""
+    """See `rmiseg.kernels.backends.Backend`."""
     gradient = torch.empty_like(logits)
     batch = Batch.of(logits, target, valid, class_weights)
     problem = _Problem(batch, Reading.of(batch, align_corners), _NO_POOLING, pixel_loss == "ce")
