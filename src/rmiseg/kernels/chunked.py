@@ -150,7 +150,7 @@ class _Strips:
         self.all_valid = valid.flatten(1).all(dim=1).tolist()
         small = tuple(logits.shape[-2:]) != (self.height, self.width)
         self.resampler = (
-            Resampler(tuple(logits.shape[-2:]), (self.height, self.width), options.align_corners) if small else None
+            Resampler(logits.shape[-2:], (self.height, self.width), options.align_corners) if small else None
         )
         self.interp = (
             Resampler((self.height, self.width), self.pooled, align_corners=True) if options.pool == "interp" else None
@@ -226,7 +226,7 @@ class _Strips:
             torch.sub(1, p, out=scratch)
             torch.maximum(p, scratch, out=scratch)
             if self.class_weights is None:
-                logs = torch.stack([part.prod(dim=0) for part in scratch.split(PRODUCT)]).log_().sum(dim=0)
+                logs = torch.stack([part.prod(dim=0) for part in torch.split(scratch, PRODUCT)]).log_().sum(dim=0)
                 pixel = torch.clamp(x, min=0, out=scratch).sum(dim=0) - logs - own
             else:
                 softplus = torch.clamp(x, min=0) - scratch.log_()
@@ -238,10 +238,10 @@ class _Strips:
         """(C, height * s, w * s) to (C, height, w)."""
         if self.size == 1:
             return windows
-        stacked = windows.unflatten(1, (height, self.size))
+        stacked = torch.unflatten(windows, 1, (height, self.size))
         if self.options.pool == "max":
-            return stacked.amax(dim=2).unflatten(2, (-1, self.size)).amax(dim=3)
-        return stacked.sum(dim=2).unflatten(2, (-1, self.size)).sum(dim=3) / self.size**2
+            return torch.unflatten(stacked.amax(dim=2), 2, (-1, self.size)).amax(dim=3)
+        return torch.unflatten(stacked.sum(dim=2), 2, (-1, self.size)).sum(dim=3) / self.size**2
 
     def pooled_offset(self) -> Tensor | float:
         """What the offset of the probabilities becomes: less where averages see the zeros around the image."""
@@ -319,4 +319,4 @@ class _Strips:
         values[:, strip.inside, columns] = p[:, strip.inside] * self.weight[strip.n, strip.rows]
         _, index = F.max_pool2d(values, self.size, return_indices=True)
         spread = torch.zeros_like(values).flatten(1).scatter_(1, index.flatten(1), grad.flatten(1)).view_as(values)
-        return spread[..., columns].unflatten(1, (height, self.size))
+        return torch.unflatten(spread[..., columns], 1, (height, self.size))

@@ -74,10 +74,10 @@ def rmi_backward(
     else:
         gradient = torch.zeros_like(logits, dtype=blocks.dtype)
     for n, classes in blocks.of_classes():
-        x, *others = block = blocks.read(n, classes)
+        x, _, valid_pixels, _ = block = blocks.read(n, classes)
         grad_maps = gradient_maps[n : n + 1, classes] * per_class(grad_rmi[n, classes], gradient_maps)
         p, q = x.sigmoid(), (-x).sigmoid()  # which both keep their digits
-        weight = others[1].unsqueeze(1).to(x.dtype)
+        weight = valid_pixels.unsqueeze(1).to(x.dtype)
         own = p * weight
         out = _unpool(grad_maps, own, options).mul_(p).mul_(q)
         if options.pixel_loss == "ce":
@@ -115,8 +115,8 @@ def pixel_backward(
         return blocks.cross_entropy_gradient(grad_pixel).to(logits.dtype)
     gradient = torch.empty_like(logits)
     for n, classes in blocks.of_classes():
-        x, *others = block = blocks.read(n, classes)
-        out = _binary_gradient(block, x.sigmoid(), (-x).sigmoid()) * others[1].unsqueeze(1)
+        x, _, valid_pixels, _ = block = blocks.read(n, classes)
+        out = _binary_gradient(block, x.sigmoid(), (-x).sigmoid()) * valid_pixels.unsqueeze(1)
         gradient[n, classes] = blocks.narrowed(out * grad_pixel[n])[0].to(gradient.dtype)
     return gradient
 

@@ -100,7 +100,7 @@ def rmi_forward(
     else:
         labels = torch.empty_like(probabilities)
     maps = {**_pooling(options, probabilities), "probabilities": probabilities, "labels": labels}
-    pixel_sums = _forward(logits, target, valid, class_weights, options.pixel_loss, options.align_corners, **maps)
+    pixel_sums = _forward(logits, target, valid, class_weights, options.pixel_loss, options.align_corners, maps)
     d = options.region_size**2
     covariance = logits.new_empty((n, c, 2 * d, 2 * d), dtype=torch.float64)
     regions = {
@@ -133,9 +133,9 @@ def rmi_backward(
     options: RMIOptions,
 ) -> Tensor:
     """See `rmiseg.kernels.backends.Backend`."""
-    maps = {"gradient_maps": gradient_maps, "grad_rmi": grad_rmi.double().contiguous()}
+    maps: dict[str, Any] = {"gradient_maps": gradient_maps, "grad_rmi": grad_rmi.double().contiguous()}
     inputs = logits, target, valid, class_weights, options.pixel_loss, options.align_corners
-    return _backward(grad_pixel, *inputs, **_pooling(options, gradient_maps), **maps)
+    return _backward(grad_pixel, *inputs, {**_pooling(options, gradient_maps), **maps})
 
 
 def pixel_forward(
@@ -147,7 +147,7 @@ def pixel_forward(
     align_corners: bool,
 ) -> Tensor:
     """See `rmiseg.kernels.backends.Backend`."""
-    return _forward(logits, target, valid, class_weights, pixel_loss, align_corners)
+    return _forward(logits, target, valid, class_weights, pixel_loss, align_corners, {})
 
 
 def pixel_backward(
@@ -160,7 +160,7 @@ def pixel_backward(
     align_corners: bool,
 ) -> Tensor:
     """See `rmiseg.kernels.backends.Backend`."""
-    return _backward(grad_pixel, logits, target, valid, class_weights, pixel_loss, align_corners)
+    return _backward(grad_pixel, logits, target, valid, class_weights, pixel_loss, align_corners, {})
 
 
 def argmax(logits: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:
@@ -182,8 +182,9 @@ def _forward(
     class_weights: Tensor | None,
     pixel_loss: str,
     align_corners: bool,
-    **maps: Any,
+    maps: dict[str, Any],
 ) -> Tensor:
+    """Pixel sums (N,); `maps` are the fields of `_Problem` that say what is pooled, and where to."""
     # One for every task, of which a sample has fewer than rows of labels and padding.
     sums = torch.zeros(target.shape[0], target.shape[1] + maps.get("pool_size", 0), dtype=torch.float64)
     problem = _problem(logits, target, valid, class_weights, pixel_loss, align_corners)
@@ -199,8 +200,9 @@ def _backward(
     class_weights: Tensor | None,
     pixel_loss: str,
     align_corners: bool,
-    **maps: Any,
+    maps: dict[str, Any],
 ) -> Tensor:
+    """Gradient in the logits (N, C, h, w); `maps` are the fields of `_Problem` of the pooled maps."""
     gradient = torch.empty_like(logits)
     problem = _problem(logits, target, valid, class_weights, pixel_loss, align_corners)
     strides = (c_int64 * 4)(*gradient.stride())
