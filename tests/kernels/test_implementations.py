@@ -153,7 +153,7 @@ def test_rmi_is_the_plain_definition(
     channels_last=st.booleans(),
 )
 @settings(max_examples=80)
-def test_maps_and_volumes_are_the_plain_definition(
+def test_soft_targets_and_volumes_are_the_plain_definition(
     seed,
     n,
     c,

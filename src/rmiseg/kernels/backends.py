@@ -76,7 +76,7 @@ BACKENDS = {"native": _native, "triton": _triton, "chunked": _chunked, "soft": _
 
 
 def keeps_maps(implementation: str, logits_shape: torch.Size, target_shape: torch.Size, options: RMIOptions) -> bool:
-    """Whether gradient maps are kept for the backward pass; "triton" computes large ones again there."""
+    """True if gradient maps are kept for the backward pass; "triton" computes large ones again there."""
     if implementation != "triton":
         return True
     from rmiseg.kernels.triton import launch

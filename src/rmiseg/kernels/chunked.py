@@ -244,7 +244,7 @@ class _Strips:
         return torch.unflatten(stacked.sum(dim=2), 2, (-1, self.size)).sum(dim=3) / self.size**2
 
     def pooled_offset(self) -> Tensor | float:
-        """What the offset of the probabilities becomes: less where averages see the zeros around the image."""
+        """The offset of the pooled probabilities: less where averages see the zeros around the image."""
         if self.options.pool != "avg" or self.size == 1:
             return PROBABILITY_OFFSET
         ones = self.logits.new_full((1, 1, self.height, self.width), PROBABILITY_OFFSET, dtype=self.dtype)

@@ -62,11 +62,11 @@ class Resampler:
         return matrix[:, used].to(device, dtype), used
 
 
-def nearest_labels(
-    target: Tensor, valid: Tensor, num_classes: int, size: Sequence[int], dtype: torch.dtype
-) -> Tensor:
+def nearest_labels(target: Tensor, valid: Tensor, num_classes: int, size: Sequence[int], dtype: torch.dtype) -> Tensor:
     """One-hot labels (N, C, h, w) at the pixels nearest to those of `size`; see `functional.one_hot`."""
-    target, valid = (F.interpolate(a.unsqueeze(1).float(), tuple(size), mode="nearest").squeeze(1) for a in (target, valid))
+    target, valid = (
+        F.interpolate(a.unsqueeze(1).float(), tuple(size), mode="nearest").squeeze(1) for a in (target, valid)
+    )
     return one_hot(target.long(), valid.bool(), num_classes, dtype)
 
 

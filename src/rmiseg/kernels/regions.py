@@ -90,7 +90,7 @@ def region_gradient(
 
 
 def _places(width: Sequence[int], size: int) -> Iterator[tuple[slice, ...]]:
-    """Where in a row, or slice, are the values at each column offset of `width` regions."""
+    """Slices of a row (or of a slice of a volume) at each column offset of `width` regions."""
     for offsets in itertools.product(range(size), repeat=len(width)):
         yield tuple(slice(offset, offset + side) for offset, side in zip(offsets, width))
 

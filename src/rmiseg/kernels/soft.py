@@ -1,4 +1,4 @@
-"""The RMI loss of targets that are maps, and of volumes, in ordinary PyTorch operations on any device.
+"""The RMI loss of soft targets, and of volumes, in ordinary PyTorch operations on any device.
 
 The plain definition, a few classes of one sample at a time: beside the logits and their gradient there are only pooled
 maps, and some copies of one block of full size. The backward pass computes the blocks again. Softmax cross entropy
@@ -186,7 +186,7 @@ class _Blocks:
         gradient = torch.zeros_like(self.logits, dtype=self.dtype)
         for n in range(len(gradient)):
             x, target, valid, weights = self.read(n, slice(0, self.logits.shape[1]))
-            labels = functional.target_maps(target, valid, x.shape[1], x.dtype) * per_class(weights, x)
+            labels = functional.soft_targets(target, valid, x.shape[1], x.dtype) * per_class(weights, x)
             out = x.softmax(dim=1).mul_(labels.sum(dim=1, keepdim=True)).sub_(labels)
             gradient[n] = self.narrowed(out.mul_(valid.unsqueeze(1)).mul_(grad_pixel[n]))[0]
         return gradient
@@ -195,7 +195,7 @@ class _Blocks:
 def _binary_gradient(block: Block, p: Tensor, q: Tensor) -> Tensor:
     """Gradient of binary cross entropy in its logits, whose sigmoid is p = 1 - q, as if all pixels were valid."""
     x, target, valid, weights = block
-    labels = functional.target_maps(target, valid, x.shape[1], x.dtype)
+    labels = functional.soft_targets(target, valid, x.shape[1], x.dtype)
     # (1 - labels) p - labels q rather than p - labels, so that certain pixels keep their digits.
     gradient = torch.lerp(p, -q, labels)
     return gradient if weights is None else gradient * per_class(weights, x)

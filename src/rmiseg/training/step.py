@@ -53,10 +53,10 @@ class Criterion:
         """The share of one batch in the loss to differentiate, and for logging its value and what it is made of."""
         schedule = {"step": step} if isinstance(self.loss, AffinityLoss) else {}
         terms = self.loss.terms(logits, target)
-        loss, parts = self.loss.combine(terms.sums, counts[0], **schedule), dict(terms.parts)
+        loss, parts = self.loss.from_sums(terms.sums, counts[0], **schedule), dict(terms.parts)
         if auxiliary_logits is not None:
             auxiliary = self.auxiliary_loss.terms(auxiliary_logits, target)
-            loss = loss + self.auxiliary_weight * self.auxiliary_loss.combine(auxiliary.sums, counts[1])
+            loss = loss + self.auxiliary_weight * self.auxiliary_loss.from_sums(auxiliary.sums, counts[1])
             parts["auxiliary"] = auxiliary.parts["pixel"]
         return loss, {name: part.item() for name, part in {"loss": loss, **parts}.items()}
 

@@ -79,7 +79,7 @@ def _check_sizes(library: Any, path: str) -> None:
 
 
 def is_available() -> bool:
-    """Whether the library was built."""
+    """True if the library was built."""
     return _library() is not None
 
 

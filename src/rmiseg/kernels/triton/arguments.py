@@ -63,7 +63,7 @@ class Batch(NamedTuple):
 
     @property
     def is_small(self) -> bool:
-        """Whether the logits are smaller than the target, so that kernels interpolate them."""
+        """True if the logits are smaller than the target, so that kernels interpolate them."""
         return (self.low_height, self.low_width) != (self.height, self.width)
 
     @property

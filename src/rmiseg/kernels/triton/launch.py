@@ -44,7 +44,7 @@ TILE = 1024
 """Pixels of a tile: eight independent loads a thread, and near 100 registers, so that an SM keeps 20 KB in flight."""
 
 SMALL_TILE = 512
-"""Where a pixel needs more registers: sums over classes, or four loads to interpolate."""
+"""Pixels of a tile where each needs more registers: sums over classes, or four loads to interpolate."""
 
 PROGRAMS = 4096
 """Enough programs for every GPU: classes are divided among several where there are fewer tiles."""
@@ -161,7 +161,7 @@ def pixel_backward(
 
 
 def keeps_maps(logits_shape: torch.Size, target_shape: torch.Size, options: RMIOptions) -> bool:
-    """Whether gradient maps are kept for the backward pass, rather than computed again there.
+    """True if gradient maps are kept for the backward pass, rather than computed again there.
 
     Beside full-size logits they are small. Beside low-resolution logits they can be what takes the memory.
     """

@@ -83,7 +83,7 @@ def source_pixels(position, low_size, size, CORNERS: tl.constexpr, READING: tl.c
 
 @triton.jit
 def axis_places(position, stride, low_size, size, READING: tl.constexpr):
-    """Where pixels are read along one axis: offset, or both offsets and the weight of the second."""
+    """Places of pixels along one axis: offset, or both offsets and the weight of the second."""
     if READING.upsample == "none":
         place = (position.to(tl.int64) * stride,)
     else:
