@@ -27,7 +27,7 @@ from torch import Tensor
 
 from rmiseg import functional
 from rmiseg.functional import RMIOptions
-from rmiseg.kernels import triton as kernels
+from rmiseg.kernels.triton import launch as kernels
 from rmiseg.kernels.triton import regions as triton_regions
 
 CASES = (  # shape, stride of the logits, dtype, pool size

@@ -4,8 +4,9 @@ Nothing here is clever: these functions say what the losses are, and every fast 
 Half-precision logits are computed in float32 and float64 logits in float64; region covariances always in float64.
 
 Notation: logits (N, C, *size) floating, where size is (H, W) of images or (D, H, W) of volumes; target either class ids
-(N, *size) int64, of which C stands for a pixel that counts but belongs to no class, or maps (N, C, *size),
-probabilities of every class; valid (N, *size) bool, the pixels that count; class_weights (C,) or None, all ones.
+(N, *size) int64, of which C stands for a pixel that counts but belongs to no class, or soft targets
+(N, C, *size), probabilities of every class; valid (N, *size) bool, the pixels that count; class_weights (C,) or None,
+all ones.
 """
 
 from __future__ import annotations
@@ -63,8 +64,8 @@ def one_hot(target: Tensor, valid: Tensor, num_classes: int, dtype: torch.dtype)
     return ((target.unsqueeze(1) == classes) & valid.unsqueeze(1)).to(dtype)
 
 
-def target_maps(target: Tensor, valid: Tensor, num_classes: int, dtype: torch.dtype) -> Tensor:
-    """Labels or maps as maps (N, C, *size) in `dtype`, zero in every class where a pixel is not valid."""
+def soft_targets(target: Tensor, valid: Tensor, num_classes: int, dtype: torch.dtype) -> Tensor:
+    """Soft targets (N, C, *size) in `dtype`, of either kind of target; zero in every class where a pixel is not valid."""
     if target.ndim == valid.ndim:
         return one_hot(target, valid, num_classes, dtype)
     # Where not valid there may be anything.
@@ -83,13 +84,13 @@ def cross_entropy_sums(logits: Tensor, target: Tensor, valid: Tensor, class_weig
         labels = target.masked_fill(~valid, -100)
         pixel = F.cross_entropy(logits, labels, weights, ignore_index=-100, reduction="none")
     else:
-        maps = target_maps(target, valid, logits.shape[1], logits.dtype) * per_class(class_weights, logits)
-        pixel = -(maps * logits.log_softmax(dim=1)).sum(dim=1).masked_fill(~valid, 0)
+        soft = soft_targets(target, valid, logits.shape[1], logits.dtype) * per_class(class_weights, logits)
+        pixel = -(soft * logits.log_softmax(dim=1)).sum(dim=1).masked_fill(~valid, 0)
     return pixel.flatten(1).sum(dim=1)
 
 
 def cross_entropy_counts(target: Tensor, valid: Tensor, class_weights: Tensor | None = None) -> Tensor:
-    """What `cross_entropy_sums` is divided by: the valid pixels of each sample, times the weight of their class: (N,).
+    """Divisors of `cross_entropy_sums`: the valid pixels of each sample, times the weight of their class: (N,).
 
     int64 without class weights, else float64 (float32 on devices without it).
     """
@@ -99,7 +100,7 @@ def cross_entropy_counts(target: Tensor, valid: Tensor, class_weights: Tensor | 
     if target.ndim == valid.ndim:
         pixel = weights[target.clamp(0, len(weights) - 1)]
     else:
-        pixel = (target_maps(target, valid, len(weights), weights.dtype) * per_class(weights, target)).sum(dim=1)
+        pixel = (soft_targets(target, valid, len(weights), weights.dtype) * per_class(weights, target)).sum(dim=1)
     return (pixel * valid).flatten(1).sum(dim=1)
 
 
@@ -112,7 +113,7 @@ def binary_cross_entropy_sums(
     logits: Tensor, target: Tensor, valid: Tensor, class_weights: Tensor | None = None
 ) -> Tensor:
     """One-vs-rest sigmoid cross entropy, times the weight of the class, summed over valid pixels and classes: (N,)."""
-    labels = target_maps(target, valid, logits.shape[1], logits.dtype)
+    labels = soft_targets(target, valid, logits.shape[1], logits.dtype)
     weight = valid.unsqueeze(1) * per_class(class_weights, logits)
     pixel = F.binary_cross_entropy_with_logits(logits, labels, weight=weight.to(logits.dtype), reduction="none")
     return pixel.flatten(1).sum(dim=1)
@@ -190,7 +191,7 @@ def rmi_maps(
         probabilities = probabilities.clamp(PROBABILITY_OFFSET, 1.0)
     else:
         probabilities = probabilities + PROBABILITY_OFFSET
-    labels = target_maps(target, valid, logits.shape[1], logits.dtype)
+    labels = soft_targets(target, valid, logits.shape[1], logits.dtype)
     return pool_maps(labels, probabilities, pool, pool_size)
 
 
@@ -213,7 +214,7 @@ def rmi_sums(
 
     Args:
         logits: (N, C, *low), any floating dtype, at label resolution or below.
-        target: (N, *size) int64, or maps (N, C, *size); where not valid, anything.
+        target: (N, *size) int64, or soft (N, C, *size) floating; where not valid, anything.
         valid: (N, *size) bool.
         class_weights: (C,), weights of the classes in the pixel loss; None for ones.
         options: See `RMILoss`.
@@ -254,7 +255,7 @@ def shifted_neighbors(maps: Tensor) -> Tensor:
 
 
 def affinity_edges(target: Tensor, valid: Tensor, num_classes: int) -> Tensor:
-    """Which triples (pixel, neighbor, class) lie across a label edge: bool (N, 8, C, h, w)."""
+    """Triples (pixel, neighbor, class) across a label edge: bool (N, 8, C, h, w)."""
     labels = one_hot(target, valid, num_classes, torch.float32)
     return shifted_neighbors(labels) != labels.unsqueeze(1)
 

@@ -11,48 +11,29 @@ import sys
 import torch
 import triton
 from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
-from triton.runtime.jit import JITFunction
+from triton.compiler import ASTSource, make_backend
+from triton.runtime.jit import JITFunction, create_function_from_signature
 
-POINTERS = {
-    torch.float16: "*fp16",
-    torch.bfloat16: "*bf16",
-    torch.float32: "*fp32",
-    torch.float64: "*fp64",
-    torch.int64: "*i64",
-    torch.int32: "*i32",
-    torch.uint8: "*u8",
-}
-OPTIONS = ("num_warps", "enable_fp_fusion")
+TARGET = GPUTarget("cuda", 90, 32)
+BACKEND = make_backend(TARGET)
 
 compiled = {}
 
 
 def compile_only(self, *args, grid, warmup=False, **kwargs):
     """Instead of JITFunction.run: the same specialization of arguments, but no launch."""
-    options = {name: kwargs.pop(name) for name in OPTIONS if name in kwargs}
-    values = dict(zip(self.arg_names, args)) | kwargs
-    assert set(values) == set(self.arg_names), (self.__name__, set(values) ^ set(self.arg_names))
     assert all(side < limit for side, limit in zip(grid, (1 << 31, 1 << 16, 1 << 16)))
-    signature, constants, attributes = {}, {}, {}
-    for position, parameter in enumerate(self.params):
-        value = values[parameter.name]
-        if parameter.is_constexpr or (type(value) is int and value == 1):
-            signature[parameter.name], constants[parameter.name] = "constexpr", value
-            continue
-        if isinstance(value, torch.Tensor):
-            signature[parameter.name] = POINTERS[value.dtype]
-        else:
-            signature[parameter.name] = "i32" if -(1 << 31) <= value < 1 << 31 else "i64"
-        if isinstance(value, torch.Tensor) or value % 16 == 0:
-            attributes[(position,)] = [["tt.divisibility", 16]]
+    kwargs |= {"debug": False, "instrumentation_mode": ""}
+    binder = create_function_from_signature(self.signature, self.params, BACKEND)
+    arguments, specialization, options = binder(*args, **kwargs)
+    options, signature, constants, attributes = self._pack_args(BACKEND, kwargs, arguments, specialization, options)
     key = (self.__name__, str(signature), str(constants), str(sorted(attributes)))
     if key in compiled:
         return
     source = ASTSource(self, signature, constexprs=constants, attrs=attributes)
-    result = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
+    result = triton.compile(source, target=TARGET, options=options.__dict__)
     compiled[key] = result
-    shown = {name: str(value) for name, value in constants.items() if name.isupper()}
+    shown = {name: value for name, value in arguments.items() if name.isupper()}
     spills = len(re.findall(r"\bst\.local", result.asm["ptx"]))
     print(self.__name__, shown, f"{len(result.asm['cubin'])} bytes", f"{spills} local stores", flush=True)
 
@@ -60,7 +41,7 @@ def compile_only(self, *args, grid, warmup=False, **kwargs):
 def main(everything: bool):
     JITFunction.run = compile_only
     from rmiseg.functional import RMIOptions
-    from rmiseg.kernels.triton import pixels as kernels
+    from rmiseg.kernels.triton import launch as kernels
 
     def both(shape, size, options, dtype=torch.float32, layout=torch.contiguous_format, weighted=False):
         logits = torch.zeros(shape, dtype=dtype).contiguous(memory_format=layout)

@@ -1,5 +1,7 @@
 """The fast implementations against the plain definition in float64: values and gradients, over all settings."""
 
+import ctypes
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 
 from rmiseg import functional
 from rmiseg.functional import RMIOptions
-from rmiseg.kernels import chunked, native, operators, regions
+from rmiseg.kernels import backends, chunked, native, operators, regions
 from rmiseg.kernels import soft as soft_kernels
 from rmiseg.kernels.interpolation import Resampler
 from rmiseg.losses import CELoss, RMILoss
@@ -151,7 +153,7 @@ def test_rmi_is_the_plain_definition(
     channels_last=st.booleans(),
 )
 @settings(max_examples=80)
-def test_maps_and_volumes_are_the_plain_definition(
+def test_soft_targets_and_volumes_are_the_plain_definition(
     seed,
     n,
     c,
@@ -184,7 +186,7 @@ def test_maps_and_volumes_are_the_plain_definition(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(soft_kernels, "BLOCK", block)
         patch.setattr(regions, "BLOCK", block)
-        pixel, rmi, present, grad = run("chunked" if soft or len(size) == 3 else "maps", logits, *others)
+        pixel, rmi, present, grad = run("chunked" if soft or len(size) == 3 else "soft", logits, *others)
         pixel_alone = operators.pixel_sums(logits, target, valid, others[-1], pixel_loss, align_corners, "soft")
     expected = run("plain", logits.double(), *others)
     value_tolerance, grad_tolerance = TOLERANCES[dtype]
@@ -281,7 +283,7 @@ def test_operators_keep_the_rules_of_pytorch(implementation, pool, pixel_loss):
         target, logits = functional.one_hot(target, valid, 3, torch.float16), logits.contiguous()
     logits = logits.float().requires_grad_()
     weights = torch.tensor([1.0, 0.5, 2.0], dtype=torch.float64, device=device) if pool == "avg" else None
-    arguments = (logits, target, valid, weights, 2, pool, 2, pixel_loss, False, 5e-4, implementation, True)
+    arguments = (logits, target, valid, weights, [2, 2, 0], f"{implementation} {pool} {pixel_loss}", 5e-4, True)
     torch.library.opcheck(operators.rmi_operator, arguments)
     gradient_maps = operators.rmi_operator(*arguments)[3].detach()
     grads = (torch.tensor([0.5, 2.0], device=device), torch.ones(2, 3, dtype=torch.float64, device=device))
@@ -360,7 +362,26 @@ def test_implementation_can_be_chosen():
 
 @pytest.mark.parametrize("implementation", ["native", "triton"])
 def test_implementation_that_is_not_installed_says_why(implementation, monkeypatch):
-    monkeypatch.setattr(operators.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(backends.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"without a C\+\+ compiler|needs the package triton"):
         RMILoss(2, implementation=implementation)
     RMILoss(2, implementation="auto")(torch.randn(1, 2, 32, 32), torch.zeros(1, 32, 32, dtype=torch.long))
+
+
+@needs_native
+def test_library_of_other_sources_is_refused(monkeypatch):
+    class Changed(native._Regions):
+        _fields_ = (("one_more", ctypes.c_int64),)
+
+    native._library.cache_clear()
+    try:
+        monkeypatch.setitem(native.STRUCTURES, "rmiseg_regions_size", Changed)
+        found = ctypes.sizeof(native._Regions)
+        with pytest.raises(ImportError, match=rf"rmiseg_regions has {found} bytes there and {found + 8} here; build"):
+            native.is_available()
+        monkeypatch.setitem(native.STRUCTURES, "rmiseg_no_such_size", Changed)
+        monkeypatch.setitem(native.STRUCTURES, "rmiseg_regions_size", native._Regions)
+        with pytest.raises(ImportError, match="an unknown number of bytes"):
+            native.is_available()
+    finally:
+        native._library.cache_clear()

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from rmiseg import functional
 from rmiseg.functional import RMIOptions
 from rmiseg.kernels import regions
-from rmiseg.kernels.triton import pixels as kernels
+from rmiseg.kernels.triton import launch as kernels
 from rmiseg.kernels.triton import regions as triton_regions
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

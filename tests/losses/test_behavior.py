@@ -152,11 +152,11 @@ def test_terms_of_micro_batches_add_up(case):
     micro = [loss.terms(logits[i : i + k], target[i : i + k]) for i, k in ((0, 1), (1, 3))]
     counts = sum(terms.counts for terms in micro)
     assert torch.equal(counts, sum(loss.counts(target[i : i + k]) for i, k in ((0, 1), (1, 3))))
-    total = loss.combine(sum(terms.sums for terms in micro), counts)
+    total = loss.from_sums(sum(terms.sums for terms in micro), counts)
     assert total.item() == pytest.approx(whole.item(), rel=1e-6)
     # One backward a micro-batch, each divided by the global counts: gradients add up as well.
     for terms in micro:
-        loss.combine(terms.sums, counts).backward(retain_graph=True)
+        loss.from_sums(terms.sums, counts).backward(retain_graph=True)
     assert torch.allclose(logits.grad, expected, rtol=1e-4, atol=1e-8)
 
 
@@ -294,7 +294,9 @@ def test_constructor_refuses(options, message):
 
 
 def test_build_loss_refuses():
-    with pytest.raises(ValueError, match="unknown loss 'dice'; the losses are rmi, ce, bce, pyramid, affinity"):
+    with pytest.raises(
+        ValueError, match="unknown loss 'dice', none of rmi, ce, bce, pyramid, affinity, smp:NAME, monai:NAME"
+    ):
         build_loss("dice", num_classes=3)
     with pytest.raises(TypeError, match="the rmi loss has no option pool_stride; its options are region_size, pool"):
         build_loss("rmi", num_classes=3, pool_stride=4)

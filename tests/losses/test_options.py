@@ -89,8 +89,9 @@ def test_weighted_terms_of_micro_batches_add_up(case):
     micro = [loss.terms(logits[i : i + k], target[i : i + k]) for i, k in ((0, 1), (1, 3))]
     counts = sum(loss.counts(target[i : i + k]) for i, k in ((0, 1), (1, 3)))
     assert torch.allclose(counts, sum(terms.counts for terms in micro), rtol=1e-12)
-    total = sum(loss.combine(terms.sums, counts) for terms in micro)
+    total = sum(loss.from_sums(terms.sums, counts) for terms in micro)
     assert total.item() == pytest.approx(whole.item(), rel=1e-10)
+    assert total.item() == sum(loss.combine(terms.sums, counts) for terms in micro).item()  # its name in 0.1
     assert torch.allclose(gradient(total, logits), gradient(whole, logits), rtol=1e-8, atol=1e-12)
 
 
@@ -302,7 +303,7 @@ def test_volumes(case, dtype):
 
 
 @pytest.mark.parametrize("case", ["rmi", "ce"])
-def test_targets_that_are_maps_compile_and_keep_what_users_count_on(case):
+def test_soft_targets_compile_and_keep_what_users_count_on(case):
     logits, target = batch(stride=2)
     logits = logits.detach().float().requires_grad_()
     soft, loss = as_maps(target, 3).float(), build(case, 3)
@@ -356,7 +357,7 @@ def test_targets_that_do_not_fit_a_mode():
         ({"mode": "multilabel", "pixel_loss": "ce"}, "with mode='multilabel' use 'bce'"),
     ],
 )
-def test_dialects_that_are_none(options, message):
+def test_loss_options_that_are_none(options, message):
     with pytest.raises(ValueError, match=message):
         RMILoss(3, **options)
     with pytest.raises(ValueError, match="CELoss has no mode 'binary'"):

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rmiseg.kernels.operators import IMPLEMENTATIONS
+from rmiseg.kernels.backends import IMPLEMENTATIONS
 from rmiseg.losses import BCELoss, CELoss, RMILoss, upsample_logits
 
 Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]

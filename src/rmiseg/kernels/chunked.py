@@ -35,7 +35,7 @@ def rmi_forward(
     options: RMIOptions,
     with_gradient: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """See `rmiseg.kernels.operators`."""
+    """See `rmiseg.kernels.backends.Backend`."""
     strips = _Strips(logits, target, valid, class_weights, options)
     probabilities = logits.new_zeros((*logits.shape[:2], *strips.pooled), dtype=strips.dtype)
     pixel_sums = strips.forward(probabilities)
@@ -61,7 +61,7 @@ def rmi_backward(
     gradient_maps: Tensor,
     options: RMIOptions,
 ) -> Tensor:
-    """See `rmiseg.kernels.operators`."""
+    """See `rmiseg.kernels.backends.Backend`."""
     strips = _Strips(logits, target, valid, class_weights, options)
     return _backward(strips, grad_pixel, gradient_maps * grad_rmi.to(strips.dtype)[..., None, None])
 
@@ -74,7 +74,7 @@ def pixel_forward(
     pixel_loss: str,
     align_corners: bool,
 ) -> Tensor:
-    """See `rmiseg.kernels.operators`."""
+    """See `rmiseg.kernels.backends.Backend`."""
     return _Strips(logits, target, valid, class_weights, _pixels_alone(pixel_loss, align_corners)).forward(None)
 
 
@@ -87,7 +87,7 @@ def pixel_backward(
     pixel_loss: str,
     align_corners: bool,
 ) -> Tensor:
-    """See `rmiseg.kernels.operators`."""
+    """See `rmiseg.kernels.backends.Backend`."""
     strips = _Strips(logits, target, valid, class_weights, _pixels_alone(pixel_loss, align_corners))
     return _backward(strips, grad_pixel, None)
 
@@ -150,7 +150,7 @@ class _Strips:
         self.all_valid = valid.flatten(1).all(dim=1).tolist()
         small = tuple(logits.shape[-2:]) != (self.height, self.width)
         self.resampler = (
-            Resampler(tuple(logits.shape[-2:]), (self.height, self.width), options.align_corners) if small else None
+            Resampler(logits.shape[-2:], (self.height, self.width), options.align_corners) if small else None
         )
         self.interp = (
             Resampler((self.height, self.width), self.pooled, align_corners=True) if options.pool == "interp" else None
@@ -226,7 +226,7 @@ class _Strips:
             torch.sub(1, p, out=scratch)
             torch.maximum(p, scratch, out=scratch)
             if self.class_weights is None:
-                logs = torch.stack([part.prod(dim=0) for part in scratch.split(PRODUCT)]).log_().sum(dim=0)
+                logs = torch.stack([part.prod(dim=0) for part in torch.split(scratch, PRODUCT)]).log_().sum(dim=0)
                 pixel = torch.clamp(x, min=0, out=scratch).sum(dim=0) - logs - own
             else:
                 softplus = torch.clamp(x, min=0) - scratch.log_()
@@ -238,13 +238,13 @@ class _Strips:
         """(C, height * s, w * s) to (C, height, w)."""
         if self.size == 1:
             return windows
-        stacked = windows.unflatten(1, (height, self.size))
+        stacked = torch.unflatten(windows, 1, (height, self.size))
         if self.options.pool == "max":
-            return stacked.amax(dim=2).unflatten(2, (-1, self.size)).amax(dim=3)
-        return stacked.sum(dim=2).unflatten(2, (-1, self.size)).sum(dim=3) / self.size**2
+            return torch.unflatten(stacked.amax(dim=2), 2, (-1, self.size)).amax(dim=3)
+        return torch.unflatten(stacked.sum(dim=2), 2, (-1, self.size)).sum(dim=3) / self.size**2
 
     def pooled_offset(self) -> Tensor | float:
-        """What the offset of the probabilities becomes: less where averages see the zeros around the image."""
+        """The offset of the pooled probabilities: less where averages see the zeros around the image."""
         if self.options.pool != "avg" or self.size == 1:
             return PROBABILITY_OFFSET
         ones = self.logits.new_full((1, 1, self.height, self.width), PROBABILITY_OFFSET, dtype=self.dtype)
@@ -319,4 +319,4 @@ class _Strips:
         values[:, strip.inside, columns] = p[:, strip.inside] * self.weight[strip.n, strip.rows]
         _, index = F.max_pool2d(values, self.size, return_indices=True)
         spread = torch.zeros_like(values).flatten(1).scatter_(1, index.flatten(1), grad.flatten(1)).view_as(values)
-        return spread[..., columns].unflatten(1, (height, self.size))
+        return torch.unflatten(spread[..., columns], 1, (height, self.size))

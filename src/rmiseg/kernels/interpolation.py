@@ -5,6 +5,8 @@ Along one axis it is a matrix with at most two entries a row. Strips of rows nee
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -16,12 +18,12 @@ class Resampler:
     """Bilinear interpolation of maps from `source` = (h, w) to `size` = (H, W), as F.interpolate defines it.
 
     Args:
-        source: Size of the maps that are interpolated.
-        size: Size of the result.
+        source: Size (h, w) of the maps that are interpolated.
+        size: Size (H, W) of the result.
         align_corners: Whether the centers of the corner pixels, rather than their outer edges, coincide.
     """
 
-    def __init__(self, source: tuple[int, int], size: tuple[int, int], align_corners: bool) -> None:
+    def __init__(self, source: Sequence[int], size: Sequence[int], align_corners: bool) -> None:
         self.source = source
         self.row_matrix = interpolation_matrix(source[0], size[0], align_corners)
         self.column_matrix = interpolation_matrix(source[1], size[1], align_corners)
@@ -60,11 +62,11 @@ class Resampler:
         return matrix[:, used].to(device, dtype), used
 
 
-def nearest_labels(
-    target: Tensor, valid: Tensor, num_classes: int, size: tuple[int, int], dtype: torch.dtype
-) -> Tensor:
+def nearest_labels(target: Tensor, valid: Tensor, num_classes: int, size: Sequence[int], dtype: torch.dtype) -> Tensor:
     """One-hot labels (N, C, h, w) at the pixels nearest to those of `size`; see `functional.one_hot`."""
-    target, valid = (F.interpolate(a.unsqueeze(1).float(), size, mode="nearest").squeeze(1) for a in (target, valid))
+    target, valid = (
+        F.interpolate(a.unsqueeze(1).float(), tuple(size), mode="nearest").squeeze(1) for a in (target, valid)
+    )
     return one_hot(target.long(), valid.bool(), num_classes, dtype)
 
 

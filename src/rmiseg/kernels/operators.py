@@ -1,25 +1,16 @@
-"""Which implementation computes a loss, and its place in PyTorch: custom operators, opaque to torch.compile.
+"""The losses' place in PyTorch: custom operators, opaque to torch.compile, that call one of the `backends`.
 
-An implementation is a module with four functions, all of them deterministic and without a host-visible exception for
-non-finite logits:
+Custom operators take numbers, strings and lists of whole numbers, so `RMIOptions` and the name of the backend travel in
+three arguments, which `_pack` makes and `_unpack` reads:
 
-    rmi_forward(logits, target, valid, class_weights, options, with_gradient) -> pixel_sums, rmi, present, gradient_maps
-    rmi_backward(grad_pixel, grad_rmi, logits, target, valid, class_weights, gradient_maps, options) -> gradient
-    pixel_forward(logits, target, valid, class_weights, pixel_loss, align_corners) -> pixel_sums
-    pixel_backward(grad_pixel, logits, target, valid, class_weights, pixel_loss, align_corners) -> gradient
-
-The arguments and the first three results are those of `rmiseg.functional.rmi_sums`, the class weights float64.
-What is kept for the backward pass is `gradient_maps` (N, C, *pooled size), float32 or float64: the gradient of each
-map's RMI in its pooled probabilities; (N, C, 0, ...) without `with_gradient`.
-
-Images with class ids take "native", "triton" or "chunked". Targets that are maps, and volumes, take "soft".
+    sizes: [region_size, pool_size, align_corners as 0 or 1]
+    method: "BACKEND POOL PIXEL_LOSS"
+    alpha: what is added to the diagonal of region covariances
 """
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-from types import ModuleType
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -27,8 +18,8 @@ from torch import Tensor
 
 from rmiseg import functional
 from rmiseg.functional import WITHOUT_FLOAT64, RMIOptions, computed_dtype, pooled_size
-
-IMPLEMENTATIONS = ("auto", "native", "triton", "chunked", "plain")
+from rmiseg.kernels import backends
+from rmiseg.kernels.backends import BACKENDS
 
 
 def rmi_sums(
@@ -39,21 +30,18 @@ def rmi_sums(
     options: RMIOptions,
     implementation: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """`functional.rmi_sums` by one of `IMPLEMENTATIONS`."""
+    """`functional.rmi_sums` by one of `backends.IMPLEMENTATIONS`."""
     if logits.device.type in WITHOUT_FLOAT64:
         inputs = _on_cpu(logits, target, valid, class_weights)
         pixel_sums, rmi, present = rmi_sums(*inputs, options, implementation)
         return pixel_sums.to(logits.device), rmi.float().to(logits.device), present.to(logits.device)
-    implementation = _resolve(implementation, logits, target)
-    if implementation == "plain":
+    backend = backends.resolve(implementation, logits, target)
+    if backend == "plain":
         return functional.rmi_sums(logits, target, valid, class_weights, options)
-    pool = options.pool if options.pool_size > 1 else "avg"  # of single pixels they are all the same
-    settings = (options.region_size, pool, options.pool_size, options.pixel_loss, options.align_corners, options.alpha)
     with_gradient = torch.is_grad_enabled() and logits.requires_grad
-    if implementation == "triton":
-        with_gradient &= _module("triton").keeps_maps(logits.shape, target.shape, options)
+    with_gradient = with_gradient and backends.keeps_maps(backend, logits.shape, target.shape, options)
     inputs = logits, target, valid, _doubles(class_weights)
-    pixel_sums, rmi, present, _ = rmi_operator(*inputs, *settings, implementation, with_gradient)
+    pixel_sums, rmi, present, _ = rmi_operator(*inputs, *_pack(options, backend), with_gradient)
     return pixel_sums, rmi, present
 
 
@@ -70,46 +58,13 @@ def pixel_sums(
     if logits.device.type in WITHOUT_FLOAT64:
         inputs = _on_cpu(logits, target, valid, class_weights)
         return pixel_sums(*inputs, pixel_loss, align_corners, implementation).to(logits.device)
-    implementation = _resolve(implementation, logits, target)
-    if implementation == "plain":
+    backend = backends.resolve(implementation, logits, target)
+    if backend == "plain":
         wide = functional.upsample_logits(functional.widened(logits), valid.shape[1:], align_corners)
         return functional.PIXEL_SUMS[pixel_loss](wide, target, valid, class_weights)
     inputs = logits, target, valid, _doubles(class_weights)
-    return pixel_operator(*inputs, pixel_loss, align_corners, implementation)
-
-
-def check_implementation(implementation: str) -> None:
-    """Raises a ValueError that says why, if there is no such implementation here."""
-    if implementation not in IMPLEMENTATIONS:
-        raise ValueError(f"implementation must be one of {', '.join(IMPLEMENTATIONS)}; got {implementation!r}")
-    if implementation == "native" and not _native_is_available():
-        raise ValueError(
-            "implementation='native' is not here: rmiseg was installed without a C++ compiler. Install it again with "
-            "one, or use 'auto'"
-        )
-    if implementation == "triton" and not _triton_is_available():
-        raise ValueError("implementation='triton' needs the package triton, which is not installed; use 'auto'")
-
-
-def _resolve(implementation: str, logits: Tensor, target: Tensor) -> str:
-    device = logits.device.type
-    devices = {"native": "cpu", "triton": "cuda"}
-    if devices.get(implementation, device) != device:
-        raise ValueError(
-            f"implementation={implementation!r} is for {devices[implementation]} logits, got {device} ones"
-        )
-    if implementation != "plain" and (logits.ndim != 4 or target.ndim == logits.ndim):
-        if implementation in devices:
-            raise ValueError(
-                f"implementation={implementation!r} is for images with class ids, neither for volumes nor for "
-                "targets that are probabilities; use 'auto'"
-            )
-        return "soft"
-    if implementation != "auto":
-        return implementation
-    if device == "cpu" and _native_is_available():
-        return "native"
-    return "triton" if device == "cuda" and _triton_is_available() else "chunked"
+    sums: Tensor = pixel_operator(*inputs, pixel_loss, align_corners, backend)
+    return sums
 
 
 def _on_cpu(
@@ -122,17 +77,18 @@ def _doubles(class_weights: Tensor | None) -> Tensor | None:
     return None if class_weights is None else class_weights.detach().double().contiguous()
 
 
-def _native_is_available() -> bool:
-    return importlib.util.find_spec("rmiseg.kernels.native._library") is not None
+def _pack(options: RMIOptions, backend: str) -> tuple[list[int], str, float]:
+    """sizes, method and alpha, as the operators take them."""
+    pool = options.pool if options.pool_size > 1 else "avg"  # of single pixels they are all the same
+    sizes = [options.region_size, options.pool_size, int(options.align_corners)]
+    return sizes, f"{backend} {pool} {options.pixel_loss}", options.alpha
 
 
-def _triton_is_available() -> bool:
-    return importlib.util.find_spec("triton") is not None
-
-
-def _module(implementation: str) -> ModuleType:
-    name = "triton.pixels" if implementation == "triton" else implementation
-    return importlib.import_module(f"rmiseg.kernels.{name}")
+def _unpack(sizes: Sequence[int], method: str, alpha: float) -> tuple[RMIOptions, str]:
+    """The options and the name of the backend that `_pack` packed."""
+    region_size, pool_size, align_corners = sizes
+    backend, pool, pixel_loss = method.split(" ")
+    return RMIOptions(region_size, pool, pool_size, pixel_loss, bool(align_corners), alpha), backend
 
 
 def without_autocast(logits: Tensor) -> torch.autocast:
@@ -146,20 +102,28 @@ def rmi_operator(
     target: Tensor,
     valid: Tensor,
     class_weights: Tensor | None,
-    region_size: int,
-    pool: str,
-    pool_size: int,
-    pixel_loss: str,
-    align_corners: bool,
+    sizes: Sequence[int],
+    method: str,
     alpha: float,
-    implementation: str,
     with_gradient: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    options = RMIOptions(region_size, pool, pool_size, pixel_loss, align_corners, alpha)
+    """Pixel loss and RMI of a batch.
+
+    Args:
+        logits: (N, C, *low), any floating dtype, at label resolution or below.
+        target: (N, *size) int64, or, with the backend "soft", also (N, C, *size) floating.
+        valid: (N, *size) bool.
+        class_weights: (C,) float64, or None.
+        sizes, method, alpha: See the module.
+        with_gradient: Whether the gradient maps are kept for the backward pass.
+
+    Returns:
+        Pixel sums (N,) in the dtype of the computation, RMI (N, C) float64, present classes (N, C) bool, and gradient
+        maps (N, C, *pooled size), or (N, C, 0, ...) without with_gradient.
+    """
+    options, backend = _unpack(sizes, method, alpha)
     with without_autocast(logits):
-        return _module(implementation).rmi_forward(  # type: ignore[no-any-return]
-            logits, target, valid, class_weights, options, with_gradient
-        )
+        return BACKENDS[backend]().rmi_forward(logits, target, valid, class_weights, options, with_gradient)
 
 
 @torch.library.custom_op("rmiseg::rmi_backward", mutates_args=())
@@ -171,17 +135,25 @@ def rmi_backward_operator(
     valid: Tensor,
     class_weights: Tensor | None,
     gradient_maps: Tensor,
-    region_size: int,
-    pool: str,
-    pool_size: int,
-    pixel_loss: str,
-    align_corners: bool,
+    sizes: Sequence[int],
+    method: str,
     alpha: float,
-    implementation: str,
 ) -> Tensor:
-    options = RMIOptions(region_size, pool, pool_size, pixel_loss, align_corners, alpha)
+    """The gradient of `rmi_operator` in the logits.
+
+    Args:
+        grad_pixel: (N,), the gradient in the pixel sums, in their dtype.
+        grad_rmi: (N, C) float64, that in RMI.
+        logits, target, valid, class_weights: See `rmi_operator`.
+        gradient_maps: (N, C, *pooled size) or (N, C, 0, ...), as `rmi_operator` returned them.
+        sizes, method, alpha: See the module.
+
+    Returns:
+        (N, C, *low), in the dtype of the logits.
+    """
+    options, backend = _unpack(sizes, method, alpha)
     with without_autocast(logits):
-        return _module(implementation).rmi_backward(  # type: ignore[no-any-return]
+        return BACKENDS[backend]().rmi_backward(
             grad_pixel, grad_rmi, logits, target, valid, class_weights, gradient_maps, options
         )
 
@@ -194,12 +166,21 @@ def pixel_operator(
     class_weights: Tensor | None,
     pixel_loss: str,
     align_corners: bool,
-    implementation: str,
+    backend: str,
 ) -> Tensor:
+    """A pixel loss alone.
+
+    Args:
+        logits, target, valid, class_weights: See `rmi_operator`.
+        pixel_loss: "bce" or "ce".
+        align_corners: Corner convention of the interpolation of small logits.
+        backend: A key of `BACKENDS`.
+
+    Returns:
+        Sums over each sample's valid pixels (N,), in the dtype of the computation.
+    """
     with without_autocast(logits):
-        return _module(implementation).pixel_forward(  # type: ignore[no-any-return]
-            logits, target, valid, class_weights, pixel_loss, align_corners
-        )
+        return BACKENDS[backend]().pixel_forward(logits, target, valid, class_weights, pixel_loss, align_corners)
 
 
 @torch.library.custom_op("rmiseg::pixel_backward", mutates_args=())
@@ -211,15 +192,25 @@ def pixel_backward_operator(
     class_weights: Tensor | None,
     pixel_loss: str,
     align_corners: bool,
-    implementation: str,
+    backend: str,
 ) -> Tensor:
+    """The gradient of `pixel_operator` in the logits.
+
+    Args:
+        grad_pixel: (N,), the gradient in the pixel sums, in their dtype.
+        logits, target, valid, class_weights: See `rmi_operator`.
+        pixel_loss, align_corners, backend: See `pixel_operator`.
+
+    Returns:
+        (N, C, *low), in the dtype of the logits.
+    """
     with without_autocast(logits):
-        return _module(implementation).pixel_backward(  # type: ignore[no-any-return]
+        return BACKENDS[backend]().pixel_backward(
             grad_pixel, logits, target, valid, class_weights, pixel_loss, align_corners
         )
 
 
-# What torch.compile needs to know: shapes and dtypes of results.
+# Shapes and dtypes of results, for torch.compile.
 
 
 @rmi_operator.register_fake
@@ -228,17 +219,14 @@ def _(
     target: Tensor,
     valid: Tensor,
     class_weights: Tensor | None,
-    region_size: int,
-    pool: str,
-    pool_size: int,
-    pixel_loss: str,
-    align_corners: bool,
+    sizes: Sequence[int],
+    method: str,
     alpha: float,
-    implementation: str,
     with_gradient: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    options, _ = _unpack(sizes, method, alpha)
     classes, size = tuple(logits.shape[:2]), valid.shape[1:]
-    pooled = pooled_size(size, pool, pool_size) if with_gradient else (0,) * len(size)
+    pooled = pooled_size(size, options.pool, options.pool_size) if with_gradient else (0,) * len(size)
     return (
         logits.new_empty(classes[:1], dtype=computed_dtype(logits)),
         logits.new_empty(classes, dtype=torch.float64),

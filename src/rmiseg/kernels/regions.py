@@ -51,14 +51,14 @@ def rmi_of_covariance(covariance: Tensor, alpha: float) -> Tensor:
     """RMI (...) float64 of covariances (..., 2d, 2d); NaN where one is not finite."""
     d = covariance.shape[-1] // 2
     factor, info = torch.linalg.cholesky_ex(_with_alpha(covariance, alpha))
-    value = factor.diagonal(dim1=-2, dim2=-1)[..., d:].log().sum(-1) / d
+    value: Tensor = factor.diagonal(dim1=-2, dim2=-1)[..., d:].log().sum(-1) / d
     return value.masked_fill(info != 0, math.nan)
 
 
 def region_weights(covariance: Tensor, alpha: float) -> Tensor:
     """The rows of 2 K that belong to p: (N, C, d, 2d) float64."""
     d = covariance.shape[-1] // 2
-    weights = torch.linalg.inv_ex(_with_alpha(covariance, alpha))[0][..., :d, :].contiguous()
+    weights: Tensor = torch.linalg.inv_ex(_with_alpha(covariance, alpha))[0][..., :d, :].contiguous()
     weights[..., :d] -= torch.linalg.inv_ex(_with_alpha(covariance[..., :d, :d], alpha))[0]
     return weights.div_(d)
 
@@ -77,18 +77,20 @@ def region_gradient(
         rows = _row_offsets(columns, size)
         means = [values.mean(dim=2, keepdim=True) for values in rows]
         for i in range(size):
-            center = sum(weights[maps, i, j] @ means[j] for j in range(size))
+            center = weights[maps, i, 0] @ means[0]
+            for j in range(1, size):
+                center = center + weights[maps, i, j] @ means[j]
             at_windows = torch.baddbmm(center, weights[maps, i, 0], rows[0], beta=-1)
             for j in range(1, size):
                 at_windows.baddbmm_(weights[maps, i, j], rows[j])
-            by_column = at_windows.unflatten(2, (height, *width)).unbind(1)
+            by_column = torch.unflatten(at_windows, 2, (height, *width)).unbind(1)
             for place, values in zip(_places(width, size), by_column):
                 gradient[(maps, slice(i, i + height), *place)] += values
     return gradient.to(probabilities.dtype).view_as(probabilities)
 
 
 def _places(width: Sequence[int], size: int) -> Iterator[tuple[slice, ...]]:
-    """Where in a row, or slice, are the values at each column offset of `width` regions."""
+    """Slices of a row (or of a slice of a volume) at each column offset of `width` regions."""
     for offsets in itertools.product(range(size), repeat=len(width)):
         yield tuple(slice(offset, offset + side) for offset, side in zip(offsets, width))
 

@@ -1,4 +1,4 @@
-"""The RMI loss of targets that are maps, and of volumes, in ordinary PyTorch operations on any device.
+"""The RMI loss of soft targets, and of volumes, in ordinary PyTorch operations on any device.
 
 The plain definition, a few classes of one sample at a time: beside the logits and their gradient there are only pooled
 maps, and some copies of one block of full size. The backward pass computes the blocks again. Softmax cross entropy
@@ -33,7 +33,7 @@ def rmi_forward(
     options: RMIOptions,
     with_gradient: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """See `rmiseg.kernels.operators`."""
+    """See `rmiseg.kernels.backends.Backend`."""
     blocks = _Blocks(logits, target, valid, class_weights, options.align_corners)
     pixel_sums = blocks.pixel_sums("ce") if options.pixel_loss == "ce" else blocks.zeros(len(logits))
     pooled = pooled_size(valid.shape[1:], options.pool, options.pool_size)
@@ -67,17 +67,17 @@ def rmi_backward(
     gradient_maps: Tensor,
     options: RMIOptions,
 ) -> Tensor:
-    """See `rmiseg.kernels.operators`."""
+    """See `rmiseg.kernels.backends.Backend`."""
     blocks = _Blocks(logits, target, valid, class_weights, options.align_corners)
     if options.pixel_loss == "ce":
         gradient = blocks.cross_entropy_gradient(grad_pixel)
     else:
         gradient = torch.zeros_like(logits, dtype=blocks.dtype)
     for n, classes in blocks.of_classes():
-        x, *others = block = blocks.read(n, classes)
+        x, _, valid_pixels, _ = block = blocks.read(n, classes)
         grad_maps = gradient_maps[n : n + 1, classes] * per_class(grad_rmi[n, classes], gradient_maps)
         p, q = x.sigmoid(), (-x).sigmoid()  # which both keep their digits
-        weight = others[1].unsqueeze(1).to(x.dtype)
+        weight = valid_pixels.unsqueeze(1).to(x.dtype)
         own = p * weight
         out = _unpool(grad_maps, own, options).mul_(p).mul_(q)
         if options.pixel_loss == "ce":
@@ -96,7 +96,7 @@ def pixel_forward(
     pixel_loss: str,
     align_corners: bool,
 ) -> Tensor:
-    """See `rmiseg.kernels.operators`."""
+    """See `rmiseg.kernels.backends.Backend`."""
     return _Blocks(logits, target, valid, class_weights, align_corners).pixel_sums(pixel_loss)
 
 
@@ -109,14 +109,14 @@ def pixel_backward(
     pixel_loss: str,
     align_corners: bool,
 ) -> Tensor:
-    """See `rmiseg.kernels.operators`."""
+    """See `rmiseg.kernels.backends.Backend`."""
     blocks = _Blocks(logits, target, valid, class_weights, align_corners)
     if pixel_loss == "ce":
         return blocks.cross_entropy_gradient(grad_pixel).to(logits.dtype)
     gradient = torch.empty_like(logits)
     for n, classes in blocks.of_classes():
-        x, *others = block = blocks.read(n, classes)
-        out = _binary_gradient(block, x.sigmoid(), (-x).sigmoid()) * others[1].unsqueeze(1)
+        x, _, valid_pixels, _ = block = blocks.read(n, classes)
+        out = _binary_gradient(block, x.sigmoid(), (-x).sigmoid()) * valid_pixels.unsqueeze(1)
         gradient[n, classes] = blocks.narrowed(out * grad_pixel[n])[0].to(gradient.dtype)
     return gradient
 
@@ -186,7 +186,7 @@ class _Blocks:
         gradient = torch.zeros_like(self.logits, dtype=self.dtype)
         for n in range(len(gradient)):
             x, target, valid, weights = self.read(n, slice(0, self.logits.shape[1]))
-            labels = functional.target_maps(target, valid, x.shape[1], x.dtype) * per_class(weights, x)
+            labels = functional.soft_targets(target, valid, x.shape[1], x.dtype) * per_class(weights, x)
             out = x.softmax(dim=1).mul_(labels.sum(dim=1, keepdim=True)).sub_(labels)
             gradient[n] = self.narrowed(out.mul_(valid.unsqueeze(1)).mul_(grad_pixel[n]))[0]
         return gradient
@@ -195,7 +195,7 @@ class _Blocks:
 def _binary_gradient(block: Block, p: Tensor, q: Tensor) -> Tensor:
     """Gradient of binary cross entropy in its logits, whose sigmoid is p = 1 - q, as if all pixels were valid."""
     x, target, valid, weights = block
-    labels = functional.target_maps(target, valid, x.shape[1], x.dtype)
+    labels = functional.soft_targets(target, valid, x.shape[1], x.dtype)
     # (1 - labels) p - labels q rather than p - labels, so that certain pixels keep their digits.
     gradient = torch.lerp(p, -q, labels)
     return gradient if weights is None else gradient * per_class(weights, x)

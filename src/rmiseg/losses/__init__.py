@@ -7,11 +7,15 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from typing import Any, overload
 
+from torch import nn
+
+from rmiseg.config.options import LossName
+from rmiseg.config.registry import find
 from rmiseg.functional import upsample_logits
 from rmiseg.losses.affinity import AffinityLoss
-from rmiseg.losses.base import Dialect, LossTerms, SegmentationLoss
+from rmiseg.losses.base import LossOptions, LossTerms, SegmentationLoss
 from rmiseg.losses.pixelwise import BCELoss, CELoss
 from rmiseg.losses.pyramid import PyramidLoss
 from rmiseg.losses.rmi import RMILoss
@@ -28,32 +32,44 @@ __all__ = [
     "upsample_logits",
 ]
 
-LOSSES: dict[str, type[SegmentationLoss]] = {
-    "rmi": RMILoss,
-    "ce": CELoss,
-    "bce": BCELoss,
-    "pyramid": PyramidLoss,
-    "affinity": AffinityLoss,
-}
+
+@overload
+def build_loss(name: LossName, *, num_classes: int, **config: Any) -> SegmentationLoss: ...
 
 
-def build_loss(name: str, *, num_classes: int, **config: Any) -> SegmentationLoss:
-    """Build the loss called `name` ("rmi", "ce", "bce", "pyramid" or "affinity").
+@overload
+def build_loss(name: str, *, num_classes: int, **config: Any) -> nn.Module: ...
+
+
+def build_loss(name: str, *, num_classes: int, **config: Any) -> nn.Module:
+    """Build the loss called `name`.
 
     Args:
-        name: Name of the loss.
+        name: "rmi", "ce", "bce", "pyramid", "affinity"; a loss of another library, "smp:NAME" or "monai:NAME"; or one
+            that a plugin registered.
         num_classes: Number of classes C.
         config: Further arguments of the loss's constructor.
+
+    Returns:
+        A `SegmentationLoss`, if it is one of this package; from others, a module called with logits (N, C, H, W) and
+        target (N, H, W).
 
     Raises:
         ValueError: Unknown name, or a value that the loss refuses.
         TypeError: An argument that the loss does not have, or one that is missing.
     """
-    if name not in LOSSES:
-        raise ValueError(f"unknown loss {name!r}; the losses are {', '.join(LOSSES)}")
-    own = [option for option in inspect.signature(LOSSES[name]).parameters if option not in ("num_classes", "dialect")]
-    options = [*own, *Dialect.__annotations__]
+    component = find("loss", name)
+    if component.name.endswith(":"):
+        member: nn.Module = component.make(name.partition(":")[2], num_classes=num_classes, **config)
+        return member
+    parameters = inspect.signature(component.make).parameters.values()
+    options = [each.name for each in parameters if each.name != "num_classes" and each.kind != each.VAR_KEYWORD]
+    takes_any = any(each.kind == each.VAR_KEYWORD for each in parameters)
+    if isinstance(component.make, type) and issubclass(component.make, SegmentationLoss):
+        options += [option for option in LossOptions.__annotations__ if option not in options]
+        takes_any = False
     unknown = [option for option in config if option not in options]
-    if unknown:
+    if unknown and not takes_any:
         raise TypeError(f"the {name} loss has no option {', '.join(unknown)}; its options are {', '.join(options)}")
-    return LOSSES[name](num_classes, **config)
+    loss: nn.Module = component.make(num_classes, **config)
+    return loss

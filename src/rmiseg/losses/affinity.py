@@ -10,12 +10,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rmiseg import functional
-from rmiseg.losses.base import Batch, Dialect, LossTerms, SegmentationLoss, Target, spread_non_finite
+from rmiseg.config.options import AffinityConfig
+from rmiseg.config.registry import register
+from rmiseg.losses.base import LossOptions, LossTerms, SegmentationLoss, spread_non_finite
+from rmiseg.losses.inputs import Batch, Target
 from rmiseg.losses.pixelwise import pixel_mean
 
 DECAY_BASE = 20.0
 
 
+@register("loss", "affinity", options=AffinityConfig)
 class AffinityLoss(SegmentationLoss):
     """Softmax cross entropy plus 20^(-(step - init_step) / max_steps) times the affinity-field loss.
 
@@ -25,7 +29,7 @@ class AffinityLoss(SegmentationLoss):
         downsample: Factor by which labels and logits are resized before neighbors are compared.
         init_step: Step at which the decay starts.
         ignore_index: Labels of pixels that do not count, see `SegmentationLoss`.
-        dialect: See `SegmentationLoss`; mode "multiclass" alone. `class_weights` are for the cross entropy;
+        loss_options: See `SegmentationLoss`; mode "multiclass" alone. `class_weights` are for the cross entropy;
             `align_corners` is for the interpolation of small logits to (H, W), the downsampling always aligns corners.
 
     Shape: see `SegmentationLoss.forward`, images with class ids alone; here it takes the current optimizer `step` too,
@@ -42,9 +46,9 @@ class AffinityLoss(SegmentationLoss):
         downsample: int = 8,
         init_step: int = 0,
         ignore_index: int | Sequence[int] | None = 255,
-        **dialect: Unpack[Dialect],
+        **loss_options: Unpack[LossOptions],
     ) -> None:
-        super().__init__(num_classes, ignore_index=ignore_index, **dialect)
+        super().__init__(num_classes, ignore_index=ignore_index, **loss_options)
         for name, value in (("max_steps", max_steps), ("downsample", downsample)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
@@ -64,7 +68,7 @@ class AffinityLoss(SegmentationLoss):
         return self._result(self.sample_terms(self._read(logits, target, mask)), return_parts, step=step)
 
     def sample_terms(self, batch: Batch) -> LossTerms:
-        """Of cross entropy, of affinity across label edges, and of affinity elsewhere."""
+        """Sums of cross entropy, of affinity across label edges and of affinity elsewhere: (N, 3), and their counts."""
         logits, target = self._full_size(batch, softmax=True), batch.target
         pixel_sums = functional.cross_entropy_sums(logits, target.values, target.valid, batch.class_weights)
         labels, valid, edge = self._edges(target)
@@ -93,7 +97,7 @@ class AffinityLoss(SegmentationLoss):
         labels, valid = functional.resize_target(target.values, target.valid, size)
         return labels, valid, functional.affinity_edges(labels, valid, self.num_classes)
 
-    def combine(self, sums: Tensor, counts: Tensor, step: int = 0) -> Tensor:
+    def from_sums(self, sums: Tensor, counts: Tensor, step: int = 0) -> Tensor:
         weight = DECAY_BASE ** (-(step - self.init_step) / self.max_steps)
         pixel = pixel_mean("ce", sums[..., 0], counts[..., 0])
         return spread_non_finite(pixel + weight * _affinity(sums[..., 1:], counts[..., 1:]))

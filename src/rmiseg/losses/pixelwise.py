@@ -7,9 +7,12 @@ from typing import Unpack
 
 from torch import Tensor
 
+from rmiseg.config.registry import register
 from rmiseg.functional import cross_entropy_counts
 from rmiseg.kernels import operators
-from rmiseg.losses.base import Batch, Dialect, LossTerms, SegmentationLoss, Target, spread_non_finite
+from rmiseg.kernels.backends import check_implementation
+from rmiseg.losses.base import LossOptions, LossTerms, SegmentationLoss, spread_non_finite
+from rmiseg.losses.inputs import Batch, Target
 
 
 def pixel_mean(name: str, total: Tensor, count: Tensor) -> Tensor:
@@ -31,10 +34,10 @@ class _PixelLoss(SegmentationLoss):
         ignore_index: int | Sequence[int] | None = 255,
         *,
         implementation: str = "auto",
-        **dialect: Unpack[Dialect],
+        **loss_options: Unpack[LossOptions],
     ) -> None:
-        super().__init__(num_classes, ignore_index=ignore_index, **dialect)
-        operators.check_implementation(implementation)
+        super().__init__(num_classes, ignore_index=ignore_index, **loss_options)
+        check_implementation(implementation)
         self.implementation = implementation
 
     def sample_terms(self, batch: Batch) -> LossTerms:
@@ -57,10 +60,11 @@ class _PixelLoss(SegmentationLoss):
             return cross_entropy_counts(target.values, target.valid, class_weights).unsqueeze(1)
         return self._pixel_counts(target).unsqueeze(1)
 
-    def combine(self, sums: Tensor, counts: Tensor) -> Tensor:
+    def from_sums(self, sums: Tensor, counts: Tensor) -> Tensor:
         return spread_non_finite(pixel_mean(self.name, sums[..., 0], counts[..., 0]))
 
 
+@register("loss", "ce")
 class CELoss(_PixelLoss):
     """Softmax cross entropy, mean over valid pixels; over their weights, if there are class weights.
 
@@ -76,6 +80,7 @@ class CELoss(_PixelLoss):
     modes = ("multiclass",)
 
 
+@register("loss", "bce")
 class BCELoss(_PixelLoss):
     """One-vs-rest sigmoid cross entropy: sum over valid pixels and all classes / (number of valid pixels + 1).
 

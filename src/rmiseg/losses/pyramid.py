@@ -9,10 +9,14 @@ import torch
 from torch import Tensor
 
 from rmiseg import functional
-from rmiseg.losses.base import Batch, Dialect, LossTerms, SegmentationLoss, Target, spread_non_finite
+from rmiseg.config.options import PyramidConfig
+from rmiseg.config.registry import register
+from rmiseg.losses.base import LossOptions, LossTerms, SegmentationLoss, spread_non_finite
+from rmiseg.losses.inputs import Batch, Target
 from rmiseg.losses.pixelwise import pixel_mean
 
 
+@register("loss", "pyramid", options=PyramidConfig)
 class PyramidLoss(SegmentationLoss):
     """Mean over scales of the softmax cross entropy of resized logits (bilinear) and labels (nearest).
 
@@ -20,7 +24,7 @@ class PyramidLoss(SegmentationLoss):
         num_classes: Number of classes C.
         scales: Factors s; at each, logits and labels of size (H, W) are resized to (int(s H), int(s W)).
         ignore_index: Labels of pixels that do not count, see `SegmentationLoss`.
-        dialect: See `SegmentationLoss`; mode "multiclass" alone. `align_corners` is for the interpolation of small
+        loss_options: See `SegmentationLoss`; mode "multiclass" alone. `align_corners` is for the interpolation of small
             logits to (H, W); the resizing to the scales never aligns corners.
 
     Shape: see `SegmentationLoss.forward`; images with class ids alone.
@@ -34,9 +38,9 @@ class PyramidLoss(SegmentationLoss):
         num_classes: int,
         scales: Sequence[float] = (0.25, 0.5, 0.75, 1.0),
         ignore_index: int | Sequence[int] | None = 255,
-        **dialect: Unpack[Dialect],
+        **loss_options: Unpack[LossOptions],
     ) -> None:
-        super().__init__(num_classes, ignore_index=ignore_index, **dialect)
+        super().__init__(num_classes, ignore_index=ignore_index, **loss_options)
         if not scales or min(scales) <= 0:
             raise ValueError(f"scales must be one or more positive numbers, got {scales!r}")
         self.scales = tuple(scales)
@@ -66,7 +70,7 @@ class PyramidLoss(SegmentationLoss):
             scaled.append(functional.resize_target(target.values, target.valid, size))
         return scaled
 
-    def combine(self, sums: Tensor, counts: Tensor) -> Tensor:
+    def from_sums(self, sums: Tensor, counts: Tensor) -> Tensor:
         return spread_non_finite(self._mean(sums, counts))
 
     def _mean(self, sums: Tensor, counts: Tensor) -> Tensor:

@@ -9,17 +9,13 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
+from rmiseg.config.options import RMIConfig
+from rmiseg.config.registry import register
 from rmiseg.functional import PIXEL_SUMS, RMI_ALPHA, RMIOptions, cross_entropy_counts, pooled_size
 from rmiseg.kernels import operators
-from rmiseg.losses.base import (
-    Batch,
-    Dialect,
-    LossTerms,
-    SegmentationLoss,
-    Target,
-    check_choice,
-    spread_non_finite,
-)
+from rmiseg.kernels.backends import check_implementation
+from rmiseg.losses.base import LossOptions, LossTerms, SegmentationLoss, check_choice, spread_non_finite
+from rmiseg.losses.inputs import Batch, Target
 from rmiseg.losses.pixelwise import pixel_mean
 
 POOLS = ("avg", "max", "interp")
@@ -27,6 +23,7 @@ COMBINES = ("convex", "additive")
 COVARIANCES = ("sum", "mean")
 
 
+@register("loss", "rmi", options=RMIConfig)
 class RMILoss(SegmentationLoss):
     """Region Mutual Information plus a pixel loss (Zhao et al. 2019, equation 20).
 
@@ -41,22 +38,22 @@ class RMILoss(SegmentationLoss):
     Args:
         num_classes: Number of classes C.
         region_size: Side R of the square regions, in pooled pixels.
-        pool: How labels and probabilities are downsampled: "avg" or "max" pooling, or "interp" (labels nearest,
+        pool: Downsampling of labels and probabilities: "avg" or "max" pooling, or "interp" (labels nearest,
             probabilities bilinear).
         pool_size: Downsampling factor; 1 for none.
-        weight_lambda: The weight lambda, see `combine`.
-        combine: "convex": lambda * pixel + (1 - lambda) * rmi; "additive": pixel + lambda * rmi.
+        weight_lambda: The weight lambda in the combination.
+        combine: Combination of both; "convex": lambda * pixel + (1 - lambda) * rmi; "additive": pixel + lambda * rmi.
         pixel_loss: "bce" (as in the paper) or "ce".
         ignore_index: Labels of pixels that do not count, see `SegmentationLoss`.
-        alpha: What is added to the diagonal of region covariances, the a of the paper: how much of the labels' variance
-            counts as noise.
+        alpha: Added to the diagonal of region covariances, the a of the paper: how much of the labels' variance counts
+            as noise.
         covariance: "sum": over all positions of a region, as in the paper; "mean": divided by their number, so that
             `alpha` means the same for images of any size. Sums are thousands of times larger.
         subtract_floor: Count the RMI of each class from its floor.
         implementation: "native" (CPU, compiled), "triton" (CUDA), "chunked" (any device, in ordinary operations),
             "plain" (the readable definition, slow), or "auto": the fastest that there is for the device of the logits.
             Values and gradients are the same. The first two are for images with class ids.
-        dialect: What all losses have: `mode` ("multiclass", "binary", "multilabel"), `class_weights`, `reduction`,
+        loss_options: What all losses have: `mode` ("multiclass", "binary", "multilabel"), `class_weights`, `reduction`,
             `from_probabilities`, `align_corners`, `check_target`; see `SegmentationLoss`.
 
     Shape:
@@ -85,9 +82,9 @@ class RMILoss(SegmentationLoss):
         covariance: str = "sum",
         subtract_floor: bool = False,
         implementation: str = "auto",
-        **dialect: Unpack[Dialect],
+        **loss_options: Unpack[LossOptions],
     ) -> None:
-        super().__init__(num_classes, ignore_index=ignore_index, **dialect)
+        super().__init__(num_classes, ignore_index=ignore_index, **loss_options)
         for name, size in (("region_size", region_size), ("pool_size", pool_size)):
             if not isinstance(size, int):
                 raise ValueError(f"{name} must be an integer, got {size!r}")
@@ -101,7 +98,7 @@ class RMILoss(SegmentationLoss):
             raise ValueError(f"pixel_loss='ce' compares the classes of a pixel; with mode={self.mode!r} use 'bce'")
         if not 0 < alpha < math.inf:
             raise ValueError(f"alpha must be above 0, got {alpha}")
-        operators.check_implementation(implementation)
+        check_implementation(implementation)
         if not 0 <= weight_lambda < math.inf or (combine == "convex" and weight_lambda > 1):
             raise ValueError(f"weight_lambda must be at least 0, and at most 1 if convex, got {weight_lambda}")
         self.region_size = region_size
@@ -116,7 +113,7 @@ class RMILoss(SegmentationLoss):
         self.implementation = implementation
 
     def sample_terms(self, batch: Batch) -> LossTerms:
-        """Of the pixel loss, over valid pixels, and of RMI, over classes."""
+        """Sums of the pixel loss, over valid pixels, and of RMI, over classes: (N, 2), and their counts."""
         target, weights = batch.target, batch.class_weights
         positions = self._positions(tuple(target.valid.shape[1:]))
         count = positions if self.covariance == "mean" else 1
@@ -157,7 +154,7 @@ class RMILoss(SegmentationLoss):
             pixel_counts = self._pixel_counts(target)
         return torch.stack([pixel_counts, target.samples.to(pixel_counts.dtype)], dim=1)
 
-    def combine(self, sums: Tensor, counts: Tensor) -> Tensor:
+    def from_sums(self, sums: Tensor, counts: Tensor) -> Tensor:
         pixel = pixel_mean(self.pixel_loss, sums[..., 0], counts[..., 0])
         rmi = sums[..., 1] / counts[..., 1].clamp(min=1) * (counts[..., 0] > 0)
         if self.combination == "convex":

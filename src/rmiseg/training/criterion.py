@@ -141,7 +141,7 @@ class _Counted:
     loss: SegmentationLoss
 
     def __post_init__(self) -> None:
-        self.scheduled = "step" in inspect.signature(self.loss.combine).parameters
+        self.scheduled = "step" in inspect.signature(self.loss.from_sums).parameters
 
     def compile(self) -> None:
         self.loss.terms = torch.compile(self.loss.terms)  # type: ignore[method-assign]
@@ -154,7 +154,7 @@ class _Counted:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         terms = self.loss.terms(logits, target)
         schedule = {"step": step} if self.scheduled else {}
-        value = self.loss.combine(terms.sums, counts, **schedule)
+        value = self.loss.from_sums(terms.sums, counts, **schedule)
         return value, {self.name: terms.parts["pixel"]} if self.name else dict(terms.parts)
 
 

@@ -46,14 +46,40 @@ class _Regions(ctypes.Structure):
     )
 
 
+STRUCTURES = {"rmiseg_problem_size": _Problem, "rmiseg_regions_size": _Regions}
+"""The functions of the library that return the bytes of a structure, and that structure here."""
+
+
 @functools.cache
 def _library() -> Any:
     spec = importlib.util.find_spec("rmiseg.kernels.native._library")
-    return None if spec is None or spec.origin is None else ctypes.CDLL(spec.origin)
+    if spec is None or spec.origin is None:
+        return None
+    library = ctypes.CDLL(spec.origin)
+    _check_sizes(library, spec.origin)
+    return library
+
+
+def _check_sizes(library: Any, path: str) -> None:
+    """Check that the library was built from the structures that stand here.
+
+    Raises:
+        ImportError: It was not: calling it would read other memory than was meant.
+    """
+    for name, structure in STRUCTURES.items():
+        function = getattr(library, name, None)
+        if function is not None:
+            function.restype = c_int64
+        found, expected = function and function(), ctypes.sizeof(structure)
+        if found != expected:
+            raise ImportError(
+                f"{path} was built from other sources: {name[:-5]} has {found or 'an unknown number of'} bytes there "
+                f"and {expected} here; build it again with: pip install . (or python setup.py build_ext --inplace)"
+            )
 
 
 def is_available() -> bool:
-    """Whether the library was built."""
+    """True if the library was built."""
     return _library() is not None
 
 
@@ -65,7 +91,7 @@ def rmi_forward(
     options: RMIOptions,
     with_gradient: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """See `rmiseg.kernels.operators`."""
+    """See `rmiseg.kernels.backends.Backend`."""
     n, c, height, width = *logits.shape[:2], *target.shape[-2:]
     pooled = pooled_size((height, width), options.pool, options.pool_size)
     probabilities = logits.new_empty((n, c, *pooled), dtype=computed_dtype(logits))
@@ -74,7 +100,7 @@ def rmi_forward(
     else:
         labels = torch.empty_like(probabilities)
     maps = {**_pooling(options, probabilities), "probabilities": probabilities, "labels": labels}
-    pixel_sums = _forward(logits, target, valid, class_weights, options.pixel_loss, options.align_corners, **maps)
+    pixel_sums = _forward(logits, target, valid, class_weights, options.pixel_loss, options.align_corners, maps)
     d = options.region_size**2
     covariance = logits.new_empty((n, c, 2 * d, 2 * d), dtype=torch.float64)
     regions = {
@@ -106,10 +132,10 @@ def rmi_backward(
     gradient_maps: Tensor,
     options: RMIOptions,
 ) -> Tensor:
-    """See `rmiseg.kernels.operators`."""
-    maps = {"gradient_maps": gradient_maps, "grad_rmi": grad_rmi.double().contiguous()}
+    """See `rmiseg.kernels.backends.Backend`."""
+    maps: dict[str, Any] = {"gradient_maps": gradient_maps, "grad_rmi": grad_rmi.double().contiguous()}
     inputs = logits, target, valid, class_weights, options.pixel_loss, options.align_corners
-    return _backward(grad_pixel, *inputs, **_pooling(options, gradient_maps), **maps)
+    return _backward(grad_pixel, *inputs, {**_pooling(options, gradient_maps), **maps})
 
 
 def pixel_forward(
@@ -120,8 +146,8 @@ def pixel_forward(
     pixel_loss: str,
     align_corners: bool,
 ) -> Tensor:
-    """See `rmiseg.kernels.operators`."""
-    return _forward(logits, target, valid, class_weights, pixel_loss, align_corners)
+    """See `rmiseg.kernels.backends.Backend`."""
+    return _forward(logits, target, valid, class_weights, pixel_loss, align_corners, {})
 
 
 def pixel_backward(
@@ -133,8 +159,8 @@ def pixel_backward(
     pixel_loss: str,
     align_corners: bool,
 ) -> Tensor:
-    """See `rmiseg.kernels.operators`."""
-    return _backward(grad_pixel, logits, target, valid, class_weights, pixel_loss, align_corners)
+    """See `rmiseg.kernels.backends.Backend`."""
+    return _backward(grad_pixel, logits, target, valid, class_weights, pixel_loss, align_corners, {})
 
 
 def argmax(logits: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:
@@ -156,8 +182,9 @@ def _forward(
     class_weights: Tensor | None,
     pixel_loss: str,
     align_corners: bool,
-    **maps: Any,
+    maps: dict[str, Any],
 ) -> Tensor:
+    """Pixel sums (N,); `maps` are the fields of `_Problem` that say what is pooled, and where to."""
     # One for every task, of which a sample has fewer than rows of labels and padding.
     sums = torch.zeros(target.shape[0], target.shape[1] + maps.get("pool_size", 0), dtype=torch.float64)
     problem = _problem(logits, target, valid, class_weights, pixel_loss, align_corners)
@@ -173,8 +200,9 @@ def _backward(
     class_weights: Tensor | None,
     pixel_loss: str,
     align_corners: bool,
-    **maps: Any,
+    maps: dict[str, Any],
 ) -> Tensor:
+    """Gradient in the logits (N, C, h, w); `maps` are the fields of `_Problem` of the pooled maps."""
     gradient = torch.empty_like(logits)
     problem = _problem(logits, target, valid, class_weights, pixel_loss, align_corners)
     strides = (c_int64 * 4)(*gradient.stride())

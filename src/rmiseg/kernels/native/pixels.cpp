@@ -537,4 +537,6 @@ void rmiseg_forward(const Problem* p) { p->element == FLOAT64 ? forward<double>(
 void rmiseg_argmax(const Problem* p) { p->element == FLOAT64 ? argmax<double>(*p) : argmax<float>(*p); }
 
 void rmiseg_backward(const Problem* p) { p->element == FLOAT64 ? backward<double>(*p) : backward<float>(*p); }
+
+int64_t rmiseg_problem_size() { return sizeof(Problem); }
 }

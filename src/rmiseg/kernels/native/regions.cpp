@@ -353,6 +353,8 @@ void region_gradient(const Regions& r, int64_t index, Scratch& scratch) {
 
 extern "C" {
 
+int64_t rmiseg_regions_size() { return sizeof(Regions); }
+
 void rmiseg_covariance(const Regions* r) {
     for_each_task(r->maps, r->threads, [&](int64_t map, Scratch& scratch) { covariance(*r, map, scratch); });
 }

@@ -1,1 +1,1 @@
-"""The RMI loss, and the pixel losses alone, as Triton kernels for CUDA."""
+"""The RMI loss, and the pixel losses alone, as Triton kernels for CUDA: `launch` has the functions."""

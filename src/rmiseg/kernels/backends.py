@@ -1,0 +1,139 @@
+"""The implementations of the RMI loss by name: what each computes, whether it is here, and which serves an input.
+
+Images with class ids take "native", "triton" or "chunked". Soft targets (probabilities of the classes), and volumes,
+take "soft".
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from rmiseg.functional import RMIOptions
+
+IMPLEMENTATIONS = ("auto", "native", "triton", "chunked", "plain")
+DEVICES = {"native": "cpu", "triton": "cuda"}
+
+
+class Backend(NamedTuple):
+    """The four functions of an implementation, all of them deterministic; non-finite logits raise nothing.
+
+    Everywhere logits are (N, C, *low) in any floating dtype; target (N, *size) int64 or, of "soft", also
+    (N, C, *size) floating; valid (N, *size) bool; class_weights (C,) float64 or None; "wide" is the dtype of the
+    computation, `rmiseg.functional.computed_dtype`.
+
+    Attributes:
+        rmi_forward: (logits, target, valid, class_weights, options, with_gradient) to what `functional.rmi_sums`
+            returns, pixel_sums (N,) wide, rmi (N, C) float64 and present (N, C) bool, and gradient_maps: the gradient
+            of each map's RMI in its pooled probabilities, (N, C, *pooled size) wide, or (N, C, 0, ...) without
+            with_gradient.
+        rmi_backward: (grad_pixel, grad_rmi, logits, target, valid, class_weights, gradient_maps, options) to the
+            gradient in the logits, in their shape and dtype, given those in pixel_sums (N,) wide and rmi (N, C)
+            float64, and the gradient_maps of the forward pass.
+        pixel_forward: (logits, target, valid, class_weights, pixel_loss, align_corners) to pixel_sums (N,) wide.
+        pixel_backward: (grad_pixel, logits, target, valid, class_weights, pixel_loss, align_corners) to the gradient
+            in the logits.
+    """
+
+    rmi_forward: Callable[
+        [Tensor, Tensor, Tensor, Tensor | None, RMIOptions, bool], tuple[Tensor, Tensor, Tensor, Tensor]
+    ]
+    rmi_backward: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor, RMIOptions], Tensor]
+    pixel_forward: Callable[[Tensor, Tensor, Tensor, Tensor | None, str, bool], Tensor]
+    pixel_backward: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor | None, str, bool], Tensor]
+
+
+def _native() -> Backend:
+    from rmiseg.kernels import native
+
+    return Backend(native.rmi_forward, native.rmi_backward, native.pixel_forward, native.pixel_backward)
+
+
+def _triton() -> Backend:
+    from rmiseg.kernels.triton import launch
+
+    return Backend(launch.rmi_forward, launch.rmi_backward, launch.pixel_forward, launch.pixel_backward)
+
+
+def _chunked() -> Backend:
+    from rmiseg.kernels import chunked
+
+    return Backend(chunked.rmi_forward, chunked.rmi_backward, chunked.pixel_forward, chunked.pixel_backward)
+
+
+def _soft() -> Backend:
+    from rmiseg.kernels import soft
+
+    return Backend(soft.rmi_forward, soft.rmi_backward, soft.pixel_forward, soft.pixel_backward)
+
+
+BACKENDS = {"native": _native, "triton": _triton, "chunked": _chunked, "soft": _soft}
+"""Each imports its module when it is called, since not all can be imported everywhere."""
+
+
+def keeps_maps(implementation: str, logits_shape: torch.Size, target_shape: torch.Size, options: RMIOptions) -> bool:
+    """True if gradient maps are kept for the backward pass; "triton" computes large ones again there."""
+    if implementation != "triton":
+        return True
+    from rmiseg.kernels.triton import launch
+
+    return launch.keeps_maps(logits_shape, target_shape, options)
+
+
+def check_implementation(implementation: str) -> None:
+    """Check that there is such an implementation here.
+
+    Raises:
+        ValueError: There is none; the message says why.
+    """
+    if implementation not in IMPLEMENTATIONS:
+        raise ValueError(f"implementation must be one of {', '.join(IMPLEMENTATIONS)}; got {implementation!r}")
+    if implementation == "native" and not _native_is_available():
+        raise ValueError(
+            "implementation='native' is not here: rmiseg was installed without a C++ compiler. Install it again with "
+            "one, or use 'auto'"
+        )
+    if implementation == "triton" and not _triton_is_available():
+        raise ValueError("implementation='triton' needs the package triton, which is not installed; use 'auto'")
+
+
+def resolve(implementation: str, logits: Tensor, target: Tensor) -> str:
+    """The key in `BACKENDS`, or "plain", that serves an input.
+
+    Args:
+        implementation: One of `IMPLEMENTATIONS`.
+        logits: (N, C, *low).
+        target: (N, *size), or soft (N, C, *size).
+
+    Raises:
+        ValueError: The implementation is for another device, or not for such targets.
+    """
+    device = logits.device.type
+    if DEVICES.get(implementation, device) != device:
+        raise ValueError(
+            f"implementation={implementation!r} is for {DEVICES[implementation]} logits, got {device} ones"
+        )
+    if implementation != "plain" and (logits.ndim != 4 or target.ndim == logits.ndim):
+        if implementation in DEVICES:
+            raise ValueError(
+                f"implementation={implementation!r} is for images with class ids, neither for volumes nor for "
+                "targets that are probabilities; use 'auto'"
+            )
+        return "soft"
+    if implementation != "auto":
+        return implementation
+    if device == "cpu" and _native_is_available():
+        return "native"
+    return "triton" if device == "cuda" and _triton_is_available() else "chunked"
+
+
+def _native_is_available() -> bool:
+    return importlib.util.find_spec("rmiseg.kernels.native._library") is not None
+
+
+def _triton_is_available() -> bool:
+    return importlib.util.find_spec("triton") is not None

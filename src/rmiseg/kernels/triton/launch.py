@@ -1,0 +1,362 @@
+"""The RMI loss, and the pixel losses alone, as Triton kernels for CUDA.
+
+Forward and backward each read the logits once, in tiles of whole pooling windows that stay in registers while a program
+goes through the classes; softmax cross entropy, whose gradient needs the sum over all classes first, reads them twice
+in the backward pass. Labels are compared with the class number in registers. Logits below label resolution are
+interpolated there too. Of full size there is only the gradient, where the logits are of full size; beside it, pooled
+maps and sums. What follows on the pooled maps is in `rmiseg.kernels.triton.regions`.
+
+The same values and gradients as `rmiseg.functional`, whose notation is used: logits (N, C, h, w), target
+(N, H, W) int64, valid (N, H, W) bool, class weights (C,) float64 or None. No function waits for the device, and none
+uses an atomic operation: the same input gives the same bits.
+
+Pooling "max" looks for the place of each maximum in a kernel of its own, which reads the logits once more in the
+backward pass. Pooling "interp" takes its pooled labels from torch operations on maps of pooled size.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ParamSpec, TypeVar
+
+import torch
+import torch.nn.functional as F
+import triton
+from torch import Tensor
+
+from rmiseg.functional import RMIOptions, one_hot, pooled_size
+from rmiseg.kernels.triton.arguments import Bands, Batch, Gradient, Pooled, Reading, Tiles, Windows
+from rmiseg.kernels.triton.pixels_backward import (
+    argmax_kernel,
+    backward_kernel,
+    log_sum_exp_kernel,
+    low_backward_kernel,
+)
+from rmiseg.kernels.triton.pixels_forward import forward_kernel, interp_kernel
+from rmiseg.kernels.triton.regions import FUSED, region_gradient, region_information
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+TILE = 1024
+"""Pixels of a tile: eight independent loads a thread, and near 100 registers, so that an SM keeps 20 KB in flight."""
+
+SMALL_TILE = 512
+"""Pixels of a tile where each needs more registers: sums over classes, or four loads to interpolate."""
+
+PROGRAMS = 4096
+"""Enough programs for every GPU: classes are divided among several where there are fewer tiles."""
+
+LOW_ROWS = 8
+"""Rows of small logits whose gradient a program computes. It computes one row of intervals twice: an eighth more."""
+
+FACTORS = 64
+"""Factors of 1 to 2 whose product is far from the largest float32."""
+
+MAPS_BYTES = 1 << 26
+"""Memory for pooled maps and their gradient beside low-resolution logits; more are computed again, by samples."""
+
+
+def on_its_device(function: Callable[P, T]) -> Callable[P, T]:
+    """Launch on the device of the tensors: Triton takes the current one, which need not be theirs."""
+
+    @functools.wraps(function)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
+        # torch does not annotate it.
+        with torch.cuda.device_of(next(a for a in args if isinstance(a, Tensor))):  # type: ignore[no-untyped-call]
+            return function(*args, **kwargs)
+
+    return wrapped
+
+
+@on_its_device
+def rmi_forward(
+    logits: Tensor,
+    target: Tensor,
+    valid: Tensor,
+    class_weights: Tensor | None,
+    options: RMIOptions,
+    with_gradient: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """See `rmiseg.kernels.backends.Backend`; without `keeps_maps` samples are worked on apart."""
+    at_once = with_gradient or keeps_maps(logits.shape, target.shape, options)
+    pixel_sums, rmi, present, gradient_maps = [], [], [], []
+    for at in [slice(None)] if at_once else _samples(logits, target, options):
+        problem = _Problem.of(logits[at], target[at], valid[at], class_weights, options)
+        own_sums, probabilities, labels = problem.forward()
+        maps = probabilities, labels
+        own_rmi, own_present, covariance = region_information(*maps, options.region_size, options.alpha)
+        if with_gradient:
+            ones = torch.ones_like(own_rmi)
+            gradient_maps.append(region_gradient(*maps, covariance, ones, options.region_size, options.alpha))
+        else:
+            gradient_maps.append(probabilities.new_empty((*own_rmi.shape, 0, 0)))
+        pixel_sums.append(own_sums)
+        rmi.append(own_rmi)
+        present.append(own_present)
+    if len(rmi) == 1:
+        return pixel_sums[0], rmi[0], present[0], gradient_maps[0]
+    return torch.cat(pixel_sums), torch.cat(rmi), torch.cat(present), torch.cat(gradient_maps)
+
+
+@on_its_device
+def rmi_backward(
+    grad_pixel: Tensor,
+    grad_rmi: Tensor,
+    logits: Tensor,
+    target: Tensor,
+    valid: Tensor,
+    class_weights: Tensor | None,
+    gradient_maps: Tensor,
+    options: RMIOptions,
+) -> Tensor:
+    """See `rmiseg.kernels.backends.Backend`; what was not kept is computed again."""
+    gradient = torch.empty_like(logits)
+    kept = gradient_maps.shape[-1] > 0
+    for at in [slice(None)] if kept else _samples(logits, target, options):
+        problem = _Problem.of(logits[at], target[at], valid[at], class_weights, options)
+        if kept:
+            grad_pooled = gradient_maps * grad_rmi.to(gradient_maps.dtype)[..., None, None]
+        else:
+            _, probabilities, labels = problem.forward()
+            maps = probabilities, labels
+            _, _, covariance = region_information(*maps, options.region_size, options.alpha)
+            grad_pooled = region_gradient(*maps, covariance, grad_rmi[at], options.region_size, options.alpha)
+        problem.backward(grad_pixel[at], grad_pooled, gradient[at])
+    return gradient
+
+
+@on_its_device
+def pixel_forward(
+    logits: Tensor,
+    target: Tensor,
+    valid: Tensor,
+    class_weights: Tensor | None,
+    pixel_loss: str,
+    align_corners: bool,
+) -> Tensor:
+    """See `rmiseg.kernels.backends.Backend`."""
+    batch = Batch.of(logits, target, valid, class_weights)
+    return _Problem(batch, Reading.of(batch, align_corners), _NO_POOLING, pixel_loss == "ce").forward()[0]
+
+
+@on_its_device
+def pixel_backward(
+    grad_pixel: Tensor,
+    logits: Tensor,
+    target: Tensor,
+    valid: Tensor,
+    class_weights: Tensor | None,
+    pixel_loss: str,
+    align_corners: bool,
+) -> Tensor:
+    """See `rmiseg.kernels.backends.Backend`."""
+    gradient = torch.empty_like(logits)
+    batch = Batch.of(logits, target, valid, class_weights)
+    problem = _Problem(batch, Reading.of(batch, align_corners), _NO_POOLING, pixel_loss == "ce")
+    problem.backward(grad_pixel, None, gradient)
+    return gradient
+
+
+def keeps_maps(logits_shape: torch.Size, target_shape: torch.Size, options: RMIOptions) -> bool:
+    """True if gradient maps are kept for the backward pass, rather than computed again there.
+
+    Beside full-size logits they are small. Beside low-resolution logits they can be what takes the memory.
+    """
+    if logits_shape[-2:] == target_shape[-2:]:
+        return True
+    return target_shape[0] * _maps_bytes(logits_shape, target_shape, options) <= MAPS_BYTES
+
+
+def _maps_bytes(logits_shape: torch.Size, target_shape: torch.Size, options: RMIOptions) -> int:
+    """Bytes of the pooled probabilities, labels and gradient of one sample, in float32."""
+    height, width = target_shape[-2:]
+    if options.pool_size > 1:
+        height, width = pooled_size((height, width), options.pool, options.pool_size)
+    return 3 * 4 * logits_shape[1] * height * width
+
+
+def _samples(logits: Tensor, target: Tensor, options: RMIOptions) -> list[slice]:
+    """Slices of the batch whose pooled maps fit into MAPS_BYTES, or single samples."""
+    count = max(1, MAPS_BYTES // _maps_bytes(logits.shape, target.shape, options))
+    return [slice(start, start + count) for start in range(0, len(logits), count)]
+
+
+@dataclass(frozen=True)
+class _Pooling:
+    """Pooling of a pass: "avg", "max", "interp" or "none"; windows of `size`; pooled maps of (height, width)."""
+
+    kind: str
+    size: int
+    height: int = 0
+    width: int = 0
+
+    @classmethod
+    def of(cls, batch: Batch, options: RMIOptions) -> _Pooling:
+        if options.pool_size == 1:
+            return cls("avg", 1, batch.height, batch.width)
+        height, width = pooled_size((batch.height, batch.width), options.pool, options.pool_size)
+        return cls(options.pool, options.pool_size, height, width)
+
+    @property
+    def windows(self) -> Windows:
+        """The windows that tiles are made of, which need not mean anything."""
+        has_windows = self.kind in ("avg", "max")
+        return Windows(self.kind, self.size if has_windows else 4, self.size // 2 if has_windows else 0)
+
+
+_NO_POOLING = _Pooling("none", 1)
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """Tiles of `cells` pooling windows, `side` lanes wide, and their programs."""
+
+    tiles: Tiles
+    cells: int
+    side: int
+
+    @classmethod
+    def of(cls, batch: Batch, windows: Windows, split_classes: bool) -> _Grid:
+        rows, columns = (-(-(side + windows.padding) // windows.size) for side in (batch.height, batch.width))
+        side = triton.next_power_of_2(windows.size)
+        pixels = SMALL_TILE if batch.is_small or not split_classes else TILE
+        cells = max(1, pixels // (side * side))
+        tiles = -(-rows * columns // cells)
+        groups = min(batch.classes, -(-PROGRAMS // max(1, batch.samples * tiles))) if split_classes else 1
+        group = -(-batch.classes // max(1, groups))
+        return cls(Tiles(rows * columns, columns, tiles, -(-batch.classes // group), group), cells, side)
+
+    @property
+    def programs(self) -> int:
+        """Programs for one sample."""
+        return self.tiles.tiles * self.tiles.groups
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Constants of the kernels, and four warps: more for lanes beyond 256, windows of more than 16 rows."""
+        warps = max(4, min(16, self.cells * self.side // 64))
+        return {"CELLS": self.cells, "SIDE": self.side, "num_warps": warps, **FUSED}
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """A batch as the kernels take it, and the loss that is asked for."""
+
+    batch: Batch
+    reading: Reading
+    pooling: _Pooling
+    cross_entropy: bool
+
+    @classmethod
+    def of(
+        cls, logits: Tensor, target: Tensor, valid: Tensor, class_weights: Tensor | None, options: RMIOptions
+    ) -> _Problem:
+        batch = Batch.of(logits, target, valid, class_weights)
+        reading = Reading.of(batch, options.align_corners)
+        return cls(batch, reading, _Pooling.of(batch, options), options.pixel_loss == "ce")
+
+    def forward(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Pixel sums (N,), and pooled probabilities and labels (N, C, ph, pw)."""
+        batch, pooling = self.batch, self.pooling
+        grid = _Grid.of(batch, pooling.windows, split_classes=not self.cross_entropy)
+        sums = batch.logits.new_empty((batch.samples, grid.programs), dtype=torch.float64)
+        shape = (batch.samples, batch.classes, pooling.height, pooling.width)
+        probabilities = batch.empty(*shape)
+        labels = self._nearest_labels() if pooling.kind == "interp" else batch.empty(*shape)
+        pooled = Pooled(pooling.height, pooling.width, probabilities, labels)
+        forward_kernel[(sums.numel(),)](
+            batch,
+            pooled,
+            sums,
+            grid.tiles,
+            READING=self.reading,
+            WINDOWS=pooling.windows,
+            CROSS_ENTROPY=self.cross_entropy,
+            FACTORS=FACTORS,
+            **grid.settings,
+        )
+        if pooling.kind == "interp" and probabilities.numel() > 0:
+            cells = 256
+            blocks = -(-pooling.height * pooling.width // cells)
+            settings = {"READING": self.reading, "CELLS": cells, "CLAMP": self.cross_entropy, **FUSED, "num_warps": 4}
+            interp_kernel[(batch.samples * batch.classes * blocks,)](batch, pooled, blocks, **settings)
+        return sums.sum(dim=1).to(batch.dtype), probabilities, labels
+
+    def _nearest_labels(self) -> Tensor:
+        """One-hot labels at the pixels that F.interpolate takes for the nearest: (N, C, ph, pw)."""
+        batch = self.batch
+        rows, columns = (
+            F.interpolate(torch.arange(side, device=batch.logits.device, dtype=batch.dtype)[None, None], pooled)[
+                0, 0
+            ].long()
+            for side, pooled in ((batch.height, self.pooling.height), (batch.width, self.pooling.width))
+        )
+        target, valid = (a[:, rows[:, None], columns] for a in (batch.target, batch.valid))
+        return one_hot(target, valid.view(torch.bool), batch.classes, batch.dtype)
+
+    def backward(self, grad_pixel: Tensor, grad_pooled: Tensor | None, out: Tensor) -> None:
+        """Write the gradient in the logits, `out` (N, C, h, w).
+
+        Args:
+            grad_pixel: (N,) float32 or float64, the gradient in the pixel sums.
+            grad_pooled: (N, C, ph, pw) float32 or float64, that in the pooled probabilities, if any.
+            out: In any strides; overwritten.
+        """
+        batch, pooling = self.batch, self.pooling
+        grid = _Grid.of(batch, pooling.windows, split_classes=not self.cross_entropy)
+        programs = (batch.samples * grid.programs,)
+        shared: dict[str, Any] = {"READING": self.reading, "WINDOWS": pooling.windows}
+        pooled = Pooled(pooling.height, pooling.width, gradient=grad_pooled)
+        if pooling.kind == "max":
+            assert grad_pooled is not None
+            pooled = pooled._replace(argmax=torch.empty_like(grad_pooled, dtype=torch.int32))
+            argmax_kernel[programs](batch, pooled, grid.tiles, **shared, **grid.settings)
+        shared["CROSS_ENTROPY"] = self.cross_entropy
+        gradient = Gradient.of(out, grad_pixel)
+        if batch.is_small:
+            self._low_backward(pooled, gradient, shared)
+        else:
+            backward_kernel[programs](batch, pooled, gradient, grid.tiles, **shared, **grid.settings)
+
+    def _low_backward(self, pooled: Pooled, gradient: Gradient, shared: dict[str, Any]) -> None:
+        """`backward` for small logits."""
+        batch = self.batch
+        log_sums = self._log_sums() if self.cross_entropy else None
+        run = triton.next_power_of_2(_longest_interval(batch, self.reading))
+        columns = max(2, 128 // run)
+        bands, blocks = -(-batch.low_height // LOW_ROWS), -(-batch.low_width // (columns - 1))
+        groups = min(batch.classes, -(-4 * PROGRAMS // max(1, batch.samples * bands * blocks)))
+        group = -(-batch.classes // max(1, groups))
+        groups = -(-batch.classes // group)
+        low_backward_kernel[(batch.samples * bands * blocks * groups,)](
+            batch,
+            pooled,
+            gradient,
+            log_sums,
+            Bands(bands, blocks, groups, group),
+            **shared,
+            ROWS=LOW_ROWS,
+            COLUMNS=columns,
+            RUN=run,
+            **FUSED,
+            num_warps=max(1, min(16, columns * run // 32)),
+        )
+
+    def _log_sums(self) -> Tensor:
+        """Logarithm of the sum over classes of exponentials, (N, H, W)."""
+        batch = self.batch
+        log_sums = batch.empty(batch.samples, batch.height, batch.width)
+        blocks = -(-batch.height * batch.width // SMALL_TILE)
+        settings = {"READING": self.reading, "LANES": SMALL_TILE, **FUSED, "num_warps": 4}
+        log_sum_exp_kernel[(batch.samples * blocks,)](batch, log_sums, blocks, **settings)
+        return log_sums
+
+
+def _longest_interval(batch: Batch, reading: Reading) -> int:
+    """The most pixels between two columns of small logits."""
+    if reading.upsample == "corners" and batch.low_width > 1:
+        return -(-(batch.width - 1) // (batch.low_width - 1)) if batch.width > 1 else 1
+    return -(-batch.width // batch.low_width)

@@ -1,0 +1,263 @@
+"""Reading and checking of logits, targets and masks: every form that a loss takes, brought into one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from rmiseg.functional import upsample_logits, valid_pixels, widened
+
+PROBABILITY_SLACK = 1e-3
+"""The distance from [0, 1] that rounding in half precision may bring probabilities to."""
+
+
+class Target(NamedTuple):
+    """A target in the one form that the losses compute with. Multilabel masks are M = N * C binary ones, else M = N.
+
+    Attributes:
+        values: Class ids (M, *size) int64, or soft targets (M, C, *size); see `rmiseg.functional`.
+        valid: (M, *size) bool, what counts.
+        unknown: (M, *size) bool, what neither can be used nor is ignored.
+        samples: (N,) bool, the samples that count.
+    """
+
+    values: Tensor
+    valid: Tensor
+    unknown: Tensor
+    samples: Tensor
+
+    @property
+    def is_soft(self) -> bool:
+        """Probabilities, not class ids."""
+        return self.values.ndim > self.valid.ndim
+
+
+class Batch(NamedTuple):
+    """Logits and target, checked.
+
+    Attributes:
+        scores: Logits (M, K, *low), or probabilities if the loss takes those; K is 1 for multilabel masks.
+        target: See `Target`.
+        doubt: Where labels could not be checked, a scalar that the loss must be multiplied by, 1 or NaN: a label that
+            is no class raises no exception then, which would wait for the device, but is no secret either.
+        class_weights: (C,) or None, on the device of the scores.
+    """
+
+    scores: Tensor
+    target: Target
+    doubt: Tensor | None
+    class_weights: Tensor | None
+
+
+class InputReader:
+    """Checks the input of a loss and brings it into one form.
+
+    Args:
+        owner: Name of the loss, for messages.
+        num_classes: Number of classes C.
+        ignore_index: Labels of pixels that do not count: one, several, or None.
+        mode: "multiclass", "binary" or "multilabel", see `SegmentationLoss`.
+        takes_any_target: Take volumes and soft targets too.
+        check_target: Look at the labels and raise; None for on the CPU alone.
+    """
+
+    def __init__(
+        self,
+        owner: str,
+        num_classes: int,
+        ignore_index: int | Sequence[int] | None,
+        mode: str,
+        takes_any_target: bool,
+        check_target: bool | None,
+    ) -> None:
+        self.owner = owner
+        self.num_classes = num_classes
+        self.ignore_index = ignore_index
+        self.mode = mode
+        self.takes_any_target = takes_any_target
+        self.check_target = check_target
+        if ignore_index is None:
+            self.ignored: tuple[int, ...] = ()
+        else:
+            self.ignored = (ignore_index,) if isinstance(ignore_index, int) else tuple(ignore_index)
+
+    def read(self, logits: Tensor, target: Tensor, mask: Tensor | None, class_weights: Tensor | None) -> Batch:
+        """Check the input and bring it into one form.
+
+        Args:
+            logits, target, mask: See `SegmentationLoss.forward`.
+            class_weights: (C,) or None, on the device of the logits.
+
+        Raises:
+            ValueError: Shapes or dtypes that do not fit, or labels that are no classes where these are looked at.
+        """
+        if not logits.is_floating_point():
+            raise ValueError(f"logits must be floating point, got {logits.dtype}")
+        if self.mode == "binary" and logits.ndim == 3:
+            logits = logits.unsqueeze(1)
+        self._check_logits(logits)
+        self._check_shapes(logits, target)
+        read = self.read_target(target, mask)
+        doubt = self._doubt(read, target)
+        if self.mode == "multilabel":
+            logits = logits.flatten(0, 1).unsqueeze(1)
+        return Batch(logits, read, doubt, class_weights)
+
+    def _check_logits(self, logits: Tensor) -> None:
+        shape = tuple(logits.shape)
+        if logits.ndim not in ((4, 5) if self.takes_any_target else (4,)):
+            raise ValueError(
+                f"logits must have shape (N, C, H, W){' or (N, C, D, H, W)' if self.takes_any_target else ''}, "
+                f"got {shape}"
+            )
+        if shape[1] != self.num_classes:
+            raise ValueError(
+                f"logits of shape {shape} have {shape[1]} classes, "
+                f"but the loss was built with num_classes={self.num_classes}"
+            )
+
+    def _check_shapes(self, logits: Tensor, target: Tensor) -> None:
+        shape = tuple(logits.shape)
+        is_soft = self.mode == "multilabel" or (target.is_floating_point() and target.ndim == logits.ndim)
+        expected = ("N", "C", "D", "H", "W") if logits.ndim == 5 else ("N", "C", "H", "W")
+        wanted = expected if is_soft else expected[:1] + expected[2:]
+        wrong_ndim = target.ndim != len(wanted) and not (self.mode == "binary" and target.ndim == logits.ndim)
+        if wrong_ndim or target.shape[0] != shape[0]:
+            raise ValueError(
+                f"target must have shape ({', '.join(wanted)}) with N = {shape[0]} as in the logits, "
+                f"got {tuple(target.shape)}" + self._advice(target, logits)
+            )
+        if self.mode == "multiclass" and not is_soft and target.is_floating_point() and target.ndim == 4:
+            raise ValueError("class ids of volumes must be integers: use target.long()")
+        size = tuple(target.shape[2 - logits.ndim :])
+        if min(shape[2:]) == 0:
+            raise ValueError(f"logits of shape {shape} have no pixels")
+        if any(low > full for low, full in zip(shape[2:], size)):
+            raise ValueError(
+                f"logits of size {shape[2:]} are larger than the target of size {size}; "
+                "they may be smaller (they are interpolated) or equal"
+            )
+
+    def _advice(self, target: Tensor, logits: Tensor) -> str:
+        if target.ndim != logits.ndim:
+            return ""
+        if target.shape[1] == 1 and self.mode == "multiclass":
+            return " (use target.squeeze(1))"
+        return " (one-hot targets must be floating point; class ids, target.argmax(1), are faster)"
+
+    def read_target(self, target: Tensor, mask: Tensor | None) -> Target:
+        """The target in the form that losses compute with. Arguments as in `SegmentationLoss.forward`."""
+        if target.requires_grad:
+            raise ValueError("the loss has no gradient in the target: use target.detach()")
+        count = target.shape[0]
+        # Images have class ids of 3 dimensions; volumes of 4, which soft targets of images have too.
+        is_soft = target.is_floating_point() and target.ndim >= 4 and self.mode == "multiclass"
+        if (is_soft or self.mode == "multilabel") and (target.ndim < 4 or target.shape[1] != self.num_classes):
+            raise ValueError(
+                f"target of shape {tuple(target.shape)} must have num_classes={self.num_classes} maps in dimension 1"
+            )
+        if is_soft and not self.takes_any_target:
+            raise ValueError(f"{self.owner} takes class ids, not probabilities: use target.argmax(1)")
+        if self.mode == "multilabel":
+            target = target.flatten(0, 1)
+        elif self.mode == "binary" and target.ndim >= 4 and target.shape[1] == 1:
+            target = target.squeeze(1)
+        ignored = torch.zeros_like(target, dtype=torch.bool)
+        for value in self.ignored:
+            ignored = ignored | (target == value)
+        if self.mode != "multiclass":
+            values, valid, unknown = self._read_binary(target, ignored)
+        elif is_soft:
+            values, valid, unknown = self._read_soft(target, ignored)
+        else:
+            values = target.long()
+            valid = valid_pixels(values, self.num_classes, self.ignored)
+            unknown = ~(valid | ignored)
+            if target.is_floating_point():
+                unknown = unknown | (target != values)
+        samples = torch.ones(count, dtype=torch.bool, device=target.device)
+        if mask is not None:
+            samples, pixels = self._read_mask(mask, count, tuple(valid.shape[1:]))
+            pixels = pixels.repeat_interleave(len(valid) // max(count, 1), dim=0)
+            valid, unknown = valid & pixels, unknown & pixels
+        return Target(values, valid, unknown, samples)
+
+    def _read_binary(self, target: Tensor, ignored: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Values, valid and unknown of masks (M, *size): of two classes, of which only 1 has a logit, number 0."""
+        is_one = target == 1
+        known = is_one | (target == 0)
+        # Floats of 0 and 1 are integers, where one may look.
+        if target.is_floating_point() and not (self._looks(target) and bool((known | ignored).all())):
+            return self._read_soft(target.unsqueeze(1), ignored.unsqueeze(1))
+        return (~is_one).long(), known & ~ignored, ~(known | ignored)
+
+    def _read_soft(self, target: Tensor, ignored: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Values, valid and unknown of soft targets (M, C, *size)."""
+        wrong = ~((target >= 0) & (target <= 1) | ignored)  # NaN too
+        ignored, wrong = ignored.any(dim=1), wrong.any(dim=1)
+        return target, ~(ignored | wrong), wrong & ~ignored
+
+    def _read_mask(self, mask: Tensor, count: int, size: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        """The samples (N,) and the pixels (N, *size), or (N, 1, ...), that a mask keeps."""
+        if mask.dtype != torch.bool:
+            raise ValueError(f"mask must be bool, True where pixels or samples count; got {mask.dtype}")
+        shape = tuple(mask.shape)
+        if shape == (count,):
+            return mask, mask.view(-1, *(1,) * len(size))
+        if shape not in ((count, *size), (count, 1, *size)):
+            raise ValueError(f"mask must have shape {(count, *size)} or ({count},), got {shape}")
+        return torch.ones(count, dtype=torch.bool, device=mask.device), mask.view(count, *size)
+
+    def _doubt(self, read: Target, target: Tensor) -> Tensor | None:
+        """Raise on labels that are neither a class nor ignored, or return a doubt if that is deferred."""
+        if not self._looks(target):
+            return torch.where(read.unknown.any(), math.nan, 1.0)
+        if read.unknown.any():
+            raise ValueError(self._complaint(read, target))
+        return None
+
+    def _looks(self, target: Tensor) -> bool:
+        """True if the values of a target may be looked at, for which a device must be waited for."""
+        check = target.device.type == "cpu" if self.check_target is None else self.check_target
+        return check and not torch.compiler.is_compiling()
+
+    def _complaint(self, read: Target, target: Tensor) -> str:
+        place = read.unknown.nonzero()[0].tolist()
+        names = ["slice", "row", "column"][4 - len(place) :]
+        if self.mode == "multilabel":
+            names.insert(0, "class")
+            place[:1] = divmod(place[0], self.num_classes)
+            target = target.flatten(0, 1)
+        elif target.ndim == read.unknown.ndim + 1:
+            target = target.movedim(1, -1)
+        values = sorted(set(target.view(*read.unknown.shape, -1)[read.unknown].flatten().tolist()))
+        shown = ", ".join(str(v) for v in values[:8]) + (", ..." if len(values) > 8 else "")
+        where = ", ".join(f"{name} {index}" for name, index in zip(["sample", *names], place))
+        if read.is_soft:
+            allowed = "probabilities must be from 0 to 1"
+        else:
+            allowed = f"labels must be 0 to {self.num_classes - 1 if self.mode == 'multiclass' else 1}"
+        return (
+            f"target holds {shown} in {int(read.unknown.sum())} pixels, first at {where}; {allowed} "
+            f"or ignore_index={self.ignore_index}"
+        )
+
+
+def logits_of_probabilities(batch: Batch, align_corners: bool, *, softmax: bool) -> Tensor:
+    """Logits (M, K, *size) whose sigmoid, or softmax, is the probabilities in the scores of a batch.
+
+    Raises:
+        ValueError: Values outside of [0, 1]; where labels are not looked at, NaN takes their place.
+    """
+    probabilities = upsample_logits(widened(batch.scores), batch.target.valid.shape[1:], align_corners)
+    least = torch.finfo(probabilities.dtype).eps
+    wrong = (probabilities < -PROBABILITY_SLACK) | (probabilities > 1 + PROBABILITY_SLACK)
+    if batch.doubt is None and wrong.any():
+        low, high = batch.scores.min().item(), batch.scores.max().item()
+        raise ValueError(f"from_probabilities=True takes values from 0 to 1, got {low:.4g} to {high:.4g}")
+    kept = probabilities.clamp(least, 1 - least).masked_fill(wrong, math.nan)
+    return kept.log() if softmax else kept.logit()
