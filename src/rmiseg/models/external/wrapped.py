@@ -1,4 +1,4 @@
-"""What makes a network of another library a `SegmentationModel`."""
+"""Adapter that makes a network a `SegmentationModel`."""
 
 from __future__ import annotations
 
