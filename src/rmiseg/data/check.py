@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -98,6 +98,7 @@ def check_dataset(
     splits: Sequence[str] | None = None,
     workers: int = 2,
     console: Console | None = None,
+    options: Mapping[str, Any] = {},
 ) -> Report:
     """Read every image and mask, going on after each problem.
 
@@ -107,6 +108,7 @@ def check_dataset(
         splits: Splits to read; by default all but trainval, which repeats others.
         workers: Processes that read files; 0 reads in the main process.
         console: Where to show progress; by default nowhere.
+        options: Options of the data set's own, if it has any.
 
     Raises:
         ValueError, FileNotFoundError: no such data set, folder or split, or the classes are not known: nothing could
@@ -114,10 +116,10 @@ def check_dataset(
     """
     if workers < 0:
         raise ValueError(f"workers must be 0 or more, not {workers}")
-    available = available_splits(name, root)
+    available = available_splits(name, root, options)
     if splits is None:
         splits = [split for split in available if split != "trainval"] or list(available)
-    scans = [scan_split(name, root, split) for split in dict.fromkeys(splits)]
+    scans = [scan_split(name, root, split, options) for split in dict.fromkeys(splits)]
     reports = [_empty_report(scan) for scan in scans]
     inspections = _Inspections(scans)
     # A DataLoader without batches is a process pool that keeps the order and, with 0 workers, starts no process.
