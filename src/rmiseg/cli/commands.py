@@ -220,7 +220,7 @@ def models(config: ModelsConfig) -> int:
 
 def data_check(config: DataCheckConfig) -> int:
     """`rmiseg data check`"""
-    from rmiseg.data.check import check_dataset, print_report
+    from rmiseg.data import check_dataset, print_report
 
     console = Console()
     report = check_dataset(**dataclasses.asdict(config), console=console)

@@ -125,7 +125,7 @@ def offered_strides(name: str) -> dict[int, Backbone]:
 
 
 def _sizes_hold(probe: nn.Module, height: int, width: int) -> bool:
-    """Whether the maps of an image of this size have the shapes that feature_info promises, rounded up."""
+    """Return whether the maps of an image of this size have the shapes that feature_info promises, rounded up."""
     try:
         maps = probe(torch.zeros(1, 3, height, width, device="meta"))
     except Exception:  # from the inside of any model: RuntimeError where sizes do not match, AssertionError, ...

@@ -1,4 +1,4 @@
-"""From the name of a model to the model."""
+"""Building a model from its name."""
 
 from __future__ import annotations
 

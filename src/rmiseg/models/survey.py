@@ -1,4 +1,4 @@
-"""Which timm models can be backbones, of which models, at which output strides. Nothing is downloaded."""
+"""Survey of the timm models that can be backbones, of which models, at which output strides. Nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rmiseg.models.building import backbone_models
 
 
 class Survey(NamedTuple):
-    """What a backbone can do: parameters, output strides, and the models that can have it."""
+    """Abilities of a backbone: parameters, output strides, and the models that can have it."""
 
     parameters: int
     output_strides: tuple[int, ...]

@@ -102,7 +102,7 @@ def _read_config(name: str) -> dict[str, Any]:
 
 
 def _image_statistics(name: str) -> dict[str, Any]:
-    """What the model's image processor normalizes images with, if it comes with one."""
+    """Return what the model's image processor normalizes images with, if it comes with one."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError
 

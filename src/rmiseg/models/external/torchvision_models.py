@@ -65,7 +65,7 @@ def build(
 
 
 def _call(network: Any, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-    """What its forward method does, but for the upsampling."""
+    """Do what its forward method does, but for the upsampling."""
     features = network.backbone(images)
     logits: Tensor = network.classifier(features if isinstance(network, segmentation.LRASPP) else features["out"])
     if isinstance(network, segmentation.LRASPP):

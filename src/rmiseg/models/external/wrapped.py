@@ -1,4 +1,4 @@
-"""What makes a network of another library a `SegmentationModel`."""
+"""Adapter that makes a network a `SegmentationModel`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class NotLogits(ValueError):
 
 
 class WrappedModel(SegmentationModel):
-    """A network of another library.
+    """A network of another library, or of anybody's own.
 
     Images are padded at the bottom and on the right, where the network takes none but multiples of some size, and the
     logits cut accordingly.
