@@ -25,6 +25,7 @@ from rmiseg.training.assembly import make_step
 from rmiseg.training.criterion import Criterion
 from rmiseg.training.optim import build_optimizer
 from rmiseg.training.step import TrainStep
+from rmiseg.training.trainer import Trainer
 from support.launch import run
 
 CPU = torch.device("cpu")

@@ -7,11 +7,10 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 from torch import nn
 
-from rmiseg.config.options import LossName
 from rmiseg.config.registry import find
 from rmiseg.functional import upsample_logits
 from rmiseg.losses.affinity import AffinityLoss
@@ -34,7 +33,9 @@ __all__ = [
 
 
 @overload
-def build_loss(name: LossName, *, num_classes: int, **config: Any) -> SegmentationLoss: ...
+def build_loss(
+    name: Literal["rmi", "ce", "bce", "pyramid", "affinity"], *, num_classes: int, **config: Any
+) -> SegmentationLoss: ...
 
 
 @overload

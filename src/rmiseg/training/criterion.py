@@ -113,11 +113,7 @@ def _make(
         return build_loss(name, num_classes=num_classes, **common, **length, **own)
     if common["class_weights"] is not None:
         raise ValueError(f"loss.class_weights: the loss {name} takes none; leave them out, or choose rmi, ce or bce")
-    member = [name.removeprefix(component.name)] if component.name.endswith(":") else []
-    made: LossFunction = component.make(
-        *member, num_classes=num_classes, **checked_options(component, options, "loss.options")
-    )
-    return made
+    return build_loss(name, num_classes=num_classes, **checked_options(component, options, "loss.options"))
 
 
 def _term(name: str, weight: float, loss: LossFunction, align_corners: bool) -> _Counted | _Averaged:
