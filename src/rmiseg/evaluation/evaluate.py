@@ -18,7 +18,8 @@ from rmiseg.config import ViewConfig
 from rmiseg.data import Batch
 from rmiseg.evaluation.metrics import MEASURES, ImageCounts, Scores, count_image
 from rmiseg.inference.crf import DenseCRF
-from rmiseg.inference.segment import Box, Piece, View, plan_views, probabilities, run_views, segment, whole_view
+from rmiseg.inference.segment import probabilities, segment
+from rmiseg.inference.tiles import Area, Tile, TileLogits, plan_tiles, run_tiles, whole_image
 from rmiseg.runtime.distributed import gather
 
 PENDING = 2
@@ -108,12 +109,12 @@ class _Counting:
         self.crf_seconds: list[float] = []
 
     def __call__(
-        self, pieces: list[Piece], image: Tensor, target: np.ndarray, align_corners: bool
+        self, outputs: list[TileLogits], image: Tensor, target: np.ndarray, align_corners: bool
     ) -> list[tuple[np.ndarray, ImageCounts]]:
         size = (target.shape[0], target.shape[1])
-        results = [segment(pieces, size, align_corners)]
+        results = [segment(outputs, size, align_corners)]
         if self.crf:
-            shares = probabilities(pieces, size, align_corners).cpu().numpy()
+            shares = probabilities(outputs, size, align_corners).cpu().numpy()
             refined = self.crf(image.permute(1, 2, 0).numpy(), shares)
             self.crf_seconds.append(refined.seconds)
             results += refined.ids
@@ -150,8 +151,8 @@ def _evaluate(
     with ThreadPoolExecutor(count.threads) as executor, forward_time(model) as seconds:
         for batch in loader:
             image, target = batch["image"][0], batch["mask"][0].numpy()
-            pieces = list(run_views(model, *_shown(image, target.shape, views, image_scale)))
-            pending.append((batch, executor.submit(count, pieces, image, target, model.align_corners)))
+            outputs = list(run_tiles(model, *_shown(image, target.shape, views, image_scale)))
+            pending.append((batch, executor.submit(count, outputs, image, target, model.align_corners)))
             if len(pending) > PENDING + count.threads - 1:
                 collect()
         while pending:
@@ -181,12 +182,12 @@ def _together(parts: list[Evaluation]) -> Evaluation:
 
 def _shown(
     image: Tensor, size: tuple[int, ...], views: ViewConfig | None, image_scale: float
-) -> tuple[Callable[[Box], Tensor], list[View]]:
-    """How to read parts of the image, and the views of it."""
+) -> tuple[Callable[[Area], Tensor], list[Tile]]:
+    """How to read areas of the image, and the tiles of it."""
     height, width = size
     if views is None:
-        return (lambda box: image), [whole_view((height, width), (image.shape[1], image.shape[2]))]
-    return (lambda box: image[:, box.rows, box.columns]), plan_views((height, width), views, image_scale)
+        return (lambda area: image), [whole_image((height, width), (image.shape[1], image.shape[2]))]
+    return (lambda area: image[:, area.rows, area.columns]), plan_tiles((height, width), views, image_scale)
 
 
 @contextmanager

@@ -28,7 +28,7 @@ from rmiseg.evaluation.results import (
 )
 from rmiseg.inference.checkpoint import find_checkpoint, load_checkpoint
 from rmiseg.inference.crf import DenseCRF
-from rmiseg.inference.segment import plan_views
+from rmiseg.inference.tiles import plan_tiles
 from rmiseg.runtime.device import select_device
 from rmiseg.runtime.distributed import is_main, on_main, rank, world_size
 from rmiseg.runtime.progress import track
@@ -58,7 +58,7 @@ def score_checkpoint(
     data = replace(checkpoint.data, root=config.root or checkpoint.data.root)
     split_name = config.split or data.val_split
     views = view_config(config)
-    plan_views((1, 1), views)  # whose errors come before any work
+    plan_tiles((1, 1), views)  # whose errors come before any work
     settings = [_settings(views, config, count) for count in (0, *config.crf)]
     if config.out is None:
         folders = [evaluation_folder(path, split_name, each) for each in settings]

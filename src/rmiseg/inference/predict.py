@@ -16,8 +16,9 @@ from rmiseg.inference.outputs import (
     save_probabilities,
 )
 from rmiseg.inference.predictor import Predictor
-from rmiseg.inference.segment import Piece, id_strips, probabilities, segment
+from rmiseg.inference.segment import id_strips, probabilities, segment
 from rmiseg.inference.sources import Frame, Source, read_frames
+from rmiseg.inference.tiles import TileLogits
 
 PENDING = 2
 """Images that may wait to be finished while the model goes on, beside those that are being finished."""
@@ -98,20 +99,20 @@ class Writer:
                 elif frame.is_large:
                     yield self._write_in_strips(frame)
                 else:
-                    pieces = list(self._see(frame))
-                    pending.append(executor.submit(self._finish, frame, pieces))
+                    outputs = list(self._tile_logits(frame))
+                    pending.append(executor.submit(self._finish, frame, outputs))
                     while len(pending) > PENDING + workers - 1:
                         yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()
 
-    def _see(self, frame: Frame) -> Iterator[Piece]:
-        return self.predictor.see(frame.size, frame.tensor)
+    def _tile_logits(self, frame: Frame) -> Iterator[TileLogits]:
+        return self.predictor.tile_logits(frame.size, frame.tensor)
 
-    def _finish(self, frame: Frame, pieces: list[Piece]) -> None:
+    def _finish(self, frame: Frame, outputs: list[TileLogits]) -> None:
         pixels = frame.pixels()
         if self.with_probabilities or self.crf:
-            shares = probabilities(pieces, frame.size, self.align_corners).cpu().numpy()
+            shares = probabilities(outputs, frame.size, self.align_corners).cpu().numpy()
         if self.with_probabilities:
             path = self.folders[0] / probabilities_path(frame.name)
             save_probabilities(path, shares, self.predictor.classes)
@@ -120,7 +121,7 @@ class Writer:
             self.crf_seconds.append(refined.seconds)
             results = refined.ids
         else:
-            results = [segment(pieces, frame.size, self.align_corners)]
+            results = [segment(outputs, frame.size, self.align_corners)]
         for folder, ids in zip(self.folders, results):
             with self._pictures(folder, frame) as pictures:
                 pictures.write(pixels, ids)
@@ -133,7 +134,7 @@ class Writer:
             )
         with self._pictures(self.folders[0], frame) as pictures:
             top = 0
-            for ids in id_strips(self._see(frame), frame.size, self.align_corners):
+            for ids in id_strips(self._tile_logits(frame), frame.size, self.align_corners):
                 pictures.write(frame.rows(top, top + len(ids)), ids)
                 top += len(ids)
         return None

@@ -14,7 +14,8 @@ from torch import Tensor
 from rmiseg.config import ViewConfig
 from rmiseg.data import read_image, rgb_pixels
 from rmiseg.inference.checkpoint import Checkpoint, load_checkpoint
-from rmiseg.inference.segment import Box, Piece, plan_views, probabilities, run_views, segment
+from rmiseg.inference.segment import probabilities, segment
+from rmiseg.inference.tiles import Area, TileLogits, plan_tiles, run_tiles
 from rmiseg.runtime.device import select_device
 
 ImageLike: TypeAlias = str | Path | Image.Image | np.ndarray | Tensor
@@ -42,7 +43,7 @@ class Predictor:
         self.model = checkpoint.build_model(select_device(device))
         self.image_scale = checkpoint.data.image_scale
         self.views = views or ViewConfig()
-        plan_views((1, 1), self.views)  # whose errors come early
+        plan_tiles((1, 1), self.views)  # whose errors come early
 
     @classmethod
     def from_run(cls, path: str | Path, device: str = "auto", views: ViewConfig | None = None) -> Predictor:
@@ -64,7 +65,7 @@ class Predictor:
         """
         pixels = to_tensor(image)
         size = (pixels.shape[1], pixels.shape[2])
-        return segment(self.see(size, _reader(pixels)), size, self.model.align_corners)
+        return segment(self.tile_logits(size, _reader(pixels)), size, self.model.align_corners)
 
     def probabilities(self, image: ImageLike) -> np.ndarray:
         """Probabilities (C, H, W) float32 of the classes: the softmax of the logits, or its mean over scales and flips.
@@ -74,21 +75,22 @@ class Predictor:
         """
         pixels = to_tensor(image)
         size = (pixels.shape[1], pixels.shape[2])
-        pieces = list(self.see(size, _reader(pixels)))
-        return probabilities(pieces, size, self.model.align_corners).cpu().numpy()
+        outputs = list(self.tile_logits(size, _reader(pixels)))
+        return probabilities(outputs, size, self.model.align_corners).cpu().numpy()
 
-    def see(self, size: tuple[int, int], read: Callable[[Box], Tensor]) -> Iterator[Piece]:
-        """The logits of the views of an image of `size` = (H, W), from top to bottom, for the functions of `segment`.
+    def tile_logits(self, size: tuple[int, int], read: Callable[[Area], Tensor]) -> Iterator[TileLogits]:
+        """The logits of the tiles of an image of `size` = (H, W), from top to bottom, for the functions of
+        `rmiseg.inference.segment`.
 
         Args:
             size: Height and width of the image.
-            read: Returns a part of it, (3, height, width) uint8.
+            read: Returns an area of it, (3, height, width) uint8.
         """
-        return run_views(self.model, read, plan_views(size, self.views, self.image_scale))
+        return run_tiles(self.model, read, plan_tiles(size, self.views, self.image_scale))
 
 
-def _reader(pixels: Tensor) -> Callable[[Box], Tensor]:
-    return lambda box: pixels[:, box.rows, box.columns]
+def _reader(pixels: Tensor) -> Callable[[Area], Tensor]:
+    return lambda area: pixels[:, area.rows, area.columns]
 
 
 def to_tensor(image: ImageLike) -> Tensor:
