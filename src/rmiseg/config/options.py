@@ -322,6 +322,7 @@ class EvaluateConfig(ViewConfig):
         overlap: Share of a window that the next one sees too, 0 to 0.5; there results blend.
         crf: Iterations of a dense CRF, such as 1,5,10: each is scored beside the network alone.
         dense_crf: Its kernels.
+        metrics: Further metrics to score by, beside iou: names that plugins registered.
         device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps, ...
     """
 
@@ -332,6 +333,7 @@ class EvaluateConfig(ViewConfig):
     json: str | None = None
     crf: list[int] = field(default_factory=list)
     dense_crf: CRFConfig = field(default_factory=CRFConfig)
+    metrics: list[str] = field(default_factory=list)
     device: str = "auto"
 
 

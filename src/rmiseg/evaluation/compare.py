@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.table import Table
 
 from rmiseg.evaluation.bootstrap import Interval, paired_intervals
-from rmiseg.evaluation.metrics import iou, nan_mean
 from rmiseg.evaluation.results import SavedEvaluation, percent
 
 
@@ -35,13 +34,13 @@ def compare_evaluations(a: SavedEvaluation, b: SavedEvaluation, *, resamples: in
         )
     interval = paired_intervals(a.evaluation, b.evaluation, resamples, seed)
     summaries = a.evaluation.summary(), b.evaluation.summary()
-    images = [nan_mean(iou(each.evaluation.regions[:, 0])) for each in (a, b)]
+    images = [each.evaluation.image_scores["mean_iou"] for each in (a, b)]
     order = np.argsort(images[1] - images[0], kind="stable")  # NaN, images without a valid pixel, come last
     return {
         "a": _identity(a),
         "b": _identity(b),
         "split": a.report["split"],
-        "scores": {name: _row(*(each[name] for each in summaries), interval.summary[name]) for name in summaries[0]},
+        "scores": {name: _row(summaries[0][name], summaries[1][name], ends) for name, ends in interval.summary.items()},
         "classes": {
             name: _row(a.evaluation.everywhere.iou[index], b.evaluation.everywhere.iou[index], interval.iou[index])
             for index, name in enumerate(a.class_names)

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from rmiseg.config import CRFConfig, CRFSearchConfig
 from rmiseg.data import load_split, read_image, read_mask
-from rmiseg.evaluation.metrics import MEASURES, Scores, count_image
+from rmiseg.evaluation.metrics import IoU, count_image
 from rmiseg.evaluation.results import percent
 from rmiseg.inference.checkpoint import load_checkpoint
 from rmiseg.inference.crf import DenseCRF
@@ -63,14 +63,14 @@ def search_kernels(config: CRFSearchConfig, console: Console) -> list[dict[str, 
                 ids = shares.argmax(axis=0).astype(np.uint8)
             else:
                 ids = crf(pixels, shares.astype(np.float32), kernels).ids[0]
-            return count_image(ids, target, len(split.classes)).regions
+            return count_image(ids, target, len(split.classes)).counts
 
         trials = []
         with ThreadPoolExecutor(crf.workers) as executor:
             candidates = [None, *_draw(config.trials, config.seed)]
             for kernels in track(candidates, "trying", console, total=len(candidates)):
-                regions = sum(executor.map(lambda item, kernels=kernels: counts(kernels, item), cached))
-                trials.append(_trial(kernels, regions))
+                found = executor.map(lambda item, kernels=kernels: counts(kernels, item), cached)
+                trials.append(_trial(kernels, np.sum(list(found), axis=0)))
     return sorted(trials, key=lambda trial: -np.nan_to_num(trial["mean_iou"]))
 
 
@@ -99,11 +99,9 @@ def _draw(trials: int, seed: int) -> Iterator[CRFConfig]:
         yield CRFConfig(**{name: float(f"{value:.2g}") for name, value in drawn.items()})
 
 
-def _trial(kernels: CRFConfig | None, regions: np.ndarray) -> dict[str, Any]:
-    scores = Scores.from_regions(regions[0])
+def _trial(kernels: CRFConfig | None, counts: np.ndarray) -> dict[str, Any]:
+    scores = IoU().scores(counts)
     return {
         "kernels": {name: asdict(kernels)[name] for name in RANGES} if kernels else None,
-        "mean_iou": scores.mean_iou,
-        "pixel_accuracy": scores.pixel_accuracy,
-        "boundary_mean_iou": Scores.from_regions(regions[MEASURES.index("boundary")]).mean_iou,
+        **{name: float(scores[name]) for name in ("mean_iou", "pixel_accuracy", "boundary_mean_iou")},
     }

@@ -14,8 +14,8 @@ from rich.table import Table
 
 from rmiseg.config import DataConfig, EvaluateConfig, ViewConfig, view_config
 from rmiseg.data import SegmentationDataset, Split, eval_loader, eval_transform, load_split
-from rmiseg.evaluation.evaluate import Evaluation, evaluate, evaluate_refined
-from rmiseg.evaluation.metrics import TRIMAP_WIDTHS
+from rmiseg.evaluation.evaluate import Evaluation, evaluate_model, evaluate_refined
+from rmiseg.evaluation.metrics import TRIMAP_WIDTHS, load_metrics
 from rmiseg.evaluation.results import (
     SCORES_FILE,
     SavedEvaluation,
@@ -59,6 +59,7 @@ def score_checkpoint(
     split_name = config.split or data.val_split
     views = view_config(config)
     plan_tiles((1, 1), views)  # whose errors come before any work
+    load_metrics(config.metrics, len(checkpoint.classes))  # likewise
     settings = [_settings(views, config, count) for count in (0, *config.crf)]
     if config.out is None:
         folders = [evaluation_folder(path, split_name, each) for each in settings]
@@ -82,10 +83,10 @@ def score_checkpoint(
     with DenseCRF(config.crf, config.dense_crf) if config.crf else nullcontext() as crf:
         model = checkpoint.build_model(device)
         if crf:
-            evaluations = evaluate_refined(model, batches, classes, crf, views, data.image_scale)
+            evaluations = evaluate_refined(model, batches, classes, crf, views, data.image_scale, config.metrics)
         else:
-            shown = None if once else views
-            evaluations = [evaluate(model, batches, classes, device, views=shown, image_scale=data.image_scale)]
+            test_time: dict[str, Any] = {"views": None if once else views, "image_scale": data.image_scale}
+            evaluations = [evaluate_model(model, batches, classes, device, **test_time, metrics=config.metrics)]
     return [
         _save(folder, evaluation, path, checkpoint.step, data, split, each)
         for folder, each, evaluation in zip(folders, settings, evaluations)
@@ -127,19 +128,34 @@ def _save(
 def find_or_score(config: EvaluateConfig, console: Console) -> SavedEvaluation:
     """The evaluation in the folder `config.checkpoint`, or of that checkpoint, which is scored if it was not yet.
 
-    With a number of iterations in `config.crf`, the evaluation refined by them.
+    It has the metrics of `config`, and perhaps others. With a number of iterations in `config.crf`, the evaluation
+    refined by them.
     """
     if (Path(config.checkpoint) / SCORES_FILE).is_file():
-        return load_evaluation(Path(config.checkpoint))
+        saved = load_evaluation(Path(config.checkpoint))
+        if missing := _missing(saved, config):
+            raise ValueError(
+                f"the evaluation {saved.folder} lacks the metric {missing[0]}; name its run instead, or run `rmiseg "
+                f"evaluate {saved.report['checkpoint']} --metrics {','.join(config.metrics)}`"
+            )
+        return saved
     path = find_checkpoint(config.checkpoint)
     split = config.split or load_checkpoint(path).data.val_split
     folder = evaluation_folder(path, split, _settings(ViewConfig(), config, config.crf[-1] if config.crf else 0))
     if (folder / SCORES_FILE).is_file():
         saved = load_evaluation(folder)
-        if saved.report["sha256"] == digest(path):
+        if saved.report["sha256"] != digest(path):
+            console.print(f"{folder} is of another checkpoint than {path} is now: evaluating again")
+        elif missing := _missing(saved, config):
+            console.print(f"{folder} lacks the metric {', '.join(missing)}: evaluating again")
+        else:
             return saved
-        console.print(f"{folder} is of another checkpoint than {path} is now: evaluating again")
     return score_checkpoint(config, console)[-1]
+
+
+def _missing(saved: SavedEvaluation, config: EvaluateConfig) -> list[str]:
+    """The metrics of `config` that an evaluation does not have."""
+    return [name for name in config.metrics if name not in saved.evaluation.counts]
 
 
 def print_scores(saved: list[SavedEvaluation], console: Console) -> None:
@@ -162,6 +178,9 @@ def print_scores(saved: list[SavedEvaluation], console: Console) -> None:
         + ", ".join(f"{width} px: {percent(report[f'trimap_{width}_mean_iou'])} %" for width in TRIMAP_WIDTHS)
         + " of a boundary"
     )
+    for name, score in saved[0].evaluation.further_scores().items():
+        interval = " to ".join(map(percent, report["intervals"][name]))
+        console.print(f"{name.replace('_', ' ')} {percent(score)} %, 95 % interval {interval}")
     if len(saved) > 1:
         console.print(crf_table([("none", saved[0]), *((_iterations(each), each) for each in saved[1:])]))
     seconds = report["seconds"]

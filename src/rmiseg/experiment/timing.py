@@ -15,7 +15,7 @@ from rich.console import Console
 from rmiseg.benchmarks.training import timed_learner, timed_recipe
 from rmiseg.config import TrainConfig
 from rmiseg.data import SegmentationDataset, eval_loader, eval_transform, load_split, train_loader
-from rmiseg.evaluation.evaluate import evaluate
+from rmiseg.evaluation.evaluate import evaluate_model
 from rmiseg.runtime.files import replacing, to_json
 from rmiseg.runtime.progress import track
 from rmiseg.training.recipe import train_dataset
@@ -68,7 +68,7 @@ def time_methods(recipes: Mapping[str, TrainConfig], console: Console) -> dict[s
             started = time.perf_counter()
             train_step(learner, batches, step)
             steps[method].append(time.perf_counter() - started)
-            evaluation = evaluate(learner.model, [image], learner.model.num_classes, learner.device)
+            evaluation = evaluate_model(learner.model, [image], learner.model.num_classes, learner.device)
             images[method].append(evaluation.seconds["model"])
     return {
         method: Seconds(*(statistics.median(times[method][WARM_UP:]) for times in (steps, images)))

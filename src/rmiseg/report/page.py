@@ -11,7 +11,6 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from importlib import resources
 from itertools import chain, zip_longest
 from pathlib import Path
@@ -26,7 +25,6 @@ from rmiseg.config import EvaluateConfig, ReportConfig
 from rmiseg.data import Split, load_split, read_image, read_mask
 from rmiseg.data.dataset import ClassTable, Sample
 from rmiseg.evaluation.evaluate import Evaluation
-from rmiseg.evaluation.metrics import Scores
 from rmiseg.evaluation.scoring import find_or_score
 from rmiseg.inference.checkpoint import Checkpoint, load_checkpoint
 from rmiseg.inference.predictor import Predictor
@@ -56,10 +54,10 @@ class Run:
     checkpoint: Checkpoint
     evaluation: Evaluation
 
-    @cached_property
+    @property
     def image_scores(self) -> np.ndarray:
         """(I,) mean IoU in each image, over the classes in it; NaN where nothing counts."""
-        return np.array([Scores.from_regions(counts).mean_iou for counts in self.evaluation.regions[:, 0]])
+        return self.evaluation.image_scores["mean_iou"]
 
 
 def write_report(config: ReportConfig, console: Console) -> None:
@@ -238,6 +236,7 @@ def _content(runs: Sequence[Run], split: Split, images: list[dict[str, Any]]) ->
                 "loss": _loss_name(run.path),
                 "steps": run.checkpoint.step,
                 "scores": run.evaluation.summary(),
+                "further": list(run.evaluation.further_scores()),
                 "iou": run.evaluation.everywhere.iou,
                 "confusion": run.evaluation.confusion.tolist(),
                 "curves": {tag: _thinned(*curve) for tag, curve in read_curves(run.path).items()},

@@ -20,7 +20,7 @@ from rich.console import Console
 
 from rmiseg.config import TrainConfig
 from rmiseg.data import SegmentationDataset, balanced_weights, eval_loader, eval_transform, load_split, train_loader
-from rmiseg.evaluation.evaluate import Evaluation, evaluate
+from rmiseg.evaluation.evaluate import Evaluation, evaluate_model
 from rmiseg.evaluation.metrics import Scores
 from rmiseg.evaluation.scoring import save_validation
 from rmiseg.inference.checkpoint import BEST, CHECKPOINTS, LAST, Checkpoint, CheckpointFolder
@@ -181,7 +181,7 @@ def _train(
                 save_state()
             with request.at_once():  # nothing is lost: what follows is done again
                 if last_epoch or (epoch + 1) % config.train.val_every == 0:
-                    evaluation = evaluate(
+                    evaluation = evaluate_model(
                         whole_model,
                         progress.validating(val_batches),
                         len(classes),
