@@ -12,7 +12,7 @@ import yaml
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from rmiseg.data.dataset import voc_palette
+from rmiseg.data.classes import voc_palette
 
 WIDTH, HEIGHT = 24, 16
 
@@ -111,6 +111,7 @@ def write_ade20k(root: Path) -> Path:
 
 
 COCO_SIZE = (64, 48)
+STUFF_VALUES = [*(set(range(91)) - {11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90}), *range(91, 182)]
 
 
 def square(left: int, top: int, side: int) -> list[float]:

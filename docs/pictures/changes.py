@@ -15,7 +15,7 @@ from rich.console import Console
 
 from rmiseg.config import EvaluateConfig
 from rmiseg.data import load_split, read_mask
-from rmiseg.data.dataset import IGNORE_INDEX
+from rmiseg.data.classes import IGNORE_INDEX
 from rmiseg.evaluation.scoring import find_or_score
 from rmiseg.inference.checkpoint import CHECKPOINTS, LAST, load_checkpoint
 from rmiseg.inference.pictures import colorize, titled_rows

@@ -15,7 +15,7 @@ from torchvision import tv_tensors
 
 from miniatures import HEIGHT, WIDTH, write_image, write_mask
 from rmiseg.data import IGNORE_INDEX, ClassTable, Sample, SegmentationDataset, Split, read_image, read_mask
-from rmiseg.data.dataset import voc_palette
+from rmiseg.data.classes import voc_palette
 
 
 def table(values=(0, 1, 2), ignore=(255,)) -> ClassTable:

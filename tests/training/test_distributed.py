@@ -20,6 +20,7 @@ from rmiseg.config import LossConfig, ModelConfig, OptimConfig, TrainConfig
 from rmiseg.data import SegmentationDataset, eval_loader, eval_transform, load_split, train_loader, train_transform
 from rmiseg.evaluation.evaluate import evaluate_model
 from rmiseg.models.base import SegmentationModel
+from rmiseg.models.layers import synchronize_norm
 from rmiseg.runtime import distributed
 from rmiseg.training.optim import build_optimizer
 from rmiseg.training.recipe import make_learner
@@ -176,7 +177,7 @@ def test_no_process_waits_for_one_that_failed():
 
 def test_what_cannot_be_had_is_refused(monkeypatch):
     with pytest.raises(ValueError, match="synchronizes batch norm between GPUs only"):
-        distributed.synchronize_norm(Tiny(), True, CPU)
+        synchronize_norm(Tiny(), True, CPU)
     with pytest.raises(ValueError, match="fsdp divides a model between processes, and there is one"):
         distributed.distribute(Tiny(), "fsdp", CPU)
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")

@@ -7,33 +7,33 @@ for batch in loader:  # image uint8 (8, 3, 256, 256), mask uint8 (8, 256, 256), 
     images = normalize(batch["image"].to(device), mean, std)
 """
 
+from rmiseg.data.adapters import adapt_transform
 from rmiseg.data.balance import balanced_weights
 from rmiseg.data.check import Report, check_dataset, print_report
-from rmiseg.data.dataset import (
-    IGNORE_INDEX,
-    ClassTable,
-    Sample,
-    SegmentationDataset,
-    Split,
-    read_image,
-    read_mask,
-    rgb_pixels,
-)
+from rmiseg.data.classes import IGNORE_INDEX, ClassTable
+from rmiseg.data.dataset import SegmentationDataset
 from rmiseg.data.demo import write_demo_data
+from rmiseg.data.finding import available_splits, load_split, scan_split
+from rmiseg.data.images import LabeledImages, Sample, Split
+from rmiseg.data.layout import Layout
 from rmiseg.data.loader import Batch, TrainLoader, eval_loader, train_loader
-from rmiseg.data.registry import DATASETS, available_splits, load_split, scan_split
+from rmiseg.data.own import OwnImages
+from rmiseg.data.reading import read_image, read_mask, rgb_pixels
 from rmiseg.data.transforms import eval_transform, normalize, train_transform
 
 __all__ = [
-    "DATASETS",
     "IGNORE_INDEX",
     "Batch",
     "ClassTable",
+    "LabeledImages",
+    "Layout",
+    "OwnImages",
     "Report",
     "Sample",
     "SegmentationDataset",
     "Split",
     "TrainLoader",
+    "adapt_transform",
     "available_splits",
     "balanced_weights",
     "check_dataset",

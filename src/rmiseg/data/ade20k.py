@@ -7,16 +7,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rmiseg.data.dataset import ClassTable, Split
+from rmiseg.config.registry import register
+from rmiseg.data.classes import ClassTable
+from rmiseg.data.images import Split
+from rmiseg.data.layout import Layout
 from rmiseg.data.listing import Entry, first_existing, pair_up
-
-TREE = """
-  {root}/   the folder ADEChallengeData2016, or the one around it
-    images/training/         ADE_train_00000001.jpg ...
-    images/validation/       ADE_val_00000001.jpg ...
-    annotations/training/    ADE_train_00000001.png ...
-    annotations/validation/  ADE_val_00000001.png ...
-    release_test/testing/    ADE_test_00000001.jpg ...   only for test"""
 
 _CLASSES = """
     wall 787878, building b47878, sky 06e6e6, floor 503232, tree 04c803, ceiling 787850, road 8c8c8c, bed cc05ff,
@@ -52,22 +47,34 @@ CLASSES = ClassTable(
 _FOLDERS = {"train": "training", "val": "validation"}
 
 
-def parts(root: Path) -> dict[str, tuple[Path, ...]]:
-    """What each split needs."""
-    home = _home(root)
-    needs = {split: (home / "images" / folder, home / "annotations" / folder) for split, folder in _FOLDERS.items()}
-    return {**needs, "test": (_test(root),)}
+@register("dataset", "ade20k")
+class ADE20K(Layout):
+    """ADE20K in the form of the scene parsing challenge: 150 classes."""
 
+    TREE = """
+        {root}/   the folder ADEChallengeData2016, or the one around it
+          images/training/         ADE_train_00000001.jpg ...
+          images/validation/       ADE_val_00000001.jpg ...
+          annotations/training/    ADE_train_00000001.png ...
+          annotations/validation/  ADE_val_00000001.png ...
+          release_test/testing/    ADE_test_00000001.jpg ...   only for test
+    """
 
-def scan_split(root: Path, split: str) -> Split:
-    """List the pairs of one split, and whatever does not pair up."""
-    if split == "test":
-        images = sorted(_test(root).glob("[!.]*.jpg"))
-        return pair_up(split, CLASSES, [Entry(image.stem, image, None) for image in images])
-    images = sorted((_home(root) / "images" / _FOLDERS[split]).glob("[!.]*.jpg"))
-    masks = _home(root) / "annotations" / _FOLDERS[split]
-    entries = [Entry(image.stem, image, masks / f"{image.stem}.png") for image in images]
-    return pair_up(split, CLASSES, entries, masks.glob("[!.]*.png"))
+    def parts(self, root: Path) -> dict[str, tuple[Path, ...]]:
+        """See `Layout.parts`."""
+        home = _home(root)
+        needs = {split: (home / "images" / folder, home / "annotations" / folder) for split, folder in _FOLDERS.items()}
+        return {**needs, "test": (_test(root),)}
+
+    def scan_split(self, root: Path, split: str) -> Split:
+        """List the pairs of one split, and whatever does not pair up."""
+        if split == "test":
+            images = sorted(_test(root).glob("[!.]*.jpg"))
+            return pair_up(split, CLASSES, [Entry(image.stem, image, None) for image in images])
+        images = sorted((_home(root) / "images" / _FOLDERS[split]).glob("[!.]*.jpg"))
+        masks = _home(root) / "annotations" / _FOLDERS[split]
+        entries = [Entry(image.stem, image, masks / f"{image.stem}.png") for image in images]
+        return pair_up(split, CLASSES, entries, masks.glob("[!.]*.png"))
 
 
 def _home(root: Path) -> Path:

@@ -7,27 +7,27 @@ from rich.console import Console
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from rmiseg.data.dataset import Split, read_mask
+from rmiseg.data.images import LabeledImages
 from rmiseg.runtime.progress import track
 
 
-def balanced_weights(split: Split, workers: int = 0, console: Console | None = None) -> list[float]:
+def balanced_weights(images: LabeledImages, workers: int = 0, console: Console | None = None) -> list[float]:
     """Median frequency balancing (Eigen and Fergus, ICCV 2015, arXiv:1411.4734, section 6.3.2).
 
     The frequency of a class is its share of the valid pixels of the images that show it; its weight is the median of
     all frequencies over its own. A class that no image shows has weight 1.
 
     Args:
-        split: The split, with masks.
+        images: The images, with masks.
         workers: Processes that read masks; 0 reads in the main process.
         console: Where to show progress; by default nowhere.
 
     Returns:
         A weight for each class, of six digits.
     """
-    own, around = torch.zeros(2, len(split.classes), dtype=torch.float64)
-    loader = DataLoader(_Counts(split), batch_size=None, num_workers=workers)
-    for counts in track(loader, "counting classes", console, total=len(split.samples)):
+    own, around = torch.zeros(2, len(images.classes), dtype=torch.float64)
+    loader = DataLoader(_Counts(images), batch_size=None, num_workers=workers)
+    for counts in track(loader, "counting classes", console, total=len(images)):
         own += counts
         around += counts.sum() * (counts > 0)
     frequencies = (own / around)[own > 0]
@@ -39,13 +39,12 @@ def balanced_weights(split: Split, workers: int = 0, console: Console | None = N
 class _Counts(Dataset[Tensor]):
     """Pixels of each class in each mask: (C,) int64."""
 
-    def __init__(self, split: Split) -> None:
-        self.split = split
+    def __init__(self, images: LabeledImages) -> None:
+        self.images = images
 
     def __len__(self) -> int:
-        return len(self.split.samples)
+        return len(self.images)
 
     def __getitem__(self, index: int) -> Tensor:
-        classes = self.split.classes
-        ids = read_mask(self.split.samples[index].mask, classes)
-        return torch.from_numpy(ids).flatten().long().bincount(minlength=256)[: len(classes)]
+        ids = torch.from_numpy(self.images.read_mask(index))
+        return ids.flatten().long().bincount(minlength=256)[: len(self.images.classes)]

@@ -11,14 +11,11 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from rmiseg.data.dataset import ClassTable, Split
+from rmiseg.config.registry import register
+from rmiseg.data.classes import ClassTable
+from rmiseg.data.images import Split
+from rmiseg.data.layout import Layout
 from rmiseg.data.listing import Entry, pair_up, read_lines
-
-TREE = """
-  {root}/
-    train/       val/       test/        images, 0001TP_006690.png ...
-    trainannot/  valannot/  testannot/   masks of the same names
-    train.txt    val.txt    test.txt     optional lists"""
 
 _CLASSES = {
     "Sky": (128, 128, 128),
@@ -38,25 +35,35 @@ CLASSES = ClassTable(
 )
 
 
-def parts(root: Path) -> dict[str, tuple[Path, ...]]:
-    """What each split needs."""
-    needs = {part: _needs(root, part) for part in ("train", "val", "test")}
-    return {**needs, "trainval": needs["train"] + needs["val"]}
+@register("dataset", "camvid")
+class CamVid(Layout):
+    """CamVid in the layout of the SegNet tutorial: 11 classes."""
 
+    TREE = """
+        {root}/
+          train/       val/       test/        images, 0001TP_006690.png ...
+          trainannot/  valannot/  testannot/   masks of the same names
+          train.txt    val.txt    test.txt     optional lists
+    """
 
-def scan_split(root: Path, split: str) -> Split:
-    """List the pairs of one split, and whatever does not pair up."""
-    entries: list[Entry] = []
-    unused: set[Path] = set()  # harmless: some use only a part of the frames
-    problems: list[str] = []
-    for part in ("train", "val") if split == "trainval" else (split,):
-        if (root / f"{part}.txt").is_file():
-            entries += _listed(root, part, problems)
-        else:
-            images, masks = sorted((root / part).glob("[!.]*.png")), root / f"{part}annot"
-            entries += [Entry(f"{part}/{image.stem}", image, masks / image.name) for image in images]
-            unused |= set(masks.glob("[!.]*.png")) - {masks / image.name for image in images}
-    return replace(pair_up(split, CLASSES, entries, problems=problems), masks_without_image=tuple(sorted(unused)))
+    def parts(self, root: Path) -> dict[str, tuple[Path, ...]]:
+        """See `Layout.parts`."""
+        needs = {part: _needs(root, part) for part in ("train", "val", "test")}
+        return {**needs, "trainval": needs["train"] + needs["val"]}
+
+    def scan_split(self, root: Path, split: str) -> Split:
+        """List the pairs of one split, and whatever does not pair up."""
+        entries: list[Entry] = []
+        unused: set[Path] = set()  # harmless: some use only a part of the frames
+        problems: list[str] = []
+        for part in ("train", "val") if split == "trainval" else (split,):
+            if (root / f"{part}.txt").is_file():
+                entries += _listed(root, part, problems)
+            else:
+                images, masks = sorted((root / part).glob("[!.]*.png")), root / f"{part}annot"
+                entries += [Entry(f"{part}/{image.stem}", image, masks / image.name) for image in images]
+                unused |= set(masks.glob("[!.]*.png")) - {masks / image.name for image in images}
+        return replace(pair_up(split, CLASSES, entries, problems=problems), masks_without_image=tuple(sorted(unused)))
 
 
 def _needs(root: Path, part: str) -> tuple[Path, ...]:

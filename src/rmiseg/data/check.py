@@ -14,17 +14,10 @@ from rich.markup import escape
 from rich.table import Table
 from torch.utils.data import DataLoader, Dataset
 
-from rmiseg.data.dataset import (
-    ClassTable,
-    RawValue,
-    Sample,
-    Split,
-    describe_classes,
-    read_image,
-    read_raw_mask,
-    size_mismatch,
-)
-from rmiseg.data.registry import available_splits, scan_split
+from rmiseg.data.classes import ClassTable, RawValue, describe_classes
+from rmiseg.data.finding import available_splits, scan_split
+from rmiseg.data.images import Sample, Split, size_mismatch
+from rmiseg.data.reading import read_image, read_raw_mask
 from rmiseg.runtime.progress import track
 
 
@@ -111,7 +104,7 @@ def check_dataset(
     """Read every image and mask, going on after each problem.
 
     Args:
-        name: Name of the data set, a key of `DATASETS`.
+        name: Name of a registered data set.
         root: Folder of the data set.
         splits: Splits to read; by default all but trainval, which repeats others.
         workers: Processes that read files; 0 reads in the main process.
@@ -178,7 +171,7 @@ class _Inspections(Dataset[tuple[int, _Inspection]]):
         except (ValueError, OSError) as error:
             found.unreadable.append(str(error))
         if found.image_size and mask_size and found.image_size != mask_size:
-            found.size_mismatch = size_mismatch(sample, found.image_size, mask_size)
+            found.size_mismatch = size_mismatch(sample.describe(), found.image_size, mask_size)
         return index, found
 
 
@@ -206,7 +199,8 @@ def _add(report: SplitReport, found: _Inspection) -> None:
     for value, pixels in found.unknown.items():
         unknown = report.unknown_values.setdefault(value, UnknownValue())
         unknown.pixels += pixels
-        unknown.files.append(found.sample.mask)
+        if found.sample.mask is not None:
+            unknown.files.append(found.sample.mask)
     if found.counts is not None:
         counts = found.counts[: len(report.class_pixels)]
         report.class_pixels += counts

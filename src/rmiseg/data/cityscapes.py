@@ -10,14 +10,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rmiseg.data.dataset import IGNORE_INDEX, ClassTable, Split
+from rmiseg.config.registry import register
+from rmiseg.data.classes import IGNORE_INDEX, ClassTable
+from rmiseg.data.images import Split
+from rmiseg.data.layout import Layout
 from rmiseg.data.listing import Entry, pair_up
-
-TREE = """
-  {root}/
-    leftImg8bit/train/aachen/   aachen_000000_000019_leftImg8bit.png ...   also val/, test/, train_extra/
-    gtFine/train/aachen/        aachen_000000_000019_gtFine_labelIds.png ...   also val/
-    gtCoarse/train_extra/augsburg/   augsburg_000000_000000_gtCoarse_labelIds.png ...   only for train_extra"""
 
 # Name: value in labelIds, color. In the order of the train ids.
 _CLASSES = {
@@ -50,32 +47,42 @@ CLASSES = {
 _FOLDERS = {"train": ("train",), "val": ("val",), "trainval": ("train", "val"), "train_extra": ("train_extra",)}
 
 
-def parts(root: Path) -> dict[str, tuple[Path, ...]]:
-    """What each split needs."""
-    images = root / "leftImg8bit"
-    needs = {
-        split: tuple(path for folder in folders for path in (images / folder, _masks(root, folder)))
-        for split, folders in _FOLDERS.items()
-    }
-    return {**needs, "test": (images / "test",)}
+@register("dataset", "cityscapes")
+class Cityscapes(Layout):
+    """Cityscapes: 19 classes."""
 
+    TREE = """
+        {root}/
+          leftImg8bit/train/aachen/   aachen_000000_000019_leftImg8bit.png ...   also val/, test/, train_extra/
+          gtFine/train/aachen/        aachen_000000_000019_gtFine_labelIds.png ...   also val/
+          gtCoarse/train_extra/augsburg/   augsburg_000000_000000_gtCoarse_labelIds.png ...   only for train_extra
+    """
 
-def scan_split(root: Path, split: str) -> Split:
-    """List the pairs of one split, and whatever does not pair up."""
-    folders = _FOLDERS.get(split, (split,))
-    made = {
-        kind: [mask for folder in folders for mask in sorted(_masks(root, folder).glob(f"*/[!.]*_{kind}.png"))]
-        for kind in CLASSES
-    }
-    kind = max(CLASSES, key=lambda kind: len(made[kind]))  # the first where both are as many
-    entries = []
-    for folder in folders:
-        masks = _masks(root, folder)
-        for image in sorted((root / "leftImg8bit" / folder).glob("*/[!.]*_leftImg8bit.png")):
-            city, name = image.parent.name, image.name.removesuffix("_leftImg8bit.png")
-            mask = masks / city / f"{name}_{masks.parent.name}_{kind}.png" if split != "test" else None
-            entries.append(Entry(f"{folder}/{city}/{name}", image, mask))
-    return pair_up(split, CLASSES[kind], entries, made[kind] if split != "test" else ())
+    def parts(self, root: Path) -> dict[str, tuple[Path, ...]]:
+        """See `Layout.parts`."""
+        images = root / "leftImg8bit"
+        needs = {
+            split: tuple(path for folder in folders for path in (images / folder, _masks(root, folder)))
+            for split, folders in _FOLDERS.items()
+        }
+        return {**needs, "test": (images / "test",)}
+
+    def scan_split(self, root: Path, split: str) -> Split:
+        """List the pairs of one split, and whatever does not pair up."""
+        folders = _FOLDERS.get(split, (split,))
+        made = {
+            kind: [mask for folder in folders for mask in sorted(_masks(root, folder).glob(f"*/[!.]*_{kind}.png"))]
+            for kind in CLASSES
+        }
+        kind = max(CLASSES, key=lambda kind: len(made[kind]))  # the first where both are as many
+        entries = []
+        for folder in folders:
+            masks = _masks(root, folder)
+            for image in sorted((root / "leftImg8bit" / folder).glob("*/[!.]*_leftImg8bit.png")):
+                city, name = image.parent.name, image.name.removesuffix("_leftImg8bit.png")
+                mask = masks / city / f"{name}_{masks.parent.name}_{kind}.png" if split != "test" else None
+                entries.append(Entry(f"{folder}/{city}/{name}", image, mask))
+        return pair_up(split, CLASSES[kind], entries, made[kind] if split != "test" else ())
 
 
 def _masks(root: Path, folder: str) -> Path:

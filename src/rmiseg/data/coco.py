@@ -14,17 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from rmiseg.config.registry import register
 from rmiseg.data import voc
-from rmiseg.data.dataset import ClassTable, Split
+from rmiseg.data.classes import ClassTable
 from rmiseg.data.drawn import Drawing, drawn_masks
+from rmiseg.data.images import Split
+from rmiseg.data.layout import Layout
 from rmiseg.data.listing import Entry, first_existing, pair_up
 from rmiseg.runtime.extras import import_extra
-
-TREE = """
-  {root}/
-    train2017/  val2017/  test2017/      000000000139.jpg ...   also in images/; also of 2014
-    annotations/                         instances_train2017.json  instances_val2017.json"""
 
 CLASSES = voc.CLASSES
 YEARS = (2017, 2014)
@@ -41,28 +40,37 @@ _VOC_NAMES = {
 }
 
 
-def parts(root: Path) -> dict[str, tuple[Path, ...]]:
-    """What each split needs."""
-    return {
-        "train": sources(root, "instances", "train"),
-        "val": sources(root, "instances", "val"),
-        "test": (image_folder(root, *TEST),),
-    }
+@register("dataset", "coco")
+class COCO(Layout):
+    """COCO with the 21 classes of PASCAL VOC."""
 
-
-def scan_split(root: Path, split: str) -> Split:
-    """List the pairs of one split, and whatever does not pair up; draws the masks on first use.
-
-    Raises:
-        ValueError: the annotations are damaged, or of another kind.
-        ModuleNotFoundError: pycocotools is not installed.
+    TREE = """
+        {root}/
+          train2017/  val2017/  test2017/      000000000139.jpg ...   also in images/; also of 2014
+          annotations/                         instances_train2017.json  instances_val2017.json
     """
-    if split == "test":
-        return scan_test(root, CLASSES)
-    annotations, images = sources(root, "instances", split)
-    masks = drawn_masks(annotations, "voc", drawings)
-    entries = [Entry(Path(name).stem, images / name, mask, str(annotations)) for name, mask in masks]
-    return pair_up(split, CLASSES, entries)
+
+    def parts(self, root: Path) -> dict[str, tuple[Path, ...]]:
+        """See `Layout.parts`."""
+        return {
+            "train": sources(root, "instances", "train"),
+            "val": sources(root, "instances", "val"),
+            "test": (image_folder(root, *TEST),),
+        }
+
+    def scan_split(self, root: Path, split: str) -> Split:
+        """List the pairs of one split, and whatever does not pair up; draws the masks on first use.
+
+        Raises:
+            ValueError: the annotations are damaged, or of another kind.
+            ModuleNotFoundError: pycocotools is not installed.
+        """
+        if split == "test":
+            return scan_test(root, CLASSES)
+        annotations, images = sources(root, "instances", split)
+        masks = drawn_masks(annotations, "voc", drawings)
+        entries = [Entry(Path(name).stem, images / name, mask, str(annotations)) for name, mask in masks]
+        return pair_up(split, CLASSES, entries)
 
 
 def sources(root: Path, kind: str, split: str) -> tuple[Path, Path]:
@@ -96,7 +104,7 @@ def drawings(content: dict[str, Any]) -> dict[str, Drawing]:
     }
 
 
-def _draw(objects: list[dict[str, Any]], class_ids: dict[int, int], size: tuple[int, int]) -> np.ndarray | None:
+def _draw(objects: list[dict[str, Any]], class_ids: dict[int, int], size: tuple[int, int]) -> NDArray[np.uint8] | None:
     regions = [(_region(annotation, size), annotation) for annotation in objects]
     # Later ones cover earlier ones.
     regions.sort(key=lambda item: (not item[1].get("iscrowd", 0), -item[0].sum()))
@@ -106,7 +114,7 @@ def _draw(objects: list[dict[str, Any]], class_ids: dict[int, int], size: tuple[
     return mask if np.count_nonzero(mask) >= LEAST_PIXELS else None
 
 
-def _region(annotation: dict[str, Any], size: tuple[int, int]) -> np.ndarray:
+def _region(annotation: dict[str, Any], size: tuple[int, int]) -> NDArray[np.bool_]:
     """The pixels of an object, (H, W) bool, from polygons or run lengths, compressed or not."""
     coco = import_extra("pycocotools.mask", "coco", "drawing COCO's annotations")
     outline = annotation["segmentation"]
@@ -117,7 +125,7 @@ def _region(annotation: dict[str, Any], size: tuple[int, int]) -> np.ndarray:
         runs = coco.merge(coco.frPyObjects(polygons, *size))
     else:
         runs = coco.frPyObjects(outline, *size) if isinstance(outline["counts"], list) else outline
-    region = coco.decode(runs).astype(bool)
+    region: NDArray[np.bool_] = coco.decode(runs).astype(bool)
     if region.shape != size:
         raise ValueError(
             f"annotation {annotation.get('id')} is drawn on {region.shape[1]} x {region.shape[0]} pixels, but its "

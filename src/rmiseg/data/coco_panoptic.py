@@ -12,19 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from rmiseg.config.registry import register
+from rmiseg.data.classes import ClassTable, voc_palette
 from rmiseg.data.coco import TEST, YEARS, image_folder, scan_test, sources
 from rmiseg.data.coco_stuff import THINGS, categories
-from rmiseg.data.dataset import ClassTable, Split, read_raw_mask, voc_palette
 from rmiseg.data.drawn import Drawing, drawn_masks
+from rmiseg.data.images import Split
+from rmiseg.data.layout import Layout
 from rmiseg.data.listing import Entry, first_existing, pair_up
-
-TREE = """
-  {root}/
-    train2017/  val2017/  test2017/    000000000139.jpg ...   also in images/
-    annotations/                       panoptic_train2017.json  panoptic_val2017.json
-      panoptic_train2017/  panoptic_val2017/    000000000139.png ...   from a .zip inside the .zip; or index PNGs:
-      panoptic_semantic_train2017/  panoptic_semantic_val2017/    000000000139.png ..."""
+from rmiseg.data.reading import read_raw_mask
 
 _STUFF = categories("""
     92 banner, 93 blanket, 95 bridge, 100 cardboard, 107 counter, 109 curtain, 112 door-stuff, 118 floor-wood,
@@ -41,27 +39,38 @@ VOID = 0
 CLASSES = ClassTable(tuple(_CATEGORIES.values()), tuple(_CATEGORIES), (VOID,), voc_palette(len(_CATEGORIES)))
 
 
-def parts(root: Path) -> dict[str, tuple[Path, ...]]:
-    """What each split needs."""
-    return {"train": _needs(root, "train"), "val": _needs(root, "val"), "test": (image_folder(root, *TEST),)}
+@register("dataset", "coco-panoptic")
+class COCOPanoptic(Layout):
+    """COCO's panoptic annotations without their instances: 133 classes."""
 
-
-def scan_split(root: Path, split: str) -> Split:
-    """List the pairs of one split, and whatever does not pair up; makes the masks on first use.
-
-    Raises:
-        ValueError: the annotations are damaged, or of another kind.
+    TREE = """
+        {root}/
+          train2017/  val2017/  test2017/    000000000139.jpg ...   also in images/
+          annotations/                       panoptic_train2017.json  panoptic_val2017.json
+            panoptic_train2017/  panoptic_val2017/    000000000139.png ...   from a .zip inside the .zip; or index PNGs:
+            panoptic_semantic_train2017/  panoptic_semantic_val2017/    000000000139.png ...
     """
-    if split == "test":
-        return scan_test(root, CLASSES)
-    if (folder := _index_pngs(root, split)).is_dir():
-        images = sorted(_needs(root, split)[0].glob("[!.]*.jpg"))
-        entries = [Entry(image.stem, image, folder / f"{image.stem}.png") for image in images]
-        return pair_up(split, CLASSES, entries, folder.glob("[!.]*.png"))
-    images, annotations, segments = _needs(root, split)
-    masks = drawn_masks(annotations, "semantic", partial(_drawings, segments))
-    entries = [Entry(Path(name).stem, images / name, mask, str(annotations)) for name, mask in masks]
-    return pair_up(split, CLASSES, entries)
+
+    def parts(self, root: Path) -> dict[str, tuple[Path, ...]]:
+        """See `Layout.parts`."""
+        return {"train": _needs(root, "train"), "val": _needs(root, "val"), "test": (image_folder(root, *TEST),)}
+
+    def scan_split(self, root: Path, split: str) -> Split:
+        """List the pairs of one split, and whatever does not pair up; makes the masks on first use.
+
+        Raises:
+            ValueError: the annotations are damaged, or of another kind.
+        """
+        if split == "test":
+            return scan_test(root, CLASSES)
+        if (folder := _index_pngs(root, split)).is_dir():
+            images = sorted(_needs(root, split)[0].glob("[!.]*.jpg"))
+            entries = [Entry(image.stem, image, folder / f"{image.stem}.png") for image in images]
+            return pair_up(split, CLASSES, entries, folder.glob("[!.]*.png"))
+        folder, annotations, segments = _needs(root, split)
+        masks = drawn_masks(annotations, "semantic", partial(_drawings, segments))
+        entries = [Entry(Path(name).stem, folder / name, mask, str(annotations)) for name, mask in masks]
+        return pair_up(split, CLASSES, entries)
 
 
 def _needs(root: Path, split: str) -> tuple[Path, ...]:
@@ -87,7 +96,7 @@ def _drawings(segments: Path, content: dict[str, Any]) -> dict[str, Drawing]:
     }
 
 
-def _draw(path: Path, category_of: dict[int, int]) -> np.ndarray:
+def _draw(path: Path, category_of: dict[int, int]) -> NDArray[np.uint8]:
     """Category numbers from an image whose colors are segment numbers, red + 256 green + 65536 blue."""
     red, green, blue = np.moveaxis(read_raw_mask(path, rgb=True).astype(np.int32), -1, 0)
     numbers, index = np.unique(red + 256 * green + 65536 * blue, return_inverse=True)

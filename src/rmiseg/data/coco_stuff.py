@@ -7,14 +7,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rmiseg.config.registry import register
+from rmiseg.data.classes import ClassTable, voc_palette
 from rmiseg.data.coco import TEST, YEARS, image_folder, scan_test
-from rmiseg.data.dataset import ClassTable, Split, voc_palette
+from rmiseg.data.images import Split
+from rmiseg.data.layout import Layout
 from rmiseg.data.listing import Entry, first_existing, pair_up
-
-TREE = """
-  {root}/
-    train2017/  val2017/  test2017/    000000000139.jpg ...   also in images/
-    stuffthingmaps/                    train2017/  val2017/  000000000139.png ...   also in annotations/"""
 
 
 def categories(text: str) -> dict[int, str]:
@@ -53,19 +51,28 @@ _VALUES = {number - 1: name for number, name in (THINGS | _STUFF).items()}
 CLASSES = ClassTable(tuple(_VALUES.values()), tuple(_VALUES), (255,), voc_palette(len(_VALUES)))
 
 
-def parts(root: Path) -> dict[str, tuple[Path, ...]]:
-    """What each split needs."""
-    return {"train": _folders(root, "train"), "val": _folders(root, "val"), "test": (image_folder(root, *TEST),)}
+@register("dataset", "coco-stuff")
+class COCOStuff(Layout):
+    """COCO-Stuff: 171 classes."""
 
+    TREE = """
+        {root}/
+          train2017/  val2017/  test2017/    000000000139.jpg ...   also in images/
+          stuffthingmaps/                    train2017/  val2017/  000000000139.png ...   also in annotations/
+    """
 
-def scan_split(root: Path, split: str) -> Split:
-    """List the pairs of one split, and whatever does not pair up."""
-    if split == "test":
-        return scan_test(root, CLASSES)
-    images, masks = _folders(root, split)
-    # Others put files of their own beside the masks, *_labelTrainIds.png: names of COCO end with a digit.
-    entries = [Entry(path.stem, path, masks / f"{path.stem}.png") for path in sorted(images.glob("[!.]*.jpg"))]
-    return pair_up(split, CLASSES, entries, masks.glob("[!.]*[0-9].png"))
+    def parts(self, root: Path) -> dict[str, tuple[Path, ...]]:
+        """See `Layout.parts`."""
+        return {"train": _folders(root, "train"), "val": _folders(root, "val"), "test": (image_folder(root, *TEST),)}
+
+    def scan_split(self, root: Path, split: str) -> Split:
+        """List the pairs of one split, and whatever does not pair up."""
+        if split == "test":
+            return scan_test(root, CLASSES)
+        images, masks = _folders(root, split)
+        # Others put files of their own beside the masks, *_labelTrainIds.png: names of COCO end with a digit.
+        entries = [Entry(path.stem, path, masks / f"{path.stem}.png") for path in sorted(images.glob("[!.]*.jpg"))]
+        return pair_up(split, CLASSES, entries, masks.glob("[!.]*[0-9].png"))
 
 
 def _folders(root: Path, split: str) -> tuple[Path, Path]:

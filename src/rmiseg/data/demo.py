@@ -22,8 +22,9 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from rmiseg.data import folder
-from rmiseg.data.dataset import Split
+from rmiseg.config.registry import register
+from rmiseg.data.folder import Folder
+from rmiseg.data.images import Split
 
 CLASSES = {"background": (0, 0, 0), "gray matter": (230, 120, 60), "white matter": (240, 240, 220)}
 
@@ -38,17 +39,19 @@ NOISE = 0.12  # standard deviation, where white matter is 0.84 and gray matter i
 _Array: TypeAlias = np.ndarray
 
 
-TREE = folder.TREE
+@register("dataset", "demo")
+class Demo(Folder):
+    """Slices of a brain: gray and white matter, in the layout of the data set folder. Written on first use."""
 
+    WRITES_ROOT = True
 
-def parts(root: Path) -> dict[str, tuple[Path, ...]]:
-    """Train and val; the files are written on first use."""
-    return folder.parts(write_demo_data(root))
+    def parts(self, root: Path) -> dict[str, tuple[Path, ...]]:
+        """See `Layout.parts`; the files are written on first use."""
+        return super().parts(write_demo_data(root))
 
-
-def scan_split(root: Path, split: str) -> Split:
-    """As `rmiseg.data.folder.scan_split`; the files are written on first use."""
-    return folder.scan_split(write_demo_data(root), split)
+    def scan_split(self, root: Path, split: str) -> Split:
+        """See `Folder.scan_split`; the files are written on first use."""
+        return super().scan_split(write_demo_data(root), split)
 
 
 def write_demo_data(root: str | Path) -> Path:
@@ -142,7 +145,8 @@ def _degrade(clean: _Array, rng: np.random.Generator) -> _Array:
     coarse = Image.fromarray(rng.normal(0.0, BIAS, (4, 4)).astype(np.float32))
     bias = np.exp(np.asarray(coarse.resize(clean.shape[::-1], Image.Resampling.BICUBIC)))
     real, imaginary = rng.normal(0.0, NOISE, (2, *clean.shape))
-    return (np.hypot(clean * bias + real, imaginary) * 170).clip(0, 255).astype(np.uint8)
+    pixels: _Array = (np.hypot(clean * bias + real, imaginary) * 170).clip(0, 255).astype(np.uint8)
+    return pixels
 
 
 def _write_yaml(data: Path) -> None:

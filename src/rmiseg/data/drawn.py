@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
 
@@ -22,7 +23,7 @@ from rmiseg.runtime.files import replacing
 from rmiseg.runtime.progress import track
 
 FORMAT = 1  # to be raised when the same annotations give other masks
-Drawing: TypeAlias = Callable[[], np.ndarray | None]
+Drawing: TypeAlias = Callable[[], NDArray[np.uint8] | None]
 """Makes one mask (H, W) uint8; None if the image is to be left out."""
 
 

@@ -25,67 +25,75 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from rmiseg.data.dataset import ClassTable, Color, RawValue, Sample, Split, read_raw_mask, voc_palette
+from rmiseg.config.registry import register
+from rmiseg.data.classes import ClassTable, Color, RawValue, voc_palette
+from rmiseg.data.images import Sample, Split
+from rmiseg.data.layout import Layout
 from rmiseg.data.listing import read_lines
+from rmiseg.data.reading import read_raw_mask
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm")
 MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")  # never JPEG: it changes the values
 LISTS = ("train", "val", "test", "trainval")
 
-TREE = """
-  {root}/
-    dataset.yaml                 names of the classes
-    images/  a.jpg  b.png ...    or images/train/, images/val/, ...
-    masks/   a.png  b.png ...    or masks/train/, masks/val/, ..."""
 
+@register("dataset", "folder")
+class Folder(Layout):
+    """Anybody's own images and masks, see the top of this file."""
 
-def parts(root: Path) -> dict[str, tuple[Path, ...]]:
-    """The splits, see the top of this file, and what they need."""
-    needs = (root / "images", root / "masks")
-    if lists := [name for name in LISTS if (root / f"{name}.txt").is_file()]:
-        return {name: (root / f"{name}.txt", *needs) for name in lists}
-    entries = list((root / "images").glob("[!.]*"))
-    subfolders = sorted(entry.name for entry in entries if entry.is_dir())
-    loose = sorted(entry.name for entry in entries if entry.suffix.lower() in IMAGE_SUFFIXES)
-    if subfolders and loose:
-        raise ValueError(
-            f"{root / 'images'} holds both subfolders ({', '.join(subfolders[:3])}) and images ({loose[0]}): move the "
-            f"images into the subfolders, which are the splits, or write the lists train.txt and val.txt"
-        )
-    usual = [name for name in LISTS if name in subfolders]
-    return dict.fromkeys([*usual, *(name for name in subfolders if name not in LISTS)] or ["train", "val"], needs)
-
-
-def scan_split(root: Path, split: str) -> Split:
-    """List the pairs of one split, and whatever does not pair up.
-
-    Raises:
-        ValueError: dataset.yaml is missing or wrong.
+    TREE = """
+        {root}/
+          dataset.yaml                 names of the classes
+          images/  a.jpg  b.png ...    or images/train/, images/val/, ...
+          masks/   a.png  b.png ...    or masks/train/, masks/val/, ...
     """
-    listed = (root / f"{split}.txt").is_file()
-    divided = not listed and (root / "images" / split).is_dir()
-    problems: list[str] = []
-    images = _index(root / "images", IMAGE_SUFFIXES, problems, below=split if divided else "")
-    masks = _index(root / "masks", MASK_SUFFIXES, problems, below=split if divided else "")
-    if jpeg := next((root / "masks").rglob("*.jp*g"), None):
-        problems.append(f"{jpeg} is a JPEG file, which does not keep mask values exactly: save masks as PNG")
-    if listed:
-        keys, orphans = _listed(root, split, images, problems), []
-    elif divided:
-        keys, orphans = list(images), [key for key in masks if key not in images]
-    else:
-        val = set(sorted(images, key=_hash)[: (len(images) + 3) // 5])  # of two images, one is val
-        keys = [key for key in images if (key in val) == (split == "val")]
-        # A mask without image is in neither split: name it once.
-        orphans = [key for key in masks if key not in images] if split == "train" else []
-    return Split(
-        name=split,
-        samples=tuple(Sample(key, images[key], masks[key]) for key in keys if key in masks),
-        classes=read_classes(root),
-        images_without_mask=tuple(images[key] for key in keys if key not in masks),
-        masks_without_image=tuple(masks[key] for key in orphans),
-        problems=tuple(problems),
-    )
+
+    def parts(self, root: Path) -> dict[str, tuple[Path, ...]]:
+        """The splits, see the top of this file, and what they need."""
+        needs = (root / "images", root / "masks")
+        if lists := [name for name in LISTS if (root / f"{name}.txt").is_file()]:
+            return {name: (root / f"{name}.txt", *needs) for name in lists}
+        entries = list((root / "images").glob("[!.]*"))
+        subfolders = sorted(entry.name for entry in entries if entry.is_dir())
+        loose = sorted(entry.name for entry in entries if entry.suffix.lower() in IMAGE_SUFFIXES)
+        if subfolders and loose:
+            raise ValueError(
+                f"{root / 'images'} holds both subfolders ({', '.join(subfolders[:3])}) and images ({loose[0]}): move "
+                f"the images into the subfolders, which are the splits, or write the lists train.txt and val.txt"
+            )
+        usual = [name for name in LISTS if name in subfolders]
+        return dict.fromkeys([*usual, *(name for name in subfolders if name not in LISTS)] or ["train", "val"], needs)
+
+    def scan_split(self, root: Path, split: str) -> Split:
+        """List the pairs of one split, and whatever does not pair up.
+
+        Raises:
+            ValueError: dataset.yaml is missing or wrong.
+        """
+        listed = (root / f"{split}.txt").is_file()
+        divided = not listed and (root / "images" / split).is_dir()
+        problems: list[str] = []
+        images = _index(root / "images", IMAGE_SUFFIXES, problems, below=split if divided else "")
+        masks = _index(root / "masks", MASK_SUFFIXES, problems, below=split if divided else "")
+        if jpeg := next((root / "masks").rglob("*.jp*g"), None):
+            problems.append(f"{jpeg} is a JPEG file, which does not keep mask values exactly: save masks as PNG")
+        if listed:
+            keys, orphans = _listed(root, split, images, problems), []
+        elif divided:
+            keys, orphans = list(images), [key for key in masks if key not in images]
+        else:
+            val = set(sorted(images, key=_hash)[: (len(images) + 3) // 5])  # of two images, one is val
+            keys = [key for key in images if (key in val) == (split == "val")]
+            # A mask without image is in neither split: name it once.
+            orphans = [key for key in masks if key not in images] if split == "train" else []
+        return Split(
+            name=split,
+            samples=tuple(Sample(key, images[key], masks[key]) for key in keys if key in masks),
+            classes=read_classes(root),
+            images_without_mask=tuple(images[key] for key in keys if key not in masks),
+            masks_without_image=tuple(masks[key] for key in orphans),
+            problems=tuple(problems),
+        )
 
 
 def _hash(key: str) -> bytes:

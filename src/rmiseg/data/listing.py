@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from rmiseg.data.dataset import ClassTable, Sample, Split
+from rmiseg.data.classes import ClassTable
+from rmiseg.data.images import Sample, Split
 
 
 class Entry(NamedTuple):

@@ -160,7 +160,7 @@ class Loader(DataLoader[Any]):
     def close(self) -> None:
         """End the workers."""
         if self._iterator is not None:
-            self._iterator._shutdown_workers()
+            self._iterator._shutdown_workers()  # type: ignore[attr-defined]  # of the iterator over workers alone
             self._iterator = None
 
 

@@ -15,10 +15,12 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from rmiseg.data.dataset import IGNORE_INDEX
+from rmiseg.config import DataConfig
+from rmiseg.config.registry import register
+from rmiseg.data.classes import IGNORE_INDEX
 
 
-class RandomScaleCrop(v2.Transform):
+class RandomScaleCrop(v2.Transform):  # type: ignore[misc]  # torchvision has no types
     """Scale by a random factor and take a random crop; pad where the scaled image is smaller than the crop.
 
     Images are interpolated bilinearly with antialiasing, masks take the nearest value. Both use the same box, so that
@@ -105,7 +107,7 @@ class RandomScaleCrop(v2.Transform):
         return _randint(size - length), length, crop, 0
 
 
-class ResizeImage(v2.Transform):
+class ResizeImage(v2.Transform):  # type: ignore[misc]  # torchvision has no types
     """Resize the image by a factor; the mask stays as it is, since scores are taken at its size."""
 
     def __init__(self, image_scale: float) -> None:
@@ -158,6 +160,33 @@ def train_transform(
     return v2.Compose(transforms)
 
 
+@register("transform", "scale-crop")
+def scale_crop(config: DataConfig) -> v2.Compose:
+    """Make the augmentation that the options of the data set describe, see `train_transform`.
+
+    Where even the largest random scale leaves half of an image's size or less, images may be read at half the size; so
+    on for a fourth and an eighth. Decoding is most of the work with large photographs.
+
+    Returns:
+        The transform, with the attribute `reduction`: 1, 2, 4 or 8, at which its images must be read.
+
+    Raises:
+        ValueError: a value outside its range.
+    """
+    largest = config.image_scale * config.scale_range[1]
+    reduction = next(factor for factor in (8, 4, 2, 1) if factor == 1 or factor * largest <= 1)
+    augmentation = train_transform(
+        config.crop_size,
+        image_scale=config.image_scale * reduction,
+        scale_range=config.scale_range,
+        scale_step=config.scale_step,
+        flip=config.flip,
+        color_jitter=config.color_jitter,
+    )
+    augmentation.reduction = reduction
+    return augmentation
+
+
 def eval_transform(image_scale: float = 1.0) -> v2.Transform:
     """The transform of evaluation: the image is resized by ``image_scale``, the mask keeps its size.
 
@@ -194,7 +223,8 @@ def _resize_mask(mask: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     # "nearest exact" takes the value at the center of each new pixel, which is where bilinear interpolation looks too;
     # plain "nearest", torchvision's choice for masks, is half a pixel off.
     plain = mask.as_subclass(torch.Tensor)[None]
-    return F.resize_image(plain, list(size), interpolation=v2.InterpolationMode.NEAREST_EXACT)[0]
+    resized: torch.Tensor = F.resize_image(plain, list(size), interpolation=v2.InterpolationMode.NEAREST_EXACT)[0]
+    return resized
 
 
 def _check_image_scale(image_scale: float) -> None:

@@ -13,17 +13,12 @@ from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 
-from rmiseg.data.dataset import ClassTable, Split, voc_palette
+from rmiseg.config.registry import register
+from rmiseg.data.classes import ClassTable, voc_palette
+from rmiseg.data.images import Split
+from rmiseg.data.layout import Layout
 from rmiseg.data.listing import Entry, first_existing, pair_up, read_lines
 from rmiseg.runtime.extras import import_extra
-
-TREE = """
-  {root}/   the folder VOC2012, or VOCdevkit around it, or the one around that
-    ImageSets/Segmentation/        train.txt  val.txt  trainval.txt  test.txt  (trainaug.txt)
-    JPEGImages/                    2007_000032.jpg ...
-    SegmentationClass/             2007_000032.png ...
-    SegmentationClassAug/          2007_000032.png ...   for trainaug; or else
-    SBD/dataset/cls/               2008_000002.mat ...   what SBD's archive calls benchmark_RELEASE/dataset/cls"""
 
 NAMES = (
     "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person "
@@ -32,32 +27,44 @@ NAMES = (
 CLASSES = ClassTable(tuple(NAMES.split()), values=tuple(range(21)), ignore=(255,), palette=voc_palette(21))
 
 
-def parts(root: Path) -> dict[str, tuple[Path, ...]]:
-    """What each split needs."""
-    home = _home(root)
-    images, masks = home / "JPEGImages", home / "SegmentationClass"
-    return {
-        "train": (_list(home, "train"), images, masks),
-        "trainaug": (_list(home, "val"), images, first_existing(home / "SegmentationClassAug", _sbd_masks(home))),
-        "trainval": (_list(home, "trainval"), images, masks),
-        "val": (_list(home, "val"), images, masks),
-        "test": (_list(home, "test"), images),
-    }
+@register("dataset", "voc")
+class VOC(Layout):
+    """PASCAL VOC 2012: 21 classes."""
 
+    TREE = """
+        {root}/   the folder VOC2012, or VOCdevkit around it, or the one around that
+          ImageSets/Segmentation/        train.txt  val.txt  trainval.txt  test.txt  (trainaug.txt)
+          JPEGImages/                    2007_000032.jpg ...
+          SegmentationClass/             2007_000032.png ...
+          SegmentationClassAug/          2007_000032.png ...   for trainaug; or else
+          SBD/dataset/cls/               2008_000002.mat ...   what SBD's archive calls benchmark_RELEASE/dataset/cls
+    """
 
-def scan_split(root: Path, split: str) -> Split:
-    """List the pairs of one split, and whatever does not pair up."""
-    home = _home(root)
-    if split == "trainaug":
-        names, masks = _augmented(home)
-    else:
-        names = _names(_list(home, split))
-        masks = {name: home / "SegmentationClass" / f"{name}.png" for name, _ in names}
-    entries = [
-        Entry(name, home / "JPEGImages" / f"{name}.jpg", None if split == "test" else masks[name], source)
-        for name, source in names
-    ]
-    return pair_up(split, CLASSES, entries)
+    def parts(self, root: Path) -> dict[str, tuple[Path, ...]]:
+        """See `Layout.parts`."""
+        home = _home(root)
+        images, masks = home / "JPEGImages", home / "SegmentationClass"
+        return {
+            "train": (_list(home, "train"), images, masks),
+            "trainaug": (_list(home, "val"), images, first_existing(home / "SegmentationClassAug", _sbd_masks(home))),
+            "trainval": (_list(home, "trainval"), images, masks),
+            "val": (_list(home, "val"), images, masks),
+            "test": (_list(home, "test"), images),
+        }
+
+    def scan_split(self, root: Path, split: str) -> Split:
+        """List the pairs of one split, and whatever does not pair up."""
+        home = _home(root)
+        if split == "trainaug":
+            names, masks = _augmented(home)
+        else:
+            names = _names(_list(home, split))
+            masks = {name: home / "SegmentationClass" / f"{name}.png" for name, _ in names}
+        entries = [
+            Entry(name, home / "JPEGImages" / f"{name}.jpg", None if split == "test" else masks[name], source)
+            for name, source in names
+        ]
+        return pair_up(split, CLASSES, entries)
 
 
 def _augmented(home: Path) -> tuple[list[tuple[str, str]], dict[str, Path]]:

@@ -20,7 +20,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
-from rmiseg.data.dataset import IGNORE_INDEX
+from rmiseg.data.classes import IGNORE_INDEX
 from rmiseg.inference.checkpoint import PRETRAINED_CONFIG, PRETRAINED_WEIGHTS, load_checkpoint
 from rmiseg.inference.segmenter import Segmenter
 from rmiseg.runtime.extras import import_extra

@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from rmiseg.config import DataConfig, ModelConfig
-from rmiseg.data.dataset import ClassTable
+from rmiseg.data.classes import ClassTable
 from rmiseg.models import build_model
 from rmiseg.runtime.files import replacing
 

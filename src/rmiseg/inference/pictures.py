@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from rmiseg.data.dataset import IGNORE_INDEX, ClassTable
+from rmiseg.data.classes import IGNORE_INDEX, ClassTable
 
 IGNORED_COLOR = (224, 224, 224)
 

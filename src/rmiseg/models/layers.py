@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
+import torch
 import torch.nn.functional as F
+from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
+
+from rmiseg.runtime.distributed import world_size
 
 DROPOUT = 0.1  # before the classifier, as in PSPNet and in the authors' DeepLab
 
@@ -17,7 +21,7 @@ def conv2d(
     padding = dilation * (kernel_size // 2)
     conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding, dilation=dilation, bias=bias)
     nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
-    if bias:
+    if conv.bias is not None:
         nn.init.zeros_(conv.bias)
     return conv
 
@@ -65,6 +69,19 @@ def set_norm_momentum(model: nn.Module, momentum: float) -> None:
         raise ValueError(f"norm momentum must be in (0, 1], got {momentum}")
     for norm in batch_norms(model):
         norm.momentum = momentum
+
+
+def synchronize_norm(model: nn.Module, choice: bool | None, device: torch.device) -> nn.Module:
+    """Let batch norm take its statistics over all processes, if so chosen; by default on GPUs.
+
+    Raises:
+        ValueError: Chosen on a CPU.
+    """
+    if choice and device.type != "cuda":
+        raise ValueError("train.sync_norm: PyTorch synchronizes batch norm between GPUs only; leave it out on a CPU")
+    if world_size() == 1 or choice is False or device.type != "cuda":
+        return model
+    return convert_sync_batchnorm(model)  # timm's, which knows timm's norms with activation
 
 
 def batch_norms(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:

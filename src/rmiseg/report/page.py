@@ -23,7 +23,8 @@ from rich.console import Console
 
 from rmiseg.config import EvaluateConfig, ReportConfig
 from rmiseg.data import Split, load_split, read_image, read_mask
-from rmiseg.data.dataset import ClassTable, Sample
+from rmiseg.data.classes import ClassTable
+from rmiseg.data.images import Sample
 from rmiseg.evaluation.evaluate import Evaluation
 from rmiseg.evaluation.scoring import find_or_score
 from rmiseg.inference.checkpoint import Checkpoint, load_checkpoint

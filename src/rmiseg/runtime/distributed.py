@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -125,19 +124,6 @@ def gather(item: T) -> list[T]:
         items = [None] * world_size()
         dist.all_gather_object(items, item)
     return items
-
-
-def synchronize_norm(model: nn.Module, choice: bool | None, device: torch.device) -> nn.Module:
-    """Let batch norm take its statistics over all processes, if so chosen; by default on GPUs.
-
-    Raises:
-        ValueError: Chosen on a CPU.
-    """
-    if choice and device.type != "cuda":
-        raise ValueError("train.sync_norm: PyTorch synchronizes batch norm between GPUs only; leave it out on a CPU")
-    if world_size() == 1 or choice is False or device.type != "cuda":
-        return model
-    return convert_sync_batchnorm(model)  # timm's, which knows timm's norms with activation
 
 
 def distribute(model: nn.Module, strategy: str, device: torch.device) -> nn.Module:

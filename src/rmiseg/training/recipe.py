@@ -11,11 +11,13 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from rmiseg.config import DataConfig, TrainConfig
-from rmiseg.data import SegmentationDataset, Split, train_transform
+from rmiseg.config.registry import find
+from rmiseg.data import LabeledImages, SegmentationDataset
 from rmiseg.inference.checkpoint import load_checkpoint
 from rmiseg.models import DEFAULT_BACKBONE, DEFAULT_OUTPUT_STRIDE, MODELS, build_model, set_norm_momentum
 from rmiseg.models.base import SegmentationModel
-from rmiseg.runtime.distributed import distribute, synchronize_norm
+from rmiseg.models.layers import synchronize_norm
+from rmiseg.runtime.distributed import distribute
 from rmiseg.training.optim import HEAD_LR_FACTORS, build_optimizer
 from rmiseg.training.step import Criterion, Learner
 
@@ -44,23 +46,10 @@ def complete(config: TrainConfig) -> TrainConfig:
     return config
 
 
-def train_dataset(split: Split, config: DataConfig) -> SegmentationDataset:
-    """The training images with their augmentation.
-
-    Where even the largest random scale leaves half of an image's size or less, images are read at half the size; so on
-    for a fourth and an eighth. Decoding is most of the work with large photographs.
-    """
-    largest = config.image_scale * config.scale_range[1]
-    reduction = next(factor for factor in (8, 4, 2, 1) if factor == 1 or factor * largest <= 1)
-    augmentation = train_transform(
-        config.crop_size,
-        image_scale=config.image_scale * reduction,
-        scale_range=config.scale_range,
-        scale_step=config.scale_step,
-        flip=config.flip,
-        color_jitter=config.color_jitter,
-    )
-    return SegmentationDataset(split, augmentation, reduction)
+def train_dataset(images: LabeledImages, config: DataConfig) -> SegmentationDataset:
+    """The training images with their augmentation, read at the size that it needs."""
+    augmentation = find("transform", "scale-crop").make(config)
+    return SegmentationDataset(images, augmentation, getattr(augmentation, "reduction", 1))
 
 
 def make_model(config: TrainConfig, num_classes: int, device: torch.device, console: Console) -> SegmentationModel:

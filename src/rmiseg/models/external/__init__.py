@@ -25,7 +25,7 @@ class Source(NamedTuple):
 
 SOURCES = {
     "smp": Source("rmiseg.models.external.smp", "segmentation-models-pytorch"),
-    "torchvision": Source("rmiseg.models.external.torchvision", "torchvision"),
+    "torchvision": Source("rmiseg.models.external.torchvision_models", "torchvision"),
     "hf": Source(
         "rmiseg.models.external.huggingface",
         "Hugging Face transformers",

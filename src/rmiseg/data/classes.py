@@ -1,0 +1,165 @@
+"""Names and colors of classes, and how the values that mask files hold map to class ids."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+IGNORE_INDEX = 255
+"""Class id of the pixels that are neither trained on nor scored."""
+
+Color: TypeAlias = tuple[int, int, int]
+RawValue: TypeAlias = int | Color
+"""What a mask file stores for a class: a value (index masks), or a color (RGB masks)."""
+
+
+@dataclass(frozen=True)
+class ClassTable:
+    """Names and colors of the classes, and how the raw values in mask files map to class ids.
+
+    Class ids are 0 .. C-1 in the order of ``names``; ignored pixels get `IGNORE_INDEX`.
+
+    Args:
+        names: Name of each class.
+        values: Raw value of each class in the mask files, either all values (0 .. 65535) or all colors.
+        ignore: Raw values of ignored pixels, of the same kind as ``values``.
+        palette: Color of each class in pictures.
+
+    Raises:
+        ValueError: no class, more than 255, lengths that differ, a name or raw value given twice, values and colors
+            mixed, or a value out of range.
+    """
+
+    names: tuple[str, ...]
+    values: tuple[RawValue, ...]
+    ignore: tuple[RawValue, ...]
+    palette: tuple[Color, ...]
+
+    def __post_init__(self) -> None:
+        count = len(self.names)
+        if not 1 <= count <= IGNORE_INDEX:
+            raise ValueError(
+                f"{count} classes; there must be 1 to {IGNORE_INDEX}, since class ids are stored in one byte"
+            )
+        if not count == len(self.values) == len(self.palette):
+            raise ValueError(f"{count} class names, {len(self.values)} values and {len(self.palette)} palette colors")
+        if twice := _repeated(self.names):
+            raise ValueError(f"class name {twice!r} is given twice")
+        raws = self.values + self.ignore
+        if len({isinstance(raw, tuple) for raw in raws}) > 1:
+            raise ValueError(f"mask values and mask colors cannot be mixed: {', '.join(map(str, raws))}")
+        if (twice := _repeated(raws)) is not None:
+            raise ValueError(f"mask value {twice} is given twice, among classes and ignored values")
+        for color in [raw for raw in raws if isinstance(raw, tuple)] + list(self.palette):
+            if len(color) != 3 or not all(0 <= channel <= 255 for channel in color):
+                raise ValueError(f"color {color} is not three numbers from 0 to 255")
+        for raw in raws:
+            if isinstance(raw, int) and not 0 <= raw <= 65535:
+                raise ValueError(f"mask value {raw} is outside 0 .. 65535")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def rgb(self) -> bool:
+        """True if mask files hold colors rather than values."""
+        return isinstance(self.values[0], tuple)
+
+    def encode(self, raw: NDArray[Any]) -> tuple[NDArray[np.uint8], dict[RawValue, int]]:
+        """Map raw mask values to class ids.
+
+        Args:
+            raw: Values (H, W) of any integer dtype, or colors (H, W, 3) uint8, as `read_raw_mask` returns them.
+
+        Returns:
+            Class ids (H, W) uint8, and the number of pixels of each raw value that is neither a class nor ignored.
+            Such pixels are `IGNORE_INDEX` in the class ids.
+        """
+        keys = tuple(_pack(value) for value in self.values + self.ignore)
+        if raw.dtype == np.uint8 and not self.rgb:  # the common case, three times as fast with strings
+            known, table = _byte_table(keys, len(self.names))
+            if not (data := raw.tobytes()).translate(None, delete=known):
+                return np.frombuffer(bytearray(data.translate(table)), np.uint8).reshape(raw.shape), {}
+        if self.rgb:
+            red, green, blue = np.moveaxis(raw.astype(np.int32), -1, 0)
+            packed = red << 16 | green << 8 | blue
+        elif raw.dtype == np.uint8 or raw.dtype == np.uint16:
+            packed = raw
+        else:
+            packed = np.where((raw < 0) | (raw > 65535), 65536, raw)  # 65536: beyond every class
+        # One more than the class id, in 16 bits, because 0 is taken by unknown values.
+        ids = _lookup_table(keys, len(self.names), 1 << 24 if self.rgb else 65537)[packed]
+        unknown: dict[RawValue, int] = {}
+        if not ids.all():
+            strange, counts = np.unique(raw[ids == 0], axis=0, return_counts=True)
+            unknown = {
+                tuple(value) if self.rgb else value: count for value, count in zip(strange.tolist(), counts.tolist())
+            }
+        return (ids - 1).astype(np.uint8), unknown
+
+
+def _repeated(items: tuple[Any, ...]) -> Any | None:
+    return next((item for i, item in enumerate(items) if item in items[:i]), None)
+
+
+def _pack(value: RawValue) -> int:
+    return value if isinstance(value, int) else value[0] << 16 | value[1] << 8 | value[2]
+
+
+@functools.cache
+def _byte_table(keys: tuple[int, ...], num_classes: int) -> tuple[bytes, bytes]:
+    """The values that have a meaning, and what each of the 256 becomes, for `bytes.translate`."""
+    table = bytearray(256)
+    known = {key: index if index < num_classes else IGNORE_INDEX for index, key in enumerate(keys) if key < 256}
+    for key, value in known.items():
+        table[key] = value
+    return bytes(known), bytes(table)
+
+
+@functools.cache  # one a process, outside of ClassTable so that it is not sent to loader processes
+def _lookup_table(keys: tuple[int, ...], num_classes: int, size: int) -> NDArray[np.uint16]:
+    # Zero pages of memory cost nothing until they are touched: a table of all colors is in truth small.
+    table = np.zeros(size, np.uint16)
+    for index, key in enumerate(keys):
+        table[key] = 1 + (index if index < num_classes else IGNORE_INDEX)
+    return table
+
+
+def voc_palette(count: int) -> tuple[Color, ...]:
+    """The color map of PASCAL VOC: ``count`` colors, any two of them different, starting with black."""
+    colors = []
+    for index in range(count):
+        channels = [0, 0, 0]
+        for bit in range(8):
+            for channel in range(3):
+                channels[channel] |= (index >> (3 * bit + channel) & 1) << (7 - bit)
+        colors.append((channels[0], channels[1], channels[2]))
+    return tuple(colors)
+
+
+def class_ids(names: Sequence[str]) -> ClassTable:
+    """Return the classes of masks that hold class ids: values 0 .. C-1 and 255, colors of PASCAL VOC.
+
+    Args:
+        names: Name of each class.
+
+    Raises:
+        ValueError: no class, more than 255, or a name given twice.
+    """
+    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"classes must be a list of names, not {names!r}")
+    count = len(names)
+    return ClassTable(tuple(names), tuple(range(count)), (IGNORE_INDEX,), voc_palette(count))
+
+
+def describe_classes(classes: ClassTable) -> str:
+    """Return the classes and ignored values in one line, shortened when there are many."""
+    known = [f"{value} {name}" for value, name in zip(classes.values, classes.names)]
+    if len(known) > 12:
+        known = [*known[:6], "...", *known[-3:]]
+    return ", ".join(known) + f"; ignored: {', '.join(map(str, classes.ignore)) or 'none'}"

@@ -1,0 +1,137 @@
+"""Splits of data sets by name, and what is said when the files are not where they should be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rmiseg.config.registry import checked_options, find
+from rmiseg.data.images import Split
+from rmiseg.data.layout import Layout
+
+
+def available_splits(name: str, root: str | Path, options: Mapping[str, Any] = {}) -> tuple[str, ...]:
+    """Return the splits that a data set has, of those that it may have.
+
+    Args:
+        name: Name of a registered data set.
+        root: Folder of the data set. The data set demo is written there on first use.
+        options: Options of its own, if it has any.
+
+    Raises:
+        ValueError: unknown data set or option, no root given, or files that contradict the layout.
+        FileNotFoundError: the folder does not exist, is that of something else, or holds no split completely. The
+            message shows the layout.
+    """
+    return _available(_layout(name, options), name, root)
+
+
+def scan_split(name: str, root: str | Path, split: str, options: Mapping[str, Any] = {}) -> Split:
+    """Find the files of one split, whatever is wrong with them; problems are listed in the result.
+
+    Raises:
+        ValueError: as `available_splits`, and for an unknown split.
+        FileNotFoundError: as `available_splits`, and for a split that is not unpacked.
+    """
+    layout = _layout(name, options)
+    available = _available(layout, name, root)
+    parts = _parts(layout, name, root)
+    if split not in parts:
+        raise ValueError(f"data set {name} in {root} has no split {split!r}; it has {', '.join(available)}")
+    if missing := _missing(parts[split]):
+        raise FileNotFoundError(
+            f"data set {name} in {root} lacks what split {split} needs: {_some(missing)} does not exist; complete are "
+            f"{', '.join(available)}. {_tree(layout, root)}"
+        )
+    return layout.scan_split(Path(root), split)
+
+
+def load_split(
+    name: str, root: str | Path, split: str, *, masks: bool = True, options: Mapping[str, Any] = {}
+) -> Split:
+    """Find the files of one split, complete and ready for use.
+
+    Args:
+        name: Name of a registered data set.
+        root: Folder of the data set. The data set demo is written there on first use.
+        split: Name of the split.
+        masks: Whether the split must have masks, as `SegmentationDataset` needs them.
+        options: Options of the data set's own, if it has any.
+
+    Raises:
+        ValueError: as `scan_split`, and a split without images or without the masks asked for, or files that do not
+            pair up.
+        FileNotFoundError: as `scan_split`.
+    """
+    found = scan_split(name, root, split, options)
+    layout = _tree(_layout(name, options), root)
+    problems = [f"image {image} has no mask of the same name" for image in found.images_without_mask] + list(
+        found.problems
+    )
+    if problems:
+        more = f"\n  ... and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise ValueError(
+            f"split {split} of data set {name} in {root} has {len(problems)} problem(s) "
+            f"beside {len(found.samples)} complete pairs:\n  "
+            + "\n  ".join(problems[:5])
+            + f"{more}\n`rmiseg data check` lists them all. {layout}"
+        )
+    if not found.samples:
+        raise ValueError(f"split {split} of data set {name} in {root} has no images. {layout}")
+    if masks and not found.labeled:
+        raise ValueError(
+            f"split {split} of data set {name} has images, but no masks: `rmiseg predict` segments it, but it can be "
+            f"used neither to train nor to score"
+        )
+    return found
+
+
+def _layout(name: str, options: Mapping[str, Any]) -> Layout:
+    component = find("dataset", name)
+    layout = component.make(**checked_options(component, options, "data.options"))
+    if not isinstance(layout, Layout):
+        raise TypeError(f"the data set {name} of {component.origin} is no subclass of rmiseg.data.Layout")
+    return layout
+
+
+def _available(layout: Layout, name: str, root: str | Path) -> tuple[str, ...]:
+    parts = _parts(layout, name, root)
+    complete = tuple(split for split, paths in parts.items() if not _missing(paths))
+    if not complete:
+        needed = list(dict.fromkeys(path for paths in parts.values() for path in paths))
+        missing = _missing(needed)
+        if len(missing) < len(needed):
+            trouble = f"data set {name} in {root} is incomplete, perhaps half unpacked: {_some(missing)} does not exist"
+        else:
+            entries = sorted(entry.name for entry in Path(root).iterdir())
+            trouble = (
+                f"{root} holds no split of the data set {name}, nor a part of one; is it the right folder? It holds "
+                f"{_some(entries) or 'nothing'}"
+            )
+        raise FileNotFoundError(f"{trouble}. {_tree(layout, root)}")
+    return complete
+
+
+def _parts(layout: Layout, name: str, root: str | Path) -> dict[str, tuple[Path, ...]]:
+    if not str(root):
+        raise ValueError(f"data set {name} needs the folder that holds it: --data.root (train) or --root")
+    root = Path(root)
+    if not layout.WRITES_ROOT and not root.is_dir():
+        raise FileNotFoundError(
+            f"data set {name}: folder {root} does not exist; name the right one with --data.root (train) or --root. "
+            f"{_tree(layout, root)}"
+        )
+    return layout.parts(root)
+
+
+def _tree(layout: Layout, root: str | Path) -> str:
+    return f"The layout is\n{layout.tree(root)}"
+
+
+def _missing(paths: Iterable[Path]) -> list[Path]:
+    return [path for path in paths if not path.exists()]
+
+
+def _some(things: Sequence[object], most: int = 5) -> str:
+    return ", ".join(map(str, things[:most])) + (", ..." if len(things) > most else "")
