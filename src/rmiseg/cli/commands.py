@@ -146,23 +146,11 @@ def predict(config: PredictConfig) -> int:
 
 def export(config: ExportConfig) -> int:
     """`rmiseg export`"""
-    from rmiseg.exports.export import FORMATS, export
-    from rmiseg.inference.checkpoint import load_checkpoint
-    from rmiseg.inference.segmenter import Segmenter
+    from rmiseg.exports.export import export_run
 
+    formats = [name.strip() for name in config.format.split(",")]
     console = Console(markup=False, highlight=False)
-    formats = list(dict.fromkeys(name.strip() for name in config.format.split(",")))
-    if unknown := [name for name in formats if name not in FORMATS]:
-        raise ValueError(f"unknown format {unknown[0]!r}; --format takes {', '.join(FORMATS)}, separated by commas")
-    source = Path(config.checkpoint)
-    out = Path(config.out) if config.out is not None else (source if source.is_dir() else source.parent) / "export"
-    segmenter = Segmenter.from_checkpoint(load_checkpoint(source))
-    for name in formats:
-        with console.status(f"writing {name}, and comparing it with PyTorch"):
-            exported = export(segmenter, name, out, config.overwrite)
-        for path in exported.files:
-            console.print(f"{path}  {path.stat().st_size / 1e6:.1f} MB", soft_wrap=True)
-        console.print(f"  largest difference to PyTorch's logits: {exported.difference:.1e}")
+    export_run(config.checkpoint, formats, out=config.out, overwrite=config.overwrite, console=console)
     return 0
 
 

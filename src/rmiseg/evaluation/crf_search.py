@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.table import Table
 
 from rmiseg.config import CRFConfig, CRFSearchConfig
-from rmiseg.data import load_split, read_image, read_mask
 from rmiseg.evaluation.metrics import IoU, count_image
 from rmiseg.evaluation.results import percent
 from rmiseg.inference.checkpoint import load_checkpoint
@@ -45,16 +44,12 @@ def search_kernels(config: CRFSearchConfig, console: Console) -> list[dict[str, 
             raise ValueError(f"{name} must be at least 1, not {getattr(config, name)}")
     with DenseCRF([config.iterations], CRFConfig(workers=config.workers)) as crf:
         checkpoint = load_checkpoint(config.checkpoint)
-        name = config.split or checkpoint.data.val_split
-        split = load_split(checkpoint.data.name, config.root or checkpoint.data.root, name)
-        if split.classes.names != checkpoint.classes.names:
-            raise ValueError(f"the classes of split {name} are not those that the checkpoint was trained on")
+        split = checkpoint.load_split(config.split, config.root)
         predictor = Predictor(checkpoint, config.device)
-        places = np.linspace(0, len(split.samples) - 1, min(config.images, len(split.samples))).round().astype(int)
+        places = np.linspace(0, len(split) - 1, min(config.images, len(split))).round().astype(int)
         cached = []
         for place in track(places.tolist(), "segmenting", console, total=len(places)):
-            sample = split.samples[place]
-            pixels, target = read_image(sample.image), read_mask(sample.mask, split.classes)
+            pixels, target = split.read(place)
             cached.append((pixels, target, predictor.probabilities(pixels).astype(np.float16)))
 
         def counts(kernels: CRFConfig | None, item: tuple[np.ndarray, np.ndarray, np.ndarray]) -> np.ndarray:
@@ -96,7 +91,8 @@ def _draw(trials: int, seed: int) -> Iterator[CRFConfig]:
     rng = np.random.default_rng(seed)
     for _ in range(trials - 1):
         drawn = {name: float(np.exp(rng.uniform(np.log(low), np.log(high)))) for name, (low, high) in RANGES.items()}
-        yield CRFConfig(**{name: float(f"{value:.2g}") for name, value in drawn.items()})
+        kernels: dict[str, Any] = {name: float(f"{value:.2g}") for name, value in drawn.items()}
+        yield CRFConfig(**kernels)
 
 
 def _trial(kernels: CRFConfig | None, counts: np.ndarray) -> dict[str, Any]:

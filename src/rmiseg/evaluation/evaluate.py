@@ -30,6 +30,7 @@ from rmiseg.evaluation.metrics import (
 from rmiseg.inference.crf import DenseCRF
 from rmiseg.inference.segment import probabilities, segment
 from rmiseg.inference.tiles import Area, Tile, TileLogits, plan_tiles, run_tiles, whole_image
+from rmiseg.models.base import SegmentationModel
 from rmiseg.runtime.distributed import gather
 
 PENDING = 2
@@ -82,7 +83,7 @@ class Evaluation:
 
 
 def evaluate_model(
-    model: nn.Module,
+    model: SegmentationModel,
     loader: Iterable[Batch],
     num_classes: int,
     device: torch.device,
@@ -116,7 +117,7 @@ def evaluate_model(
 
 
 def evaluate_refined(
-    model: nn.Module,
+    model: SegmentationModel,
     loader: Iterable[Batch],
     num_classes: int,
     crf: DenseCRF,
@@ -186,7 +187,7 @@ class _Total:
 
 
 def _evaluate(
-    model: nn.Module,
+    model: SegmentationModel,
     loader: Iterable[Batch],
     views: ViewConfig | None,
     image_scale: float,

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from rmiseg.config.registry import find, register
-from rmiseg.data.dataset import IGNORE_INDEX
+from rmiseg.data.classes import IGNORE_INDEX
 
 BUILT_IN = "iou"
 """The metric that is always counted."""
@@ -156,7 +156,8 @@ def near_boundary(labels: np.ndarray, width: int) -> np.ndarray:
         (H, W) bool.
     """
     highest, lowest = (_filtered(labels, width, extreme) for extreme in (np.maximum, np.minimum))
-    return np.not_equal(highest, lowest)
+    near: np.ndarray = highest != lowest
+    return near
 
 
 def inner_boundary(labels: np.ndarray, width: int) -> np.ndarray:
@@ -255,14 +256,16 @@ def iou(counts: np.ndarray) -> np.ndarray:
     """Intersection over union (..., C) of counts (..., 3, C); NaN for classes in neither truth nor prediction."""
     hit, true, predicted = np.moveaxis(np.asarray(counts, np.float64), -2, 0)
     with np.errstate(invalid="ignore"):  # 0 / 0 is NaN: nothing to judge by
-        return hit / (true + predicted - hit)
+        shares: np.ndarray = hit / (true + predicted - hit)
+    return shares
 
 
 def nan_mean(values: np.ndarray) -> np.ndarray:
     """Mean over the last axis of what is not NaN; NaN where all is."""
     present = ~np.isnan(values)
     with np.errstate(invalid="ignore"):
-        return np.where(present, values, 0).sum(-1) / present.sum(-1)
+        mean: np.ndarray = np.where(present, values, 0).sum(-1) / present.sum(-1)
+    return mean
 
 
 def overall_scores(counts: np.ndarray) -> dict[str, np.ndarray]:

@@ -80,7 +80,7 @@ def save_evaluation(folder: Path, evaluation: Evaluation, report: dict[str, Any]
     """Write the files of an evaluation, in place of an earlier one; scores.json comes last and stands for the whole."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / SCORES_FILE).unlink(missing_ok=True)
-    arrays = {f"{COUNTS}{name}": counts for name, counts in evaluation.counts.items()}
+    arrays: dict[str, Any] = {f"{COUNTS}{name}": counts for name, counts in evaluation.counts.items()}
     with replacing(folder / IMAGES_FILE) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, names=np.array(evaluation.names, np.str_), measures=np.array(MEASURES), **arrays)
     with replacing(folder / TABLE_FILE) as temporary, open(temporary, "w", newline="", encoding="utf-8") as table:

@@ -9,7 +9,7 @@ from typing import TypeAlias
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from rmiseg.config import ViewConfig
 from rmiseg.data import read_image, rgb_pixels
@@ -28,6 +28,7 @@ class Predictor:
         checkpoint: The trained model; `Predictor.from_run` reads it from a file or a run's folder.
         device: Where to compute: auto, cpu, cuda, ...
         views: Scales, flip and windows; by default the model sees every image once, whole.
+        model: The network, of a run whose network was given in Python; see `Checkpoint.build_model`.
 
     Attributes:
         classes: Names and colors of the classes; class ids are their indices.
@@ -38,17 +39,41 @@ class Predictor:
         >>> predictor.classes.names[ids[100, 200]]
     """
 
-    def __init__(self, checkpoint: Checkpoint, device: str = "auto", views: ViewConfig | None = None) -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        device: str = "auto",
+        views: ViewConfig | None = None,
+        *,
+        model: nn.Module | None = None,
+    ) -> None:
         self.classes = checkpoint.classes
-        self.model = checkpoint.build_model(select_device(device))
+        self.model = checkpoint.build_model(select_device(device), model)
         self.image_scale = checkpoint.data.image_scale
         self.views = views or ViewConfig()
         plan_tiles((1, 1), self.views)  # whose errors come early
 
     @classmethod
-    def from_run(cls, path: str | Path, device: str = "auto", views: ViewConfig | None = None) -> Predictor:
-        """Load a checkpoint file, or the best checkpoint of a run's folder. Raises as `load_checkpoint` does."""
-        return cls(load_checkpoint(path), device, views)
+    def from_run(
+        cls,
+        path: str | Path,
+        device: str = "auto",
+        views: ViewConfig | None = None,
+        *,
+        model: nn.Module | None = None,
+    ) -> Predictor:
+        """Load a checkpoint file, or the best checkpoint of a run's folder.
+
+        Args:
+            path: The file, or the folder; that of `rmiseg export --format safetensors` too.
+            device: See above.
+            views: See above.
+            model: See above.
+
+        Raises:
+            ValueError, OSError: As `load_checkpoint` and `Checkpoint.build_model`.
+        """
+        return cls(load_checkpoint(path), device, views, model=model)
 
     def __call__(self, image: ImageLike) -> np.ndarray:
         """The class of each pixel.

@@ -14,10 +14,11 @@ from itertools import groupby
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rmiseg.config import ViewConfig
 from rmiseg.data import normalize
+from rmiseg.models.base import SegmentationModel
 
 
 class Area(NamedTuple):
@@ -125,7 +126,7 @@ def _spans(side: int, factor: float, config: ViewConfig) -> list[_Span]:
 
 
 @torch.inference_mode()
-def run_tiles(model: nn.Module, read: Callable[[Area], Tensor], tiles: list[Tile]) -> Iterator[TileLogits]:
+def run_tiles(model: SegmentationModel, read: Callable[[Area], Tensor], tiles: list[Tile]) -> Iterator[TileLogits]:
     """Show tiles to the network, one by one, mirrored ones together with their twins.
 
     Args:
@@ -149,4 +150,5 @@ def run_tiles(model: nn.Module, read: Callable[[Area], Tensor], tiles: list[Tile
 def _resize(image: Tensor, size: tuple[int, int]) -> Tensor:
     from torchvision.transforms.v2 import functional
 
-    return functional.resize(image, list(size), antialias=True)
+    resized: Tensor = functional.resize(image, list(size), antialias=True)
+    return resized
