@@ -10,7 +10,6 @@ docs/evaluation.md describes each field.
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 import math
 from collections.abc import Sequence
@@ -41,12 +40,14 @@ class SavedEvaluation:
         report: The content of scores.json.
         class_names: Names of the C classes.
         evaluation: What was counted in every image.
+        refined: The evaluations of its refinement by a dense CRF, by each number of iterations that was asked for.
     """
 
     folder: Path
     report: dict[str, Any]
     class_names: tuple[str, ...]
     evaluation: Evaluation
+    refined: tuple[SavedEvaluation, ...] = ()
 
 
 def make_report(evaluation: Evaluation, class_names: tuple[str, ...], about: dict[str, Any]) -> dict[str, Any]:
@@ -150,12 +151,6 @@ def evaluation_folder(checkpoint: Path, split: str, settings: dict[str, Any]) ->
     if settings.get("crf"):
         parts.append(f"crf{settings['crf']['iterations']}")
     return run / EVALUATIONS / "-".join(parts)
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal digits: which checkpoint an evaluation is of."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def percent(share: float) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rmiseg.config.registry import register
 from rmiseg.exports.common import compare
-from rmiseg.inference.checkpoint import IN_PYTHON, PRETRAINED_CONFIG, PRETRAINED_WEIGHTS, load_checkpoint
+from rmiseg.inference.checkpoint import PRETRAINED_CONFIG, PRETRAINED_WEIGHTS, load_checkpoint
 from rmiseg.inference.segmenter import Segmenter
 from rmiseg.runtime.files import replacing
 
@@ -26,8 +26,7 @@ class HubFolder:
         with _temporary_folder(out) as folder:
             segmenter.save_pretrained(folder)
             checkpoint = load_checkpoint(folder)
-            given = checkpoint.model.name.startswith(IN_PYTHON)
-            loaded = Segmenter.from_checkpoint(checkpoint, segmenter.network if given else None)
+            loaded = Segmenter.from_checkpoint(checkpoint, segmenter.network if checkpoint.given_in_python else None)
             difference = compare(segmenter, loaded, "the model that was read back")
             for name in self.files:
                 with replacing(out / name) as temporary:

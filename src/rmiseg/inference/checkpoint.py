@@ -7,6 +7,7 @@ never runs code that is in it.
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import math
 import os
@@ -37,6 +38,11 @@ IN_PYTHON = "python:"
 """What the names of networks and data sets begin with that were given in Python; a description of them follows."""
 PRETRAINED_FORMAT = "rmiseg model 1"
 PRETRAINED_CONFIG, PRETRAINED_WEIGHTS = "config.json", "model.safetensors"  # the names that model hubs expect
+
+
+def python_name(thing: object) -> str:
+    """The name under which checkpoints and evaluations keep a network or a data set that was given in Python."""
+    return f"{IN_PYTHON}{type(thing).__module__}.{type(thing).__qualname__}"
 
 
 @dataclass(frozen=True)
@@ -89,14 +95,19 @@ class Checkpoint:
         # The layout in which convolutions are fastest.
         return model.to(device).to(memory_format=torch.channels_last).eval()
 
+    @property
+    def given_in_python(self) -> bool:
+        """True if the network was given in Python, so that it must be given again."""
+        return self.model.name.startswith(IN_PYTHON)
+
     def untrained_model(self, network: nn.Module | None = None) -> SegmentationModel:
         """The model before its weights are loaded; see `build_model`."""
         name = self.model.name
         if network is not None:
-            if not name.startswith(IN_PYTHON):
+            if not self.given_in_python:
                 raise ValueError(f"this run's network has a name, {name}; leave model= out")
             return adapt_model(copy.deepcopy(network), len(self.classes))
-        if name.startswith(IN_PYTHON):
+        if self.given_in_python:
             raise ValueError(
                 f"the network of this run was given in Python as {name.removeprefix(IN_PYTHON)}; give it again: "
                 "Predictor.from_run(..., model=net)"
@@ -288,6 +299,12 @@ def find_checkpoint(path: str | Path) -> Path:
             "`rmiseg export --format safetensors` writes"
         )
     return path
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal digits: which checkpoint an evaluation or a prediction is of."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class CheckpointFolder:
