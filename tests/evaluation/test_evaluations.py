@@ -12,9 +12,10 @@ from torch import nn
 from rmiseg.config import ViewConfig
 from rmiseg.evaluation.bootstrap import intervals, paired_intervals, resampled_scores
 from rmiseg.evaluation.compare import compare_evaluations
-from rmiseg.evaluation.evaluate import Evaluation, evaluate
+from rmiseg.evaluation.evaluate import Evaluation, evaluate_model
 from rmiseg.evaluation.metrics import MEASURES, Scores, count_image
 from rmiseg.evaluation.results import SavedEvaluation, load_evaluation, make_report, save_evaluation
+from rmiseg.runtime.files import to_json
 
 CLASSES = ("ground", "square", "disc")
 
@@ -31,7 +32,7 @@ def make_evaluation(seed=0, images=6, right=0.7, truth_seed=100):
     return Evaluation(
         tuple(f"image{index}" for index in range(images)),
         sum(each.confusion for each in counts),
-        np.stack([each.regions for each in counts]),
+        {"iou": np.stack([each.counts for each in counts])},
         {"total": 2.0, "model": 1.5},
     )
 
@@ -68,7 +69,7 @@ def batches(count=3, size=(10, 12)):
 @pytest.mark.parametrize("views", [None, ViewConfig(), ViewConfig(flip=True, window=6)])
 def test_evaluate_counts_every_image_in_order(views):
     model, seen = Threshold().train(), []
-    evaluation = evaluate(
+    evaluation = evaluate_model(
         model,
         batches(),
         2,
@@ -78,11 +79,11 @@ def test_evaluate_counts_every_image_in_order(views):
     )
     assert model.training  # as it was
     assert evaluation.names == ("n0", "n1", "n2") == tuple(name for name, _ in seen)
-    for batch, (_, ids), regions in zip(batches(), seen, evaluation.regions):
+    for batch, (_, ids), found in zip(batches(), seen, evaluation.counts["iou"]):
         expected = (batch["image"][:, 0] >= 128).to(torch.uint8)
         assert torch.equal(ids, expected)
         counts = count_image(expected[0].numpy(), batch["mask"][0].numpy(), 2)
-        assert np.array_equal(regions, counts.regions)
+        assert np.array_equal(found, counts.counts)
     assert evaluation.confusion.sum() == 3 * 120
     assert 0 < evaluation.seconds["model"] < evaluation.seconds["total"]
 
@@ -93,7 +94,7 @@ def test_an_error_while_counting_reaches_the_caller():
         raise ValueError("what a user can mend")
 
     with pytest.raises(ValueError, match="what a user can mend"):
-        evaluate(Threshold(), batches(), 2, torch.device("cpu"), on_batch=fail)
+        evaluate_model(Threshold(), batches(), 2, torch.device("cpu"), on_batch=fail)
 
 
 def test_saved_evaluation_is_read_back(tmp_path):
@@ -104,22 +105,42 @@ def test_saved_evaluation_is_read_back(tmp_path):
     assert {path.name for path in folder.iterdir()} == {"scores.json", "images.npz", "images.csv"}
     assert again.class_names == CLASSES
     assert again.evaluation.names == evaluation.names
-    assert np.array_equal(again.evaluation.regions, evaluation.regions)
+    assert np.array_equal(again.evaluation.counts["iou"], evaluation.counts["iou"])
     assert np.array_equal(again.evaluation.confusion, evaluation.confusion)
     assert again.report["mean_iou"] == saved.report["mean_iou"] == evaluation.everywhere.mean_iou
     assert again.report["classes"]["disc"]["iou"] is None  # in neither truth nor prediction
 
     # As docs/evaluation.md says
     content = np.load(folder / "images.npz")
-    hit, true, predicted = content["regions"][:, 0].sum(axis=0)
+    hit, true, predicted = content["counts_iou"][:, 0].sum(axis=0)
     assert (hit / np.maximum(true + predicted - hit, 1))[:2].mean() == pytest.approx(saved.report["mean_iou"])
     with open(folder / "images.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["name"] for row in rows] == list(evaluation.names)
-    first = Scores.from_regions(evaluation.regions[0][0])
+    first = Scores.from_counts(evaluation.counts["iou"][0][0])
     assert float(rows[0]["mean_iou"]) == pytest.approx(first.mean_iou, abs=1e-6)
     assert float(rows[0]["iou square"]) == pytest.approx(first.iou[1], abs=1e-6)
     assert rows[0]["iou disc"] == ""
+
+
+def test_evaluations_of_the_first_format_are_read_and_compared(tmp_path):
+    evaluation = make_evaluation()
+    new, old = save(tmp_path / "new", evaluation), tmp_path / "old"
+    old.mkdir()
+    report = {key: value for key, value in new.report.items() if key not in ("metrics", "made_with")}
+    (old / "scores.json").write_text(to_json({**report, "format": "rmiseg evaluation 1"}))
+    np.savez_compressed(
+        old / "images.npz",
+        names=np.array(evaluation.names),
+        measures=np.array(MEASURES),
+        regions=evaluation.counts["iou"],
+    )
+    again = load_evaluation(old)
+    assert again.evaluation.summary() == evaluation.summary()
+    assert np.array_equal(again.evaluation.counts["iou"], evaluation.counts["iou"])
+    comparison = compare_evaluations(again, new, resamples=20, seed=0)
+    assert set(comparison["scores"]) == set(evaluation.summary())
+    assert {row["difference"] for row in comparison["scores"].values()} == {0}
 
 
 @pytest.mark.parametrize("damage", ["scores.json", "images.npz"])
@@ -139,13 +160,13 @@ def test_intervals_against_draws_one_by_one():
     (scores,) = resampled_scores([evaluation], 50, seed=3)
     rng = np.random.default_rng(3)
     for index, drawn in enumerate(rng.integers(6, size=(50, 6))):
-        counts = evaluation.regions[drawn].sum(axis=0)
-        expected = Scores.from_regions(counts[0])
+        counts = evaluation.counts["iou"][drawn].sum(axis=0)
+        expected = Scores.from_counts(counts[0])
         assert scores["mean_iou"][index] == pytest.approx(expected.mean_iou)
         assert scores["pixel_accuracy"][index] == pytest.approx(expected.pixel_accuracy)
         assert scores["frequency_weighted_iou"][index] == pytest.approx(expected.frequency_weighted_iou)
         assert scores["mean_accuracy"][index] == pytest.approx(expected.mean_accuracy)
-        boundary = Scores.from_regions(counts[MEASURES.index("boundary")])
+        boundary = Scores.from_counts(counts[MEASURES.index("boundary")])
         assert scores["boundary_mean_iou"][index] == pytest.approx(boundary.mean_iou)
     found = intervals(evaluation, 50, seed=3)
     assert set(found.summary) == set(evaluation.summary())
@@ -158,11 +179,12 @@ def test_interval_covers_the_truth_as_often_as_it_says():
     covered = 0
     for seed in range(200):
         right = np.random.default_rng(seed).binomial(100, 0.7, 40)
-        regions = np.zeros((40, len(MEASURES), 3, 2), np.int64)
-        regions[:, :, 0, 0], regions[:, :, 1, 0], regions[:, :, 2, 0] = (
+        counts = np.zeros((40, len(MEASURES), 3, 2), np.int64)
+        counts[:, :, 0, 0], counts[:, :, 1, 0], counts[:, :, 2, 0] = (
             each[:, None] for each in (right, 0 * right + 100, right)
         )
-        low, high = intervals(Evaluation(("",) * 40, np.zeros((2, 2)), regions), 200).summary["pixel_accuracy"]
+        evaluation = Evaluation(("",) * 40, np.zeros((2, 2)), {"iou": counts})
+        low, high = intervals(evaluation, 200).summary["pixel_accuracy"]
         covered += low <= 0.7 <= high
     assert 180 <= covered <= 198
 

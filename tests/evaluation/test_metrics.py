@@ -124,7 +124,7 @@ def test_counts_of_an_image_against_naive_ones(height, width, seed):
             mask = np.pad((labels == label) & valid, 1)
             eroded = scipy.ndimage.binary_erosion(mask, np.ones((3, 3)), iterations=reach)
             boundaries.append((mask & ~eroded)[1:-1, 1:-1])
-        hit, true, predicted = counts.regions[MEASURES.index("boundary"), :, label]
+        hit, true, predicted = counts.counts[MEASURES.index("boundary"), :, label]
         assert hit == (boundaries[0] & boundaries[1]).sum()
         assert true + predicted - hit == (boundaries[0] | boundaries[1]).sum()
         assert (true, predicted) == (boundaries[0].sum(), boundaries[1].sum())
@@ -134,9 +134,9 @@ def test_counts_of_an_image_against_naive_ones(height, width, seed):
             [[(neighborhood(target, y, x, reach) != target[y, x]).any() for x in range(width)] for y in range(height)]
         )
         matrix = confusion_matrix(torch.tensor(prediction[near]), torch.tensor(target[near]), classes)
-        regions = counts.regions[MEASURES.index(f"trimap_{reach}")]
-        assert np.allclose(iou(regions), Scores.from_confusion(matrix).iou, equal_nan=True)
-        assert regions[1].sum() == (near & valid).sum()
+        near_counts = counts.counts[MEASURES.index(f"trimap_{reach}")]
+        assert np.allclose(iou(near_counts), Scores.from_confusion(matrix).iou, equal_nan=True)
+        assert near_counts[1].sum() == (near & valid).sum()
 
 
 def test_boundary_width_of_known_images():
@@ -148,13 +148,13 @@ def test_boundary_width_of_known_images():
 def test_perfect_prediction_has_perfect_scores_in_every_measure():
     target = draw_labels(40, 50, 3, 0)
     counts = count_image(np.where(target == 255, 0, target).astype(np.uint8), target, 3)
-    assert np.array_equal(iou(counts.regions), np.ones((len(MEASURES), 3)))
+    assert np.array_equal(iou(counts.counts), np.ones((len(MEASURES), 3)))
 
 
 def test_image_without_valid_pixels_counts_nothing():
     counts = count_image(np.zeros((5, 6), np.uint8), np.full((5, 6), 255, np.uint8), 3)
-    assert counts.regions.sum() == 0
-    assert np.isnan(Scores.from_regions(counts.regions[0]).mean_iou)
+    assert counts.counts.sum() == 0
+    assert np.isnan(Scores.from_counts(counts.counts[0]).mean_iou)
 
 
 def test_255_classes():

@@ -18,8 +18,9 @@ from torch import nn
 from rmiseg.cli import main
 from rmiseg.config import DataConfig, ModelConfig
 from rmiseg.data import ClassTable, read_image
-from rmiseg.exports import export as export_module
+from rmiseg.exports import common, hub_folder, torch_program
 from rmiseg.exports.export import export
+from rmiseg.exports.onnx_file import adaptive_mean
 from rmiseg.inference.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from rmiseg.inference.predictor import Predictor
 from rmiseg.inference.segmenter import Segmenter
@@ -158,7 +159,7 @@ def test_adaptive_mean_is_pooling():
     for height, width, bins in ((13, 7, (6, 6)), (6, 5, (3, 2)), (4, 3, (6, 6)), (5, 9, (1, 1)), (8, 9, 3)):
         maps = torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(0))
         expected = torch.nn.functional.adaptive_avg_pool2d(maps, bins)
-        torch.testing.assert_close(export_module._adaptive_mean(maps, bins), expected)
+        torch.testing.assert_close(adaptive_mean(maps, bins), expected)
 
 
 def test_example_in_the_documentation_runs(exported, tmp_path):
@@ -195,14 +196,15 @@ def test_refuses(exported, run, tmp_path, capsys):
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, None])
 def test_nothing_is_left_of_an_export_that_failed(stop, run, tmp_path, monkeypatch, capsys):
     """Whether it is interrupted, or what was written computes something else."""
-    compare = export_module._compare
+    compare = common.compare
 
     def spoiled(segmenter, other, name):
         if stop is not None:
             raise stop
         return compare(segmenter, lambda images: other(images) + 0.01, name)
 
-    monkeypatch.setattr(export_module, "_compare", spoiled)
+    for module in (torch_program, hub_folder):
+        monkeypatch.setattr(module, "compare", spoiled)
     for name in ("torch-export", "safetensors"):
         arguments = ["export", str(run), "--format", name, "--out", str(tmp_path / "out")]
         assert main(arguments) == (1 if stop is None else 130)

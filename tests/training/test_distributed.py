@@ -17,7 +17,7 @@ from torch import nn
 from miniatures import write_shapes
 from rmiseg.config import LossConfig, ModelConfig, OptimConfig, TrainConfig
 from rmiseg.data import SegmentationDataset, eval_loader, eval_transform, load_split, train_loader, train_transform
-from rmiseg.evaluation.evaluate import evaluate
+from rmiseg.evaluation.evaluate import evaluate_model
 from rmiseg.models.base import SegmentationModel
 from rmiseg.models.layers import synchronize_norm
 from rmiseg.runtime import distributed
@@ -108,8 +108,8 @@ def score(root: Path, out: Path) -> None:
             rank=distributed.rank(),
             world_size=distributed.world_size(),
         )
-        found = evaluate(Tiny(), loader, 3, CPU)
-        content = {"names": found.names, "confusion": found.confusion.tolist(), "regions": found.regions.tolist()}
+        found = evaluate_model(Tiny(), loader, 3, CPU)
+        content = {"names": found.names, "confusion": found.confusion.tolist(), "counts": found.counts["iou"].tolist()}
         (out / f"{distributed.world_size()}.json").write_text(json.dumps(content))
 
 

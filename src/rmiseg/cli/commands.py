@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from contextlib import nullcontext
 from pathlib import Path
 
 from rich.console import Console
@@ -24,7 +23,6 @@ from rmiseg.config import (
     PredictConfig,
     ReportConfig,
     TrainConfig,
-    view_config,
 )
 
 
@@ -55,15 +53,23 @@ def evaluate(config: EvaluateConfig) -> int:
 
 def compare(config: CompareConfig) -> int:
     """`rmiseg compare`"""
-    from rmiseg.evaluation.compare import compare_evaluations, print_comparison
-    from rmiseg.evaluation.scoring import check_output, find_or_score
+    from rmiseg.evaluation.compare import compare as compare_runs
+    from rmiseg.evaluation.compare import print_comparison
+    from rmiseg.evaluation.scoring import check_output
     from rmiseg.runtime.files import to_json
 
     console = Console(markup=False, stderr=config.json == "-")
     check_output(config.json)
-    options = {"split": config.split, "root": config.root, "device": config.device}
-    a, b = (find_or_score(EvaluateConfig(checkpoint=path, **options), console) for path in (config.a, config.b))
-    comparison = compare_evaluations(a, b, resamples=config.resamples, seed=config.seed)
+    comparison = compare_runs(
+        config.a,
+        config.b,
+        split=config.split,
+        root=config.root,
+        resamples=config.resamples,
+        seed=config.seed,
+        device=config.device,
+        console=console,
+    )
     print_comparison(comparison, console, images=config.images)
     _write_json(config.json, to_json(comparison), console)
     return 0
@@ -96,73 +102,21 @@ def _write_json(path: str | None, text: str, console: Console) -> None:
 
 def predict(config: PredictConfig) -> int:
     """`rmiseg predict`"""
-    from rmiseg.data import load_split
-    from rmiseg.evaluation.results import digest
-    from rmiseg.inference.checkpoint import find_checkpoint, load_checkpoint
-    from rmiseg.inference.crf import DenseCRF
-    from rmiseg.inference.predict import Writer
-    from rmiseg.inference.predictor import Predictor
-    from rmiseg.inference.sources import RESULTS_FILE, Source, find_sources
-    from rmiseg.runtime.files import replacing, to_json
-    from rmiseg.runtime.progress import track
+    from rmiseg.inference.predict import predict_files
 
-    console = Console(markup=False)
-    if bool(config.images) == bool(config.split):
-        raise ValueError("name the images to segment: either files, folders or patterns, or --split and a split's name")
-    sources = find_sources(config.images)
-    path = find_checkpoint(config.checkpoint)
-    checkpoint = load_checkpoint(path)
-    if config.split:
-        split = load_split(checkpoint.data.name, config.root or checkpoint.data.root, config.split, masks=False)
-        sources = [Source(sample.image, Path(sample.name)) for sample in split.samples]
-    views = view_config(config)
-    out = Path(config.out)
-    with DenseCRF(config.crf, config.dense_crf) if config.crf else nullcontext() as crf:
-        predictor = Predictor(checkpoint, config.device, views)
-        writer = Writer(predictor, out, config.write, opacity=config.opacity, crf=crf)
-        writer.check(sources, config.overwrite)
-        out.mkdir(parents=True, exist_ok=True)
-        about = {
-            "checkpoint": str(path.absolute()),
-            "sha256": digest(path),
-            "step": checkpoint.step,
-            "classes": checkpoint.classes.names,
-            "settings": dataclasses.asdict(views),
-            "crf": {"iterations": config.crf, **dataclasses.asdict(config.dense_crf)} if config.crf else None,
-            "write": config.write,
-        }
-        with replacing(out / RESULTS_FILE) as temporary:
-            temporary.write_text(to_json(about), encoding="utf-8")
-        total = None if any(source.is_video for source in sources) else len(sources)
-        results = list(track(writer.run(sources), "predicting", console, total=total))
-    failures = [problem for problem in results if problem is not None]
-    console.print(f"{len(results) - len(failures)} images: {', '.join(config.write)} in {out}")
-    if writer.crf_seconds:
-        console.print(f"dense CRF: {sum(writer.crf_seconds) / len(writer.crf_seconds):.2f} s an image")
-    for problem in failures:
+    predictions = predict_files(config, Console(markup=False))
+    for problem in predictions.problems:
         print(f"error: {problem}", file=sys.stderr)
-    return 1 if failures else 0
+    return 1 if predictions.problems else 0
 
 
 def export(config: ExportConfig) -> int:
     """`rmiseg export`"""
-    from rmiseg.exports.export import FORMATS, export
-    from rmiseg.inference.checkpoint import load_checkpoint
-    from rmiseg.inference.segmenter import Segmenter
+    from rmiseg.exports.export import export_run
 
+    formats = [name.strip() for name in config.format.split(",")]
     console = Console(markup=False, highlight=False)
-    formats = list(dict.fromkeys(name.strip() for name in config.format.split(",")))
-    if unknown := [name for name in formats if name not in FORMATS]:
-        raise ValueError(f"unknown format {unknown[0]!r}; --format takes {', '.join(FORMATS)}, separated by commas")
-    source = Path(config.checkpoint)
-    out = Path(config.out) if config.out is not None else (source if source.is_dir() else source.parent) / "export"
-    segmenter = Segmenter.from_checkpoint(load_checkpoint(source))
-    for name in formats:
-        with console.status(f"writing {name}, and comparing it with PyTorch"):
-            exported = export(segmenter, name, out, config.overwrite)
-        for path in exported.files:
-            console.print(f"{path}  {path.stat().st_size / 1e6:.1f} MB", soft_wrap=True)
-        console.print(f"  largest difference to PyTorch's logits: {exported.difference:.1e}")
+    export_run(config.checkpoint, formats, out=config.out, overwrite=config.overwrite, console=console)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""How much scores depend on which images happen to be in the split: bootstrap intervals (Efron 1979).
+"""Bootstrap intervals: how much scores depend on which images happen to be in the split (Efron 1979).
 
 The images are drawn again, as many with replacement, many times; the interval holds the middle 95 % of the scores. Two
 models are compared on the same draws (paired), where what makes an image hard for both cancels out.
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rmiseg.evaluation.evaluate import Evaluation
-from rmiseg.evaluation.metrics import MEASURES, iou, nan_mean
+from rmiseg.evaluation.metrics import BUILT_IN, iou, scores_of
 
 LEVEL = 0.95
 RESAMPLES = 1000
@@ -36,7 +36,7 @@ def intervals(evaluation: Evaluation, resamples: int = RESAMPLES, seed: int = 0)
 
 
 def paired_intervals(a: Evaluation, b: Evaluation, resamples: int = RESAMPLES, seed: int = 0) -> Intervals:
-    """95 % intervals of the scores of `b` less those of `a`, of the same images in the same order.
+    """95 % intervals of the scores of `b` less those of `a` that both have, of the same images in the same order.
 
     Raises:
         ValueError: The images differ.
@@ -44,7 +44,7 @@ def paired_intervals(a: Evaluation, b: Evaluation, resamples: int = RESAMPLES, s
     if a.names != b.names:
         raise ValueError("the two evaluations are of different images")
     first, second = resampled_scores([a, b], resamples, seed)
-    return _intervals({name: second[name] - first[name] for name in first})
+    return _intervals({name: second[name] - first[name] for name in first if name in second})
 
 
 def resampled_scores(evaluations: list[Evaluation], resamples: int, seed: int) -> list[dict[str, np.ndarray]]:
@@ -58,13 +58,13 @@ def resampled_scores(evaluations: list[Evaluation], resamples: int, seed: int) -
     parts: list[list[dict[str, np.ndarray]]] = [[] for _ in evaluations]
     for draws in _draws(len(evaluations[0].names), resamples, seed):
         for evaluation, blocks in zip(evaluations, parts):
-            flat = evaluation.regions.reshape(len(evaluation.names), -1).astype(np.float64)
-            blocks.append(_scores((draws @ flat).reshape(len(draws), *evaluation.regions.shape[1:])))
+            counts = {name: _drawn(draws, each) for name, each in evaluation.counts.items()}
+            blocks.append({**scores_of(counts), "iou": iou(counts[BUILT_IN][:, 0])})
     return [{name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]} for blocks in parts]
 
 
 def _draws(images: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """How often each image is in each draw: (draws, images) float64."""
+    """Numbers of times that each image is in each draw: (draws, images) float64."""
     rng = np.random.default_rng(seed)
     for start in range(0, resamples, BLOCK):
         count = min(BLOCK, resamples - start)
@@ -74,20 +74,9 @@ def _draws(images: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
         yield draws
 
 
-def _scores(regions: np.ndarray) -> dict[str, np.ndarray]:
-    """Scores of counts (draws, len(MEASURES), 3, C)."""
-    hit, true = regions[:, 0, 0], regions[:, 0, 1]
-    ious = iou(regions)
-    everywhere = ious[:, 0]
-    with np.errstate(invalid="ignore"):
-        return {
-            "mean_iou": nan_mean(everywhere),
-            "pixel_accuracy": hit.sum(-1) / true.sum(-1),
-            "mean_accuracy": nan_mean(hit / true),
-            "frequency_weighted_iou": (np.nan_to_num(everywhere) * true).sum(-1) / true.sum(-1),
-            **{f"{name}_mean_iou": nan_mean(ious[:, index]) for index, name in enumerate(MEASURES) if index},
-            "iou": everywhere,
-        }
+def _drawn(draws: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Sums of the counts (I, *shape) of the images of each draw: (draws, *shape) float64."""
+    return np.tensordot(draws, counts.astype(np.float64), axes=1)
 
 
 def _intervals(scores: dict[str, np.ndarray]) -> Intervals:

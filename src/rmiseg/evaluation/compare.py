@@ -3,15 +3,65 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from rmiseg.config import EvaluateConfig
 from rmiseg.evaluation.bootstrap import Interval, paired_intervals
-from rmiseg.evaluation.metrics import iou, nan_mean
 from rmiseg.evaluation.results import SavedEvaluation, percent
+from rmiseg.evaluation.scoring import find_or_score
+
+
+def compare(
+    a: str | Path | SavedEvaluation,
+    b: str | Path | SavedEvaluation,
+    *,
+    split: str | None = None,
+    root: str | Path | None = None,
+    metrics: Sequence[str] = (),
+    resamples: int = 2000,
+    seed: int = 0,
+    device: str = "auto",
+    console: Console | None = None,
+) -> dict[str, Any]:
+    """Compare two models on the same images, as `rmiseg compare` does.
+
+    Args:
+        a: The first: the folder of a run, a checkpoint, the folder of an evaluation, or what `evaluate` returned, as
+            for a run whose network or data were given in Python. What is not evaluated yet is.
+        b: The second.
+        split: Split to compare on; by default the validation split of the run.
+        root: Folder of the data set, if it is no longer where the run found it.
+        metrics: Names of further metrics. Others that both evaluations have are compared too.
+        resamples: Random samples of the images by which the intervals are estimated (bootstrap).
+        seed: Seed of these samples.
+        device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps, ...
+        console: Where to show progress; by default nowhere.
+
+    Returns:
+        As `compare_evaluations`.
+
+    Raises:
+        ValueError, OSError: Anything wrong with the checkpoints or the data; evaluations of other classes or images.
+    """
+    options: dict[str, Any] = {
+        "split": split,
+        "root": None if root is None else str(root),
+        "metrics": list(metrics),
+        "device": device,
+    }
+    first, second = (
+        each
+        if isinstance(each, SavedEvaluation)
+        else find_or_score(EvaluateConfig(checkpoint=str(each), **options), console)
+        for each in (a, b)
+    )
+    return compare_evaluations(first, second, resamples=resamples, seed=seed)
 
 
 def compare_evaluations(a: SavedEvaluation, b: SavedEvaluation, *, resamples: int, seed: int) -> dict[str, Any]:
@@ -35,13 +85,13 @@ def compare_evaluations(a: SavedEvaluation, b: SavedEvaluation, *, resamples: in
         )
     interval = paired_intervals(a.evaluation, b.evaluation, resamples, seed)
     summaries = a.evaluation.summary(), b.evaluation.summary()
-    images = [nan_mean(iou(each.evaluation.regions[:, 0])) for each in (a, b)]
+    images = [each.evaluation.image_scores["mean_iou"] for each in (a, b)]
     order = np.argsort(images[1] - images[0], kind="stable")  # NaN, images without a valid pixel, come last
     return {
         "a": _identity(a),
         "b": _identity(b),
         "split": a.report["split"],
-        "scores": {name: _row(*(each[name] for each in summaries), interval.summary[name]) for name in summaries[0]},
+        "scores": {name: _row(summaries[0][name], summaries[1][name], ends) for name, ends in interval.summary.items()},
         "classes": {
             name: _row(a.evaluation.everywhere.iou[index], b.evaluation.everywhere.iou[index], interval.iou[index])
             for index, name in enumerate(a.class_names)

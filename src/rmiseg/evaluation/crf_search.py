@@ -12,8 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rmiseg.config import CRFConfig, CRFSearchConfig
-from rmiseg.data import load_split, read_image, read_mask
-from rmiseg.evaluation.metrics import MEASURES, Scores, count_image
+from rmiseg.evaluation.metrics import IoU, count_image
 from rmiseg.evaluation.results import percent
 from rmiseg.inference.checkpoint import load_checkpoint
 from rmiseg.inference.crf import DenseCRF
@@ -45,16 +44,12 @@ def search_kernels(config: CRFSearchConfig, console: Console) -> list[dict[str, 
             raise ValueError(f"{name} must be at least 1, not {getattr(config, name)}")
     with DenseCRF([config.iterations], CRFConfig(workers=config.workers)) as crf:
         checkpoint = load_checkpoint(config.checkpoint)
-        name = config.split or checkpoint.data.val_split
-        split = load_split(checkpoint.data.name, config.root or checkpoint.data.root, name)
-        if split.classes.names != checkpoint.classes.names:
-            raise ValueError(f"the classes of split {name} are not those that the checkpoint was trained on")
+        split = checkpoint.load_split(config.split, config.root)
         predictor = Predictor(checkpoint, config.device)
-        places = np.linspace(0, len(split.samples) - 1, min(config.images, len(split.samples))).round().astype(int)
+        places = np.linspace(0, len(split) - 1, min(config.images, len(split))).round().astype(int)
         cached = []
         for place in track(places.tolist(), "segmenting", console, total=len(places)):
-            sample = split.samples[place]
-            pixels, target = read_image(sample.image), read_mask(sample.mask, split.classes)
+            pixels, target = split.read(place)
             cached.append((pixels, target, predictor.probabilities(pixels).astype(np.float16)))
 
         def counts(kernels: CRFConfig | None, item: tuple[np.ndarray, np.ndarray, np.ndarray]) -> np.ndarray:
@@ -63,14 +58,14 @@ def search_kernels(config: CRFSearchConfig, console: Console) -> list[dict[str, 
                 ids = shares.argmax(axis=0).astype(np.uint8)
             else:
                 ids = crf(pixels, shares.astype(np.float32), kernels).ids[0]
-            return count_image(ids, target, len(split.classes)).regions
+            return count_image(ids, target, len(split.classes)).counts
 
         trials = []
         with ThreadPoolExecutor(crf.workers) as executor:
             candidates = [None, *_draw(config.trials, config.seed)]
             for kernels in track(candidates, "trying", console, total=len(candidates)):
-                regions = sum(executor.map(lambda item, kernels=kernels: counts(kernels, item), cached))
-                trials.append(_trial(kernels, regions))
+                found = executor.map(lambda item, kernels=kernels: counts(kernels, item), cached)
+                trials.append(_trial(kernels, np.sum(list(found), axis=0)))
     return sorted(trials, key=lambda trial: -np.nan_to_num(trial["mean_iou"]))
 
 
@@ -96,14 +91,13 @@ def _draw(trials: int, seed: int) -> Iterator[CRFConfig]:
     rng = np.random.default_rng(seed)
     for _ in range(trials - 1):
         drawn = {name: float(np.exp(rng.uniform(np.log(low), np.log(high)))) for name, (low, high) in RANGES.items()}
-        yield CRFConfig(**{name: float(f"{value:.2g}") for name, value in drawn.items()})
+        kernels: dict[str, Any] = {name: float(f"{value:.2g}") for name, value in drawn.items()}
+        yield CRFConfig(**kernels)
 
 
-def _trial(kernels: CRFConfig | None, regions: np.ndarray) -> dict[str, Any]:
-    scores = Scores.from_regions(regions[0])
+def _trial(kernels: CRFConfig | None, counts: np.ndarray) -> dict[str, Any]:
+    scores = IoU().scores(counts)
     return {
         "kernels": {name: asdict(kernels)[name] for name in RANGES} if kernels else None,
-        "mean_iou": scores.mean_iou,
-        "pixel_accuracy": scores.pixel_accuracy,
-        "boundary_mean_iou": Scores.from_regions(regions[MEASURES.index("boundary")]).mean_iou,
+        **{name: float(scores[name]) for name in ("mean_iou", "pixel_accuracy", "boundary_mean_iou")},
     }

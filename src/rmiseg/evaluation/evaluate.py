@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,9 +17,20 @@ from torch import Tensor, nn
 
 from rmiseg.config import ViewConfig
 from rmiseg.data import Batch
-from rmiseg.evaluation.metrics import MEASURES, ImageCounts, Scores, count_image
+from rmiseg.evaluation.metrics import (
+    BUILT_IN,
+    MEASURES,
+    Metric,
+    Scores,
+    count_image,
+    empty_counts,
+    load_metrics,
+    scores_of,
+)
 from rmiseg.inference.crf import DenseCRF
-from rmiseg.inference.segment import Box, Piece, View, plan_views, probabilities, run_views, segment, whole_view
+from rmiseg.inference.segment import probabilities, segment
+from rmiseg.inference.tiles import Area, Tile, TileLogits, plan_tiles, run_tiles, whole_image
+from rmiseg.models.base import SegmentationModel
 from rmiseg.runtime.distributed import gather
 
 PENDING = 2
@@ -27,24 +39,25 @@ PENDING = 2
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was counted in every image of a split, and the scores that follow.
+    """Counts of every image of a split, and the scores that follow.
 
     Attributes:
         names: Names of the I images.
         confusion: (C, C) int64: pixels of each true class (rows) and predicted class (columns), over all images.
-        regions: (I, len(MEASURES), 3, C) int64, see `ImageCounts.regions`.
+        counts: By the name of each metric what it counted, (I, *shape); see `Metric.count`.
         seconds: Time taken: "total", and of it "model", the forward passes; "crf", of a dense CRF on one image.
     """
 
     names: tuple[str, ...]
     confusion: np.ndarray
-    regions: np.ndarray
+    counts: Mapping[str, np.ndarray]
     seconds: dict[str, float] = field(default_factory=dict)
 
     @cached_property
     def measures(self) -> dict[str, Scores]:
-        """The scores of every measure, over all images."""
-        return {name: Scores.from_regions(counts) for name, counts in zip(MEASURES, self.regions.sum(axis=0))}
+        """The scores of every measure of the built-in metric, over all images."""
+        totals = self.counts[BUILT_IN].sum(axis=0)
+        return {name: Scores.from_counts(counts) for name, counts in zip(MEASURES, totals)}
 
     @property
     def everywhere(self) -> Scores:
@@ -52,24 +65,32 @@ class Evaluation:
         return self.measures["all"]
 
     def summary(self) -> dict[str, float]:
-        """The scores that are one number each, as shares from 0 to 1."""
-        return {
-            "mean_iou": self.everywhere.mean_iou,
-            "pixel_accuracy": self.everywhere.pixel_accuracy,
-            "mean_accuracy": self.everywhere.mean_accuracy,
-            "frequency_weighted_iou": self.everywhere.frequency_weighted_iou,
-            **{f"{name}_mean_iou": self.measures[name].mean_iou for name in MEASURES[1:]},
-        }
+        """The scores of all metrics over all images, by name, as shares from 0 to 1."""
+        return self._scores_of(self.counts)
+
+    def further_scores(self) -> dict[str, float]:
+        """Those of `summary` that are not of the built-in metric."""
+        return self._scores_of([name for name in self.counts if name != BUILT_IN])
+
+    @cached_property
+    def image_scores(self) -> dict[str, np.ndarray]:
+        """The same scores of each image, (I,) each."""
+        return scores_of(self.counts)
+
+    def _scores_of(self, metrics: Iterable[str]) -> dict[str, float]:
+        totals = {name: self.counts[name].sum(axis=0) for name in metrics}
+        return {name: float(score) for name, score in scores_of(totals).items()}
 
 
-def evaluate(
-    model: nn.Module,
+def evaluate_model(
+    model: SegmentationModel,
     loader: Iterable[Batch],
     num_classes: int,
     device: torch.device,
     on_batch: Callable[[Batch, Tensor], None] | None = None,
     views: ViewConfig | None = None,
     image_scale: float = 1.0,
+    metrics: Iterable[str] = (),
 ) -> Evaluation:
     """Score `model` on every image of `loader`, at the size of the masks, whatever the size the network saw.
 
@@ -85,108 +106,148 @@ def evaluate(
         views: Scales, flip and windows; the loader's images are then of the size of the masks. By default the model
             sees every image as it comes from the loader.
         image_scale: Factor that multiplies every scale of `views`.
+        metrics: Names of further metrics to count.
+
+    Raises:
+        ValueError: See `load_metrics`.
     """
-    (evaluation,) = _evaluate(model, loader, num_classes, views, image_scale, _Counting(num_classes), on_batch)
+    counter = _Counter(num_classes, load_metrics(metrics, num_classes))
+    (evaluation,) = _evaluate(model, loader, views, image_scale, counter, on_batch)
     return evaluation
 
 
 def evaluate_refined(
-    model: nn.Module, loader: Iterable[Batch], num_classes: int, crf: DenseCRF, views: ViewConfig, image_scale: float
+    model: SegmentationModel,
+    loader: Iterable[Batch],
+    num_classes: int,
+    crf: DenseCRF,
+    views: ViewConfig,
+    image_scale: float,
+    metrics: Iterable[str] = (),
 ) -> list[Evaluation]:
-    """Score `model` alone, and refined by a dense CRF with each of its numbers of iterations; see `evaluate`."""
-    return _evaluate(model, loader, num_classes, views, image_scale, _Counting(num_classes, crf))
+    """Score `model` alone, and refined by a dense CRF with each of its numbers of iterations; see `evaluate_model`."""
+    return _evaluate(model, loader, views, image_scale, _Counter(num_classes, load_metrics(metrics, num_classes), crf))
 
 
-class _Counting:
-    """What is done with the logits of an image, once they are there: several results of it are counted."""
+class _Result(NamedTuple):
+    """Class ids (H, W) of an image, its confusion matrix (C, C), and its counts by metric."""
 
-    def __init__(self, num_classes: int, crf: DenseCRF | None = None) -> None:
+    ids: np.ndarray
+    confusion: np.ndarray
+    counts: dict[str, np.ndarray]
+
+
+class _Counter:
+    """Counts the results of an image, once its logits are there: the network's, and those refined by a dense CRF."""
+
+    def __init__(self, num_classes: int, metrics: Mapping[str, Metric], crf: DenseCRF | None = None) -> None:
         self.num_classes = num_classes
+        self.metrics = metrics
         self.crf = crf
         self.results = 1 + len(crf.iterations if crf else ())
         self.threads = crf.workers if crf else 1
         self.crf_seconds: list[float] = []
 
     def __call__(
-        self, pieces: list[Piece], image: Tensor, target: np.ndarray, align_corners: bool
-    ) -> list[tuple[np.ndarray, ImageCounts]]:
+        self, outputs: list[TileLogits], image: Tensor, target: np.ndarray, align_corners: bool
+    ) -> list[_Result]:
         size = (target.shape[0], target.shape[1])
-        results = [segment(pieces, size, align_corners)]
+        results = [segment(outputs, size, align_corners)]
         if self.crf:
-            shares = probabilities(pieces, size, align_corners).cpu().numpy()
+            shares = probabilities(outputs, size, align_corners).cpu().numpy()
             refined = self.crf(image.permute(1, 2, 0).numpy(), shares)
             self.crf_seconds.append(refined.seconds)
             results += refined.ids
-        return [(ids, count_image(ids, target, self.num_classes)) for ids in results]
+        return [self._count(ids, target) for ids in results]
+
+    def _count(self, ids: np.ndarray, target: np.ndarray) -> _Result:
+        own = count_image(ids, target, self.num_classes)  # which has the confusion matrix too
+        counts = {
+            name: own.counts if name == BUILT_IN else np.asarray(metric.count(ids, target, self.num_classes))
+            for name, metric in self.metrics.items()
+        }
+        return _Result(ids, own.confusion, counts)
+
+
+class _Total:
+    """What was counted so far of one result of every image."""
+
+    def __init__(self, num_classes: int, metrics: Mapping[str, Metric]) -> None:
+        self.confusion = np.zeros((num_classes, num_classes), np.int64)
+        self.counts = {name: [empty_counts(metric, num_classes)] for name, metric in metrics.items()}
+
+    def add(self, result: _Result) -> None:
+        self.confusion += result.confusion
+        for name, counts in result.counts.items():
+            self.counts[name].append(counts[None])
+
+    def evaluation(self, names: list[str], seconds: dict[str, float]) -> Evaluation:
+        counts = {name: np.concatenate(each) for name, each in self.counts.items()}
+        return Evaluation(tuple(names), self.confusion, counts, seconds)
 
 
 def _evaluate(
-    model: nn.Module,
+    model: SegmentationModel,
     loader: Iterable[Batch],
-    num_classes: int,
     views: ViewConfig | None,
     image_scale: float,
-    count: _Counting,
+    counter: _Counter,
     on_batch: Callable[[Batch, Tensor], None] | None = None,
 ) -> list[Evaluation]:
     names: list[str] = []
-    regions: list[list[np.ndarray]] = [[] for _ in range(count.results)]
-    confusions = np.zeros((count.results, num_classes, num_classes), np.int64)
-    pending: deque[tuple[Batch, Future[list[tuple[np.ndarray, ImageCounts]]]]] = deque()
+    totals = [_Total(counter.num_classes, counter.metrics) for _ in range(counter.results)]
+    pending: deque[tuple[Batch, Future[list[_Result]]]] = deque()
 
     def collect() -> None:
         batch, future = pending.popleft()
-        results = future.result()
         names.extend(batch["name"])
-        for (_, counts), own, confusion in zip(results, regions, confusions):
-            own.append(counts.regions)
-            confusion += counts.confusion
+        results = future.result()
+        for total, result in zip(totals, results):
+            total.add(result)
         if on_batch is not None:
-            on_batch(batch, torch.from_numpy(results[0][0])[None])
+            on_batch(batch, torch.from_numpy(results[0].ids)[None])
 
     was_training = model.training
     model.eval()
     started = time.perf_counter()
-    with ThreadPoolExecutor(count.threads) as executor, forward_time(model) as seconds:
+    with ThreadPoolExecutor(counter.threads) as executor, forward_time(model) as seconds:
         for batch in loader:
             image, target = batch["image"][0], batch["mask"][0].numpy()
-            pieces = list(run_views(model, *_shown(image, target.shape, views, image_scale)))
-            pending.append((batch, executor.submit(count, pieces, image, target, model.align_corners)))
-            if len(pending) > PENDING + count.threads - 1:
+            outputs = list(run_tiles(model, *_shown(image, target.shape, views, image_scale)))
+            pending.append((batch, executor.submit(counter, outputs, image, target, model.align_corners)))
+            if len(pending) > PENDING + counter.threads - 1:
                 collect()
         while pending:
             collect()
     model.train(was_training)
     times = {"total": time.perf_counter() - started, "model": sum(seconds)}
-    if count.crf_seconds:
-        times["crf"] = sum(count.crf_seconds) / len(count.crf_seconds)
-    empty = np.zeros((0, len(MEASURES), 3, num_classes), np.int64)
-    return [
-        _together(gather(Evaluation(tuple(names), confusion, np.stack(own) if own else empty, times)))
-        for own, confusion in zip(regions, confusions)
-    ]
+    if counter.crf_seconds:
+        times["crf"] = sum(counter.crf_seconds) / len(counter.crf_seconds)
+    return [_of_all(gather(total.evaluation(names, times))) for total in totals]
 
 
-def _together(parts: list[Evaluation]) -> Evaluation:
+def _of_all(parts: list[Evaluation]) -> Evaluation:
     """The evaluation of all images, in the order of the data set, of the parts of all processes."""
     # Of process r of R, image k is number k R + r of all.
     order = sorted((index, part) for part, each in enumerate(parts) for index in range(len(each.names)))
+    starts = np.cumsum([0, *(len(each.names) for each in parts)])
+    places = np.array([starts[part] + index for index, part in order], np.int64)
     return Evaluation(
         tuple(parts[part].names[index] for index, part in order),
-        sum((part.confusion for part in parts[1:]), parts[0].confusion),
-        np.concatenate([parts[part].regions[index : index + 1] for index, part in order] or [parts[0].regions]),
-        {name: max(part.seconds.get(name, 0.0) for part in parts) for name in parts[0].seconds},
+        np.sum([each.confusion for each in parts], axis=0),
+        {name: np.concatenate([each.counts[name] for each in parts])[places] for name in parts[0].counts},
+        {name: max(each.seconds.get(name, 0.0) for each in parts) for name in parts[0].seconds},
     )
 
 
 def _shown(
     image: Tensor, size: tuple[int, ...], views: ViewConfig | None, image_scale: float
-) -> tuple[Callable[[Box], Tensor], list[View]]:
-    """How to read parts of the image, and the views of it."""
+) -> tuple[Callable[[Area], Tensor], list[Tile]]:
+    """How to read areas of the image, and the tiles of it."""
     height, width = size
     if views is None:
-        return (lambda box: image), [whole_view((height, width), (image.shape[1], image.shape[2]))]
-    return (lambda box: image[:, box.rows, box.columns]), plan_views((height, width), views, image_scale)
+        return (lambda area: image), [whole_image((height, width), (image.shape[1], image.shape[2]))]
+    return (lambda area: image[:, area.rows, area.columns]), plan_tiles((height, width), views, image_scale)
 
 
 @contextmanager

@@ -1,16 +1,26 @@
-"""Scores, of all pixels and of those that a region loss should improve: near the boundaries.
+"""Metrics: what is counted in every image, and the scores that the sums over images have.
 
-Everything is counted in whole pixels of single images. Counts of images, and of processes, add up to those of a split.
+The package's own, "iou", scores all pixels, and those that a region loss should improve: near the boundaries. Others
+are registered in the same way, `@register("metric", name)`, and come with it everywhere: in tables, intervals,
+comparisons and files.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from rmiseg.config.registry import find, register
+from rmiseg.data.classes import IGNORE_INDEX
+
+BUILT_IN = "iou"
+"""The metric that is always counted."""
 
 TRIMAP_WIDTHS = (1, 3, 5, 10)
 """Widths of the bands around the boundaries between labels, in pixels."""
@@ -19,7 +29,102 @@ BOUNDARY_RATIO = 0.02
 """Width of the boundaries of boundary IoU, as a share of the image's diagonal (Cheng et al. 2021)."""
 
 MEASURES = ("all", "boundary", *(f"trimap_{width}" for width in TRIMAP_WIDTHS))
-"""What is counted: all pixels, the boundaries of boundary IoU, and the pixels in each trimap."""
+"""What the metric iou counts: all pixels, the boundaries of boundary IoU, and the pixels in each trimap."""
+
+RESERVED = frozenset(
+    {"format", "checkpoint", "sha256", "step", "data", "root", "split", "settings", "metrics", "made_with"}
+    | {"images", "pixels", "intervals", "classes", "confusion", "seconds", "name", "iou"}
+)
+"""Names in the files of an evaluation that no score can have."""
+
+
+class Metric(Protocol):
+    """A metric. It is registered as a class that takes no arguments."""
+
+    def count(self, prediction: np.ndarray, target: np.ndarray, num_classes: int) -> np.ndarray:
+        """Count in one image what the scores are made of.
+
+        Args:
+            prediction: (H, W) uint8 class ids.
+            target: (H, W) uint8 class ids; 255 is ignored, and all pixels may be.
+            num_classes: Number of classes C.
+
+        Returns:
+            Numbers, int64 or float64, of a shape that depends on C alone, which are added up over images.
+        """
+
+    def scores(self, counts: np.ndarray) -> dict[str, np.ndarray]:
+        """Scores of sums of counts.
+
+        Args:
+            counts: (..., *shape), where shape is that of what `count` returns.
+
+        Returns:
+            Scores from 0 to 1 by name, (...) each; NaN where there is nothing to judge by.
+        """
+
+
+def load_metrics(names: Iterable[str], num_classes: int) -> dict[str, Metric]:
+    """Metrics by their names, after the built-in one, and tried on an image without a valid pixel.
+
+    Raises:
+        ValueError: There is no metric of a name, one gives something else than it should, or two have a score of the
+            same name.
+    """
+    metrics: dict[str, Metric] = {}
+    origin = dict.fromkeys(RESERVED, "the files of an evaluation")
+    for name in dict.fromkeys([BUILT_IN, *names]):
+        metric = metrics[name] = find_metric(name)
+        counts = empty_counts(metric, num_classes)
+        for score, values in metric.scores(np.zeros((2, *counts.shape[1:]), counts.dtype)).items():
+            if np.shape(values) != (2,):
+                raise ValueError(
+                    f"metric {name}: of counts of the shape (2, ...) the score {score} must have the shape (2,), not "
+                    f"{np.shape(values)}"
+                )
+            if score in origin:
+                raise ValueError(f"metric {name}: its score {score!r} has a name that is taken, by {origin[score]}")
+            origin[score] = f"the metric {name}"
+    return metrics
+
+
+def find_metric(name: str, made_with: Iterable[str] = ()) -> Metric:
+    """The metric of a name; `made_with` are the plugins that it may come from, for the error message.
+
+    Raises:
+        ValueError: There is none.
+    """
+    component = find("metric", name, made_with)
+    metric: Metric = component.make(*([name.partition(":")[2]] if component.name.endswith(":") else []))
+    return metric
+
+
+def empty_counts(metric: Metric, num_classes: int) -> np.ndarray:
+    """The counts of no image: (0, *shape)."""
+    ignored = np.full((16, 16), IGNORE_INDEX, np.uint8)
+    counts = np.asarray(metric.count(np.zeros_like(ignored), ignored, num_classes))
+    if counts.dtype not in (np.int64, np.float64):
+        raise ValueError(f"counts must be int64 or float64, not {counts.dtype}, as {type(metric).__name__} gives them")
+    return counts[None][:0]
+
+
+def scores_of(counts: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """All scores by name, (...) each, of the counts (..., *shape) of each metric."""
+    return {score: values for name, each in counts.items() for score, values in find_metric(name).scores(each).items()}
+
+
+@register("metric", "iou")
+class IoU:
+    """Intersection over union, accuracy, boundary IoU and trimaps; counts are (len(MEASURES), 3, C) int64."""
+
+    def count(self, prediction: np.ndarray, target: np.ndarray, num_classes: int) -> np.ndarray:
+        """See `count_image`."""
+        return count_image(prediction, target, num_classes).counts
+
+    def scores(self, counts: np.ndarray) -> dict[str, np.ndarray]:
+        """See `Scores`; boundary_mean_iou and trimap_N_mean_iou are the mean IoU of the other measures."""
+        others = {f"{name}_mean_iou": nan_mean(iou(counts[..., i, :, :])) for i, name in enumerate(MEASURES) if i}
+        return {**overall_scores(counts[..., 0, :, :]), **others}
 
 
 def confusion_matrix(prediction: Tensor, target: Tensor, num_classes: int) -> Tensor:
@@ -50,7 +155,9 @@ def near_boundary(labels: np.ndarray, width: int) -> np.ndarray:
     Returns:
         (H, W) bool.
     """
-    return _filtered(labels, width, np.maximum) != _filtered(labels, width, np.minimum)
+    highest, lowest = (_filtered(labels, width, extreme) for extreme in (np.maximum, np.minimum))
+    near: np.ndarray = highest != lowest
+    return near
 
 
 def inner_boundary(labels: np.ndarray, width: int) -> np.ndarray:
@@ -90,12 +197,12 @@ class ImageCounts:
 
     Attributes:
         confusion: (C, C) int64: pixels of each true class (rows) and predicted class (columns).
-        regions: (len(MEASURES), 3, C) int64. For each measure and class the pixels that are right, those of the truth,
+        counts: (len(MEASURES), 3, C) int64. For each measure and class the pixels that are right, those of the truth,
             and those of the prediction: intersection and union are the first, and the others less the first.
     """
 
     confusion: np.ndarray
-    regions: np.ndarray
+    counts: np.ndarray
 
 
 def count_image(prediction: np.ndarray, target: np.ndarray, num_classes: int) -> ImageCounts:
@@ -137,26 +244,41 @@ def count_image(prediction: np.ndarray, target: np.ndarray, num_classes: int) ->
     trimaps = histogram.sum(axis=(1, 2)).cumsum(axis=0)  # the last has all pixels
     boundary = histogram.sum(axis=0)
     on_boundary = [boundary[1, 1].diagonal(), boundary[1].sum(axis=(0, 2)), boundary[:, 1].sum(axis=(0, 1))]
-    regions = [_regions(trimaps[-1]), np.stack(on_boundary), *map(_regions, trimaps[:-1])]
-    return ImageCounts(trimaps[-1], np.stack(regions))
+    counts = [_class_counts(trimaps[-1]), np.stack(on_boundary), *map(_class_counts, trimaps[:-1])]
+    return ImageCounts(trimaps[-1], np.stack(counts))
 
 
-def _regions(confusion: np.ndarray) -> np.ndarray:
+def _class_counts(confusion: np.ndarray) -> np.ndarray:
     return np.stack([confusion.diagonal(), confusion.sum(1), confusion.sum(0)])
 
 
-def iou(regions: np.ndarray) -> np.ndarray:
+def iou(counts: np.ndarray) -> np.ndarray:
     """Intersection over union (..., C) of counts (..., 3, C); NaN for classes in neither truth nor prediction."""
-    hit, true, predicted = np.moveaxis(np.asarray(regions, np.float64), -2, 0)
+    hit, true, predicted = np.moveaxis(np.asarray(counts, np.float64), -2, 0)
     with np.errstate(invalid="ignore"):  # 0 / 0 is NaN: nothing to judge by
-        return hit / (true + predicted - hit)
+        shares: np.ndarray = hit / (true + predicted - hit)
+    return shares
 
 
 def nan_mean(values: np.ndarray) -> np.ndarray:
     """Mean over the last axis of what is not NaN; NaN where all is."""
     present = ~np.isnan(values)
     with np.errstate(invalid="ignore"):
-        return np.where(present, values, 0).sum(-1) / present.sum(-1)
+        mean: np.ndarray = np.where(present, values, 0).sum(-1) / present.sum(-1)
+    return mean
+
+
+def overall_scores(counts: np.ndarray) -> dict[str, np.ndarray]:
+    """Scores over all classes, (...) each, of counts (..., 3, C); named and described as in `Scores`."""
+    hit, true, _ = np.moveaxis(np.asarray(counts, np.float64), -2, 0)
+    ious = iou(counts)
+    with np.errstate(invalid="ignore"):
+        return {
+            "mean_iou": nan_mean(ious),
+            "pixel_accuracy": hit.sum(-1) / true.sum(-1),
+            "mean_accuracy": nan_mean(hit / true),
+            "frequency_weighted_iou": (np.nan_to_num(ious) * true).sum(-1) / true.sum(-1),
+        }
 
 
 @dataclass(frozen=True)
@@ -182,23 +304,19 @@ class Scores:
     pixels: int
 
     @classmethod
-    def from_regions(cls, regions: np.ndarray) -> Scores:
+    def from_counts(cls, counts: np.ndarray) -> Scores:
         """Scores of counts (3, C): pixels that are right, of the truth, and of the prediction."""
-        hit, true, _ = regions = np.asarray(regions, np.float64)
-        ious = iou(regions)
+        hit, true, _ = np.asarray(counts, np.float64)
         with np.errstate(invalid="ignore"):
             accuracy = hit / true
-            return cls(
-                iou=tuple(ious.tolist()),
-                accuracy=tuple(accuracy.tolist()),
-                mean_iou=float(nan_mean(ious)),
-                pixel_accuracy=float(hit.sum() / true.sum()),
-                mean_accuracy=float(nan_mean(accuracy)),
-                frequency_weighted_iou=float((np.nan_to_num(ious) * true).sum() / true.sum()),
-                pixels=int(true.sum()),
-            )
+        return cls(
+            iou=tuple(iou(counts).tolist()),
+            accuracy=tuple(accuracy.tolist()),
+            pixels=int(true.sum()),
+            **{name: float(value) for name, value in overall_scores(counts).items()},
+        )
 
     @classmethod
     def from_confusion(cls, confusion: Tensor) -> Scores:
         """Scores of a (C, C) confusion matrix as `confusion_matrix` counts it."""
-        return cls.from_regions(_regions(confusion.cpu().numpy()))
+        return cls.from_counts(_class_counts(confusion.cpu().numpy()))

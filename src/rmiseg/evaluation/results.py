@@ -10,21 +10,24 @@ docs/evaluation.md describes each field.
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from rmiseg.config.registry import loaded_plugins
 from rmiseg.evaluation.bootstrap import intervals
 from rmiseg.evaluation.evaluate import Evaluation
-from rmiseg.evaluation.metrics import MEASURES, Scores
+from rmiseg.evaluation.metrics import BUILT_IN, MEASURES, find_metric, iou
 from rmiseg.runtime.files import replacing, to_json
 
-FORMAT = "rmiseg evaluation 1"
+FORMAT, FORMAT_1 = "rmiseg evaluation 2", "rmiseg evaluation 1"
+COUNTS = "counts_"
+"""What the arrays of images.npz that hold counts begin with; the name of the metric follows."""
 EVALUATIONS, SCORES_FILE, IMAGES_FILE, TABLE_FILE = "evaluation", "scores.json", "images.npz", "images.csv"
 
 
@@ -37,12 +40,14 @@ class SavedEvaluation:
         report: The content of scores.json.
         class_names: Names of the C classes.
         evaluation: What was counted in every image.
+        refined: The evaluations of its refinement by a dense CRF, by each number of iterations that was asked for.
     """
 
     folder: Path
     report: dict[str, Any]
     class_names: tuple[str, ...]
     evaluation: Evaluation
+    refined: tuple[SavedEvaluation, ...] = ()
 
 
 def make_report(evaluation: Evaluation, class_names: tuple[str, ...], about: dict[str, Any]) -> dict[str, Any]:
@@ -52,6 +57,8 @@ def make_report(evaluation: Evaluation, class_names: tuple[str, ...], about: dic
     return {
         "format": FORMAT,
         **about,
+        "metrics": list(evaluation.counts),
+        "made_with": loaded_plugins(),
         "images": len(evaluation.names),
         "pixels": scores.pixels,
         **evaluation.summary(),
@@ -74,25 +81,22 @@ def save_evaluation(folder: Path, evaluation: Evaluation, report: dict[str, Any]
     """Write the files of an evaluation, in place of an earlier one; scores.json comes last and stands for the whole."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / SCORES_FILE).unlink(missing_ok=True)
+    arrays: dict[str, Any] = {f"{COUNTS}{name}": counts for name, counts in evaluation.counts.items()}
     with replacing(folder / IMAGES_FILE) as temporary, open(temporary, "wb") as file:
-        np.savez_compressed(
-            file, names=np.array(evaluation.names, np.str_), measures=np.array(MEASURES), regions=evaluation.regions
-        )
+        np.savez_compressed(file, names=np.array(evaluation.names, np.str_), measures=np.array(MEASURES), **arrays)
     with replacing(folder / TABLE_FILE) as temporary, open(temporary, "w", newline="", encoding="utf-8") as table:
-        writer = csv.writer(table)
-        class_names = list(report["classes"])
-        writer.writerow(
-            ["name", "pixels", "pixel_accuracy", "mean_iou"]
-            + [f"{measure}_mean_iou" for measure in MEASURES[1:]]
-            + [f"iou {name}" for name in class_names]
-        )
-        for name, regions in zip(evaluation.names, evaluation.regions):
-            measures = [Scores.from_regions(counts) for counts in regions]
-            shares = [measures[0].pixel_accuracy, *(scores.mean_iou for scores in measures), *measures[0].iou]
-            cells = ["" if math.isnan(share) else f"{share:.6f}" for share in shares]
-            writer.writerow([name, measures[0].pixels, *cells])
+        _write_table(csv.writer(table), evaluation, list(report["classes"]))
     with replacing(folder / SCORES_FILE) as temporary:
         temporary.write_text(to_json(report), encoding="utf-8")
+
+
+def _write_table(writer: Any, evaluation: Evaluation, class_names: Sequence[str]) -> None:
+    """A row for each image: its pixels, its scores, and the IoU of each class."""
+    everywhere, scores = evaluation.counts[BUILT_IN][:, 0], evaluation.image_scores
+    writer.writerow(["name", "pixels", *scores, *(f"iou {name}" for name in class_names)])
+    shares = np.column_stack([*scores.values(), iou(everywhere)])
+    for name, pixels, row in zip(evaluation.names, everywhere[:, 1].sum(axis=-1).tolist(), shares.tolist()):
+        writer.writerow([name, pixels, *("" if math.isnan(share) else f"{share:.6f}" for share in row)])
 
 
 def load_evaluation(folder: Path) -> SavedEvaluation:
@@ -100,16 +104,21 @@ def load_evaluation(folder: Path) -> SavedEvaluation:
 
     Raises:
         FileNotFoundError: One of its files is not there.
-        ValueError: A file is damaged, or not of this format.
+        ValueError: A file is damaged, or not of this format; or a metric is not known here.
     """
     try:
         report = json.loads((folder / SCORES_FILE).read_text(encoding="utf-8"))
-        if not isinstance(report, dict) or report.get("format") != FORMAT:
+        if not isinstance(report, dict) or report.get("format") not in (FORMAT, FORMAT_1):
             raise ValueError(f"{SCORES_FILE} is not of the format {FORMAT!r}")
         confusion = np.array(report["confusion"], np.int64)
         with np.load(folder / IMAGES_FILE, allow_pickle=False) as content:
-            names, measures, regions = content["names"], content["measures"], content["regions"]
-        if tuple(measures) != MEASURES or regions.shape != (len(names), len(MEASURES), 3, len(report["classes"])):
+            names, measures = content["names"], content["measures"]
+            if report["format"] == FORMAT_1:
+                counts = {BUILT_IN: content["regions"]}
+            else:
+                counts = {name: content[f"{COUNTS}{name}"] for name in report["metrics"]}
+        shape = (len(names), len(MEASURES), 3, len(report["classes"]))
+        if tuple(measures) != MEASURES or counts[BUILT_IN].shape != shape or {*map(len, counts.values())} != {shape[0]}:
             raise ValueError(f"{IMAGES_FILE} holds other measures or sizes than {SCORES_FILE}")
     except FileNotFoundError:
         raise
@@ -117,12 +126,17 @@ def load_evaluation(folder: Path) -> SavedEvaluation:
         raise ValueError(
             f"{folder} cannot be read as an evaluation ({error}); run `rmiseg evaluate` again to replace it"
         ) from error
-    evaluation = Evaluation(tuple(names.tolist()), confusion, regions, report["seconds"])
+    for name in counts:
+        try:
+            find_metric(name, report.get("made_with", ()))
+        except ValueError as error:
+            raise ValueError(f"{folder}: {error}") from error
+    evaluation = Evaluation(tuple(names.tolist()), confusion, counts, report["seconds"])
     return SavedEvaluation(folder, report, tuple(report["classes"]), evaluation)
 
 
 def evaluation_folder(checkpoint: Path, split: str, settings: dict[str, Any]) -> Path:
-    """Where the evaluation of a checkpoint file goes: evaluation/NAME in the folder of the run.
+    """The folder that the evaluation of a checkpoint file goes to: evaluation/NAME in the folder of the run.
 
     The name is that of the split; other checkpoints than the best, and settings other than the default, are appended.
     """
@@ -137,12 +151,6 @@ def evaluation_folder(checkpoint: Path, split: str, settings: dict[str, Any]) ->
     if settings.get("crf"):
         parts.append(f"crf{settings['crf']['iterations']}")
     return run / EVALUATIONS / "-".join(parts)
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal digits: which checkpoint an evaluation is of."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def percent(share: float) -> str:

@@ -1,8 +1,9 @@
-"""What `rmiseg evaluate` does: a checkpoint, a split, scores in a folder and in a table."""
+"""Scoring a checkpoint, as `rmiseg evaluate` does: a checkpoint, a split, scores in a folder and in a table."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -11,31 +12,91 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
+from torch import nn
+from torch.utils.data import Dataset
 
-from rmiseg.config import DataConfig, EvaluateConfig, ViewConfig, view_config
-from rmiseg.data import SegmentationDataset, Split, eval_loader, eval_transform, load_split
-from rmiseg.evaluation.evaluate import Evaluation, evaluate, evaluate_refined
-from rmiseg.evaluation.metrics import TRIMAP_WIDTHS
+from rmiseg.config import CRFConfig, DataConfig, EvaluateConfig, ReportConfig, ViewConfig, view_config
+from rmiseg.data import LabeledImages, OwnImages, SegmentationDataset, eval_loader, eval_transform
+from rmiseg.evaluation.evaluate import Evaluation, evaluate_model, evaluate_refined
+from rmiseg.evaluation.metrics import TRIMAP_WIDTHS, load_metrics
 from rmiseg.evaluation.results import (
     SCORES_FILE,
     SavedEvaluation,
-    digest,
     evaluation_folder,
     load_evaluation,
     make_report,
     percent,
     save_evaluation,
 )
-from rmiseg.inference.checkpoint import find_checkpoint, load_checkpoint
+from rmiseg.inference.checkpoint import Checkpoint, digest, find_checkpoint, load_checkpoint, python_name
 from rmiseg.inference.crf import DenseCRF
-from rmiseg.inference.segment import plan_views
+from rmiseg.inference.tiles import plan_tiles
+from rmiseg.models.base import SegmentationModel
 from rmiseg.runtime.device import select_device
-from rmiseg.runtime.distributed import is_main, on_main, rank, world_size
+from rmiseg.runtime.distributed import is_main, on_main, processes, rank, world_size
 from rmiseg.runtime.progress import track
 
 
+def evaluate(
+    run: str | Path,
+    *,
+    split: str | None = None,
+    root: str | Path | None = None,
+    data: LabeledImages | Dataset[Any] | None = None,
+    model: nn.Module | None = None,
+    views: ViewConfig | None = None,
+    crf: Sequence[int] = (),
+    dense_crf: CRFConfig | None = None,
+    metrics: Sequence[str] = (),
+    device: str = "auto",
+    out: str | Path | None = None,
+    console: Console | None = None,
+) -> SavedEvaluation:
+    """Score the model of a run at the size of the masks, and save what was counted, as `rmiseg evaluate` does.
+
+    Args:
+        run: The folder of a run (its best checkpoint), or a checkpoint file.
+        split: Split to score on; by default the validation split of the run.
+        root: Folder of the data set, if it is no longer where the run found it.
+        data: Instead of a split, images of any kind: `LabeledImages`, or a torch data set of (image, mask).
+        model: The network, if that of the run was given in Python.
+        views: Scales, flip and windows; by default the network sees every image once, whole.
+        crf: Iterations of a dense CRF; each is scored beside the network alone.
+        dense_crf: Its kernels.
+        metrics: Names of further metrics.
+        device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps, ...
+        out: Folder for the results, which replace earlier ones; by default evaluation/SPLIT in the folder of the run.
+        console: Where to show progress; by default nowhere.
+
+    Returns:
+        The evaluation of the network alone; those with a dense CRF are its `refined`.
+
+    Raises:
+        ValueError, OSError: Anything wrong with checkpoint, data or options.
+    """
+    config = EvaluateConfig(
+        **asdict(views or ViewConfig()),
+        checkpoint=str(run),
+        split=split,
+        root=None if root is None else str(root),
+        out=None if out is None else str(out),
+        crf=list(crf),
+        dense_crf=dense_crf or CRFConfig(),
+        metrics=list(metrics),
+        device=device,
+    )
+    with processes(device) as place:
+        first, *refined = score_checkpoint(config, console, place, data=data, model=model)
+    return replace(first, refined=tuple(refined))
+
+
 def score_checkpoint(
-    config: EvaluateConfig, console: Console, device: torch.device | None = None
+    config: EvaluateConfig,
+    console: Console | None = None,
+    device: torch.device | None = None,
+    *,
+    data: LabeledImages | Dataset[Any] | None = None,
+    model: nn.Module | None = None,
 ) -> list[SavedEvaluation]:
     """Score a checkpoint as `config` says, and save what was counted.
 
@@ -45,6 +106,8 @@ def score_checkpoint(
         config: What to score.
         console: Where to show progress.
         device: Where to compute; by default as `config` says.
+        data: See `evaluate`.
+        model: See `evaluate`.
 
     Returns:
         The evaluation of the network alone, and of its refinement by each number of iterations of a dense CRF.
@@ -55,10 +118,11 @@ def score_checkpoint(
     path = find_checkpoint(config.checkpoint)
     checkpoint = load_checkpoint(path)
     device = device or select_device(config.device)
-    data = replace(checkpoint.data, root=config.root or checkpoint.data.root)
-    split_name = config.split or data.val_split
     views = view_config(config)
-    plan_views((1, 1), views)  # whose errors come before any work
+    plan_tiles((1, 1), views)  # whose errors come before any work
+    load_metrics(config.metrics, len(checkpoint.classes))  # likewise
+    images = None if data is None else own_images(data, checkpoint, config)
+    split_name = images.name if images else config.split or checkpoint.data.val_split
     settings = [_settings(views, config, count) for count in (0, *config.crf)]
     if config.out is None:
         folders = [evaluation_folder(path, split_name, each) for each in settings]
@@ -66,80 +130,126 @@ def score_checkpoint(
         folders = [Path(config.out) / (f"crf{count}" if count else "") for count in (0, *config.crf)]
     for folder in folders:
         _check_folder(folder)
-    split = on_main(lambda: load_split(data.name, data.root, split_name))
-    if split.classes.names != checkpoint.classes.names:
-        raise ValueError(
-            f"the checkpoint was trained on {len(checkpoint.classes)} classes ({', '.join(checkpoint.classes.names)}), "
-            f"but {data.root} has {len(split.classes)} ({', '.join(split.classes.names)})"
-        )
-    once = views == ViewConfig(overlap=views.overlap) and not config.crf  # then the loader's processes resize
-    transform = eval_transform(data.image_scale if once else 1.0)
-    loader = eval_loader(
-        SegmentationDataset(split, transform), workers=data.workers, rank=rank(), world_size=world_size()
-    )
-    batches = track(loader, f"evaluating {split_name}", console, total=len(loader))
-    classes = len(split.classes)
+    images = images or on_main(lambda: checkpoint.load_split(config.split, config.root))
     with DenseCRF(config.crf, config.dense_crf) if config.crf else nullcontext() as crf:
-        model = checkpoint.build_model(device)
-        if crf:
-            evaluations = evaluate_refined(model, batches, classes, crf, views, data.image_scale)
-        else:
-            shown = None if once else views
-            evaluations = [evaluate(model, batches, classes, device, views=shown, image_scale=data.image_scale)]
+        network = checkpoint.build_model(device, model)
+        evaluations = _evaluations(network, images, checkpoint.data, config, crf, console)
+    if data is None:
+        about = _about(path, checkpoint.step, checkpoint.data.name, config.root or checkpoint.data.root, images)
+    else:
+        about = _about(path, checkpoint.step, python_name(_source(images)), "", images)
     return [
-        _save(folder, evaluation, path, checkpoint.step, data, split, each)
+        _save(folder, evaluation, images, {**about, "settings": each})
         for folder, each, evaluation in zip(folders, settings, evaluations)
     ]
 
 
-def save_validation(path: Path, step: int, split: Split, data: DataConfig, evaluation: Evaluation) -> None:
+def own_images(
+    data: LabeledImages | Dataset[Any], checkpoint: Checkpoint, config: EvaluateConfig | ReportConfig
+) -> LabeledImages:
+    """Images that were given in Python, with the classes of the checkpoint."""
+    if config.split or config.root:
+        raise ValueError("give images in Python as data=, or the split and root of a data set, but not both")
+    images = data if isinstance(data, LabeledImages) else OwnImages(data, checkpoint.classes)
+    checkpoint.check_classes(images.classes, f"the data {images.name}")
+    return images
+
+
+def _source(images: LabeledImages) -> object:
+    """The data set that images are read from."""
+    return images.dataset if isinstance(images, OwnImages) else images
+
+
+def _evaluations(
+    network: SegmentationModel,
+    images: LabeledImages,
+    data: DataConfig,
+    config: EvaluateConfig,
+    crf: DenseCRF | None,
+    console: Console | None,
+) -> list[Evaluation]:
+    views, classes, device = view_config(config), len(images.classes), next(network.parameters()).device
+    once = views == ViewConfig(overlap=views.overlap) and not crf  # then the loader's processes resize
+    dataset = SegmentationDataset(images, eval_transform(data.image_scale if once else 1.0))
+    loader = eval_loader(dataset, workers=data.workers, rank=rank(), world_size=world_size())
+    batches = track(loader, f"evaluating {images.name}", console, total=len(loader))
+    if crf:
+        return evaluate_refined(network, batches, classes, crf, views, data.image_scale, config.metrics)
+    test_time: dict[str, Any] = {"views": None if once else views, "image_scale": data.image_scale}
+    return [evaluate_model(network, batches, classes, device, **test_time, metrics=config.metrics)]
+
+
+def save_validation(path: Path, step: int, images: LabeledImages, data: DataConfig, evaluation: Evaluation) -> None:
     """Save what training counted on the validation split, just as if `score_checkpoint` had done it."""
-    if len(evaluation.names) == len(split.samples):  # none was skipped because it could not be read
+    if len(evaluation.names) == len(images):  # none was skipped because it could not be read
         settings = _settings(ViewConfig(), EvaluateConfig(checkpoint=str(path)), 0)
         folder = evaluation_folder(path, data.val_split, settings)
-        _save(folder, evaluation, path, step, data, split, settings)
+        about = _about(path, step, data.name, data.root, images)
+        _save(folder, evaluation, images, {**about, "settings": settings})
 
 
-def _save(
-    folder: Path,
-    evaluation: Evaluation,
-    checkpoint: Path,
-    step: int,
-    data: DataConfig,
-    split: Split,
-    settings: dict[str, Any],
-) -> SavedEvaluation:
-    about = {
+def _about(checkpoint: Path, step: int, data: str, root: str, images: LabeledImages) -> dict[str, Any]:
+    """Describe the checkpoint and the images of an evaluation, for scores.json."""
+    return {
         "checkpoint": str(checkpoint.absolute()),
         "sha256": digest(checkpoint),
         "step": step,
-        "data": data.name,
-        "root": None if data.root is None else str(Path(data.root).absolute()),
-        "split": split.name,
-        "settings": settings,
+        "data": data,
+        "root": str(Path(root).absolute()) if root else None,
+        "split": images.name,
     }
-    report = make_report(evaluation, split.classes.names, about)
+
+
+def _save(folder: Path, evaluation: Evaluation, images: LabeledImages, about: dict[str, Any]) -> SavedEvaluation:
+    report = make_report(evaluation, images.classes.names, about)
     if is_main():
         save_evaluation(folder, evaluation, report)
-    return SavedEvaluation(folder, report, split.classes.names, evaluation)
+    return SavedEvaluation(folder, report, images.classes.names, evaluation)
 
 
-def find_or_score(config: EvaluateConfig, console: Console) -> SavedEvaluation:
+def find_or_score(
+    config: EvaluateConfig,
+    console: Console | None = None,
+    *,
+    data: LabeledImages | Dataset[Any] | None = None,
+    model: nn.Module | None = None,
+) -> SavedEvaluation:
     """The evaluation in the folder `config.checkpoint`, or of that checkpoint, which is scored if it was not yet.
 
-    With a number of iterations in `config.crf`, the evaluation refined by them.
+    It has the metrics of `config`, and perhaps others. With a number of iterations in `config.crf`, the evaluation
+    refined by them. On data that is given in Python a checkpoint is always scored: nothing tells whether it is the same
+    as before.
     """
     if (Path(config.checkpoint) / SCORES_FILE).is_file():
-        return load_evaluation(Path(config.checkpoint))
+        saved = load_evaluation(Path(config.checkpoint))
+        if missing := _missing(saved, config):
+            raise ValueError(
+                f"the evaluation {saved.folder} lacks the metric {missing[0]}; name its run instead, or run `rmiseg "
+                f"evaluate {saved.report['checkpoint']} --metrics {','.join(config.metrics)}`"
+            )
+        return saved
     path = find_checkpoint(config.checkpoint)
-    split = config.split or load_checkpoint(path).data.val_split
-    folder = evaluation_folder(path, split, _settings(ViewConfig(), config, config.crf[-1] if config.crf else 0))
-    if (folder / SCORES_FILE).is_file():
+    trained_on = load_checkpoint(path).data
+    settings = _settings(ViewConfig(), config, config.crf[-1] if config.crf else 0)
+    folder = evaluation_folder(path, config.split or trained_on.val_split, settings)
+    if data is None and (folder / SCORES_FILE).is_file():
         saved = load_evaluation(folder)
-        if saved.report["sha256"] == digest(path):
+        if saved.report["sha256"] != digest(path):
+            why = f"is of another checkpoint than {path} is now"
+        elif saved.report["data"] != trained_on.name:
+            why = f"is of the data {saved.report['data']}"
+        elif missing := _missing(saved, config):
+            why = f"lacks the metric {', '.join(missing)}"
+        else:
             return saved
-        console.print(f"{folder} is of another checkpoint than {path} is now: evaluating again")
-    return score_checkpoint(config, console)[-1]
+        if console:
+            console.print(f"{folder} {why}: evaluating again")
+    return score_checkpoint(config, console, data=data, model=model)[-1]
+
+
+def _missing(saved: SavedEvaluation, config: EvaluateConfig) -> list[str]:
+    """The metrics of `config` that an evaluation does not have."""
+    return [name for name in config.metrics if name not in saved.evaluation.counts]
 
 
 def print_scores(saved: list[SavedEvaluation], console: Console) -> None:
@@ -162,6 +272,9 @@ def print_scores(saved: list[SavedEvaluation], console: Console) -> None:
         + ", ".join(f"{width} px: {percent(report[f'trimap_{width}_mean_iou'])} %" for width in TRIMAP_WIDTHS)
         + " of a boundary"
     )
+    for name, score in saved[0].evaluation.further_scores().items():
+        interval = " to ".join(map(percent, report["intervals"][name]))
+        console.print(f"{name.replace('_', ' ')} {percent(score)} %, 95 % interval {interval}")
     if len(saved) > 1:
         console.print(crf_table([("none", saved[0]), *((_iterations(each), each) for each in saved[1:])]))
     seconds = report["seconds"]

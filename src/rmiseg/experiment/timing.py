@@ -14,7 +14,7 @@ from rich.console import Console
 
 from rmiseg.config import TrainConfig
 from rmiseg.data import SegmentationDataset, eval_loader, eval_transform, load_split, train_loader
-from rmiseg.evaluation.evaluate import evaluate
+from rmiseg.evaluation.evaluate import evaluate_model
 from rmiseg.runtime.files import replacing, to_json
 from rmiseg.runtime.progress import track
 from rmiseg.training.assembly import train_dataset
@@ -67,7 +67,7 @@ def time_methods(recipes: Mapping[str, TrainConfig], console: Console) -> dict[s
             started = time.perf_counter()
             take_step(batches, step)
             steps[method].append(time.perf_counter() - started)
-            evaluation = evaluate(take_step.model, [image], take_step.model.num_classes, take_step.device)
+            evaluation = evaluate_model(take_step.model, [image], take_step.model.num_classes, take_step.device)
             images[method].append(evaluation.seconds["model"])
     return {
         method: Seconds(*(statistics.median(times[method][WARM_UP:]) for times in (steps, images)))

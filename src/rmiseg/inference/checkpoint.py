@@ -6,6 +6,8 @@ never runs code that is in it.
 
 from __future__ import annotations
 
+import copy
+import hashlib
 import json
 import math
 import os
@@ -13,7 +15,7 @@ import pickle
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +25,24 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from rmiseg.config import DataConfig, ModelConfig
+from rmiseg.config.registry import find, loaded_plugins, names, unknown
+from rmiseg.data import Split, load_split
 from rmiseg.data.classes import ClassTable
-from rmiseg.models import build_model
+from rmiseg.models import SegmentationModel, build_model
+from rmiseg.models.own import adapt_model
 from rmiseg.runtime.files import replacing
 
 FORMAT = "rmiseg checkpoint 1"
 CHECKPOINTS, LAST, BEST = "checkpoints", "last.pt", "best.pt"
+IN_PYTHON = "python:"
+"""What the names of networks and data sets begin with that were given in Python; a description of them follows."""
 PRETRAINED_FORMAT = "rmiseg model 1"
 PRETRAINED_CONFIG, PRETRAINED_WEIGHTS = "config.json", "model.safetensors"  # the names that model hubs expect
+
+
+def python_name(thing: object) -> str:
+    """The name under which checkpoints and evaluations keep a network or a data set that was given in Python."""
+    return f"{IN_PYTHON}{type(thing).__module__}.{type(thing).__qualname__}"
 
 
 @dataclass(frozen=True)
@@ -46,6 +58,7 @@ class Checkpoint:
         scores: Scores on the validation split, by name; empty if it was not evaluated.
         architecture: What else the model is built from, see `SegmentationModel`.
         align_corners: Corner convention by which the loss interpolated the logits; False in checkpoints without it.
+        made_with: The plugins that were loaded when it was written, by their names.
     """
 
     weights: Mapping[str, Tensor]
@@ -56,21 +69,21 @@ class Checkpoint:
     scores: dict[str, float]
     architecture: dict[str, Any] | None = None
     align_corners: bool = False
+    made_with: tuple[str, ...] = ()
 
-    def build_model(self, device: torch.device) -> nn.Module:
+    def build_model(self, device: torch.device, network: nn.Module | None = None) -> SegmentationModel:
         """The trained model, in evaluation mode, on `device`.
 
+        Args:
+            device: Where to put it.
+            network: The network, of a run whose network was given in Python: any module from images (N, 3, H, W) to
+                logits (N, C, h, w). The weights are loaded into a copy of it.
+
         Raises:
-            ValueError: The weights are not those of the model that the checkpoint describes.
+            ValueError: The weights are not those of the model that the checkpoint describes; a network is missing, or
+                is given for a model that has a name.
         """
-        model = build_model(
-            self.model.name,
-            num_classes=len(self.classes),
-            backbone=self.model.backbone,
-            output_stride=self.model.output_stride,
-            weights="none",
-            architecture=self.architecture,
-        )
+        model = self.untrained_model(network)
         try:
             model.load_state_dict(self.weights)
         except RuntimeError as error:
@@ -80,7 +93,68 @@ class Checkpoint:
             ) from error
         model.align_corners = self.align_corners
         # The layout in which convolutions are fastest.
-        return model.to(device, memory_format=torch.channels_last).eval()
+        return model.to(device).to(memory_format=torch.channels_last).eval()
+
+    @property
+    def given_in_python(self) -> bool:
+        """True if the network was given in Python, so that it must be given again."""
+        return self.model.name.startswith(IN_PYTHON)
+
+    def untrained_model(self, network: nn.Module | None = None) -> SegmentationModel:
+        """The model before its weights are loaded; see `build_model`."""
+        name = self.model.name
+        if network is not None:
+            if not self.given_in_python:
+                raise ValueError(f"this run's network has a name, {name}; leave model= out")
+            return adapt_model(copy.deepcopy(network), len(self.classes))
+        if self.given_in_python:
+            raise ValueError(
+                f"the network of this run was given in Python as {name.removeprefix(IN_PYTHON)}; give it again: "
+                "Predictor.from_run(..., model=net)"
+            )
+        prefix, colon, _ = name.partition(":")
+        if not {name, prefix + colon} & {*names("model")}:
+            raise ValueError(unknown("model", name, self.made_with))
+        options = {key: value for key, value in asdict(self.model).items() if key not in ("name", "weights")}
+        return build_model(
+            name, num_classes=len(self.classes), weights="none", architecture=self.architecture, **options
+        )
+
+    def load_split(self, name: str | None = None, root: str | None = None, *, masks: bool = True) -> Split:
+        """A split of the data set that the model was trained on, with the classes of the model.
+
+        Args:
+            name: Name of the split; by default the validation split.
+            root: Folder of the data set, if it is no longer where the run found it.
+            masks: True if there must be masks.
+
+        Raises:
+            ValueError, OSError: As `rmiseg.data.load_split`; the data set was given in Python; its classes are others.
+        """
+        data = replace(self.data, root=root or self.data.root)
+        if data.name.startswith(IN_PYTHON):
+            raise ValueError(
+                f"the data of this run was given in Python as {data.name.removeprefix(IN_PYTHON)}; give images in "
+                "Python again, as data="
+            )
+        find("dataset", data.name, self.made_with)
+        options = getattr(data, "options", {})
+        split = load_split(data.name, data.root, name or data.val_split, masks=masks, options=options)
+        if masks:
+            self.check_classes(split.classes, data.root)
+        return split
+
+    def check_classes(self, classes: ClassTable, where: str) -> None:
+        """See whether images have the classes of the model.
+
+        Raises:
+            ValueError: They have others.
+        """
+        if classes.names != self.classes.names:
+            raise ValueError(
+                f"the checkpoint was trained on {len(self.classes)} classes ({', '.join(self.classes.names)}), but "
+                f"{where} has {len(classes)} ({', '.join(classes.names)})"
+            )
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -94,6 +168,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "scores": checkpoint.scores,
         "architecture": checkpoint.architecture,
         "align_corners": checkpoint.align_corners,
+        "made_with": list(checkpoint.made_with or loaded_plugins()),
     }
     write_content(path, FORMAT, content)
 
@@ -143,7 +218,7 @@ def checkpoint_from_plain(content: Mapping[str, Any], weights: Mapping[str, Tens
     Raises:
         KeyError, TypeError, ValueError: The content is not that of a checkpoint.
     """
-    table = {
+    table: dict[str, Any] = {
         name: tuple(tuple(value) if isinstance(value, list) else value for value in values)
         for name, values in content["classes"].items()
     }
@@ -154,8 +229,9 @@ def checkpoint_from_plain(content: Mapping[str, Any], weights: Mapping[str, Tens
         classes=ClassTable(**table),
         step=content["step"],
         scores={name: math.nan if score is None else score for name, score in content["scores"].items()},
-        architecture=content.get("architecture"),  # this and the next are not in older files
+        architecture=content.get("architecture"),  # this and what follows are not in older files
         align_corners=content.get("align_corners", False),
+        made_with=tuple(content.get("made_with", ())),
     )
 
 
@@ -202,7 +278,9 @@ def read_content(path: Path, file_format: str, advice: str = "") -> dict[str, An
 
 
 def find_checkpoint(path: str | Path) -> Path:
-    """The file `path`; of a run's folder the best checkpoint, or else the last; of an exported model its weights."""
+    """Return the file `path`; of a run's folder the best checkpoint, or else the last; of an exported model its
+    weights.
+    """
     path = Path(path)
     if (path / PRETRAINED_CONFIG).is_file():
         return path / PRETRAINED_WEIGHTS
@@ -221,6 +299,12 @@ def find_checkpoint(path: str | Path) -> Path:
             "`rmiseg export --format safetensors` writes"
         )
     return path
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal digits: which checkpoint an evaluation or a prediction is of."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class CheckpointFolder:

@@ -77,11 +77,10 @@ class DenseCRF:
 
 def refine(image: np.ndarray, probabilities: np.ndarray, iterations: Sequence[int], config: CRFConfig) -> Refined:
     """Class ids after each of the numbers of `iterations`, in their order; see `DenseCRF`."""
-    from pydensecrf.densecrf import DenseCRF2D
-
+    package = import_extra("pydensecrf.densecrf", "crf", "a dense CRF")
     started = time.perf_counter()
     classes, height, width = probabilities.shape
-    crf = DenseCRF2D(width, height, classes)
+    crf = package.DenseCRF2D(width, height, classes)
     energy = -np.log(np.maximum(probabilities, SMALLEST_PROBABILITY), dtype=np.float32)
     crf.setUnaryEnergy(np.ascontiguousarray(energy.reshape(classes, -1)))
     crf.addPairwiseGaussian(sxy=config.gaussian_sxy, compat=config.gaussian_compat)

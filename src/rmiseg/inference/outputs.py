@@ -163,7 +163,7 @@ def png_writer(
             lines = np.empty((len(flat), flat.shape[1] + 1), np.uint8)
             lines[:, 0] = 2 if mode == "RGB" else 0
             lines[:, 1:] = flat
-            _chunk(file, b"IDAT", packer.compress(lines))
+            _chunk(file, b"IDAT", packer.compress(lines.data))
             written += len(rows)
 
         file.write(b"\x89PNG\r\n\x1a\n")

@@ -29,7 +29,8 @@ def index_image(ids: np.ndarray, classes: ClassTable) -> Image.Image:
 
 def colorize(ids: np.ndarray, classes: ClassTable) -> np.ndarray:
     """Class ids (H, W) uint8 in the colors of the classes: (H, W, 3) uint8."""
-    return np.frombuffer(palette_bytes(classes), np.uint8).reshape(256, 3)[ids]
+    colors = np.frombuffer(palette_bytes(classes), np.uint8).reshape(256, 3)
+    return np.take(colors, ids, axis=0)
 
 
 def overlay(pixels: np.ndarray, ids: np.ndarray, classes: ClassTable, opacity: float = 0.5) -> np.ndarray:
@@ -58,7 +59,7 @@ def titled_rows(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str], cla
         draw.text((center, top / 2), title, fill=(0, 0, 0), font=font, anchor="mm", align="center")
         for i, row in enumerate(rows):
             canvas.paste(Image.fromarray(row[j]), (gap + j * (width + gap), top + i * (height + gap)))
-    x, y = gap, canvas.height - bottom / 2
+    x, y = float(gap), canvas.height - bottom / 2
     for name, color in zip(classes.names, classes.palette):
         draw.rectangle((x, y - 8, x + 16, y + 8), fill=color, outline=(0, 0, 0))
         draw.text((x + 22, y), name, fill=(0, 0, 0), font=font, anchor="lm")

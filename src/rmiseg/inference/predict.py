@@ -1,12 +1,21 @@
-"""What `rmiseg predict` does: images in, files out; decoding and writing overlap the model's work."""
+"""Predictions as files, as `rmiseg predict` writes them; decoding and writing overlap the model's work."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
+from typing import NamedTuple, get_args
 
+from rich.console import Console
+from torch import nn
+
+from rmiseg.config import CRFConfig, PredictConfig, ViewConfig, view_config
+from rmiseg.config.options import PredictionFormat
+from rmiseg.inference.checkpoint import digest, find_checkpoint, load_checkpoint
 from rmiseg.inference.crf import DenseCRF
 from rmiseg.inference.outputs import (
     PictureFormat,
@@ -16,11 +25,121 @@ from rmiseg.inference.outputs import (
     save_probabilities,
 )
 from rmiseg.inference.predictor import Predictor
-from rmiseg.inference.segment import Piece, id_strips, probabilities, segment
-from rmiseg.inference.sources import Frame, Source, read_frames
+from rmiseg.inference.segment import id_strips, probabilities, segment
+from rmiseg.inference.sources import RESULTS_FILE, Frame, Source, find_sources, read_frames
+from rmiseg.inference.tiles import TileLogits
+from rmiseg.runtime.files import replacing, to_json
+from rmiseg.runtime.progress import track
 
 PENDING = 2
 """Images that may wait to be finished while the model goes on, beside those that are being finished."""
+
+
+class Predictions(NamedTuple):
+    """Results of a prediction.
+
+    Attributes:
+        out: Folder of the files.
+        images: Number of images that were segmented.
+        problems: What is wrong with each of the others.
+    """
+
+    out: Path
+    images: int
+    problems: list[str]
+
+
+def predict(
+    run: str | Path,
+    images: str | Path | Sequence[str | Path],
+    *,
+    out: str | Path = "predictions",
+    write: Sequence[str] = ("index", "overlay"),
+    opacity: float = 0.5,
+    overwrite: bool = False,
+    views: ViewConfig | None = None,
+    crf: Sequence[int] = (),
+    dense_crf: CRFConfig | None = None,
+    model: nn.Module | None = None,
+    device: str = "auto",
+    console: Console | None = None,
+) -> Predictions:
+    """Segment images at their original size and write pictures, as `rmiseg predict` does.
+
+    Args:
+        run: The folder of a run (its best checkpoint), or a checkpoint file.
+        images: Image files, videos, folders or glob patterns, or one of them.
+        out: Folder for the results, which mirror the names of the images.
+        write: What to write: index (PNG of class ids with a palette), gray (PNG of class ids), color (PNG of class
+            colors), overlay (colors over the image), probabilities (float16 npz), voc (what PASCAL VOC's test server
+            takes), cityscapes (what that of Cityscapes takes).
+        opacity: Opacity of the class colors in the overlays, 0 to 1.
+        overwrite: Replace results that exist.
+        views: Scales, flip and windows; by default the network sees every image once, whole.
+        crf: Iterations of a dense CRF; for several, results go to folders crf1/, crf5/, ...
+        dense_crf: Its kernels.
+        model: The network, if that of the run was given in Python.
+        device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps, ...
+        console: Where to show progress; by default nowhere.
+
+    Raises:
+        ValueError, OSError: Anything wrong with checkpoint or options; results that exist. A damaged image is none of
+            these: it is among the problems.
+    """
+    patterns = [images] if isinstance(images, str | Path) else images
+    config = PredictConfig(
+        **asdict(views or ViewConfig()),
+        checkpoint=str(run),
+        images=[str(pattern) for pattern in patterns],
+        out=str(out),
+        write=list(write),  # type: ignore[arg-type]  # checked with the pictures
+        opacity=opacity,
+        overwrite=overwrite,
+        crf=list(crf),
+        dense_crf=dense_crf or CRFConfig(),
+        device=device,
+    )
+    return predict_files(config, console, model=model)
+
+
+def predict_files(
+    config: PredictConfig, console: Console | None = None, *, model: nn.Module | None = None
+) -> Predictions:
+    """Segment images and write pictures as `config` says; see `predict`."""
+    console = console or Console(quiet=True)
+    if bool(config.images) == bool(config.split):
+        raise ValueError("name the images to segment: either files, folders or patterns, or --split and a split's name")
+    sources = find_sources(config.images)
+    path = find_checkpoint(config.checkpoint)
+    checkpoint = load_checkpoint(path)
+    if config.split:
+        split = checkpoint.load_split(config.split, config.root, masks=False)
+        sources = [Source(sample.image, Path(sample.name)) for sample in split.samples]
+    views = view_config(config)
+    out = Path(config.out)
+    with DenseCRF(config.crf, config.dense_crf) if config.crf else nullcontext() as crf:
+        predictor = Predictor(checkpoint, config.device, views, model=model)
+        writer = Writer(predictor, out, config.write, opacity=config.opacity, crf=crf)
+        writer.check(sources, config.overwrite)
+        out.mkdir(parents=True, exist_ok=True)
+        about = {
+            "checkpoint": str(path.absolute()),
+            "sha256": digest(path),
+            "step": checkpoint.step,
+            "classes": checkpoint.classes.names,
+            "settings": asdict(views),
+            "crf": {"iterations": config.crf, **asdict(config.dense_crf)} if config.crf else None,
+            "write": config.write,
+        }
+        with replacing(out / RESULTS_FILE) as temporary:
+            temporary.write_text(to_json(about), encoding="utf-8")
+        total = None if any(source.is_video for source in sources) else len(sources)
+        results = list(track(writer.run(sources), "predicting", console, total=total))
+    problems = [problem for problem in results if problem is not None]
+    console.print(f"{len(results) - len(problems)} images: {', '.join(config.write)} in {out}")
+    if writer.crf_seconds:
+        console.print(f"dense CRF: {sum(writer.crf_seconds) / len(writer.crf_seconds):.2f} s an image")
+    return Predictions(out, len(results) - len(problems), problems)
 
 
 class Writer:
@@ -34,7 +153,7 @@ class Writer:
         crf: Refines what the network puts out; results of several numbers of iterations go to folders of their own.
 
     Raises:
-        ValueError: A format is for other classes, or the opacity is not from 0 to 1.
+        ValueError: A format does not exist or is for other classes, or the opacity is not from 0 to 1.
     """
 
     def __init__(
@@ -48,6 +167,8 @@ class Writer:
     ) -> None:
         if not write:
             raise ValueError("nothing to write; name something with --write")
+        if unknown := [name for name in write if name not in get_args(PredictionFormat)]:
+            raise ValueError(f"write: {unknown[0]!r} is none of {', '.join(get_args(PredictionFormat))}")
         self.predictor = predictor
         self.formats: list[PictureFormat] = list(picture_formats(write, predictor.classes, opacity).values())
         self.with_probabilities = "probabilities" in write
@@ -98,20 +219,20 @@ class Writer:
                 elif frame.is_large:
                     yield self._write_in_strips(frame)
                 else:
-                    pieces = list(self._see(frame))
-                    pending.append(executor.submit(self._finish, frame, pieces))
+                    outputs = list(self._tile_logits(frame))
+                    pending.append(executor.submit(self._finish, frame, outputs))
                     while len(pending) > PENDING + workers - 1:
                         yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()
 
-    def _see(self, frame: Frame) -> Iterator[Piece]:
-        return self.predictor.see(frame.size, frame.tensor)
+    def _tile_logits(self, frame: Frame) -> Iterator[TileLogits]:
+        return self.predictor.tile_logits(frame.size, frame.tensor)
 
-    def _finish(self, frame: Frame, pieces: list[Piece]) -> None:
+    def _finish(self, frame: Frame, outputs: list[TileLogits]) -> None:
         pixels = frame.pixels()
         if self.with_probabilities or self.crf:
-            shares = probabilities(pieces, frame.size, self.align_corners).cpu().numpy()
+            shares = probabilities(outputs, frame.size, self.align_corners).cpu().numpy()
         if self.with_probabilities:
             path = self.folders[0] / probabilities_path(frame.name)
             save_probabilities(path, shares, self.predictor.classes)
@@ -120,7 +241,7 @@ class Writer:
             self.crf_seconds.append(refined.seconds)
             results = refined.ids
         else:
-            results = [segment(pieces, frame.size, self.align_corners)]
+            results = [segment(outputs, frame.size, self.align_corners)]
         for folder, ids in zip(self.folders, results):
             with self._pictures(folder, frame) as pictures:
                 pictures.write(pixels, ids)
@@ -133,7 +254,7 @@ class Writer:
             )
         with self._pictures(self.folders[0], frame) as pictures:
             top = 0
-            for ids in id_strips(self._see(frame), frame.size, self.align_corners):
+            for ids in id_strips(self._tile_logits(frame), frame.size, self.align_corners):
                 pictures.write(frame.rows(top, top + len(ids)), ids)
                 top += len(ids)
         return None

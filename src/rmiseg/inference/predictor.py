@@ -9,12 +9,13 @@ from typing import TypeAlias
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from rmiseg.config import ViewConfig
 from rmiseg.data import read_image, rgb_pixels
 from rmiseg.inference.checkpoint import Checkpoint, load_checkpoint
-from rmiseg.inference.segment import Box, Piece, plan_views, probabilities, run_views, segment
+from rmiseg.inference.segment import probabilities, segment
+from rmiseg.inference.tiles import Area, TileLogits, plan_tiles, run_tiles
 from rmiseg.runtime.device import select_device
 
 ImageLike: TypeAlias = str | Path | Image.Image | np.ndarray | Tensor
@@ -27,6 +28,7 @@ class Predictor:
         checkpoint: The trained model; `Predictor.from_run` reads it from a file or a run's folder.
         device: Where to compute: auto, cpu, cuda, ...
         views: Scales, flip and windows; by default the model sees every image once, whole.
+        model: The network, of a run whose network was given in Python; see `Checkpoint.build_model`.
 
     Attributes:
         classes: Names and colors of the classes; class ids are their indices.
@@ -37,17 +39,41 @@ class Predictor:
         >>> predictor.classes.names[ids[100, 200]]
     """
 
-    def __init__(self, checkpoint: Checkpoint, device: str = "auto", views: ViewConfig | None = None) -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        device: str = "auto",
+        views: ViewConfig | None = None,
+        *,
+        model: nn.Module | None = None,
+    ) -> None:
         self.classes = checkpoint.classes
-        self.model = checkpoint.build_model(select_device(device))
+        self.model = checkpoint.build_model(select_device(device), model)
         self.image_scale = checkpoint.data.image_scale
         self.views = views or ViewConfig()
-        plan_views((1, 1), self.views)  # whose errors come early
+        plan_tiles((1, 1), self.views)  # whose errors come early
 
     @classmethod
-    def from_run(cls, path: str | Path, device: str = "auto", views: ViewConfig | None = None) -> Predictor:
-        """Load a checkpoint file, or the best checkpoint of a run's folder. Raises as `load_checkpoint` does."""
-        return cls(load_checkpoint(path), device, views)
+    def from_run(
+        cls,
+        path: str | Path,
+        device: str = "auto",
+        views: ViewConfig | None = None,
+        *,
+        model: nn.Module | None = None,
+    ) -> Predictor:
+        """Load a checkpoint file, or the best checkpoint of a run's folder.
+
+        Args:
+            path: The file, or the folder; that of `rmiseg export --format safetensors` too.
+            device: See above.
+            views: See above.
+            model: See above.
+
+        Raises:
+            ValueError, OSError: As `load_checkpoint` and `Checkpoint.build_model`.
+        """
+        return cls(load_checkpoint(path), device, views, model=model)
 
     def __call__(self, image: ImageLike) -> np.ndarray:
         """The class of each pixel.
@@ -64,7 +90,7 @@ class Predictor:
         """
         pixels = to_tensor(image)
         size = (pixels.shape[1], pixels.shape[2])
-        return segment(self.see(size, _reader(pixels)), size, self.model.align_corners)
+        return segment(self.tile_logits(size, _reader(pixels)), size, self.model.align_corners)
 
     def probabilities(self, image: ImageLike) -> np.ndarray:
         """Probabilities (C, H, W) float32 of the classes: the softmax of the logits, or its mean over scales and flips.
@@ -74,21 +100,22 @@ class Predictor:
         """
         pixels = to_tensor(image)
         size = (pixels.shape[1], pixels.shape[2])
-        pieces = list(self.see(size, _reader(pixels)))
-        return probabilities(pieces, size, self.model.align_corners).cpu().numpy()
+        outputs = list(self.tile_logits(size, _reader(pixels)))
+        return probabilities(outputs, size, self.model.align_corners).cpu().numpy()
 
-    def see(self, size: tuple[int, int], read: Callable[[Box], Tensor]) -> Iterator[Piece]:
-        """The logits of the views of an image of `size` = (H, W), from top to bottom, for the functions of `segment`.
+    def tile_logits(self, size: tuple[int, int], read: Callable[[Area], Tensor]) -> Iterator[TileLogits]:
+        """The logits of the tiles of an image of `size` = (H, W), from top to bottom, for the functions of
+        `rmiseg.inference.segment`.
 
         Args:
             size: Height and width of the image.
-            read: Returns a part of it, (3, height, width) uint8.
+            read: Returns an area of it, (3, height, width) uint8.
         """
-        return run_views(self.model, read, plan_views(size, self.views, self.image_scale))
+        return run_tiles(self.model, read, plan_tiles(size, self.views, self.image_scale))
 
 
-def _reader(pixels: Tensor) -> Callable[[Box], Tensor]:
-    return lambda box: pixels[:, box.rows, box.columns]
+def _reader(pixels: Tensor) -> Callable[[Area], Tensor]:
+    return lambda area: pixels[:, area.rows, area.columns]
 
 
 def to_tensor(image: ImageLike) -> Tensor:

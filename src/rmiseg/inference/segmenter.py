@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from fractions import Fraction
 from pathlib import Path
@@ -14,7 +15,7 @@ from huggingface_hub import ModelCard, PyTorchModelHubMixin
 from torch import Tensor, nn
 
 from rmiseg.inference.checkpoint import PRETRAINED_FORMAT, Checkpoint, checkpoint_from_plain
-from rmiseg.models import build_model
+from rmiseg.models import SegmentationModel
 
 MODEL_CARD = """---
 {{ card_data }}
@@ -57,6 +58,11 @@ Scores on the validation split after {{ step }} training steps, at full image si
 """
 
 
+def untrained(description: Checkpoint) -> SegmentationModel:
+    """The network of a description, with random weights."""
+    return description.untrained_model()
+
+
 class Segmenter(
     nn.Module,
     PyTorchModelHubMixin,
@@ -77,7 +83,9 @@ class Segmenter(
         scores: Scores on the validation split, from 0 to 1.
         architecture: What else the network is built from, see `SegmentationModel`.
         align_corners: Corner convention of the upsampling.
+        made_with: The plugins that were loaded when it was trained.
         format: Version of this description.
+        build: Makes the network by its description; no part of the description.
 
     Raises:
         ValueError: Values that do not fit together.
@@ -92,7 +100,9 @@ class Segmenter(
         scores: dict[str, float | None] | None = None,
         architecture: dict[str, Any] | None = None,
         align_corners: bool = False,
+        made_with: tuple[str, ...] = (),
         format: str = PRETRAINED_FORMAT,
+        build: Callable[[Checkpoint], SegmentationModel] = untrained,
     ) -> None:
         super().__init__()
         if format != PRETRAINED_FORMAT:
@@ -105,18 +115,26 @@ class Segmenter(
             "scores": scores or {},
             "architecture": architecture,
             "align_corners": align_corners,
+            "made_with": made_with,
         }
         self.description = checkpoint_from_plain(content, weights={})
         self.classes = self.description.classes
         self.image_scale = self.description.data.image_scale
-        options = {name: value for name, value in asdict(self.description.model).items() if name != "weights"}
-        self.network = build_model(num_classes=len(self.classes), weights="none", architecture=architecture, **options)
+        self.network = build(self.description)
+        self.center: Tensor
+        self.spread: Tensor
         for name, values in (("center", self.network.image_mean), ("spread", self.network.image_std)):
             self.register_buffer(name, 255 * torch.tensor(values).view(3, 1, 1), persistent=False)
 
     @classmethod
-    def from_checkpoint(cls, checkpoint: Checkpoint) -> Self:
-        """The model of a checkpoint, on the CPU and in evaluation mode."""
+    def from_checkpoint(cls, checkpoint: Checkpoint, network: nn.Module | None = None) -> Self:
+        """The model of a checkpoint, on the CPU and in evaluation mode.
+
+        Args:
+            checkpoint: The checkpoint.
+            network: See `Checkpoint.build_model`.
+        """
+        trained = checkpoint.build_model(torch.device("cpu"), network).to(memory_format=torch.contiguous_format)
         segmenter = cls(
             model={**asdict(checkpoint.model), "weights": "none"},
             # Not the folder of the data set, which is nobody else's business.
@@ -126,9 +144,9 @@ class Segmenter(
             scores={name: score if math.isfinite(score) else None for name, score in checkpoint.scores.items()},
             architecture=checkpoint.architecture,
             align_corners=checkpoint.align_corners,
+            made_with=checkpoint.made_with,
+            build=lambda description: trained,
         )
-        network = checkpoint.build_model(torch.device("cpu"))
-        segmenter.network = network.to(memory_format=torch.contiguous_format)
         return segmenter.eval()
 
     def to_checkpoint(self) -> Checkpoint:
@@ -148,7 +166,8 @@ class Segmenter(
         pixels = image.to(torch.float32)
         if self.image_scale != 1:
             smaller = [_scaled(side, self.image_scale) for side in size]
-            pixels = F.interpolate(pixels, smaller, mode="bilinear", antialias=True)
+            # Sides may be symbols, which the annotations do not know.
+            pixels = F.interpolate(pixels, smaller, mode="bilinear", antialias=True)  # type: ignore[arg-type]
         logits = self.network((pixels - self.center) / self.spread)
         return F.interpolate(logits, size, mode="bilinear", align_corners=self.description.align_corners)
 
@@ -165,7 +184,7 @@ class Segmenter(
         """The README.md beside the weights."""
         description = self.description
         colors = [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in self.classes.palette]
-        return ModelCard.from_template(
+        card: ModelCard = ModelCard.from_template(
             card_data=self._hub_mixin_info.model_card_data,
             template_str=MODEL_CARD,
             name=str(description.model),
@@ -175,9 +194,10 @@ class Segmenter(
             step=description.step,
             scores={name: score for name, score in description.scores.items() if math.isfinite(score)},
         )
+        return card
 
 
-def _scaled(side: int, factor: float) -> int:
+def _scaled(side: int, factor: float) -> int | torch.SymInt:
     """side * factor, rounded, in the few operations on integers that an exported program can have."""
     ratio = Fraction(factor).limit_denominator(1000)
     return torch.sym_max(1, (2 * side * ratio.numerator + ratio.denominator) // (2 * ratio.denominator))

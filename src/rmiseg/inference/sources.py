@@ -18,7 +18,7 @@ from torch import Tensor
 
 from rmiseg.data import read_image, rgb_pixels
 from rmiseg.data.folder import IMAGE_SUFFIXES
-from rmiseg.inference.segment import Box
+from rmiseg.inference.tiles import Area
 from rmiseg.runtime.extras import import_extra
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".mpg", ".mpeg")
@@ -55,7 +55,7 @@ class Frame:
 
     name: Path
     size: tuple[int, int] = (0, 0)
-    read: Callable[[Box], np.ndarray] | None = None
+    read: Callable[[Area], np.ndarray] | None = None
     problem: str | None = None
 
     @property
@@ -63,18 +63,18 @@ class Frame:
         """Whether it must be segmented and written in strips."""
         return self.size[0] * self.size[1] > LARGE
 
-    def pixels(self, box: Box | None = None) -> np.ndarray:
+    def pixels(self, area: Area | None = None) -> np.ndarray:
         """A part of the image, or all of it: (height, width, 3) uint8."""
         assert self.read is not None
-        return self.read(box or Box(0, 0, *self.size))
+        return self.read(area or Area(0, 0, *self.size))
 
     def rows(self, top: int, bottom: int) -> np.ndarray:
         """Rows of the image: (bottom - top, W, 3) uint8."""
-        return self.pixels(Box(top, 0, bottom - top, self.size[1]))
+        return self.pixels(Area(top, 0, bottom - top, self.size[1]))
 
-    def tensor(self, box: Box) -> Tensor:
+    def tensor(self, area: Area) -> Tensor:
         """A part of the image: (3, height, width) uint8."""
-        return torch.from_numpy(self.pixels(box)).permute(2, 0, 1)
+        return torch.from_numpy(self.pixels(area)).permute(2, 0, 1)
 
 
 def find_sources(patterns: Sequence[str]) -> list[Source]:
@@ -155,7 +155,7 @@ def _frames(source: Source, windows: bool) -> Iterator[Frame]:
 
 def array_frame(name: Path, pixels: np.ndarray) -> Frame:
     """A frame of an image (H, W, 3) uint8."""
-    return Frame(name, (pixels.shape[0], pixels.shape[1]), lambda box: pixels[box.rows, box.columns])
+    return Frame(name, (pixels.shape[0], pixels.shape[1]), lambda area: pixels[area.rows, area.columns])
 
 
 def _image_frame(source: Source, windows: bool) -> Frame:
@@ -168,7 +168,7 @@ def _image_frame(source: Source, windows: bool) -> Frame:
         )
     image = _open_large(source.file)
     # Pillow holds 4 bytes a pixel; of a part a copy is made.
-    return Frame(source.name, (image.height, image.width), lambda box: _crop(image, box))
+    return Frame(source.name, (image.height, image.width), lambda area: _crop(image, area))
 
 
 def _size(path: Path) -> tuple[int, int]:
@@ -198,8 +198,8 @@ def _open_large(path: Path) -> Image.Image:
     return image
 
 
-def _crop(image: Image.Image, box: Box) -> np.ndarray:
-    return rgb_pixels(image.crop((box.left, box.top, box.columns.stop, box.rows.stop)))
+def _crop(image: Image.Image, area: Area) -> np.ndarray:
+    return rgb_pixels(image.crop((area.left, area.top, area.columns.stop, area.rows.stop)))
 
 
 def _video_frames(source: Source) -> Iterator[Frame]:

@@ -78,13 +78,15 @@ function setUpTheme() {
 
 // Scores of the runs.
 
-const SCORES = {
+const OWN_SCORES = {
   mean_iou: "mIoU %",
   boundary_mean_iou: "boundary mIoU %",
   mean_accuracy: "mean accuracy %",
   pixel_accuracy: "pixel accuracy %",
   frequency_weighted_iou: "frequency-weighted IoU %",
 };
+const further = runs.flatMap((run) => run.further); // scores of metrics that plugins registered
+const SCORES = { ...OWN_SCORES, ...Object.fromEntries(further.map((key) => [key, `${key.replaceAll("_", " ")} %`])) };
 
 function showSummary() {
   find("about").textContent =

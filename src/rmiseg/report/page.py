@@ -11,7 +11,6 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from importlib import resources
 from itertools import chain, zip_longest
 from pathlib import Path
@@ -21,14 +20,14 @@ import numpy as np
 import yaml
 from PIL import Image
 from rich.console import Console
+from torch import nn
+from torch.utils.data import Dataset
 
 from rmiseg.config import EvaluateConfig, ReportConfig
-from rmiseg.data import Split, load_split, read_image, read_mask
+from rmiseg.data import LabeledImages
 from rmiseg.data.classes import ClassTable
-from rmiseg.data.images import Sample
 from rmiseg.evaluation.evaluate import Evaluation
-from rmiseg.evaluation.metrics import Scores
-from rmiseg.evaluation.scoring import find_or_score
+from rmiseg.evaluation.scoring import find_or_score, own_images
 from rmiseg.inference.checkpoint import Checkpoint, load_checkpoint
 from rmiseg.inference.predictor import Predictor
 from rmiseg.runtime.files import replacing, to_json
@@ -50,25 +49,40 @@ class Run:
         path: Where it is.
         checkpoint: Its checkpoint.
         evaluation: What was counted in every image of the split.
+        network: Its network, if that was given in Python.
     """
 
     name: str
     path: Path
     checkpoint: Checkpoint
     evaluation: Evaluation
+    network: nn.Module | None = None
 
-    @cached_property
+    @property
     def image_scores(self) -> np.ndarray:
         """(I,) mean IoU in each image, over the classes in it; NaN where nothing counts."""
-        return np.array([Scores.from_regions(counts).mean_iou for counts in self.evaluation.regions[:, 0]])
+        return self.evaluation.image_scores["mean_iou"]
 
 
-def write_report(config: ReportConfig, console: Console) -> None:
+def write_report(
+    config: ReportConfig,
+    console: Console | None = None,
+    *,
+    data: LabeledImages | Dataset[Any] | None = None,
+    model: nn.Module | None = None,
+) -> None:
     """Score the runs and write the page.
+
+    Args:
+        config: The runs, and what to show of them.
+        console: Where to show progress; by default nowhere.
+        data: Instead of a split, images of any kind: `LabeledImages`, or a torch data set of (image, mask).
+        model: The network, of those runs whose network was given in Python.
 
     Raises:
         ValueError, OSError: Anything wrong with the runs, the data or the file to write, with what to do about it.
     """
+    console = console or Console(quiet=True)
     if config.images < 1 or config.image_size < 32:
         raise ValueError(
             f"images must be at least 1 and image_size at least 32, not {config.images} and {config.image_size}"
@@ -77,14 +91,12 @@ def write_report(config: ReportConfig, console: Console) -> None:
     paths = [Path(path) for path in config.runs]
     checkpoints = [load_checkpoint(path) for path in paths]
     _check_same_classes(paths, checkpoints)
-    data = checkpoints[0].data
-    root, split_name = config.root or data.root, config.split or data.val_split
-    split = load_split(data.name, root, split_name)
-    if split.classes.names != checkpoints[0].classes.names:
-        raise ValueError(
-            f"the runs have the classes {', '.join(checkpoints[0].classes.names)}, but {root} has "
-            f"{', '.join(split.classes.names)}"
-        )
+    first = checkpoints[0]
+    # All runs on the data of the first.
+    split, root = (
+        (config.split or first.data.val_split, config.root or first.data.root) if data is None else (None, None)
+    )
+    images = first.load_split(split, root) if data is None else own_images(data, first, config)
     if out.is_dir():
         raise IsADirectoryError(f"{out} is a folder; name a file with --out")
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -93,14 +105,14 @@ def write_report(config: ReportConfig, console: Console) -> None:
         runs = []
         for name, path, checkpoint in zip(_names(paths), paths, checkpoints):
             console.print(f"Scores of {name}", soft_wrap=True)
-            options = EvaluateConfig(checkpoint=str(path), split=split_name, root=root, device=config.device)
-            runs.append(Run(name, path, checkpoint, find_or_score(options, console).evaluation))
-        _check_same_images(runs, split)
+            options = EvaluateConfig(checkpoint=str(path), split=split, root=root, device=config.device)
+            network = model if checkpoint.given_in_python else None
+            saved = find_or_score(options, console, data=None if data is None else images, model=network)
+            runs.append(Run(name, path, checkpoint, saved.evaluation, network))
+        _check_same_images(runs, images)
         shown = select_images(np.stack([run.image_scores for run in runs]), config.images)
-        images = track(
-            _pictures(runs, [split.samples[i] for i in shown], shown, config), "drawing", console, total=len(shown)
-        )
-        page = render(_content(runs, split, list(images)))
+        pictures = track(_pictures(runs, images, shown, config), "drawing", console, total=len(shown))
+        page = render(_content(runs, images, list(pictures)))
         temporary.write_text(page, encoding="utf-8")
     console.print(f"{out}  {len(page) / 1e6:.1f} MB: {len(runs)} runs, {len(shown)} pictures", soft_wrap=True)
 
@@ -166,30 +178,30 @@ def _names(paths: Sequence[Path]) -> list[str]:
     raise ValueError(f"a run is given twice: {', '.join(map(str, paths))}")
 
 
-def _check_same_images(runs: Sequence[Run], split: Split) -> None:
-    names = tuple(sample.name for sample in split.samples)
+def _check_same_images(runs: Sequence[Run], images: LabeledImages) -> None:
+    names = tuple(images.names)
     for run in runs:
         if run.evaluation.names != names:
             raise ValueError(
-                f"the evaluation of {run.path} has other images than split {split.name} has now; `rmiseg evaluate "
-                f"{run.path} --split {split.name}` replaces it"
+                f"the evaluation of {run.path} has other images than split {images.name} has now; `rmiseg evaluate "
+                f"{run.path} --split {images.name}` replaces it"
             )
 
 
 def _pictures(
-    runs: Sequence[Run], samples: Sequence[Sample], indices: Sequence[int], config: ReportConfig
+    runs: Sequence[Run], images: LabeledImages, indices: Sequence[int], config: ReportConfig
 ) -> Iterator[dict[str, Any]]:
-    """Image, truth and predictions of each sample, as the page needs them."""
+    """Image, truth and predictions of images, as the page needs them."""
     classes = runs[0].checkpoint.classes
-    predictors = [Predictor(run.checkpoint, config.device) for run in runs]
-    for sample, index in zip(samples, indices):
-        pixels = read_image(sample.image)
-        maps = [read_mask(sample.mask, classes), *(predictor(pixels) for predictor in predictors)]
+    predictors = [Predictor(run.checkpoint, config.device, model=run.network) for run in runs]
+    for index in indices:
+        pixels, target = images.read(index)
+        results = [target, *(predictor(pixels) for predictor in predictors)]
         factor = min(1.0, config.image_size / max(pixels.shape[:2]))
         height, width = (max(1, round(side * factor)) for side in pixels.shape[:2])
-        truth, *predictions = (_map_url(ids, (width, height), classes) for ids in maps)
+        truth, *predictions = (_ids_url(ids, (width, height), classes) for ids in results)
         yield {
-            "name": sample.name,
+            "name": images.names[index],
             "width": width,
             "height": height,
             "photo": _photo_url(pixels, (width, height)),
@@ -204,7 +216,7 @@ def _photo_url(pixels: np.ndarray, size: tuple[int, int]) -> str:
     return _data_url(image, "JPEG", quality=JPEG_QUALITY, optimize=True, progressive=True)
 
 
-def _map_url(ids: np.ndarray, size: tuple[int, int], classes: ClassTable) -> str:
+def _ids_url(ids: np.ndarray, size: tuple[int, int], classes: ClassTable) -> str:
     """Class ids as a palette PNG whose colors are the ids, as gray: the page reads them, and colors them itself.
 
     Ignored pixels have the id after the last class, so that few classes need few bits.
@@ -222,12 +234,12 @@ def _data_url(image: Image.Image, format: str, **options: Any) -> str:
     return f"data:image/{format.lower()};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 
-def _content(runs: Sequence[Run], split: Split, images: list[dict[str, Any]]) -> dict[str, Any]:
-    classes = split.classes
+def _content(runs: Sequence[Run], images: LabeledImages, pictures: list[dict[str, Any]]) -> dict[str, Any]:
+    classes = images.classes
     true_pixels = runs[0].evaluation.confusion.sum(axis=1)
     shares = (true_pixels / max(true_pixels.sum(), 1)).tolist()
     return {
-        "data": {"name": runs[0].checkpoint.data.name, "split": split.name, "images": len(split.samples)},
+        "data": {"name": runs[0].checkpoint.data.name, "split": images.name, "images": len(images)},
         "classes": [
             {"name": name, "color": "#{:02x}{:02x}{:02x}".format(*color), "share": share}
             for name, color, share in zip(classes.names, classes.palette, shares)
@@ -239,13 +251,14 @@ def _content(runs: Sequence[Run], split: Split, images: list[dict[str, Any]]) ->
                 "loss": _loss_name(run.path),
                 "steps": run.checkpoint.step,
                 "scores": run.evaluation.summary(),
+                "further": list(run.evaluation.further_scores()),
                 "iou": run.evaluation.everywhere.iou,
                 "confusion": run.evaluation.confusion.tolist(),
                 "curves": {tag: _thinned(*curve) for tag, curve in read_curves(run.path).items()},
             }
             for run in runs
         ],
-        "images": images,
+        "images": pictures,
     }
 
 
@@ -255,9 +268,10 @@ def _thinned(steps: Sequence[int], values: Sequence[float]) -> tuple[list[int], 
 
 
 def _loss_name(path: Path) -> str | None:
-    """What the run was trained with, as its config.yaml says; None where that does not exist."""
+    """Return the loss that the run was trained with, as its config.yaml says; None where that does not exist."""
     file = path / "config.yaml"
     if not file.is_file():
         return None
     config = yaml.safe_load(file.read_text(encoding="utf-8"))
-    return config["loss"]["name"]
+    name: str = config["loss"]["name"]
+    return name

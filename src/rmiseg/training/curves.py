@@ -57,6 +57,7 @@ class RunCurves:
             "val/mIoU": evaluation.everywhere.mean_iou,
             "val/pixel_accuracy": evaluation.everywhere.pixel_accuracy,
             **{f"val/{name}_mIoU": evaluation.measures[name].mean_iou for name in MEASURES[1:]},
+            **{f"val/{name}": score for name, score in evaluation.further_scores().items()},
         }
         for name, iou in zip(self.classes.names, evaluation.everywhere.iou):
             if not math.isnan(iou):

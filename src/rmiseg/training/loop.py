@@ -28,7 +28,7 @@ from rmiseg.data import (
     eval_transform,
     train_loader,
 )
-from rmiseg.evaluation.evaluate import Evaluation, evaluate
+from rmiseg.evaluation.evaluate import Evaluation, evaluate_model
 from rmiseg.evaluation.metrics import Scores
 from rmiseg.evaluation.scoring import save_validation
 from rmiseg.inference.checkpoint import BEST, LAST, Checkpoint, CheckpointFolder
@@ -262,12 +262,13 @@ class TrainingRun:
             return None
         if self.whole_model is not self.model:
             self.whole_model.load_state_dict(full_weights(self.model))
-        evaluation = evaluate(
+        evaluation = evaluate_model(
             self.whole_model,
             progress.validating(self.val_batches),
             len(self.classes),
             self.device,
             on_batch=partial(self.curves.add_picture, self.state.step),
+            metrics=self.config.train.metrics,
         )
         self.curves.add_evaluation(self.state.step, evaluation)
         self._call("on_validation_end", evaluation)

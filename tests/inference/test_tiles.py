@@ -1,4 +1,4 @@
-"""Views, windows and strips against results that are made at full size, all at once."""
+"""Tiles, windows and strips against results that are made at full size, all at once."""
 
 import weakref
 
@@ -14,15 +14,8 @@ from torchvision.transforms.v2 import functional
 from rmiseg.config import ViewConfig
 from rmiseg.data import normalize
 from rmiseg.inference import segment as module
-from rmiseg.inference.segment import (
-    argmax_logits,
-    id_strips,
-    interpolated_rows,
-    plan_views,
-    probabilities,
-    run_views,
-    segment,
-)
+from rmiseg.inference.segment import argmax_logits, id_strips, interpolated_rows, probabilities, segment
+from rmiseg.inference.tiles import plan_tiles, run_tiles
 from rmiseg.kernels import native
 
 
@@ -46,9 +39,9 @@ def draw_image(height, width, seed=0):
     return (255 * F.interpolate(coarse, (height, width), mode="bilinear")[0]).to(torch.uint8)
 
 
-def see(model, image, config, image_scale=1.0):
-    views = plan_views(tuple(image.shape[1:]), config, image_scale)
-    return list(run_views(model, lambda box: image[:, box.rows, box.columns], views))
+def run(model, image, config, image_scale=1.0):
+    tiles = plan_tiles(tuple(image.shape[1:]), config, image_scale)
+    return list(run_tiles(model, lambda area: image[:, area.rows, area.columns], tiles))
 
 
 sizes = {"h": st.integers(1, 9), "w": st.integers(1, 9), "height": st.integers(1, 40), "width": st.integers(1, 40)}
@@ -90,13 +83,13 @@ def test_interpolated_rows_are_those_of_the_whole(h, w, height, width, align_cor
     )
 
 
-def test_one_view_is_the_plain_way():
+def test_one_tile_is_the_plain_way():
     model, image = Striding(), draw_image(37, 50)
-    pieces = see(model, image, ViewConfig())
+    outputs = run(model, image, ViewConfig())
     logits = model(normalize(image[None], model.image_mean, model.image_std))
     full = F.interpolate(logits, (37, 50), mode="bilinear", align_corners=True)[0]
-    assert np.array_equal(segment(pieces, (37, 50), True), full.argmax(0).numpy())
-    torch.testing.assert_close(probabilities(pieces, (37, 50), True), full.softmax(0))
+    assert np.array_equal(segment(outputs, (37, 50), True), full.argmax(0).numpy())
+    torch.testing.assert_close(probabilities(outputs, (37, 50), True), full.softmax(0))
 
 
 @pytest.mark.parametrize("image_scale", [1.0, 0.5])
@@ -112,9 +105,9 @@ def test_scales_and_flips_are_averaged(image_scale):
             logits = model(normalize(shown[None], model.image_mean, model.image_std))
             logits = logits.flip(-1) if flip else logits
             expected += F.interpolate(logits, size, mode="bilinear", align_corners=False)[0].softmax(0) / 6
-    pieces = see(model, image, ViewConfig(scales=scales, flip=True), image_scale)
-    torch.testing.assert_close(probabilities(pieces, size, False), expected, atol=1e-5, rtol=1e-4)
-    assert np.array_equal(segment(pieces, size, False), expected.argmax(0).numpy())
+    outputs = run(model, image, ViewConfig(scales=scales, flip=True), image_scale)
+    torch.testing.assert_close(probabilities(outputs, size, False), expected, atol=1e-5, rtol=1e-4)
+    assert np.array_equal(segment(outputs, size, False), expected.argmax(0).numpy())
 
 
 @given(
@@ -129,13 +122,13 @@ def test_windows_cover_every_pixel_with_weights_that_add_up_to_one(height, width
     config = ViewConfig(scales=[scale, 1.0], flip=flip, window=window, overlap=overlap)
     total = torch.zeros(height, width)
     tops = []
-    for view in plan_views((height, width), config):
-        box = view.box
-        assert box.rows.stop <= height
-        assert box.columns.stop <= width
-        assert max(view.size) <= max(window, 1)
-        total[box.rows, box.columns] += view.row_weights[:, None] * view.column_weights
-        tops.append(box.top)
+    for tile in plan_tiles((height, width), config):
+        area = tile.area
+        assert area.rows.stop <= height
+        assert area.columns.stop <= width
+        assert max(tile.size) <= max(window, 1)
+        total[area.rows, area.columns] += tile.row_weights[:, None] * tile.column_weights
+        tops.append(area.top)
     torch.testing.assert_close(total, torch.ones_like(total))
     assert tops == sorted(tops)
 
@@ -144,16 +137,16 @@ def test_windows_blend_and_are_written_in_strips(monkeypatch):
     """The strips are those of all windows' probabilities, weighted and added at full size."""
     model, image, size = Striding(), draw_image(70, 90), (70, 90)
     config = ViewConfig(window=32, overlap=0.25, flip=True)
-    views = plan_views(size, config)
+    tiles = plan_tiles(size, config)
     expected = torch.zeros(4, *size)
-    for view in views:
-        shown = image[:, view.box.rows, view.box.columns]
-        logits = model(normalize((shown.flip(-1) if view.flip else shown)[None], model.image_mean, model.image_std))
-        logits = logits.flip(-1) if view.flip else logits
-        share = F.interpolate(logits, view.box[2:], mode="bilinear", align_corners=False)[0].softmax(0)
-        expected[:, view.box.rows, view.box.columns] += share * view.row_weights[:, None] * view.column_weights
+    for tile in tiles:
+        shown = image[:, tile.area.rows, tile.area.columns]
+        logits = model(normalize((shown.flip(-1) if tile.flip else shown)[None], model.image_mean, model.image_std))
+        logits = logits.flip(-1) if tile.flip else logits
+        share = F.interpolate(logits, tile.area[2:], mode="bilinear", align_corners=False)[0].softmax(0)
+        expected[:, tile.area.rows, tile.area.columns] += share * tile.row_weights[:, None] * tile.column_weights
     monkeypatch.setattr(module, "STRIP_ELEMENTS", 4 * 90 * 5)
-    strips = list(id_strips(iter(see(model, image, config)), size, False))
+    strips = list(id_strips(iter(run(model, image, config)), size, False))
     assert max(map(len, strips)) == 5
     top_two = expected.topk(2, dim=0).values
     sure = (top_two[0] - top_two[1] > 1e-5).numpy()
@@ -169,8 +162,8 @@ def test_only_two_rows_of_windows_are_held():
 
     def counted():
         nonlocal alive, most
-        views = plan_views((400, 40), ViewConfig(window=20, overlap=0.25))
-        for piece in run_views(model, lambda box: image[:, box.rows, box.columns], views):
+        tiles = plan_tiles((400, 40), ViewConfig(window=20, overlap=0.25))
+        for output in run_tiles(model, lambda area: image[:, area.rows, area.columns], tiles):
             alive += 1
             most = max(most, alive)
 
@@ -178,14 +171,14 @@ def test_only_two_rows_of_windows_are_held():
                 nonlocal alive
                 alive -= 1
 
-            weakref.finalize(piece.logits, gone)
-            yield piece
-            del piece
+            weakref.finalize(output.logits, gone)
+            yield output
+            del output
 
     rows = sum(len(strip) for strip in id_strips(counted(), (400, 40), False))
     assert rows == 400
-    assert len(plan_views((400, 40), ViewConfig(window=20, overlap=0.25))) > 60
-    assert most <= 3 * 3  # the views of one row of windows are three
+    assert len(plan_tiles((400, 40), ViewConfig(window=20, overlap=0.25))) > 60
+    assert most <= 3 * 3  # the tiles of one row of windows are three
 
 
 @pytest.mark.parametrize(
@@ -197,6 +190,6 @@ def test_only_two_rows_of_windows_are_held():
         ({"overlap": 0.6}, "overlap must be a share from 0 to 0.5"),
     ],
 )
-def test_bad_views(options, message):
+def test_bad_options(options, message):
     with pytest.raises(ValueError, match=message):
-        plan_views((10, 10), ViewConfig(**options))
+        plan_tiles((10, 10), ViewConfig(**options))

@@ -1,0 +1,72 @@
+"""What the export formats have in common: the traced program, its metadata, and the comparison with PyTorch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from unittest.mock import patch
+
+import torch
+from torch import Tensor
+
+from rmiseg.data.classes import IGNORE_INDEX
+from rmiseg.inference.segmenter import Segmenter
+
+TOLERANCE = 1e-4
+"""Largest difference to PyTorch's logits, relative to the largest logit where that is above 1."""
+
+TRACED_SIZE = (2, 3, 97, 131)  # batch and sides that no stride divides, so that nothing is taken for constant
+COMPARED_SIZES = ((1, 3, 120, 81), (3, 3, 75, 160))
+
+
+def metadata(segmenter: Segmenter) -> dict[str, str]:
+    """What a user of an exported program needs to know; all but the plain words are JSON."""
+    classes, network = segmenter.classes, segmenter.network
+    return {
+        "classes": json.dumps(classes.names),
+        "palette": json.dumps(classes.palette),
+        "ignore_index": json.dumps(IGNORE_INDEX),
+        "model": segmenter.description.model.name,
+        "backbone": segmenter.description.model.backbone or "",
+        "input": "RGB images, uint8 (batch, 3, height, width)",
+        "output": "logits, float32 (batch, classes, height, width)",
+        # The graph does it itself. The values are for whoever builds a preprocessing of their own.
+        "normalization": "inside",
+        "image_mean": json.dumps(network.image_mean),
+        "image_std": json.dumps(network.image_std),
+        "image_scale": json.dumps(segmenter.image_scale),
+    }
+
+
+def traced(segmenter: Segmenter) -> torch.export.ExportedProgram:
+    """The program of a model, for batches and images of any size."""
+    dynamic = torch.export.Dim.DYNAMIC
+    example = torch.zeros(TRACED_SIZE, dtype=torch.uint8)
+    shapes = {"image": {0: dynamic, 2: dynamic, 3: dynamic}}
+    with patch("timm.layers.padding.get_same_padding", _same_padding):
+        return torch.export.export(segmenter, (example,), dynamic_shapes=shapes)
+
+
+def _same_padding(x: int, kernel_size: int, stride: int, dilation: int) -> int:
+    """timm's function of this name in integers: its float division and maximum are symbols that never get simpler."""
+    extent = (kernel_size - 1) * dilation + 1
+    padding = ((x + stride - 1) // stride - 1) * stride + extent - x
+    return padding if extent >= stride else max(padding, 0)
+
+
+def compare(segmenter: Segmenter, other: Callable[[Tensor], Tensor], name: str) -> float:
+    generator = torch.Generator().manual_seed(0)
+    largest = 0.0
+    for size in COMPARED_SIZES:
+        images = torch.randint(0, 256, size, dtype=torch.uint8, generator=generator)
+        with torch.no_grad():
+            expected, found = segmenter(images), other(images)
+        difference = (found - expected).abs().max().item()
+        bound = TOLERANCE * max(1.0, expected.abs().max().item())
+        if found.shape != expected.shape or not difference <= bound:
+            raise ValueError(
+                f"{name} differs from PyTorch by {difference:.2g} (allowed: {bound:.2g}) on images of the size "
+                f"{size[2]} x {size[3]}; the file was not kept"
+            )
+        largest = max(largest, difference)
+    return largest

@@ -1,0 +1,44 @@
+"""Models as folders that model hubs take: weights, their description, and a card."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rmiseg.config.registry import register
+from rmiseg.exports.common import compare
+from rmiseg.inference.checkpoint import PRETRAINED_CONFIG, PRETRAINED_WEIGHTS, load_checkpoint
+from rmiseg.inference.segmenter import Segmenter
+from rmiseg.runtime.files import replacing
+
+
+@register("export", "safetensors")
+class HubFolder:
+    """model.safetensors, config.json and README.md, which take the place of a run's folder too."""
+
+    files = (PRETRAINED_WEIGHTS, PRETRAINED_CONFIG, "README.md")
+
+    def write(self, segmenter: Segmenter, out: Path) -> float:
+        """See `ExportFormat.write`."""
+        with _temporary_folder(out) as folder:
+            segmenter.save_pretrained(folder)
+            checkpoint = load_checkpoint(folder)
+            loaded = Segmenter.from_checkpoint(checkpoint, segmenter.network if checkpoint.given_in_python else None)
+            difference = compare(segmenter, loaded, "the model that was read back")
+            for name in self.files:
+                with replacing(out / name) as temporary:
+                    shutil.copyfile(folder / name, temporary)  # a copy has the usual permissions
+        return difference
+
+
+@contextmanager
+def _temporary_folder(out: Path) -> Iterator[Path]:
+    folder = out / f".export.{os.getpid()}.tmp"
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
