@@ -25,7 +25,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from rmiseg.config import DataConfig, ModelConfig
-from rmiseg.config.registry import find, loaded_plugins, names, unknown
+from rmiseg.config.registry import find, loaded_plugins
 from rmiseg.data import Split, load_split
 from rmiseg.data.classes import ClassTable
 from rmiseg.models import SegmentationModel, build_model
@@ -112,9 +112,7 @@ class Checkpoint:
                 f"the network of this run was given in Python as {name.removeprefix(IN_PYTHON)}; give it again: "
                 "Predictor.from_run(..., model=net)"
             )
-        prefix, colon, _ = name.partition(":")
-        if not {name, prefix + colon} & {*names("model")}:
-            raise ValueError(unknown("model", name, self.made_with))
+        find("model", name, self.made_with)  # which says what is missing
         options = {key: value for key, value in asdict(self.model).items() if key not in ("name", "weights")}
         return build_model(
             name, num_classes=len(self.classes), weights="none", architecture=self.architecture, **options

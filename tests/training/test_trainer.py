@@ -1,0 +1,248 @@
+"""Data sets, networks, losses, augmentations, callbacks and loggers of somebody's own."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from rich.console import Console
+from torchvision.transforms import v2
+
+from rmiseg import Callback, Logger, Predictor, RMILoss, Trainer, evaluate, register, train
+from rmiseg.cli import main
+from rmiseg.config import LossConfig, registry
+from rmiseg.training.criterion import Criterion
+from rmiseg.training.curves import read_curves
+from support.own_parts import CLASSES, Net, Squares, Watch, fit, soft_dice, trainer
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    out = tmp_path_factory.mktemp("own") / "run"
+    assert fit(out) == [0]
+    return out
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    return torch.load(out / "checkpoints" / "last.pt", weights_only=True)["weights"]
+
+
+def curves(out: Path) -> dict:
+    return {name: curve for name, curve in read_curves(out).items() if name != "train/data_wait"}
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_killed_and_resumed_to_the_bit(run, tmp_path, workers):
+    """Weights, curves, and what the callback remembers."""
+    out = tmp_path / "run"
+    for kill_at in (2, 5, 6):
+        assert fit(out, kill_at, workers) == [-9]
+    assert fit(out, None, workers) == [0]
+    first, second = weights(run), weights(out)
+    assert [name for name in first if not torch.equal(first[name], second[name])] == []
+    assert curves(out) == curves(run)
+    heard = [(folder / "heard.txt").read_text().splitlines() for folder in (run, out)]
+    assert [line for line in heard[1] if line != "fit"] == [line for line in heard[0] if line != "fit"]
+    assert len([line for line in heard[0] if line.startswith("step")]) == 12
+    assert len([line for line in heard[0] if line.startswith("validation")]) == 4
+
+
+def test_several_processes(run, tmp_path):
+    assert fit(tmp_path / "run", processes=2) == [0, 0]
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["steps"] == 12
+    assert result["last"]["mean_iou"] > 0.6
+
+
+def test_predictor_takes_the_network_again(run):
+    predict = Predictor.from_run(run, "cpu", model=Net())
+    image, mask = Squares(4, seed=1)[2]
+    ids = predict(image)
+    assert predict.classes.names == tuple(CLASSES)
+    assert (ids == mask)[mask != 255].mean() > 0.8
+    with pytest.raises(ValueError, match=r"given in Python as support\.own_parts\.Net; give it again"):
+        Predictor.from_run(run, "cpu")
+    saved = evaluate(run, data=trainer(run).val, model=Net(), device="cpu")
+    assert saved.evaluation.summary() == json.loads((run / "result.json").read_text())["best"]
+
+
+def test_a_finished_run_is_not_trained_again(run, capsys):
+    result = trainer(run, console=Console()).fit()
+    assert "is finished" in capsys.readouterr().out
+    assert result.out == run
+    assert result.scores["mean_iou"] == json.loads((run / "result.json").read_text())["best"]["mean_iou"]
+    with pytest.raises(ValueError, match=r"loss\.name python:support\.own_parts\.soft_dice, not python:rmiseg"):
+        trainer(run, loss=RMILoss(2)).fit()
+
+
+def test_the_files_of_the_run_name_the_parts(run, capsys):
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["model"]["name"] == "python:support.own_parts.Net"
+    assert config["data"]["name"] == "python:support.own_parts.Squares"
+    assert config["data"]["transform"] == "python:torchvision.transforms.v2._container.Compose"
+    assert main(["train", str(run / "config.yaml"), "--out", str(run / "again")]) == 1
+    assert "support.own_parts.Squares was given in Python when the run was made" in capsys.readouterr().err
+    assert main(["evaluate", str(run)]) == 1
+    assert "was given in Python" in capsys.readouterr().err
+
+
+def test_report_of_own_parts(run, tmp_path):
+    from rmiseg.config import ReportConfig
+    from rmiseg.report.page import write_report
+
+    own = trainer(run)
+    page = tmp_path / "report.html"
+    options = ReportConfig(runs=[str(run)], out=str(page), device="cpu")
+    write_report(options, Console(quiet=True), model=Net(), data=own.val)
+    assert "square" in page.read_text()
+
+
+@pytest.mark.parametrize("form", ["pil", "array", "tensor", "float", "dictionary"])
+def test_images_in_every_form(form, tmp_path):
+    class Forms(Squares):
+        def __getitem__(self, index):
+            image, mask = super().__getitem__(index)
+            if form == "pil":
+                return Image.fromarray(image), Image.fromarray(mask.astype(np.uint8))
+            if form == "array":
+                return image, mask.astype(np.uint8)
+            tensor = torch.from_numpy(image).permute(2, 0, 1)
+            if form == "dictionary":
+                return {"image": tensor, "mask": torch.from_numpy(mask)}
+            return (tensor / 255 if form == "float" else tensor), torch.from_numpy(mask)
+
+    trainer(tmp_path / form, train=Forms(12, 0), val=Forms(4, 1)).fit()
+    trainer(tmp_path / "plain").fit()
+    first, second = weights(tmp_path / form), weights(tmp_path / "plain")
+    assert [name for name in first if not torch.equal(first[name], second[name])] == []
+
+
+def test_albumentations(tmp_path):
+    albumentations = pytest.importorskip("albumentations")
+
+    def augment():
+        return albumentations.Compose(
+            [albumentations.RandomCrop(32, 32), albumentations.HorizontalFlip(p=0.5), albumentations.GaussNoise(p=1)]
+        )
+
+    for name in "ab":
+        trainer(tmp_path / name, transform=augment()).fit()
+    first, second = weights(tmp_path / "a"), weights(tmp_path / "b")
+    assert [name for name in first if not torch.equal(first[name], second[name])] == []
+
+
+def test_a_loss_of_ours_takes_logits_as_they_are(tmp_path):
+    result = trainer(tmp_path / "run", loss=RMILoss(2, pool_size=2), callbacks=[]).fit()
+    assert {"train/pixel", "train/rmi"} <= set(read_curves(result.out))
+
+
+def test_stop(tmp_path):
+    class Patience(Callback):
+        def on_validation_end(self, run, evaluation):
+            if run.state.epoch == 1:
+                run.stop()
+
+    result = trainer(tmp_path / "run", callbacks=[Patience()]).fit()
+    assert result.steps == 6
+    assert result.last["mean_iou"] > 0
+
+
+def test_loggers(tmp_path):
+    class Memory(Logger):
+        def __init__(self):
+            self.values, self.pictures, self.ended = [], [], False
+
+        def open(self, folder, config, from_step):
+            assert folder == tmp_path / "run"
+            assert config["optim"]["lr"] == 0.05
+            assert from_step is None
+
+        def scalars(self, step, values):
+            self.values += [(step, name) for name in values]
+
+        def picture(self, step, name, pixels):
+            self.pictures.append((step, name, pixels.shape))
+
+        def close(self):
+            self.ended = True
+
+    memory = Memory()
+    trainer(tmp_path / "run", loggers=[memory]).fit()
+    assert {(3, "train/loss"), (3, "val/mIoU")} <= set(memory.values)
+    assert (3, "image, truth, prediction/0", (40, 168, 3)) in memory.pictures
+    assert memory.ended
+    with open(tmp_path / "run" / "curves.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {(int(row["step"]), row["curve"]) for row in rows} == set(memory.values)
+
+
+def test_wandb(tmp_path, monkeypatch):
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    own = trainer(tmp_path / "run")
+    own.config.train.loggers[:] = ["wandb"]
+    own.fit()
+    assert len(list((tmp_path / "run").glob("wandb/offline-run-*/*.wandb"))) == 1
+    assert not list((tmp_path / "run").glob("events.*"))
+
+
+def test_mlflow(tmp_path, monkeypatch):
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    mlflow.set_tracking_uri(f"file:{tmp_path / 'store'}")
+    own = trainer(tmp_path / "run")
+    own.config.train.loggers[:] = ["mlflow"]
+    own.fit()
+    client = mlflow.MlflowClient()
+    (logged,) = client.search_runs([client.get_experiment_by_name("rmiseg").experiment_id])
+    history = client.get_metric_history(logged.info.run_id, "val/mIoU")
+    assert [metric.step for metric in history] == [3, 6, 9, 12]
+    assert logged.data.params["optim.lr"] == "0.05"
+    assert logged.info.status == "FINISHED"
+
+
+def test_further_losses_add_up():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 3, 24, 24, generator=generator)
+    target = torch.randint(0, 3, (2, 24, 24), generator=generator)
+
+    def value(**options) -> float:
+        criterion = Criterion(LossConfig(**options), 3, total_steps=10)
+        return criterion(logits, None, target, criterion.counts(target), 0)[1]["loss"]
+
+    rmi, ce, dice = value(name="rmi"), value(name="ce"), value(name="smp:Dice")
+    assert value(name="rmi", plus={"ce": 2.0, "smp:Dice": 0.5}) == pytest.approx(rmi + 2 * ce + 0.5 * dice, rel=1e-5)
+
+
+def test_parts_that_do_not_fit(tmp_path):
+    with pytest.raises(ValueError, match="give both train and val"):
+        Trainer({}, train=Squares(3, 0))
+    with pytest.raises(ValueError, match="classes are for data sets that are given"):
+        Trainer({}, classes=["a"])
+    with pytest.raises(ValueError, match="there is no option optim.lrr; did you mean optim.lr"):
+        train({"optim": {"lrr": 1}})
+    with pytest.raises(ValueError, match="must give one number, not a tensor"):
+        trainer(tmp_path / "a", loss=lambda logits, target: logits.mean((1, 2, 3))).fit()
+    with pytest.raises(ValueError, match="differ in size"):
+        trainer(tmp_path / "b", transform=v2.RandomResize(20, 40)).fit()
+    with pytest.raises(ValueError, match="fewer than one batch of 4"):
+        trainer(tmp_path / "c", train=Squares(3, 0)).fit()
+
+
+def test_a_callback_of_a_plugin(tmp_path, shapes, capsys):
+    register("callback", "watch")(Watch)
+    try:
+        options = {"loss": soft_dice, "model": Net(), "callbacks": []}
+        own = trainer(tmp_path / "run", **options)
+        config = {**yaml.safe_load(yaml.safe_dump({"train": {"callbacks": ["watch"], "steps": 1}}))}
+        config["out"] = str(tmp_path / "run")
+        named = Trainer(config, model=Net(), train=own.train, val=own.val, console=Console(quiet=True))
+        assert [type(callback) for callback in named.callbacks] == [Watch]
+    finally:
+        del registry._components["callback", "watch"]
