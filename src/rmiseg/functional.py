@@ -65,7 +65,7 @@ def one_hot(target: Tensor, valid: Tensor, num_classes: int, dtype: torch.dtype)
 
 
 def soft_targets(target: Tensor, valid: Tensor, num_classes: int, dtype: torch.dtype) -> Tensor:
-    """Soft targets (N, C, *size) in `dtype`, of either kind of target; zero where a pixel is not valid."""
+    """Soft targets (N, C, *size) in `dtype`, of either kind; zero in every class where a pixel is not valid."""
     if target.ndim == valid.ndim:
         return one_hot(target, valid, num_classes, dtype)
     # Where not valid there may be anything.
