@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rmiseg.config import TrainConfig
     from rmiseg.config.registry import register
-    from rmiseg.evaluation import compare, evaluate
-    from rmiseg.exports import export
+    from rmiseg.evaluation.compare import compare
+    from rmiseg.evaluation.scoring import evaluate
+    from rmiseg.exports.export import export
     from rmiseg.functional import upsample_logits
-    from rmiseg.inference import Predictor, predict
+    from rmiseg.inference.predict import predict
+    from rmiseg.inference.predictor import Predictor
     from rmiseg.losses import AffinityLoss, BCELoss, CELoss, PyramidLoss, RMILoss, build_loss
     from rmiseg.training.callbacks import Callback
     from rmiseg.training.loggers import Logger
@@ -33,16 +35,16 @@ _PLACES = {
     "CELoss": "rmiseg.losses",
     "Callback": "rmiseg.training.callbacks",
     "Logger": "rmiseg.training.loggers",
-    "Predictor": "rmiseg.inference",
+    "Predictor": "rmiseg.inference.predictor",
     "PyramidLoss": "rmiseg.losses",
     "RMILoss": "rmiseg.losses",
     "TrainConfig": "rmiseg.config",
     "Trainer": "rmiseg.training.trainer",
     "build_loss": "rmiseg.losses",
-    "compare": "rmiseg.evaluation",
-    "evaluate": "rmiseg.evaluation",
-    "export": "rmiseg.exports",
-    "predict": "rmiseg.inference",
+    "compare": "rmiseg.evaluation.compare",
+    "evaluate": "rmiseg.evaluation.scoring",
+    "export": "rmiseg.exports.export",
+    "predict": "rmiseg.inference.predict",
     "register": "rmiseg.config.registry",
     "train": "rmiseg.training.trainer",
     "upsample_logits": "rmiseg.functional",

@@ -19,7 +19,7 @@ from rmiseg.cli import main
 from rmiseg.config import DataConfig, ModelConfig
 from rmiseg.data import ClassTable, read_image
 from rmiseg.exports import common, hub_folder, torch_program
-from rmiseg.exports.export import export
+from rmiseg.exports.export import export_segmenter
 from rmiseg.exports.onnx_file import adaptive_mean
 from rmiseg.inference.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from rmiseg.inference.predictor import Predictor
@@ -133,7 +133,7 @@ def test_pretrained_folder_is_read_back(exported, run, segmenter, capsys):
 def test_onnx_of_other_models(name, backbone, image_scale, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     segmenter = Segmenter.from_checkpoint(make_checkpoint(name, backbone, image_scale))
-    exported = export(segmenter, "onnx", tmp_path)
+    exported = export_segmenter(segmenter, "onnx", tmp_path)
     assert exported.files == (tmp_path / "model.onnx",)
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
     images = random_images(ODD_SIZES[2])

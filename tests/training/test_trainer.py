@@ -225,7 +225,7 @@ def test_parts_that_do_not_fit(tmp_path):
         Trainer({}, train=Squares(3, 0))
     with pytest.raises(ValueError, match="classes are for data sets that are given"):
         Trainer({}, classes=["a"])
-    with pytest.raises(ValueError, match="there is no option optim.lrr; did you mean optim.lr"):
+    with pytest.raises(ValueError, match=r"there is no option optim\.lrr; did you mean optim\.lr"):
         train({"optim": {"lrr": 1}})
     with pytest.raises(ValueError, match="must give one number, not a tensor"):
         trainer(tmp_path / "a", loss=lambda logits, target: logits.mean((1, 2, 3))).fit()

@@ -112,7 +112,7 @@ def predict(config: PredictConfig) -> int:
 
 def export(config: ExportConfig) -> int:
     """`rmiseg export`"""
-    from rmiseg.exports.export import export_run
+    from rmiseg.exports.export import export as export_run
 
     formats = [name.strip() for name in config.format.split(",")]
     console = Console(markup=False, highlight=False)

@@ -59,7 +59,7 @@ class Exported:
     difference: float
 
 
-def export(segmenter: Segmenter, format: str, out: Path, overwrite: bool = False) -> Exported:
+def export_segmenter(segmenter: Segmenter, format: str, out: Path, overwrite: bool = False) -> Exported:
     """Write a model into the folder `out`, in one format.
 
     Args:
@@ -78,7 +78,7 @@ def export(segmenter: Segmenter, format: str, out: Path, overwrite: bool = False
     return _export(segmenter, _format(format), out, overwrite)
 
 
-def export_run(
+def export(
     run: str | Path,
     formats: Sequence[str] = ("onnx",),
     *,
@@ -91,7 +91,7 @@ def export_run(
 
     Args:
         run: The folder of a run (its best checkpoint), or a checkpoint file.
-        formats: Names of formats, see `export`.
+        formats: Names of formats, see `export_segmenter`.
         out: Folder for the files; by default export in the folder of the run, or beside the checkpoint.
         overwrite: Replace files that exist.
         model: The network, if that of the run was given in Python.
@@ -101,7 +101,8 @@ def export_run(
         What was written, by format.
 
     Raises:
-        ValueError, OSError, ModuleNotFoundError: As `export` and `load_checkpoint`; unknown formats before any work.
+        ValueError, OSError, ModuleNotFoundError: As `export_segmenter` and `load_checkpoint`; unknown formats before any
+            work.
     """
     chosen = {name: _format(name) for name in formats}
     source = Path(run)
