@@ -11,6 +11,7 @@ import pytest
 
 from rmiseg.cli import main
 from rmiseg.config import registry
+from rmiseg.config.parser import checked_options
 from rmiseg.config.registry import BUILT_IN, KINDS, find, load_plugins, names, register
 
 
@@ -107,3 +108,38 @@ def test_plugins_of_installed_packages(tmp_path, monkeypatch):
 def test_the_registry_needs_nothing():
     code = "import sys, rmiseg.config.registry; print([m for m in ('torch', 'numpy', 'yaml') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+@dataclass
+class Several:
+    sigma: float
+    """Without a default."""
+    names: tuple[str, ...] = ("a",)
+    """Some."""
+    inner: int | None = None
+    """Or none."""
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"sigma": "wide"}, r"loss\.options: sigma: wide is not a number"),
+        ({"sigma": 1, "inner": 1.5}, r"loss\.options: inner: 1\.5 is not a whole number"),
+        ({"sigma": 1, "gama": 2}, r"loss\.options\.gama: the loss blur has no option of that name; it has sigma"),
+        ({}, r"loss\.options: sigma is missing"),
+    ],
+)
+def test_own_options_have_types(given, message):
+    register("loss", "blur", options=Several)(dict)
+    with pytest.raises(ValueError, match=message):
+        checked_options(find("loss", "blur"), given, "loss.options")
+
+
+def test_own_options_with_their_defaults():
+    register("loss", "blur", options=Several)(dict)
+    options = checked_options(find("loss", "blur"), {"sigma": 2, "names": ["x", "y"]}, "loss.options")
+    assert options == {"sigma": 2.0, "names": ("x", "y"), "inner": None}
+    register("loss", "bare")(list)
+    assert checked_options(find("loss", "bare"), {}, "loss.options") == {}
+    with pytest.raises(ValueError, match="the loss bare has no option of that name; it has none"):
+        checked_options(find("loss", "bare"), {"a": 1}, "loss.options")

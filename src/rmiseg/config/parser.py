@@ -172,7 +172,7 @@ def _value(config: Any, option: str) -> str:
     return str(config)
 
 
-def typed_options(component: Component, given: Mapping[str, Any], where: str) -> dict[str, Any]:
+def checked_options(component: Component, given: Mapping[str, Any], where: str) -> dict[str, Any]:
     """All own options of a component by name, those given and the defaults of the others, with values of their types.
 
     Args:
@@ -308,7 +308,7 @@ def in_words(message: str, config: type | None) -> str:
     if found := re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message):
         return f"there is no command {found[1]}{closest(found[1], re.findall('[a-z-]+', found[2]))}"
     if found := re.search(r"arguments? (?:are|is) required: (.*)", message):
-        return f"{found[1].rpartition('.')[2].upper()} is missing"
+        return f"{found[1].rpartition('.')[2]} is missing"
     key, value = (re.search(pattern, message) for pattern in (r'[Kk]ey "([\w.]+)"', r"(?:Got|Given) value: (.*)"))
     kind = _kinds(config).get(key[1]) if key and config else None
     if key is None or value is None or kind is None:

@@ -19,9 +19,9 @@ import difflib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, is_dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, TypeVar
@@ -189,32 +189,6 @@ def none_of(kind: str, name: str, made_with: Iterable[str] = ()) -> str:
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean {close[0]}?" if close else ""
     return f"{name} is none of {', '.join(known) or 'those here, for there are none'}{hint}"
-
-
-def checked_options(component: Component, given: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """All options of a component by name: those given, and the defaults of the others.
-
-    Args:
-        component: The component.
-        given: Its own options.
-        where: What they are called in a recipe, such as loss.options, for messages.
-
-    Raises:
-        ValueError: It has no such option, lacks one without a default, or does not take a value.
-    """
-    known = [field.name for field in fields(component.options)] if component.options else []
-    if wrong := [name for name in given if name not in known]:
-        raise ValueError(
-            f"{where}.{wrong[0]}: the {component.kind} {component.name} has no option of that name; "
-            + (f"it has {', '.join(known)}" if known else "it has none")
-        )
-    if component.options is None:
-        return {}
-    try:
-        made = component.options(**given)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{where}: {error}") from error
-    return {name: getattr(made, name) for name in known}
 
 
 def load_plugins(modules: Iterable[str] = ()) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rmiseg.config.registry import checked_options, find
+from rmiseg.config.parser import checked_options
+from rmiseg.config.registry import find
 from rmiseg.data.images import Split
 from rmiseg.data.layout import Layout
 

@@ -101,8 +101,7 @@ def export(
         What was written, by format.
 
     Raises:
-        ValueError, OSError, ModuleNotFoundError: As `export_segmenter` and `load_checkpoint`; unknown formats before any
-            work.
+        ValueError, OSError, ModuleNotFoundError: As `export_segmenter` and `load_checkpoint`.
     """
     chosen = {name: _format(name) for name in formats}
     source = Path(run)

@@ -10,7 +10,8 @@ from typing import Any
 
 from torch import nn
 
-from rmiseg.config.registry import Component, checked_options, find, names
+from rmiseg.config.parser import checked_options
+from rmiseg.config.registry import Component, find, names
 from rmiseg.models.backbones import build_backbone
 from rmiseg.models.base import BackboneModel, SegmentationModel
 from rmiseg.models.external.wrapped import refuse

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import timm
 import torch
 
-from rmiseg.config.registry import checked_options
+from rmiseg.config.parser import checked_options
 from rmiseg.models.backbones import offered_strides
 from rmiseg.models.building import backbone_models
 

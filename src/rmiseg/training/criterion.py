@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from rmiseg.config import LossConfig
-from rmiseg.config.registry import checked_options, find
+from rmiseg.config.parser import checked_options
+from rmiseg.config.registry import find
 from rmiseg.functional import upsample_logits, widened
 from rmiseg.losses import SegmentationLoss, build_loss
 
