@@ -78,7 +78,8 @@ def _rmi_pytorch(setting: Setting) -> Loss:
     def with_one_hot_labels(logits: Tensor, target: Tensor) -> Tensor:
         # It knows no ignored pixels: they belong to no class here.
         labels = F.one_hot(target.where(target != IGNORE_INDEX, setting.num_classes), setting.num_classes + 1)
-        return loss(logits, labels[..., :-1].movedim(-1, 1).to(logits.dtype))
+        value: Tensor = loss(logits, labels[..., :-1].movedim(-1, 1).to(logits.dtype))
+        return value
 
     return _at_full_size(with_one_hot_labels)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -39,8 +39,11 @@ def run_data_benchmark(config: BenchDataConfig, recipe: TrainConfig, console: Co
         if getattr(config, name) < 1:
             raise ValueError(f"{name} must be at least 1, not {getattr(config, name)}")
     recipe = timed_recipe(recipe)
-    given = {"root": config.root, "workers": config.workers}
-    data = replace(recipe.data, **{name: value for name, value in given.items() if value is not None})
+    data = replace(
+        recipe.data,
+        root=recipe.data.root if config.root is None else config.root,
+        workers=recipe.data.workers if config.workers is None else config.workers,
+    )
     split = load_split(data.name, data.root, data.train_split)
     datasets = {
         OWN: train_dataset(split, data),
@@ -90,6 +93,7 @@ class ReferenceDataset(SegmentationDataset):
 
     def __init__(self, split: Split, config: DataConfig, tensors: bool) -> None:
         super().__init__(split)
+        self.split = split
         self.config = config
         self.tensors = tensors
         jitter = config.color_jitter
@@ -114,7 +118,7 @@ class ReferenceDataset(SegmentationDataset):
 
     def __getitem__(self, key: Any) -> dict[str, Any]:
         index, seed = key
-        sample = self.samples[index]
+        sample = self.split.samples[index]
         with Image.open(sample.image) as file, Image.open(sample.mask) as mask_file:
             image: Any = file.convert("RGB")
             mask = tv_tensors.Mask(F.pil_to_tensor(mask_file)[0])
@@ -134,7 +138,7 @@ class ReferenceDataset(SegmentationDataset):
         return {"image": self.normalize(tv_tensors.Image(image)), "mask": mask, "name": sample.name}
 
 
-def _endless(loader: TrainLoader) -> Iterator[Any]:
+def _endless(loader: TrainLoader) -> Generator[Any]:
     epoch = 0
     try:
         while True:

@@ -104,7 +104,7 @@ def run_once(loss: Loss, batch: tuple[Tensor, Tensor]) -> Passes:
     start = _mark(logits.device)
     value = loss(logits, target)
     middle = _mark(logits.device)
-    value.backward()
+    value.backward()  # type: ignore[no-untyped-call]
     end = _mark(logits.device)
     return Passes(_seconds(start, middle), _seconds(middle, end), _seconds(start, end))
 
@@ -112,7 +112,7 @@ def run_once(loss: Loss, batch: tuple[Tensor, Tensor]) -> Passes:
 def _mark(device: torch.device) -> float | torch.cuda.Event:
     """This moment: of the work queued so far, if the device is a GPU."""
     if device.type == "cuda":
-        event = torch.cuda.Event(enable_timing=True)
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         event.record()
         return event
     if device.type != "cpu":
@@ -121,10 +121,12 @@ def _mark(device: torch.device) -> float | torch.cuda.Event:
 
 
 def _seconds(start: float | torch.cuda.Event, end: float | torch.cuda.Event) -> float:
-    if isinstance(start, float) and isinstance(end, float):
-        return end - start
-    end.synchronize()
-    return start.elapsed_time(end) / 1e3
+    if isinstance(start, torch.cuda.Event) and isinstance(end, torch.cuda.Event):
+        end.synchronize()
+        return float(start.elapsed_time(end)) / 1e3
+    assert isinstance(start, float)
+    assert isinstance(end, float)
+    return end - start
 
 
 def can_measure_memory(device: torch.device) -> bool:
@@ -143,7 +145,7 @@ def memory(loss: Loss, batch: tuple[Tensor, Tensor]) -> Passes:
     value = loss(logits, target)
     forward = peak_memory(logits.device) - before
     _reset_peak_memory(logits.device)
-    value.backward()
+    value.backward()  # type: ignore[no-untyped-call]
     backward = peak_memory(logits.device) - before
     return Passes(forward, backward, max(forward, backward))
 

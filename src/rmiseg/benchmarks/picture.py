@@ -1,11 +1,13 @@
-"""What was measured, as a picture: bars of time and marks of memory, relative to cross entropy."""
+"""Measurements as a picture: bars of time and marks of memory, relative to cross entropy."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
@@ -29,9 +31,8 @@ def draw(path: Path, cases: list[Case], environment: dict[str, str]) -> None:
         figsize=(max(3.1 * len(columns) + 1.5, 6), row_height * len(shapes) + 1.6),
         dpi=130,
         facecolor="white",
-        layout="constrained",
+        layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1),
     )
-    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1)
     axes = figure.subplots(len(shapes), len(columns), squeeze=False, sharex=True, sharey=True)
     for case in cases:
         for pool in _pool_sizes(case):
@@ -120,7 +121,12 @@ def _write_figures(axes: Axes, y: int, m: Measurement, times: Passes | None, mem
             text += f", {digits(m.memory.both / 1e6)} MB"
     else:
         text = "" if times is None else f"{digits(times.both)}x"
-    style = {"textcoords": "offset points", "va": "center", "fontsize": 8, "fontweight": "bold" if own else "normal"}
+    style: dict[str, Any] = {
+        "textcoords": "offset points",
+        "va": "center",
+        "fontsize": 8,
+        "fontweight": "bold" if own else "normal",
+    }
     axes.annotate(text, (max(ratios), y), (7, 0), color=_INK, **style)
     if own and memory is not None:
         axes.annotate(f"{digits(memory.both)}x", (min(ratios), y), (-7, 0), ha="right", color=_MEMORY_COLOR, **style)

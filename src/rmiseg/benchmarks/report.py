@@ -136,7 +136,7 @@ def write_csv(path: Path, cases: list[Case], environment: dict[str, str]) -> Non
 def _csv_rows(case: Case, m: Measurement, environment: dict[str, str]) -> list[dict[str, object]]:
     pools = CANDIDATES[m.job.name].pools
     seconds, time_ratio, memory_ratio = m.seconds, case.time_ratio(m), case.memory_ratio(m)
-    rows = []
+    rows: list[dict[str, object]] = []
     for index, name in enumerate(Passes._fields):
         times = [] if seconds is None else [1e3 * run[index] for run in m.times]
         rows.append(

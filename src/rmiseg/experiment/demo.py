@@ -7,7 +7,9 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -100,13 +102,13 @@ def demo_recipe(config: DemoConfig, data: Path) -> TrainConfig:
     )
 
 
-def comparison_table(results: dict[str, dict]) -> Table:
+def comparison_table(results: dict[str, dict[str, Any]]) -> Table:
     """The runs' scores at their last step, which is chosen by nobody, and what they cost."""
     table = Table()
     table.add_column("")
     for loss in results:
         table.add_column(LOSSES[loss], justify="right")
-    rows = {
+    rows: dict[str, Callable[[dict[str, Any]], str]] = {
         "mIoU %": lambda r: f"{100 * r['last']['mean_iou']:.2f}",
         "mIoU within 3 pixels of boundaries %": lambda r: f"{100 * r['last']['trimap_3_mean_iou']:.2f}",
         "boundary IoU %": lambda r: f"{100 * r['last']['boundary_mean_iou']:.2f}",

@@ -166,6 +166,5 @@ def slug(name: str) -> str:
 
 
 def _nested(option: str, value: Any) -> dict[str, Any]:
-    for key in reversed(option.split(".")):
-        value = {key: value}
-    return value
+    first, _, rest = option.partition(".")
+    return {first: _nested(rest, value) if rest else value}

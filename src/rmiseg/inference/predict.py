@@ -14,7 +14,7 @@ from rich.console import Console
 from torch import nn
 
 from rmiseg.config import CRFConfig, PredictConfig, ViewConfig, view_config
-from rmiseg.config.options import PredictionFormat
+from rmiseg.config.commands import PredictionFormat
 from rmiseg.inference.checkpoint import digest, find_checkpoint, load_checkpoint
 from rmiseg.inference.crf import DenseCRF
 from rmiseg.inference.outputs import (

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from torch import nn
 
@@ -18,7 +18,8 @@ from rmiseg.models.external.wrapped import refuse
 from rmiseg.models.own import adapt_model
 from rmiseg.models.weights import copy_weights, read_weights
 
-DEFAULT_BACKBONE, DEFAULT_OUTPUT_STRIDE = "resnet50", 16
+DEFAULT_BACKBONE: Final = "resnet50"
+DEFAULT_OUTPUT_STRIDE: Final = 16
 
 
 def build_model(

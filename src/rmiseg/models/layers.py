@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +11,8 @@ from timm.layers import convert_sync_batchnorm  # type: ignore[attr-defined]  # 
 from torch import Tensor, nn
 
 from rmiseg.runtime.distributed import world_size
+
+M = TypeVar("M", bound=nn.Module)
 
 DROPOUT = 0.1  # before the classifier, as in PSPNet and in the authors' DeepLab
 
@@ -71,7 +74,7 @@ def set_norm_momentum(model: nn.Module, momentum: float) -> None:
         norm.momentum = momentum
 
 
-def synchronize_norm(model: nn.Module, choice: bool | None, device: torch.device) -> nn.Module:
+def synchronize_norm(model: M, choice: bool | None, device: torch.device) -> M:
     """Let batch norm take its statistics over all processes, if so chosen; by default on GPUs.
 
     Raises:
@@ -82,7 +85,7 @@ def synchronize_norm(model: nn.Module, choice: bool | None, device: torch.device
     if world_size() == 1 or choice is False or device.type != "cuda":
         return model
     # timm's, which knows timm's norms with activation
-    synchronized: nn.Module = convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+    synchronized: M = convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     return synchronized
 
 

@@ -23,7 +23,8 @@ from torch.distributed.checkpoint.state_dict import (
     set_model_state_dict,
     set_optimizer_state_dict,
 )
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from rmiseg.runtime.device import select_device
@@ -84,14 +85,14 @@ def processes(device_name: str) -> Iterator[torch.device]:
 
 
 def on_main(function: Callable[[], T]) -> T:
-    """What `function` returns in the main process, in all. What it raises there ends all of them.
+    """Call `function` in the main process, and return its result in all. An exception there ends all of them.
 
     For what must not happen several times at once: writing into the run's folder or a cache, reading a whole data set.
     """
     if world_size() == 1:
         return function()
     # A group of its own, because the main process may need longer than an exchange may take.
-    group = dist.new_group(backend="gloo", timeout=PATIENCE)
+    group: Any = dist.new_group(backend="gloo", timeout=PATIENCE)
     outcome: list[Any] = [None, None]
     if is_main():
         try:
@@ -104,7 +105,8 @@ def on_main(function: Callable[[], T]) -> T:
     dist.destroy_process_group(group)
     if outcome[1] is not None:
         raise SystemExit(1)  # without a word: the main process says what is wrong
-    return outcome[0]
+    result: T = outcome[0]
+    return result
 
 
 def add_up(*tensors: Tensor) -> None:
@@ -113,7 +115,7 @@ def add_up(*tensors: Tensor) -> None:
         return
     flat = torch.cat([tensor.detach().double().flatten() for tensor in tensors])
     dist.all_reduce(flat)
-    for tensor, total in zip(tensors, flat.split([tensor.numel() for tensor in tensors])):
+    for tensor, total in zip(tensors, torch.split(flat, [tensor.numel() for tensor in tensors])):
         tensor.copy_(total.view_as(tensor))
 
 
@@ -127,7 +129,7 @@ def gather(item: T) -> list[T]:
 
 
 def distribute(model: nn.Module, strategy: str, device: torch.device) -> nn.Module:
-    """What to call in place of `model` in training, so that gradients are averaged over the processes.
+    """Wrap `model` for training, so that gradients are averaged over the processes.
 
     With "ddp" every process holds the whole model. With "fsdp" parameters, gradients and the optimizer's state are
     divided between them; `model` itself is changed, and no longer fit for use by one process alone.
@@ -139,28 +141,28 @@ def distribute(model: nn.Module, strategy: str, device: torch.device) -> nn.Modu
         if world_size() == 1:
             raise ValueError("train.strategy fsdp divides a model between processes, and there is one; use torchrun")
         model.to(memory_format=torch.contiguous_format)  # the only one that can be divided
-        mesh = dist.init_device_mesh(device.type, (world_size(),))
+        mesh = init_device_mesh(device.type, (world_size(),))
         for part in model.children():  # backbone and head are gathered one after the other
             if any(True for _ in part.parameters()):
                 fully_shard(part, mesh=mesh)
-        return fully_shard(model, mesh=mesh)
+        fully_shard(model, mesh=mesh)  # in place
+        return model
     if world_size() == 1:
         return model
     # DDP copies no buffers between processes: either batch norm is synchronized, or `average_buffers` follows.
     renamed = "forward_sync_buffers" in inspect.signature(DistributedDataParallel.__init__).parameters  # torch 2.15
-    return DistributedDataParallel(
-        model,
-        device_ids=[device] if device.type == "cuda" else None,
-        **{"forward_sync_buffers" if renamed else "broadcast_buffers": False},
-    )
+    options: dict[str, Any] = {"forward_sync_buffers" if renamed else "broadcast_buffers": False}
+    return DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None, **options)
 
 
 def gradients_stay(network: nn.Module, stay: bool) -> AbstractContextManager[None]:
     """During the backward pass of all but the last batch of a step: keep the gradients in this process for now."""
-    if hasattr(network, "set_requires_gradient_sync"):
-        network.set_requires_gradient_sync(not stay)
-    elif stay and hasattr(network, "no_sync"):
-        return network.no_sync()
+    inner = getattr(network, "_orig_mod", network)  # of a compiled one
+    if isinstance(inner, FSDPModule):
+        inner.set_requires_gradient_sync(not stay)
+    elif stay and isinstance(inner, DistributedDataParallel):
+        context: AbstractContextManager[None] = inner.no_sync()
+        return context
     return nullcontext()
 
 
@@ -181,12 +183,14 @@ def average_buffers(model: nn.Module) -> None:
 def full_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Whole weights and optimizer state, in every process, however they are divided; names as of the bare model."""
     options = StateDictOptions(full_state_dict=True)
-    return get_model_state_dict(model, options=options), get_optimizer_state_dict(model, optimizer, options=options)
+    optimizer_state: dict[str, Any] = get_optimizer_state_dict(model, optimizer, options=options)
+    return full_weights(model), optimizer_state
 
 
 def full_weights(model: nn.Module) -> dict[str, Tensor]:
     """Whole weights, in every process."""
-    return get_model_state_dict(model, options=StateDictOptions(full_state_dict=True))
+    weights: dict[str, Any] = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True))
+    return weights
 
 
 def load_full_state(
@@ -194,7 +198,7 @@ def load_full_state(
 ) -> None:
     """Take back what `full_state` returned, also with another number of processes or another strategy."""
     options = StateDictOptions(full_state_dict=True)
-    set_model_state_dict(model, weights, options=options)
+    set_model_state_dict(model, dict(weights), options=options)
     set_optimizer_state_dict(model, optimizer, optimizer_state, options=options)
 
 

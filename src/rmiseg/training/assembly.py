@@ -93,7 +93,7 @@ def make_model(
         model = build_model(num_classes=num_classes, **asdict(config.model))
     if not config.train.freeze_norm:
         model = synchronize_norm(model, config.train.sync_norm, device)
-    model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # a fifth faster on a CPU
+    model = model.to(device).to(memory_format=torch.channels_last)  # a fifth faster on a CPU
     model.align_corners = config.loss.align_corners
     set_norm_momentum(model, config.train.norm_momentum)
     if config.init is not None:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
 
 from rmiseg.config import OptimConfig
+from rmiseg.models.base import SegmentationModel
 
 HEAD_LR_FACTORS = {"deeplabv3": 10.0, "deeplabv3plus": 5.0, "pspnet": 10.0}
 """Factors of the paper for the learning rate of each model's head; models of other libraries take the most."""
 
 
-def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, object]]:
+def parameter_groups(model: SegmentationModel, config: OptimConfig) -> list[dict[str, object]]:
     """Four groups: backbone and head, each with and without weight decay.
 
     The head is every parameter outside `model.backbone`; its learning rate is `head_lr_factor` times that of the
@@ -37,7 +37,7 @@ def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, ob
     return [group for group in groups if group["params"]]
 
 
-def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
+def build_optimizer(model: SegmentationModel, config: OptimConfig) -> torch.optim.Optimizer:
     """SGD or AdamW over `parameter_groups`.
 
     Raises:

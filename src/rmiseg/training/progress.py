@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -30,7 +30,7 @@ class TrainingProgress:
         self.progress = progress
         self.console = console
         self.images_per_step = images_per_step
-        unknown = dict.fromkeys(("loss", "train", "val", "rate", "wait"), "-")
+        unknown: dict[str, Any] = dict.fromkeys(("loss", "train", "val", "rate", "wait"), "-")
         self.task = progress.add_task("", total=total_steps, completed=done, **unknown)
         self.recent_losses: list[float] = []
         self.waits: list[float] = []

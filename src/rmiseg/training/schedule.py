@@ -19,7 +19,7 @@ def learning_rate(step: int, total_steps: int, config: OptimConfig) -> float:
     def scheduled(t: int) -> float:
         progress = min(t / total_steps, 1.0)
         if config.schedule == "poly":
-            factor = (1 - progress) ** config.poly_power
+            factor = float((1 - progress) ** config.poly_power)
         elif config.schedule == "step":
             factor = config.step_factor ** sum(progress >= milestone for milestone in config.step_milestones)
         else:

@@ -99,7 +99,7 @@ class TrainStep:
                     output = self.network(images.contiguous(memory_format=torch.channels_last))
                 logits, auxiliary_logits = output if isinstance(output, tuple) else (output, None)
                 loss, parts = self.criterion(logits, auxiliary_logits, target, counts, step, share)
-                self.scaler.scale(loss * world_size()).backward()
+                self.scaler.scale(loss * world_size()).backward()  # type: ignore[no-untyped-call]
             if not math.isfinite(parts["loss"]):
                 suspects += batch["name"]
             confusion += _coarse_confusion(logits.detach(), target, len(confusion))

@@ -81,7 +81,8 @@ class Trainer:
         self.val = None if val is None else _images(val, "val", classes)
         self.loggers = tuple(loggers)
         self.console = console or Console(markup=False)
-        self.config = complete(self._with_names(train_config(config)))
+        source = os.fspath(config) if isinstance(config, os.PathLike) else config
+        self.config = complete(self._with_names(train_config(source)))
         named = [find("callback", name).make() for name in self.config.train.callbacks]
         self.callbacks: tuple[Callback, ...] = (*named, *callbacks)
 
@@ -153,6 +154,8 @@ def _images(data: Any, split: str, classes: Sequence[str] | ClassTable | None) -
         if classes is not None:
             raise ValueError("classes are for torch data sets; this one names its own")
         return data
+    if classes is None:
+        raise ValueError(f"{split} needs classes=[...], the names of the classes 0, 1, ... in its masks")
     return OwnImages(data, classes, name=split)
 
 
