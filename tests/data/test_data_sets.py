@@ -328,9 +328,8 @@ class Options:
     suffix: str = ".png"
 
 
-def test_data_set_of_a_plugin(tmp_path, monkeypatch):
-    monkeypatch.setattr(registry, "_components", dict(registry._components))
-
+@pytest.fixture
+def pairs():
     @registry.register("dataset", "pairs", options=Options)
     class Pairs(Layout):
         """Images NAME.png and masks NAME-mask.png in one folder."""
@@ -348,6 +347,11 @@ def test_data_set_of_a_plugin(tmp_path, monkeypatch):
             entries = [Entry(m.stem[:-5], m.with_name(m.stem[:-5] + self.suffix), m) for m in masks]
             return pair_up(split, class_ids(["ground", "tree"]), entries)
 
+    yield
+    del registry._components["dataset", "pairs"]
+
+
+def test_data_set_of_a_plugin(pairs, tmp_path):
     write_image(tmp_path / "a.png")
     write_values(tmp_path / "a-mask.png", every(0, 1))
     assert available_splits("pairs", tmp_path) == ("all",)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import sys
 from pathlib import Path
@@ -18,7 +17,7 @@ from rmiseg.cli.main import main
 from rmiseg.config import OptimConfig
 from rmiseg.inference.checkpoint import load_checkpoint
 from rmiseg.models import build_model, weights
-from rmiseg.models.external import SOURCES
+from rmiseg.models.external import smp
 from rmiseg.models.external.wrapped import IMAGENET, WrappedModel
 from rmiseg.training.optim import parameter_groups
 
@@ -87,7 +86,7 @@ def test_smp_without_its_upsampling_is_smp():
 
 
 def test_smp_has_all_its_architectures():
-    names = importlib.import_module(SOURCES["smp"].module).names()
+    names = smp.names()
     assert {*SMP_STRIDES, "DPT"} <= set(names)
 
 
@@ -189,7 +188,11 @@ def test_hugging_face_upernet_with_a_backbone_of_its_own(tmp_path):
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("deeplabv4", {}, "unknown model 'deeplabv4', did you mean deeplabv3.*smp:NAME, torchvision:NAME, hf:NAME"),
+        (
+            "deeplabv4",
+            {},
+            "unknown model 'deeplabv4', none of .*smp:NAME, torchvision:NAME, hf:NAME; did you mean deeplabv3",
+        ),
         ("smp:unet", {}, "unknown model 'smp:unet'; segmentation-models-pytorch has .*Unet, UnetPlusPlus"),
         ("smp:Unet", {"backbone": "resnet19"}, "unknown encoder 'resnet19'.*did you mean .*resnet18.*tu-NAME"),
         ("smp:Unet", {"output_stride": 8}, "smp:Unet gives no choice of model.output_stride"),

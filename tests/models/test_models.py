@@ -9,10 +9,11 @@ import timm
 import torch
 from torch import nn
 
-from rmiseg.models import MODELS, Backbone, PSPNet, build_backbone, build_model, set_norm_momentum
+from rmiseg.models import Backbone, PSPNet, backbone_models, build_backbone, build_model, set_norm_momentum
 from rmiseg.models.deeplab import ASPP
 from rmiseg.models.survey import find_backbones, survey_backbone
 
+MODELS = {name: component.make for name, component in backbone_models().items()}
 BACKBONES = [
     "resnet50",
     "resnet101",

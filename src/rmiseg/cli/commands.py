@@ -149,17 +149,14 @@ def models(config: ModelsConfig) -> int:
     """`rmiseg models`"""
     from rich.progress import track
 
-    from rmiseg.models import MODELS
-    from rmiseg.models.external import SOURCES, external_names
+    from rmiseg.models import backbone_models, describe_models
     from rmiseg.models.survey import find_backbones, survey_backbone
 
     console = Console()
     if config.backbones is None:
         table = Table("model", "what it is")
-        for name, model in MODELS.items():
-            table.add_row(name, (model.__doc__ or "").splitlines()[0])
-        for prefix, source in SOURCES.items():
-            table.add_row(f"{prefix}:NAME", f"{source.title}. {source.naming} {external_names(prefix)}")
+        for name, text in describe_models().items():
+            table.add_row(name, text)
         console.print(table)
         console.print('--backbones PATTERN lists the backbones of timm that work, such as "resnet*" or mobilenet')
         return 0
@@ -168,7 +165,7 @@ def models(config: ModelsConfig) -> int:
     for name in track(names, "trying", console=console, transient=True):
         if found := survey_backbone(name):
             strides = ", ".join(map(str, found.output_strides))
-            usable = "all" if len(found.models) == len(MODELS) else ", ".join(found.models)
+            usable = "all" if len(found.models) == len(backbone_models()) else ", ".join(found.models)
             table.add_row(name, f"{found.parameters / 1e6:.1f}", strides, usable)
     console.print(table)
     console.print(f"{table.row_count} of {len(names)} timm models that match can be backbones")
@@ -177,7 +174,7 @@ def models(config: ModelsConfig) -> int:
 
 def data_check(config: DataCheckConfig) -> int:
     """`rmiseg data check`"""
-    from rmiseg.data.check import check_dataset, print_report
+    from rmiseg.data import check_dataset, print_report
 
     console = Console()
     report = check_dataset(**dataclasses.asdict(config), console=console)

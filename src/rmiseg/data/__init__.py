@@ -9,7 +9,8 @@ for batch in loader:  # image uint8 (8, 3, 256, 256), mask uint8 (8, 256, 256), 
 
 from rmiseg.data.adapters import adapt_transform
 from rmiseg.data.balance import balanced_weights
-from rmiseg.data.check import Report, check_dataset, print_report
+from rmiseg.data.check import Report, check_dataset
+from rmiseg.data.check_report import print_report
 from rmiseg.data.classes import IGNORE_INDEX, ClassTable
 from rmiseg.data.dataset import SegmentationDataset
 from rmiseg.data.demo import write_demo_data

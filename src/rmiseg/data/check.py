@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -10,11 +10,9 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 from torch.utils.data import DataLoader, Dataset
 
-from rmiseg.data.classes import ClassTable, RawValue, describe_classes
+from rmiseg.data.classes import ClassTable, RawValue
 from rmiseg.data.finding import available_splits, scan_split
 from rmiseg.data.images import Sample, Split, size_mismatch
 from rmiseg.data.reading import read_image, read_raw_mask
@@ -31,7 +29,7 @@ class UnknownValue:
 
 @dataclass
 class SplitReport:
-    """What was found in one split. Sizes are (width, height).
+    """Findings in one split. Sizes are (width, height).
 
     Args:
         name: Name of the split.
@@ -80,7 +78,7 @@ class SplitReport:
 
 @dataclass
 class Report:
-    """What `check_dataset` found."""
+    """Findings of `check_dataset`."""
 
     name: str
     root: Path
@@ -100,6 +98,7 @@ def check_dataset(
     splits: Sequence[str] | None = None,
     workers: int = 2,
     console: Console | None = None,
+    options: Mapping[str, Any] = {},
 ) -> Report:
     """Read every image and mask, going on after each problem.
 
@@ -109,6 +108,7 @@ def check_dataset(
         splits: Splits to read; by default all but trainval, which repeats others.
         workers: Processes that read files; 0 reads in the main process.
         console: Where to show progress; by default nowhere.
+        options: Options of the data set's own, if it has any.
 
     Raises:
         ValueError, FileNotFoundError: no such data set, folder or split, or the classes are not known: nothing could
@@ -116,10 +116,10 @@ def check_dataset(
     """
     if workers < 0:
         raise ValueError(f"workers must be 0 or more, not {workers}")
-    available = available_splits(name, root)
+    available = available_splits(name, root, options)
     if splits is None:
         splits = [split for split in available if split != "trainval"] or list(available)
-    scans = [scan_split(name, root, split) for split in dict.fromkeys(splits)]
+    scans = [scan_split(name, root, split, options) for split in dict.fromkeys(splits)]
     reports = [_empty_report(scan) for scan in scans]
     inspections = _Inspections(scans)
     # A DataLoader without batches is a process pool that keeps the order and, with 0 workers, starts no process.
@@ -131,7 +131,7 @@ def check_dataset(
 
 @dataclass
 class _Inspection:
-    """What was found in one pair of files."""
+    """Findings in one pair of files."""
 
     sample: Sample
     unreadable: list[str] = field(default_factory=list)
@@ -213,9 +213,9 @@ def _add(report: SplitReport, found: _Inspection) -> None:
 
 
 def _warnings(scans: list[Split], reports: list[SplitReport]) -> list[str]:
-    """What need not be wrong, but seldom is intended."""
+    """List things that need not be wrong, but seldom are intended."""
     warnings = [
-        f"{report.name}: {_count(len(unused), 'mask')} without image, e.g. {unused[0]}"
+        f"{report.name}: {count(len(unused), 'mask')} without image, e.g. {unused[0]}"
         for report in reports
         if (unused := report.masks_without_image)
     ]
@@ -224,7 +224,7 @@ def _warnings(scans: list[Split], reports: list[SplitReport]) -> list[str]:
         names = (first.name, second.name)
         if both and "trainval" not in names and not all(name.startswith("train") for name in names):
             warnings.append(
-                f"{_count(len(both), 'image')} in both {first.name} and {second.name}, e.g. {min(both)}: scores on "
+                f"{count(len(both), 'image')} in both {first.name} and {second.name}, e.g. {min(both)}: scores on "
                 f"images that were trained on say nothing"
             )
     classes = scans[0].classes
@@ -235,96 +235,6 @@ def _warnings(scans: list[Split], reports: list[SplitReport]) -> list[str]:
     return warnings
 
 
-def _count(number: int, noun: str) -> str:
+def count(number: int, noun: str) -> str:
+    """Say how many of something there are."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def print_report(report: Report, console: Console | None = None, most: int = 10) -> None:
-    """Print a report as tables, problems and warnings, with the verdict in the last line.
-
-    Args:
-        report: What `check_dataset` returned.
-        console: Where to print; by default standard output.
-        most: Problems of one kind to print for each split.
-    """
-    console = console or Console()
-    console.print(_files_table(report))
-    console.print(_classes_table(report))
-    for split in report.splits:
-        if split.images == 0:
-            _print_list(console, f"{split.name}: no images", [], most)
-        _print_list(console, f"{split.name}: images without mask", list(map(str, split.images_without_mask)), most)
-        _print_list(console, f"{split.name}: files", split.problems, most)
-        _print_list(console, f"{split.name}: unreadable", split.unreadable, most)
-        _print_list(console, f"{split.name}: sizes that differ", split.size_mismatches, most)
-        unknown = [
-            f"value {value}: {_count(found.pixels, 'pixel')} in {_count(len(found.files), 'mask')}, "
-            f"{', '.join(map(str, found.files[:3]))}{', ...' if len(found.files) > 3 else ''}"
-            for value, found in sorted(split.unknown_values.items())
-        ]
-        _print_list(console, f"{split.name}: mask values that are neither a class nor ignored", unknown, most)
-    if any(split.unknown_values for split in report.splits):
-        console.print(
-            escape(
-                f"  known are {describe_classes(report.classes)}; in a data set of your own, add each to `classes` or "
-                f"`ignore`"
-            ),
-            soft_wrap=True,
-        )
-    for warning in report.warnings:
-        console.print(f"[yellow]warning[/] {escape(warning)}", soft_wrap=True)
-    images = _count(sum(split.images for split in report.splits), "image")
-    if report.problem_count:
-        verdict = f"[bold red]{_count(report.problem_count, 'problem')}[/] in {images}"
-    else:
-        verdict = f"[bold green]no problems[/] in {images}"
-    if report.warnings:
-        verdict += f", {_count(len(report.warnings), 'warning')}"
-    console.print(verdict)
-
-
-def _print_list(console: Console, title: str, lines: list[str], most: int) -> None:
-    if lines or title.endswith("no images"):
-        console.print(f"[red]{escape(title)}[/]" + (f" ({len(lines):,})" if lines else ""))
-    for line in lines[:most]:
-        console.print(escape(f"  {line}"), soft_wrap=True)
-    if len(lines) > most:
-        console.print(f"  ... and {len(lines) - most:,} more")
-
-
-def _files_table(report: Report) -> Table:
-    table = Table(title=escape(f"{report.name}: {report.root}"), title_justify="left")
-    table.add_column("split")
-    for column in ("images", "masks", "problems", "smallest", "largest"):
-        table.add_column(column, justify="right")
-    for split in report.splits:
-        table.add_row(
-            escape(split.name),
-            f"{split.images:,}",
-            f"{split.masks:,}",
-            f"[red]{split.problem_count:,}[/]" if split.problem_count else "0",
-            *("{} x {}".format(*size) if size else "-" for size in (split.smallest, split.largest)),
-        )
-    return table
-
-
-def _classes_table(report: Report) -> Table:
-    table = Table(title="share of the pixels, and images with the class", title_justify="left")
-    table.add_column("class")
-    table.add_column("value", justify="right")
-    splits = [split for split in report.splits if split.masks]
-    for split in splits:
-        table.add_column(escape(split.name), justify="right")
-    totals = [max(split.class_pixels.sum() + split.ignored_pixels, 1) for split in splits]
-    width = max((len(f"{split.images:,}") for split in splits), default=0)
-    for index, name in enumerate(report.classes.names):
-        cells = [
-            f"{split.class_pixels[index] / total:.2%} {split.class_images[index]:>{width},}"
-            for split, total in zip(splits, totals)
-        ]
-        table.add_row(escape(name), str(report.classes.values[index]), *cells)
-    ignored = report.classes.ignore
-    values = ", ".join(map(str, ignored)) if len(ignored) <= 3 else f"{len(ignored)} values"
-    cells = [f"{split.ignored_pixels / total:.2%} {'':{width}}" for split, total in zip(splits, totals)]
-    table.add_row("[dim]ignored[/]", values, *cells)
-    return table

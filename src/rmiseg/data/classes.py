@@ -15,7 +15,7 @@ IGNORE_INDEX = 255
 
 Color: TypeAlias = tuple[int, int, int]
 RawValue: TypeAlias = int | Color
-"""What a mask file stores for a class: a value (index masks), or a color (RGB masks)."""
+"""Type of what a mask file stores for a class: a value (index masks), or a color (RGB masks)."""
 
 
 @dataclass(frozen=True)

@@ -91,7 +91,7 @@ def scan_test(root: Path, classes: ClassTable) -> Split:
 
 
 def drawings(content: dict[str, Any]) -> dict[str, Drawing]:
-    """What draws each image of an instance annotation file."""
+    """Return what draws each image of an instance annotation file."""
     names = {category["id"]: _VOC_NAMES.get(category["name"], category["name"]) for category in content["categories"]}
     class_ids = {key: CLASSES.names.index(name) for key, name in names.items() if name in CLASSES.names}
     objects: dict[int, list[dict[str, Any]]] = {}

@@ -56,7 +56,7 @@ def drawn_masks(
 
 
 def cache_folder() -> Path:
-    """Where files are kept that can be made again, see the top of this file."""
+    """Return the folder of files that can be made again, see the top of this file."""
     if own := os.environ.get("RMISEG_CACHE"):
         return Path(own)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rmiseg"

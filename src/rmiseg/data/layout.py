@@ -1,4 +1,4 @@
-"""What every data set module defines: how its files lie in a folder, and which image goes with which mask."""
+"""Base of the data set modules: how its files lie in a folder, and which image goes with which mask."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the data set modules share: reading lists of names, and pairing images with masks."""
+"""Helpers of the data set modules: reading lists of names, and pairing images with masks."""
 
 from __future__ import annotations
 

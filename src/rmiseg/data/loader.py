@@ -18,11 +18,11 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from rmiseg.data.dataset import SegmentationDataset
 
 MOST_SKIPPED = 20
-"""So many unreadable images one after the other are no accident."""
+"""Number of unreadable images one after the other that is no accident."""
 
 
 class Batch(TypedDict):
-    """What loaders yield: image uint8 (N, 3, H, W), mask uint8 (N, H, W), and N names."""
+    """Batch that loaders yield: image uint8 (N, 3, H, W), mask uint8 (N, H, W), and N names."""
 
     image: torch.Tensor
     mask: torch.Tensor

@@ -18,7 +18,7 @@ from rmiseg.data.reading import raw_values, reduced, rgb_pixels
 from rmiseg.data.seeding import seeded
 
 READING = 0x5DEECE66D1CE4E5B
-"""What seeds are combined with for reading, so that a data set and a transform draw different random numbers."""
+"""Number that seeds are combined with for reading, so that a data set and a transform draw different random numbers."""
 
 
 class OwnImages(LabeledImages):

@@ -1,4 +1,4 @@
-"""From images and masks of any size to training crops and evaluation inputs, with torchvision.transforms.v2.
+"""Transforms from images and masks of any size to training crops and evaluation inputs, with torchvision.transforms.v2.
 
 Images stay uint8 until `normalize`, which runs on the device: a fourth of the memory to move, and resizing uint8 is
 fastest.

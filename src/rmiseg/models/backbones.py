@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 from os import PathLike
+from typing import Any
 
 import timm
 import torch
@@ -37,15 +38,18 @@ class Backbone(nn.Module):
         super().__init__()
         self.body = body
         self.pad = pad
-        self.channels: list[int] = body.feature_info.channels()
-        self.reductions: list[int] = body.feature_info.reduction()
-        self.image_mean: tuple[float, ...] = tuple(body.pretrained_cfg["mean"])
-        self.image_std: tuple[float, ...] = tuple(body.pretrained_cfg["std"])
+        info: Any = body.feature_info
+        expected: Any = body.pretrained_cfg
+        self.channels: list[int] = info.channels()
+        self.reductions: list[int] = info.reduction()
+        self.image_mean: tuple[float, ...] = tuple(expected["mean"])
+        self.image_std: tuple[float, ...] = tuple(expected["std"])
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Images (N, 3, H, W) to maps (N, channels, ceil(H / reduction), ceil(W / reduction)), shallowest first."""
         if not self.pad:
-            return self.body(images)
+            maps: list[Tensor] = self.body(images)
+            return maps
         height, width = images.shape[-2:]
         stride = self.reductions[-1]
         maps = self.body(_resized(images, _cells(height, stride) * stride, _cells(width, stride) * stride))
@@ -99,7 +103,8 @@ def _build_probe(name: str, output_stride: int) -> nn.Module:
     except Exception as error:  # timm's refusals have no type in common: TypeError, AssertionError, RuntimeError, ...
         reason = str(error) or "without a word; it may build this model at one stride only"
         raise ValueError(f"timm: {type(error).__name__} {reason}") from error
-    stride = probe.feature_info.reduction()[-1]
+    info: Any = probe.feature_info
+    stride = info.reduction()[-1]
     if stride != output_stride:
         raise ValueError(f"its deepest feature map has stride {stride}")
     # What a model says of its maps is compared with what it does: some accept only squares of one size.
@@ -120,13 +125,14 @@ def offered_strides(name: str) -> dict[int, Backbone]:
 
 
 def _sizes_hold(probe: nn.Module, height: int, width: int) -> bool:
-    """Whether the maps of an image of this size have the shapes that feature_info promises, rounded up."""
+    """Return whether the maps of an image of this size have the shapes that feature_info promises, rounded up."""
     try:
         maps = probe(torch.zeros(1, 3, height, width, device="meta"))
     except Exception:  # from the inside of any model: RuntimeError where sizes do not match, AssertionError, ...
         return False
-    info = zip(probe.feature_info.channels(), probe.feature_info.reduction())
-    return [tuple(m.shape[1:]) for m in maps] == [(c, _cells(height, r), _cells(width, r)) for c, r in info]
+    info: Any = probe.feature_info
+    stated = zip(info.channels(), info.reduction())
+    return [tuple(m.shape[1:]) for m in maps] == [(c, _cells(height, r), _cells(width, r)) for c, r in stated]
 
 
 def _resized(maps: Tensor, height: int, width: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""What all segmentation models have in common."""
+"""Base classes of all segmentation models."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rmiseg.models.layers import batch_norms
 
 
 class SegmentationModel(nn.Module):
-    """What training, evaluation and prediction need of a model: logits (N, C, h, w) of images (N, 3, H, W).
+    """Base of all models, which make logits (N, C, h, w) of images (N, 3, H, W).
 
     Args:
         num_classes: Number of classes C.

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rmiseg.config.registry import register
 from rmiseg.models.backbones import Backbone
 from rmiseg.models.base import BackboneModel
 from rmiseg.models.layers import DROPOUT, ConvNormReLU, PooledContext, conv2d
@@ -45,9 +46,11 @@ class ASPP(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         branches = [conv(features) for conv in self.convs] + [self.image_pooling(features)]
-        return self.dropout(self.project(torch.cat(branches, dim=1)))
+        context: Tensor = self.dropout(self.project(torch.cat(branches, dim=1)))
+        return context
 
 
+@register("model", "deeplabv3")
 class DeepLabV3(BackboneModel):
     """DeepLabv3 (arXiv:1706.05587): ASPP on the deepest feature map and a 1x1 classifier.
 
@@ -64,13 +67,15 @@ class DeepLabV3(BackboneModel):
         self.classifier = conv2d(WIDTH, num_classes)
 
     def decode(self, features: list[Tensor]) -> Tensor:
-        return self.classifier(self.aspp(features[-1]))
+        logits: Tensor = self.classifier(self.aspp(features[-1]))
+        return logits
 
     @property
     def image_level_norm(self) -> nn.Module:
         return self.aspp.image_pooling.project.norm
 
 
+@register("model", "deeplabv3plus")
 class DeepLabV3Plus(BackboneModel):
     """DeepLabv3+ (arXiv:1802.02611, section 3.1, figure 2): DeepLabv3 with a decoder that sees features of stride 4.
 
@@ -104,7 +109,8 @@ class DeepLabV3Plus(BackboneModel):
         low_level = self.low_level(features[self.low_level_index])
         context = self.aspp(features[-1])
         context = F.interpolate(context, low_level.shape[-2:], mode="bilinear", align_corners=False)
-        return self.classifier(self.decoder(torch.cat([context, low_level], dim=1)))
+        logits: Tensor = self.classifier(self.decoder(torch.cat([context, low_level], dim=1)))
+        return logits
 
     @property
     def image_level_norm(self) -> nn.Module:

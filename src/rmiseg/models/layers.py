@@ -6,7 +6,7 @@ from collections import OrderedDict
 
 import torch
 import torch.nn.functional as F
-from timm.layers import convert_sync_batchnorm
+from timm.layers import convert_sync_batchnorm  # type: ignore[attr-defined]  # not in an __all__
 from torch import Tensor, nn
 
 from rmiseg.runtime.distributed import world_size
@@ -81,7 +81,9 @@ def synchronize_norm(model: nn.Module, choice: bool | None, device: torch.device
         raise ValueError("train.sync_norm: PyTorch synchronizes batch norm between GPUs only; leave it out on a CPU")
     if world_size() == 1 or choice is False or device.type != "cuda":
         return model
-    return convert_sync_batchnorm(model)  # timm's, which knows timm's norms with activation
+    # timm's, which knows timm's norms with activation
+    synchronized: nn.Module = convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+    return synchronized
 
 
 def batch_norms(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from rmiseg.config.registry import register
 from rmiseg.models.backbones import Backbone
 from rmiseg.models.base import BackboneModel
 from rmiseg.models.layers import DROPOUT, ConvNormReLU, PooledContext, conv2d
@@ -41,6 +42,7 @@ def classification_head(in_channels: int, width: int, num_classes: int) -> nn.Se
     )
 
 
+@register("model", "pspnet")
 class PSPNet(BackboneModel):
     """PSPNet: pyramid pooling on the deepest feature map, and an auxiliary classifier on the stage before it.
 
@@ -64,4 +66,6 @@ class PSPNet(BackboneModel):
 
     @property
     def image_level_norm(self) -> nn.Module:
-        return self.pyramid.levels[0].project.norm
+        level = self.pyramid.levels[0]
+        assert isinstance(level, PooledContext)
+        return level.project.norm

@@ -1,4 +1,4 @@
-"""Which timm models can be backbones, of which models, at which output strides. Nothing is downloaded."""
+"""Survey of the timm models that can be backbones, of which models, at which output strides. Nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from typing import NamedTuple
 import timm
 import torch
 
+from rmiseg.config.registry import checked_options
 from rmiseg.models.backbones import offered_strides
-from rmiseg.models.registry import MODELS
+from rmiseg.models.building import backbone_models
 
 
 class Survey(NamedTuple):
-    """What a backbone can do: parameters, output strides, and the models that can have it."""
+    """Abilities of a backbone: parameters, output strides, and the models that can have it."""
 
     parameters: int
     output_strides: tuple[int, ...]
@@ -38,10 +39,10 @@ def survey_backbone(name: str) -> Survey | None:
         return None
     backbone = next(iter(offered.values()))
     models = []
-    for model, build in MODELS.items():
+    for model, component in backbone_models().items():
         try:
             with torch.device("meta"):
-                build(backbone, 2)
+                component.make(backbone, 2, **checked_options(component, {}, "model.options"))
         except ValueError:  # the model lacks a feature map that it needs
             continue
         models.append(model)

@@ -16,7 +16,7 @@ from typing import Any
 import huggingface_hub
 import timm
 import torch
-from huggingface_hub.utils import get_session
+from huggingface_hub.utils import get_session  # type: ignore[attr-defined]  # not in an __all__
 from timm.models import load_state_dict
 from torch import Tensor, nn
 
@@ -42,7 +42,8 @@ def load_weights(body: nn.Module, name: str, weights: str | PathLike[str]) -> No
     if weights == "none":
         return
     if weights == "hub":
-        state = _from_hub(name, body.pretrained_cfg)
+        published: Any = body.pretrained_cfg
+        state = _from_hub(name, published)
     elif weights == "package":
         state = _from_package(name)
     else:

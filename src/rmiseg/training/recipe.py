@@ -14,7 +14,7 @@ from rmiseg.config import DataConfig, TrainConfig
 from rmiseg.config.registry import find
 from rmiseg.data import LabeledImages, SegmentationDataset
 from rmiseg.inference.checkpoint import load_checkpoint
-from rmiseg.models import DEFAULT_BACKBONE, DEFAULT_OUTPUT_STRIDE, MODELS, build_model, set_norm_momentum
+from rmiseg.models import DEFAULT_BACKBONE, DEFAULT_OUTPUT_STRIDE, build_model, set_norm_momentum, takes_backbone
 from rmiseg.models.base import SegmentationModel
 from rmiseg.models.layers import synchronize_norm
 from rmiseg.runtime.distributed import distribute
@@ -33,7 +33,7 @@ def complete(config: TrainConfig) -> TrainConfig:
             raise ValueError(f"train.{name} must be at least 1, not {value}")
     if config.data.root:  # absolute, so that the run can be evaluated from any folder
         config = replace(config, data=replace(config.data, root=str(Path(config.data.root).absolute())))
-    if config.model.name in MODELS:
+    if takes_backbone(config.model.name):
         model_config = replace(
             config.model,
             backbone=config.model.backbone or DEFAULT_BACKBONE,

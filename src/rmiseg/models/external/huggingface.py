@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from rmiseg.config.registry import register
 from rmiseg.models.external.wrapped import IMAGENET, WrappedModel, refuse
 from rmiseg.models.weights import check_hub, copy_weights, read_weights
 from rmiseg.runtime.extras import import_extra
@@ -21,6 +22,7 @@ def names() -> list[str]:
     return sorted(_library("transformers.models.auto.modeling_auto").MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES)
 
 
+@register("model", "hf:")
 def build(
     name: str,
     *,
@@ -67,7 +69,8 @@ def build(
         if weights != "none":
             copy_weights(read_weights(Path(weights)), network, f"weights {weights!r} do not fit hf:{name}")
     backbone_name = "backbone" if hasattr(network, "backbone") else network.base_model_prefix
-    return WrappedModel(network, _call, backbone_name, num_classes=num_classes, architecture=architecture)
+    model = WrappedModel(network, _call, backbone_name, num_classes=num_classes, architecture=architecture)
+    return model.train()  # from_pretrained leaves it in evaluation mode
 
 
 def _library(module: str = "transformers") -> Any:
@@ -75,7 +78,8 @@ def _library(module: str = "transformers") -> Any:
 
 
 def _call(network: nn.Module, images: Tensor) -> Tensor:
-    return network(pixel_values=images).logits
+    logits: Tensor = network(pixel_values=images).logits
+    return logits
 
 
 def _check_source(name: str) -> None:
@@ -93,11 +97,12 @@ def _read_config(name: str) -> dict[str, Any]:
         config = _library().AutoConfig.from_pretrained(name, trust_remote_code=False)
     except Exception as error:  # OSError, ValueError, and what huggingface_hub raises for values of other types
         raise ValueError(f"hf:{name} has no configuration that transformers can read: {error}") from error
-    return json.loads(config.to_json_string(use_diff=False))
+    content: dict[str, Any] = json.loads(config.to_json_string(use_diff=False))
+    return content
 
 
 def _image_statistics(name: str) -> dict[str, Any]:
-    """What the model's image processor normalizes images with, if it comes with one."""
+    """Return what the model's image processor normalizes images with, if it comes with one."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError
 

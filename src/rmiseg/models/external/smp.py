@@ -10,6 +10,7 @@ from typing import Any
 import timm
 from torch import Tensor, nn
 
+from rmiseg.config.registry import register
 from rmiseg.models.external.wrapped import IMAGENET, WrappedModel, refuse
 from rmiseg.models.weights import check_hub, copy_weights, load_weights, read_weights
 from rmiseg.runtime.extras import import_extra
@@ -24,6 +25,7 @@ def names() -> list[str]:
     return sorted(item.__name__ for item in classes if "encoder_name" in inspect.signature(item).parameters)
 
 
+@register("model", "smp:")
 def build(
     name: str,
     *,
@@ -75,7 +77,8 @@ def _library() -> Any:
 
 
 def _call(network: nn.Module, images: Tensor) -> Tensor:
-    return network(images)
+    logits: Tensor = network(images)
+    return logits
 
 
 def _check_encoder(name: str) -> None:
@@ -90,11 +93,11 @@ def _check_encoder(name: str) -> None:
     )
 
 
-def _load_encoder(encoder: nn.Module, name: str, weights: str) -> dict[str, Any]:
+def _load_encoder(encoder: Any, name: str, weights: str) -> dict[str, Any]:
     """Load weights into an encoder; returns the mean and the standard deviation of images that it expects."""
     if name.startswith(TIMM):
         load_weights(encoder.model, name.removeprefix(TIMM), weights)
-        expected = timm.get_pretrained_cfg(name.removeprefix(TIMM))
+        expected: Any = timm.get_pretrained_cfg(name.removeprefix(TIMM))
         return {"image_mean": expected.mean, "image_std": expected.std}
     if weights == "none":
         return IMAGENET

@@ -10,15 +10,18 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models import segmentation
 
+from rmiseg.config.registry import register
 from rmiseg.models.external.wrapped import IMAGENET, WrappedModel, refuse
 from rmiseg.models.weights import read_weights
 
 
 def names() -> list[str]:
     """The models."""
-    return torchvision.models.list_models(module=segmentation)
+    listed: list[str] = torchvision.models.list_models(module=segmentation)
+    return listed
 
 
+@register("model", "torchvision:")
 def build(
     name: str,
     *,
@@ -61,23 +64,26 @@ def build(
     return WrappedModel(network, _call, "backbone", num_classes=num_classes, architecture=architecture or IMAGENET)
 
 
-def _call(network: nn.Module, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-    """What its forward method does, but for the upsampling."""
+def _call(network: Any, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+    """Do what its forward method does, but for the upsampling."""
     features = network.backbone(images)
+    logits: Tensor = network.classifier(features if isinstance(network, segmentation.LRASPP) else features["out"])
     if isinstance(network, segmentation.LRASPP):
-        return network.classifier(features)
-    logits = network.classifier(features["out"])
+        return logits
     return (logits, network.aux_classifier(features["aux"])) if network.training else logits
 
 
 def _download(name: str) -> Mapping[str, Tensor]:
     try:
-        return torchvision.models.get_model_weights(name).DEFAULT.get_state_dict(progress=True, check_hash=True)
+        state: Mapping[str, Tensor] = torchvision.models.get_model_weights(name).DEFAULT.get_state_dict(
+            progress=True, check_hash=True
+        )
     except OSError as error:  # URLError among them
         raise OSError(
             f"cannot download the weights of torchvision:{name}: {error}. Without a network: --model.weights FILE "
             "or none"
         ) from error
+    return state
 
 
 def _load(network: nn.Module, state: Mapping[str, Tensor], complaint: str) -> None:

@@ -1,8 +1,9 @@
-"""What makes a network of another library a `SegmentationModel`."""
+"""Adapter that makes a network a `SegmentationModel`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -18,8 +19,12 @@ PROBE = (97, 131)  # a size that fits no stride
 MULTIPLES = (1, 32, 64)  # what images must be padded to a multiple of, whichever comes first
 
 
+class NotLogits(ValueError):
+    """A network gave something else than logits."""
+
+
 class WrappedModel(SegmentationModel):
-    """A network of another library.
+    """A network of another library, or of anybody's own.
 
     Images are padded at the bottom and on the right, where the network takes none but multiples of some size, and the
     logits cut accordingly.
@@ -75,22 +80,21 @@ class WrappedModel(SegmentationModel):
         return logits[..., :rows, :columns]
 
     def _probe(self) -> tuple[int, float]:
-        """The multiple that image sizes must be padded to, and the stride of the logits."""
-        was_training = self.training
-        self.network.eval()
-        parameter = next(self.network.parameters())
+        """Find the multiple that image sizes must be padded to, and the stride of the logits."""
+        device = next((parameter.device for parameter in self.network.parameters()), None)
         for multiple in MULTIPLES:
             height, width = (side + -side % multiple for side in PROBE)
             try:
-                with torch.no_grad():
-                    logits = self.call(self.network, torch.zeros(1, 3, height, width, device=parameter.device))
+                with _evaluating(self.network), torch.no_grad():
+                    logits = self.call(self.network, torch.zeros(1, 3, height, width, device=device))
+            except NotLogits:
+                raise
             except Exception as error:  # a network refuses a size in whichever way it likes
                 reason = error
                 continue
-            self.network.train(was_training)
-            if logits.shape[:2] != (1, self.num_classes):
-                raise ValueError(
-                    f"{type(self.network).__name__} gives {tuple(logits.shape)} for an image, not logits of "
+            if not isinstance(logits, Tensor) or logits.ndim != 4 or logits.shape[:2] != (1, self.num_classes):
+                raise NotLogits(
+                    f"{type(self.network).__name__} gives {describe_output(logits)} for an image, not logits of "
                     f"{self.num_classes} classes"
                 )
             return multiple, height / logits.shape[-2]
@@ -98,6 +102,28 @@ class WrappedModel(SegmentationModel):
             f"{type(self.network).__name__} does not take images of any size, which training and prediction need: "
             f"{' '.join(str(reason).split())[:300]}"
         ) from reason
+
+
+@contextmanager
+def _evaluating(network: nn.Module) -> Iterator[None]:
+    """Put a network in evaluation mode, and each of its parts back in the mode that it was in."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def describe_output(output: object) -> str:
+    """Say what a network gave: a shape, or the kind of thing."""
+    if isinstance(output, Tensor):
+        return str(tuple(output.shape))
+    kind = type(output).__name__
+    if isinstance(output, Mapping):
+        return f"a {kind} with {', '.join(map(str, output)) or 'nothing'}"
+    return f"a {kind} of {len(output)}" if isinstance(output, tuple | list) else f"a {kind}"
 
 
 def refuse(name: str, option: str, value: object) -> ValueError:

