@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,16 +12,17 @@ import torch
 from rich.console import Console
 
 from miniatures import write_shapes
-from rmiseg.config import DataConfig, EvaluateConfig, ModelConfig, registry
+from rmiseg.config import DataConfig, EvaluateConfig, ModelConfig, ReportConfig, registry
 from rmiseg.config.registry import register
 from rmiseg.data import load_split
 from rmiseg.evaluation.bootstrap import resampled_scores
 from rmiseg.evaluation.compare import compare_evaluations, print_comparison
 from rmiseg.evaluation.metrics import IoU, load_metrics
 from rmiseg.evaluation.results import load_evaluation
-from rmiseg.evaluation.scoring import find_or_score, print_scores, score_checkpoint
+from rmiseg.evaluation.scoring import evaluate, find_or_score, print_scores, score_checkpoint
 from rmiseg.inference.checkpoint import Checkpoint, save_checkpoint
 from rmiseg.models import build_model
+from rmiseg.report.page import write_report
 
 QUIET = Console(quiet=True)
 
@@ -143,3 +146,19 @@ def test_metrics_are_looked_at_before_anything_is_scored(metric, runs):
     ):
         with pytest.raises(ValueError, match=message):
             load_metrics([name], 3)
+
+
+def test_on_the_page_of_a_report(metric, runs, tmp_path):
+    for run in runs:
+        evaluate(run, metrics=[metric], device="cpu")
+    write_report(ReportConfig(runs=[str(run) for run in runs], out=str(tmp_path / "page.html"), device="cpu", images=1))
+    assert '"further":["agreement","half_agreement"]' in (tmp_path / "page.html").read_text()
+
+
+def test_example_in_the_documentation(metric, runs, tmp_path):
+    text = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text()
+    example = re.search(r"```python\n(import numpy as np\nfrom rmiseg.*?)```", text, re.DOTALL)[1]
+    exec(example, {"__name__": "example"})
+    saved = evaluate(runs[0], metrics=["counting", metric], device="cpu", out=tmp_path)
+    summary = saved.evaluation.summary()
+    assert summary["counting"] == pytest.approx(summary["agreement"])

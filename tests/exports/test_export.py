@@ -16,10 +16,10 @@ from PIL import Image
 from torch import nn
 
 from rmiseg.cli import main
-from rmiseg.config import DataConfig, ModelConfig
+from rmiseg.config import DataConfig, ModelConfig, registry
 from rmiseg.data import ClassTable, read_image
 from rmiseg.exports import common, hub_folder, torch_program
-from rmiseg.exports.export import export_segmenter
+from rmiseg.exports.export import export, export_segmenter
 from rmiseg.exports.onnx_file import adaptive_mean
 from rmiseg.inference.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from rmiseg.inference.predictor import Predictor
@@ -252,3 +252,22 @@ def test_wrong_weights_are_not_loaded(exported, tmp_path):
 
 def test_description_is_plain(segmenter):
     assert json.loads(json.dumps(asdict(segmenter.description.classes)))["names"] == ["ground", "a|b", "<i>"]
+
+
+def test_a_format_of_a_plugin(run, tmp_path, monkeypatch):
+    """Registered, it is written by name like any other."""
+    monkeypatch.setattr(registry, "_components", dict(registry._components))
+
+    @registry.register("export", "text")
+    class Text:
+        files = ("classes.txt",)
+
+        def write(self, segmenter, out):
+            (out / "classes.txt").write_text("\n".join(segmenter.classes.names))
+            return 0.0
+
+    exported = export(run, ["text"], out=tmp_path)["text"]
+    assert (exported.difference, exported.files) == (0.0, (tmp_path / "classes.txt",))
+    assert exported.files[0].read_text() == "ground\na|b\n<i>"
+    with pytest.raises(FileExistsError):
+        export(run, ["text"], out=tmp_path)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from torch import nn
 
 from rmiseg.config import CRFConfig, CRFSearchConfig
 from rmiseg.evaluation.metrics import IoU, count_image
@@ -29,8 +30,15 @@ RANGES = {
 """From where to where each option is drawn, with equal chances for equal factors."""
 
 
-def search_kernels(config: CRFSearchConfig, console: Console) -> list[dict[str, Any]]:
+def search_kernels(
+    config: CRFSearchConfig, console: Console | None = None, *, model: nn.Module | None = None
+) -> list[dict[str, Any]]:
     """Score images of a split with many kernels; the network sees each image once.
+
+    Args:
+        config: What to search.
+        console: Where to show progress; by default nowhere.
+        model: The network, if that of the run was given in Python.
 
     Returns:
         The trials, best mean IoU first: "kernels" (None for the network alone), "mean_iou", "pixel_accuracy" and
@@ -45,7 +53,7 @@ def search_kernels(config: CRFSearchConfig, console: Console) -> list[dict[str, 
     with DenseCRF([config.iterations], CRFConfig(workers=config.workers)) as crf:
         checkpoint = load_checkpoint(config.checkpoint)
         split = checkpoint.load_split(config.split, config.root)
-        predictor = Predictor(checkpoint, config.device)
+        predictor = Predictor(checkpoint, config.device, model=model)
         places = np.linspace(0, len(split) - 1, min(config.images, len(split))).round().astype(int)
         cached = []
         for place in track(places.tolist(), "segmenting", console, total=len(places)):

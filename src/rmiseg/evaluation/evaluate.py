@@ -170,7 +170,7 @@ class _Counter:
 
 
 class _Total:
-    """What was counted so far of one result of every image."""
+    """Sums and lists of what was counted so far, of one result of every image."""
 
     def __init__(self, num_classes: int, metrics: Mapping[str, Metric]) -> None:
         self.confusion = np.zeros((num_classes, num_classes), np.int64)
@@ -243,7 +243,7 @@ def _of_all(parts: list[Evaluation]) -> Evaluation:
 def _shown(
     image: Tensor, size: tuple[int, ...], views: ViewConfig | None, image_scale: float
 ) -> tuple[Callable[[Area], Tensor], list[Tile]]:
-    """How to read areas of the image, and the tiles of it."""
+    """Return how to read areas of the image, and its tiles."""
     height, width = size
     if views is None:
         return (lambda area: image), [whole_image((height, width), (image.shape[1], image.shape[2]))]

@@ -193,7 +193,7 @@ def _filtered(labels: np.ndarray, width: int, extreme: np.ufunc) -> np.ndarray:
 
 @dataclass(frozen=True)
 class ImageCounts:
-    """What is counted in one image.
+    """Counts of one image by the built-in metric.
 
     Attributes:
         confusion: (C, C) int64: pixels of each true class (rows) and predicted class (columns).
@@ -283,7 +283,7 @@ def overall_scores(counts: np.ndarray) -> dict[str, np.ndarray]:
 
 @dataclass(frozen=True)
 class Scores:
-    """What counts of pixels say. Shares from 0 to 1; NaN where a class has no pixel to judge by.
+    """Scores of counts of pixels, as shares from 0 to 1; NaN where a class has no pixel to judge by.
 
     Attributes:
         iou: Intersection over union of each class; NaN for classes in neither truth nor prediction.

@@ -1,4 +1,4 @@
-"""What the export formats have in common: the traced program, its metadata, and the comparison with PyTorch."""
+"""Common parts of the export formats: the traced program, its metadata, and the comparison with PyTorch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COMPARED_SIZES = ((1, 3, 120, 81), (3, 3, 75, 160))
 
 
 def metadata(segmenter: Segmenter) -> dict[str, str]:
-    """What a user of an exported program needs to know; all but the plain words are JSON."""
+    """Return what a user of an exported program needs to know; all but the plain words are JSON."""
     classes, network = segmenter.classes, segmenter.network
     return {
         "classes": json.dumps(classes.names),

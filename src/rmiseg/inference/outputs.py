@@ -74,7 +74,7 @@ def picture_formats(names: Sequence[str], classes: ClassTable, opacity: float) -
 
 
 def probabilities_path(name: Path) -> Path:
-    """Where the probabilities of an image are in the folder of the results."""
+    """Return where the probabilities of an image are in the folder of the results."""
     return Path("probabilities", f"{name}.npz")
 
 

@@ -58,11 +58,6 @@ Scores on the validation split after {{ step }} training steps, at full image si
 """
 
 
-def untrained(description: Checkpoint) -> SegmentationModel:
-    """The network of a description, with random weights."""
-    return description.untrained_model()
-
-
 class Segmenter(
     nn.Module,
     PyTorchModelHubMixin,
@@ -102,7 +97,7 @@ class Segmenter(
         align_corners: bool = False,
         made_with: tuple[str, ...] = (),
         format: str = PRETRAINED_FORMAT,
-        build: Callable[[Checkpoint], SegmentationModel] = untrained,
+        build: Callable[[Checkpoint], SegmentationModel] = Checkpoint.untrained_model,
     ) -> None:
         super().__init__()
         if format != PRETRAINED_FORMAT:

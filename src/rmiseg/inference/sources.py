@@ -1,4 +1,4 @@
-"""What to segment: image files, folders, glob patterns, videos, lists on standard input."""
+"""Images to segment: files, folders, glob patterns, videos, lists on standard input."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Frame:
 
     @property
     def is_large(self) -> bool:
-        """Whether it must be segmented and written in strips."""
+        """True if it must be segmented and written in strips."""
         return self.size[0] * self.size[1] > LARGE
 
     def pixels(self, area: Area | None = None) -> np.ndarray:
@@ -119,7 +119,7 @@ def _with_standard_input(patterns: Sequence[str]) -> list[str]:
 
 
 def _fixed_parts(pattern: Path) -> int:
-    """How many folders of a glob pattern come before its first wildcard."""
+    """Number of folders of a glob pattern before its first wildcard."""
     return next((i for i, part in enumerate(pattern.parts) if glob.has_magic(part)), len(pattern.parts))
 
 
@@ -138,7 +138,7 @@ def read_frames(sources: Sequence[Source], windows: bool) -> Iterator[Frame]:
 
     Args:
         sources: Image and video files.
-        windows: Whether images are seen in windows, so that large ones may come.
+        windows: True if images are seen in windows, so that large ones may come.
     """
     return ahead(frame for source in sources for frame in _frames(source, windows))
 
