@@ -1,16 +1,25 @@
-# Both commands work on a fresh machine with Python 3.11 to 3.13: make demo, make test.
+# Two commands for a fresh machine with Python 3.11 to 3.13: make demo, make test. For whoever works on the code:
+# make lint (seconds), make quick (under two minutes), make test (everything), make docs (the pages, in site/).
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test
+.PHONY: demo test lint quick docs
 demo: .venv/demo
 	$(BIN)/rmiseg demo --out runs/demo
 
-test: .venv/test
+test: lint
+	$(BIN)/python -m pytest -n auto --dist worksteal
+
+lint: .venv/test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n auto
+
+quick: .venv/test
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
+
+docs: .venv/test
+	$(BIN)/mkdocs build --strict
 
 # One environment; each mark says that the packages of an extra are in it.
 .venv/%: pyproject.toml setup.py $(wildcard src/rmiseg/kernels/native/*.cpp src/rmiseg/kernels/native/*.h)

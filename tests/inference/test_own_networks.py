@@ -12,11 +12,12 @@ from torch import nn
 
 from miniatures import write_shapes
 from rmiseg.config import DataConfig, ModelConfig, ReportConfig, registry
+from rmiseg.config.registry import given_name
 from rmiseg.data import load_split
 from rmiseg.evaluation.compare import compare
 from rmiseg.evaluation.scoring import evaluate
 from rmiseg.exports.export import export_run
-from rmiseg.inference.checkpoint import Checkpoint, load_checkpoint, python_name, save_checkpoint
+from rmiseg.inference.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from rmiseg.inference.predict import predict
 from rmiseg.inference.predictor import Predictor
 from rmiseg.inference.segmenter import Segmenter
@@ -60,7 +61,7 @@ def run(split, tmp_path):
     adapted = adapt_model(Tiny(), 3)
     path = tmp_path / "run" / "checkpoints" / "best.pt"
     path.parent.mkdir(parents=True)
-    model, data = ModelConfig(name=python_name(Tiny()), weights="none"), DataConfig(name=python_name(Pairs(split)))
+    model, data = ModelConfig(name=given_name(Tiny()), weights="none"), DataConfig(name=given_name(Pairs(split)))
     checkpoint = Checkpoint(
         adapted.state_dict(), model, data, split.classes, 1, {}, adapted.architecture, made_with=("mine",)
     )
@@ -122,7 +123,7 @@ def test_the_plugins_that_a_run_was_made_with(run, monkeypatch, tmp_path, split)
 def test_evaluated_and_compared_on_data_in_python(run, split, tmp_path):
     saved = evaluate(run, model=Tiny(), data=Pairs(split), device="cpu")
     assert saved.folder == run / "evaluation" / "data"
-    assert saved.report["data"] == python_name(Pairs(split))
+    assert saved.report["data"] == given_name(Pairs(split))
     files = evaluate(run, model=Tiny(), data=split, device="cpu", out=tmp_path / "files")
     assert saved.evaluation.summary() == files.evaluation.summary()
     assert 0 < saved.evaluation.summary()["pixel_accuracy"] < 1
@@ -178,6 +179,6 @@ def test_reported(run, split, tmp_path):
     out = tmp_path / "report.html"
     config = ReportConfig(runs=[str(run), str(tmp_path / "twin")], out=str(out), device="cpu", images=1)
     write_report(config, Console(quiet=True), data=split, model=Tiny())
-    assert python_name(Tiny()) in out.read_text()
+    assert given_name(Tiny()) in out.read_text()
     with pytest.raises(ValueError, match="was given in Python"):
         write_report(config, data=split)

@@ -217,6 +217,12 @@ def load_plugins(modules: Iterable[str] = ()) -> None:
         _plugins[module] = False
 
 
+def given_name(part: Any) -> str:
+    """The name, for the files of a run, of a class instance, class or function that was given in Python."""
+    kind = part if hasattr(part, "__qualname__") else type(part)
+    return f"{GIVEN}{kind.__module__}.{kind.__qualname__}"
+
+
 def loaded_plugins() -> tuple[str, ...]:
     """The plugins that `load_plugins` imported."""
     return tuple(_plugins)

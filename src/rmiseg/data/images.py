@@ -33,6 +33,11 @@ class LabeledImages(ABC):
         """True if there are masks; without, images are for prediction only."""
         return True
 
+    @property
+    def origin(self) -> object:
+        """The object that they come from, after which the files of a run call them."""
+        return self
+
     def __len__(self) -> int:
         return len(self.names)
 

@@ -67,8 +67,10 @@ class OwnImages(LabeledImages):
         self.name = name
         self.names = _names(dataset, name)
 
-    def __len__(self) -> int:
-        return len(self.names)
+    @property
+    def origin(self) -> object:
+        """The data set."""
+        return self.dataset
 
     def read_image(self, index: int, reduction: int = 1) -> NDArray[np.uint8]:
         """See `LabeledImages.read_image`."""

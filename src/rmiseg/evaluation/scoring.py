@@ -16,6 +16,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from rmiseg.config import CRFConfig, DataConfig, EvaluateConfig, ReportConfig, ViewConfig, view_config
+from rmiseg.config.registry import given_name
 from rmiseg.data import LabeledImages, OwnImages, SegmentationDataset, eval_loader, eval_transform
 from rmiseg.evaluation.evaluate import Evaluation, evaluate_model, evaluate_refined
 from rmiseg.evaluation.metrics import TRIMAP_WIDTHS, load_metrics
@@ -28,7 +29,7 @@ from rmiseg.evaluation.results import (
     percent,
     save_evaluation,
 )
-from rmiseg.inference.checkpoint import Checkpoint, digest, find_checkpoint, load_checkpoint, python_name
+from rmiseg.inference.checkpoint import Checkpoint, digest, find_checkpoint, load_checkpoint
 from rmiseg.inference.crf import DenseCRF
 from rmiseg.inference.tiles import plan_tiles
 from rmiseg.models.base import SegmentationModel
@@ -137,7 +138,7 @@ def score_checkpoint(
     if data is None:
         about = _about(path, checkpoint.step, checkpoint.data.name, config.root or checkpoint.data.root, images)
     else:
-        about = _about(path, checkpoint.step, python_name(_source(images)), "", images)
+        about = _about(path, checkpoint.step, given_name(images.origin), "", images)
     return [
         _save(folder, evaluation, images, {**about, "settings": each})
         for folder, each, evaluation in zip(folders, settings, evaluations)
@@ -153,11 +154,6 @@ def own_images(
     images = data if isinstance(data, LabeledImages) else OwnImages(data, checkpoint.classes)
     checkpoint.check_classes(images.classes, f"the data {images.name}")
     return images
-
-
-def _source(images: LabeledImages) -> object:
-    """The data set that images are read from."""
-    return images.dataset if isinstance(images, OwnImages) else images
 
 
 def _evaluations(

@@ -25,7 +25,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from rmiseg.config import DataConfig, ModelConfig
-from rmiseg.config.registry import find, loaded_plugins
+from rmiseg.config.registry import GIVEN, find, loaded_plugins
 from rmiseg.data import Split, load_split
 from rmiseg.data.classes import ClassTable
 from rmiseg.models import SegmentationModel, build_model
@@ -34,15 +34,8 @@ from rmiseg.runtime.files import replacing
 
 FORMAT = "rmiseg checkpoint 1"
 CHECKPOINTS, LAST, BEST = "checkpoints", "last.pt", "best.pt"
-IN_PYTHON = "python:"
-"""What the names of networks and data sets begin with that were given in Python; a description of them follows."""
 PRETRAINED_FORMAT = "rmiseg model 1"
 PRETRAINED_CONFIG, PRETRAINED_WEIGHTS = "config.json", "model.safetensors"  # the names that model hubs expect
-
-
-def python_name(thing: object) -> str:
-    """The name under which checkpoints and evaluations keep a network or a data set that was given in Python."""
-    return f"{IN_PYTHON}{type(thing).__module__}.{type(thing).__qualname__}"
 
 
 @dataclass(frozen=True)
@@ -98,7 +91,7 @@ class Checkpoint:
     @property
     def given_in_python(self) -> bool:
         """True if the network was given in Python, so that it must be given again."""
-        return self.model.name.startswith(IN_PYTHON)
+        return self.model.name.startswith(GIVEN)
 
     def untrained_model(self, network: nn.Module | None = None) -> SegmentationModel:
         """The model before its weights are loaded; see `build_model`."""
@@ -109,7 +102,7 @@ class Checkpoint:
             return adapt_model(copy.deepcopy(network), len(self.classes))
         if self.given_in_python:
             raise ValueError(
-                f"the network of this run was given in Python as {name.removeprefix(IN_PYTHON)}; give it again: "
+                f"the network of this run was given in Python as {name.removeprefix(GIVEN)}; give it again: "
                 "Predictor.from_run(..., model=net)"
             )
         find("model", name, self.made_with)  # which says what is missing
@@ -130,9 +123,9 @@ class Checkpoint:
             ValueError, OSError: As `rmiseg.data.load_split`; the data set was given in Python; its classes are others.
         """
         data = replace(self.data, root=root or self.data.root)
-        if data.name.startswith(IN_PYTHON):
+        if data.name.startswith(GIVEN):
             raise ValueError(
-                f"the data of this run was given in Python as {data.name.removeprefix(IN_PYTHON)}; give images in "
+                f"the data of this run was given in Python as {data.name.removeprefix(GIVEN)}; give images in "
                 "Python again, as data="
             )
         find("dataset", data.name, self.made_with)

@@ -13,7 +13,7 @@ from torch import nn
 
 from rmiseg.config import TrainConfig
 from rmiseg.config.parser import train_config
-from rmiseg.config.registry import GIVEN, find
+from rmiseg.config.registry import find, given_name
 from rmiseg.data import ClassTable, LabeledImages, OwnImages, load_split
 from rmiseg.runtime.device import tune
 from rmiseg.runtime.distributed import is_main, on_main, processes
@@ -123,17 +123,17 @@ class Trainer:
     def _with_names(self, config: TrainConfig) -> TrainConfig:
         """The options with names for the parts that are given as objects, as they are stored with the run."""
         if self.train is not None:
-            data = replace(config.data, name=_given(self.train), root="", options={})
+            data = replace(config.data, name=given_name(self.train.origin), root="", options={})
             config = replace(config, data=data)
         if self.transform is not None:
-            config = replace(config, data=replace(config.data, transform=_given(self.transform)))
+            config = replace(config, data=replace(config.data, transform=given_name(self.transform)))
         if self.model is not None:
-            name, weights = _given(self.model), "none"
+            name, weights = given_name(self.model), "none"
             config = replace(
                 config, model=replace(config.model, name=name, weights=weights, backbone=None, output_stride=None)
             )
         if self.loss is not None:
-            config = replace(config, loss=replace(config.loss, name=_given(self.loss)))
+            config = replace(config, loss=replace(config.loss, name=given_name(self.loss)))
         return config
 
 
@@ -157,11 +157,3 @@ def _images(data: Any, split: str, classes: Sequence[str] | ClassTable | None) -
     if classes is None:
         raise ValueError(f"{split} needs classes=[...], the names of the classes 0, 1, ... in its masks")
     return OwnImages(data, classes, name=split)
-
-
-def _given(part: Any) -> str:
-    """The name of an object that was given in Python, for the files of the run."""
-    if isinstance(part, OwnImages):
-        part = part.dataset
-    kind = part if isinstance(part, type) or (callable(part) and hasattr(part, "__qualname__")) else type(part)
-    return f"{GIVEN}{kind.__module__}.{kind.__qualname__}"
