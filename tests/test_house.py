@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -84,3 +85,9 @@ def test_sizes(path):
             count = len(arguments.posonlyargs + arguments.args + arguments.kwonlyargs)
             count -= bool(arguments.args) and arguments.args[0].arg in ("self", "cls")
             assert count <= MOST_PARAMETERS, f"{node.name} has {count} parameters"
+
+
+@pytest.mark.parametrize("path", modules(SOURCE), ids=lambda path: str(path.relative_to(SOURCE)))
+def test_docstrings_begin_with_a_noun_or_a_verb(path):
+    first = re.findall(r'^ *r?"""(\w+)', path.read_text(), re.M)
+    assert not {"What", "Whether", "Of", "How", "Where", "Which", "Why", "When", "Who"} & set(first)

@@ -1,1 +1,1 @@
-"""What `rmiseg bench` measures, and how."""
+"""Measurements of `rmiseg bench`."""

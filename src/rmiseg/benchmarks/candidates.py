@@ -20,7 +20,7 @@ IGNORE_INDEX = 255
 
 
 class Setting(NamedTuple):
-    """What a loss is built for; pool and region size are those of RMI."""
+    """Setting that a loss is built for; pool and region size are those of RMI."""
 
     num_classes: int
     pool_size: int
@@ -145,7 +145,7 @@ def choose(names: list[str] | None) -> tuple[list[str], dict[str, list[str]]]:
 
 
 def is_installed(package: str) -> bool:
-    """Whether the distribution called `package` is installed."""
+    """Tell whether the distribution called `package` is installed."""
     try:
         distribution(package)
     except PackageNotFoundError:

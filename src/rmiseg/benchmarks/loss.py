@@ -169,7 +169,7 @@ def _noting_problems(measurement: Measurement) -> Iterator[None]:
 
 
 def describe_environment(device: torch.device, dtype: str, threads: int) -> dict[str, str]:
-    """What a figure depends on, beside the loss and the batch."""
+    """Circumstances that a figure depends on, beside the loss and the batch."""
     return {
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),
         "device": str(device),

@@ -130,7 +130,7 @@ def _seconds(start: float | torch.cuda.Event, end: float | torch.cuda.Event) -> 
 
 
 def can_measure_memory(device: torch.device) -> bool:
-    """Whether the system tells peak memory on the device, and lets us reset it."""
+    """Tell whether the system knows peak memory on the device, and lets us reset it."""
     return device.type == "cuda" or (device.type == "cpu" and os.access(_CLEAR_REFS, os.W_OK))
 
 
@@ -161,7 +161,7 @@ def _reset_peak_memory(device: torch.device) -> int:
 
 
 class Apart(NamedTuple):
-    """What a process of its own found out about a loss: what it needs, or why it does not run."""
+    """Findings of a process of its own about a loss: what it needs, or why it does not run."""
 
     memory: Passes | None
     warm_up_seconds: float
@@ -196,7 +196,7 @@ def measure_apart(job: Job, preload: list[str]) -> Apart:
 
 
 def _child(sender: Connection, job: Job, compile_cache: str | None) -> None:
-    """What the process of `measure_apart` does."""
+    """Work of the process of `measure_apart`."""
     with open(os.devnull, "w") as nowhere:  # what goes wrong is sent, and warnings would tear the progress bar
         for stream in (1, 2):
             os.dup2(nowhere.fileno(), stream)

@@ -1,4 +1,4 @@
-"""What was measured, as a table and a CSV file."""
+"""Measurements as a table and a CSV file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rmiseg.runtime.files import replacing
 
 @dataclass
 class Measurement:
-    """What is known of one job so far.
+    """Findings of one job so far.
 
     Attributes:
         job: What is measured.

@@ -1,4 +1,4 @@
-"""What each command does, in the order that it does it. Returns the exit status."""
+"""Commands, each in the order of its work. Returns the exit status."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can be chosen, and how choices are read: options, recipes, the parser, the registry. Without torch."""
+"""Choices, and reading them: options, recipes, the parser, the registry. Without torch."""
 
 from rmiseg.config.commands import (
     BenchDataConfig,

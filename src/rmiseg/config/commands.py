@@ -12,7 +12,7 @@ PredictionFormat = Literal["index", "gray", "color", "overlay", "probabilities",
 
 @dataclass(kw_only=True)
 class ViewConfig:
-    """How the network is shown an image: by default once, whole."""
+    """Test-time augmentation and tiles: by default the network is shown an image once, whole."""
 
     scales: list[float] = field(default_factory=lambda: [1.0])
     """Factors of the image size, on top of that of training; probabilities are averaged."""
@@ -86,7 +86,7 @@ class CompareConfig:
     root: str | None = None
     """Folder of the data set, if it is no longer where the run found it."""
     images: int = 5
-    """How many of the images that gained and lost most are listed."""
+    """Number of the images that gained and lost most are listed."""
     resamples: int = 2000
     """Random samples of the images by which the intervals are estimated (bootstrap)."""
     seed: int = 0
@@ -138,7 +138,7 @@ class PredictConfig(ViewConfig):
     out: str = "predictions"
     """Folder for the results, which mirror the names of the images."""
     write: list[PredictionFormat] = field(default_factory=lambda: ["index", "overlay"])
-    """What to write: index (PNG of class ids with a palette), gray (PNG of class ids), color (PNG of class colors),
+    """Files to write: index (PNG of class ids with a palette), gray (PNG of class ids), color (PNG of class colors),
     overlay (colors over the image), probabilities (float16 npz), voc (what PASCAL VOC's test server takes),
     cityscapes (what that of Cityscapes takes)."""
     opacity: float = 0.5
@@ -251,7 +251,7 @@ class BenchLossConfig:
     out: str = "runs/bench"
     """Folder for results.csv and speed.png; those of an earlier benchmark are replaced."""
     losses: list[str] | None = None
-    """What to measure beside cross entropy, of rmi (the fastest implementation), rmi-native, rmi-triton, rmi-chunked,
+    """Losses to measure beside cross entropy, of rmi (the fastest implementation), rmi-native, rmi-triton, rmi-chunked,
     rmi-plain (the readable definition), rmi-compiled (that, by torch.compile), ce, bce, rmi-pytorch, smp-dice, smp-
     lovasz; by default rmi, rmi-plain, and the last five where installed."""
     shapes: list[str] = field(
@@ -287,7 +287,7 @@ class BenchDataConfig:
     workers: int | None = None
     """Processes that load images; by default as in the recipe."""
     rounds: int = 5
-    """How often loading is measured, in turn with torchvision's; medians are reported."""
+    """Number of times that loading is measured, in turn with torchvision's; medians are reported."""
     batches: int = 10
     """Batches in each round, and training steps."""
 

@@ -38,13 +38,13 @@ class DataConfig:
     color_jitter: float = 0.0
     """Strength of random brightness, contrast and saturation in training, 0 (none) to 1."""
     transform: str = "scale-crop"
-    """What makes training crops of images: scale-crop (with the options above), or one of a plugin."""
+    """Augmentation, which makes training crops of images: scale-crop (with the options above), or one of a plugin."""
     batch_size: int = 8
     """Images per training step, of all processes together."""
     workers: int = 2
     """Processes that load images, for each training process; 0 loads in the main process."""
     on_error: Literal["fail", "skip"] = "fail"
-    """What to do with an image or mask that cannot be read: fail, or skip it with a warning; in training the next image
+    """Treatment of an image or mask that cannot be read: fail, or skip it with a warning; in training the next image
     takes its place."""
     options: dict[str, Any] = field(default_factory=dict)
     """Own options of a data set of a plugin."""
@@ -82,7 +82,7 @@ class RMIConfig:
     region_size: int = 3
     """Side R of the square regions, in pooled pixels."""
     pool: Literal["avg", "max", "interp"] = "avg"
-    """How labels and probabilities are downsampled before regions are formed."""
+    """Downsampling of labels and probabilities before regions are formed."""
     pool_size: int = 4
     """Downsampling factor; 1 for none."""
     weight_lambda: float = 0.5
@@ -92,7 +92,7 @@ class RMIConfig:
     pixel_loss: Literal["bce", "ce"] = "bce"
     """The per-pixel loss beside RMI."""
     alpha: float = 5e-4
-    """What is added to the diagonal of region covariances."""
+    """Number added to the diagonal of region covariances."""
     covariance: Literal["sum", "mean"] = "sum"
     """sum, as in the paper, or mean, by which alpha means the same for images of any size."""
     subtract_floor: bool = False
@@ -159,13 +159,13 @@ class OptimConfig:
     weight_decay: float = 1e-4
     """Weight decay of weights; biases and norm parameters have none."""
     schedule: Literal["poly", "cosine", "step"] = "poly"
-    """How the learning rate falls: poly and cosine to min_lr, step by step_factor at each of the milestones."""
+    """Fall of the learning rate: poly and cosine to min_lr, step by step_factor at each of the milestones."""
     poly_power: float = 0.9
     """Exponent of the poly schedule."""
     step_milestones: tuple[float, ...] = (0.5, 0.75)
-    """Where the step schedule falls, as shares of the training."""
+    """Places where the step schedule falls, as shares of the training."""
     step_factor: float = 0.1
-    """What the step schedule multiplies the learning rate by at each milestone."""
+    """Factor of the learning rate in the step schedule at each milestone."""
     warmup_steps: int = 0
     """Steps of linear warmup at the beginning."""
     warmup_lr: float = 1e-4
@@ -200,10 +200,11 @@ class LoopConfig:
     sync_norm: bool | None = None
     """Take batch norm's statistics over all processes; by default on GPUs. On CPUs it cannot be had."""
     strategy: Literal["ddp", "fsdp"] = "ddp"
-    """What several processes share: ddp (each has the whole model), or fsdp (parameters, gradients and the optimizer's
-    state are divided between them)."""
+    """Way of several processes to share a model: ddp (each has the whole model), or fsdp (parameters, gradients and the
+    optimizer's state are divided between them)."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Of the network's arithmetic: fp32, or bf16 or fp16 where it is safe (autocast; fp16 with scaled gradients)."""
+    """Precision of the network's arithmetic: fp32, or bf16 or fp16 where it is safe (autocast; fp16 with scaled
+    gradients)."""
     compile: bool = False
     """Let torch.compile make network and loss faster, which takes minutes in the first step."""
     checkpoint_every: int | None = None
@@ -214,9 +215,9 @@ class LoopConfig:
     metrics: list[str] = field(default_factory=list)
     """Further metrics to take on the validation split, of plugins."""
     callbacks: list[str] = field(default_factory=list)
-    """What else is called as training goes on, of plugins."""
+    """Callbacks, which are called as training goes on, of plugins."""
     loggers: list[str] = field(default_factory=lambda: ["tensorboard"])
-    """Where curves go, beside curves.csv: tensorboard, wandb (Weights & Biases), mlflow, or one of a plugin."""
+    """Loggers, where curves go beside curves.csv: tensorboard, wandb (Weights & Biases), mlflow, or one of a plugin."""
 
 
 @dataclass

@@ -38,7 +38,7 @@ PLUGINS = (
 )
 
 SEVERAL: dict[str, dict[str, Any]] = {"images": {"nargs": "*", "default": []}, "runs": {"nargs": "+"}}
-"""How arguments without a name are given that may be many."""
+"""Arguments without a name that may be many."""
 
 
 class Parser(ArgumentParser):

@@ -31,7 +31,7 @@ T = TypeVar("T")
 ENTRY_POINTS = "rmiseg.plugins"
 
 GIVEN = "python:"
-"""How the name of a component begins that was given to `Trainer` as an object: what follows says which, for people."""
+"""Beginning of the name of a component that was given to `Trainer` as an object; the rest says which, for people."""
 
 BUILT_IN: dict[str, dict[str, str]] = {
     "dataset": {

@@ -27,7 +27,7 @@ from rmiseg.runtime.files import replacing, to_json
 
 FORMAT, FORMAT_1 = "rmiseg evaluation 2", "rmiseg evaluation 1"
 COUNTS = "counts_"
-"""What the arrays of images.npz that hold counts begin with; the name of the metric follows."""
+"""Beginning of the names of those arrays in images.npz that hold counts; the name of the metric follows."""
 EVALUATIONS, SCORES_FILE, IMAGES_FILE, TABLE_FILE = "evaluation", "scores.json", "images.npz", "images.csv"
 
 

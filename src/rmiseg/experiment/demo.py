@@ -81,7 +81,7 @@ def run_demo(config: DemoConfig, console: Console) -> None:
 
 
 def demo_recipe(config: DemoConfig, data: Path) -> TrainConfig:
-    """What both trainings have in common."""
+    """Options that both trainings have in common."""
     return TrainConfig(
         seed=config.seed,
         device=config.device,

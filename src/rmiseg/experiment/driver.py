@@ -121,7 +121,7 @@ def _diverged(run: Run, out: Path) -> bool:
 
 
 def _result(recipe: Path) -> str | None:
-    """What came of a run, in a line; None if it is not over."""
+    """The outcome of a run, in a line; None if it is not over."""
     folder = recipe.parent / RUN_FOLDER
     if (folder / DIVERGED_FILE).is_file():
         return "diverged"

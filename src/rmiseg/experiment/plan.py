@@ -1,4 +1,4 @@
-"""What an experiment consists of: read from a YAML file, checked before anything is trained."""
+"""The plan of an experiment: read from a YAML file, checked before anything is trained."""
 
 from __future__ import annotations
 

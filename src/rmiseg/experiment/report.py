@@ -1,4 +1,4 @@
-"""What an experiment found: a row a run (CSV), tables (Markdown), and a picture."""
+"""Results of an experiment: a row a run (CSV), tables (Markdown), and a picture."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ RESAMPLES, LEVEL = 2000, 0.95
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a run.
+    """The outcome of a run.
 
     Attributes:
         run: The run.
@@ -61,7 +61,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Difference:
-    """How much one method scores above another.
+    """Points that one method scores above another.
 
     Attributes:
         by_seed: Of the two runs with each seed.
@@ -170,7 +170,7 @@ def markdown(
 
 
 def differences_between(first: Sequence[Outcome], second: Sequence[Outcome]) -> dict[str, Difference]:
-    """How much the second scores above the first, seed by seed, under the name of each score."""
+    """Differences of the second to the first, seed by seed, under the name of each score."""
     scores = resampled_scores([outcome.evaluation for outcome in (*first, *second)], RESAMPLES, seed=0)
     found = {}
     for name in COLUMNS:

@@ -1,4 +1,4 @@
-"""How long a training step and a prediction of each method take, measured in turn: what else the machine does concerns
+"""Times of a training step and a prediction of each method, measured in turn: whatever else the machine does concerns
 all alike."""
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ def train_all(
 
 
 def environment(slot: int, jobs: int, device: str) -> dict[str, str]:
-    """What a training is told of the machine: its share of the processor, and which GPU is its own."""
+    """Environment variables of a training: its share of the processor, and which GPU is its own."""
     if jobs == 1:
         return {}
     shares = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))}
@@ -97,7 +97,7 @@ def _start(recipe: Path, slot: int, jobs: int, device: str) -> subprocess.Popen[
 
 
 def _line(status: int, recipe: Path, title: str, jobs: int, result: Callable[[Path], str | None]) -> str:
-    """What came of a training that ended with this exit status."""
+    """The outcome of a training that ended with this exit status, in a line."""
     if status == EX_TEMPFAIL:
         raise Preempted
     line = result(recipe)

@@ -1,1 +1,1 @@
-"""What programs need of machine and system: devices, processes, signals, files, progress."""
+"""Services of machine and system: devices, processes, signals, files, progress."""

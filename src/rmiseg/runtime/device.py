@@ -1,4 +1,4 @@
-"""Which device to compute on, and how much memory was used there."""
+"""The device to compute on, and the memory that was used there."""
 
 from __future__ import annotations
 

@@ -32,9 +32,9 @@ from rmiseg.runtime.device import select_device
 T = TypeVar("T")
 
 TIMEOUT = timedelta(minutes=10)
-"""How long a process waits in an exchange for others that do not come, before it fails."""
+"""Time that a process waits in an exchange for others that do not come, before it fails."""
 PATIENCE = timedelta(days=2)
-"""How long the others wait while the main process draws masks or downloads."""
+"""Time that the others wait while the main process draws masks or downloads."""
 
 
 def rank() -> int:
@@ -48,7 +48,7 @@ def world_size() -> int:
 
 
 def is_main() -> bool:
-    """Whether this process is the one that prints, and writes files."""
+    """True in the process that prints, and writes files."""
     return rank() == 0
 
 

@@ -1,4 +1,4 @@
-"""What the operating system asks of a process: to end, or to be interrupted."""
+"""Requests of the operating system to a process: to end, or to be interrupted."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class TerminationRequest:
             raise Preempted
 
     def agreed(self, device: torch.device) -> bool:
-        """Whether a process was asked to end; all get the same answer, at the same step."""
+        """Agree whether a process was asked to end; all get the same answer, at the same step."""
         if world_size() == 1:
             return self.received
         requests = torch.tensor([float(self.received)], device=device)

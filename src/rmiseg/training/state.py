@@ -1,4 +1,4 @@
-"""Where a training run stands, and the files that an interrupted one goes on from.
+"""The state of a training run, and the files that an interrupted one goes on from.
 
 Order, augmentation and dropout are functions of (seed, step), computed afresh wherever they are needed. So there is no
 state of random number generators or loader processes to keep: how far the training has come is all.
@@ -24,7 +24,7 @@ KEPT = 2
 
 @dataclass
 class RunState:
-    """How far a training has come.
+    """Counters of how far a training has come.
 
     Attributes:
         epoch: The epoch that is under way, from 0; its evaluation is part of it.

@@ -1,4 +1,4 @@
-"""Where the curves and pictures of a training go: one logger a file, all of them `Logger`."""
+"""Places for the curves and pictures of a training: one logger a file, all of them `Logger`."""
 
 from rmiseg.training.loggers.base import Logger
 
