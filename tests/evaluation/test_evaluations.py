@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from rmiseg.config import ViewConfig
+from rmiseg.config import TilingConfig
 from rmiseg.evaluation.bootstrap import intervals, paired_intervals, resampled_scores
 from rmiseg.evaluation.compare import compare_evaluations
 from rmiseg.evaluation.evaluate import Evaluation, evaluate_model
@@ -66,8 +66,8 @@ def batches(count=3, size=(10, 12)):
         yield {"image": image, "mask": mask, "name": [f"n{index}"]}
 
 
-@pytest.mark.parametrize("views", [None, ViewConfig(), ViewConfig(flip=True, window=6)])
-def test_evaluate_counts_every_image_in_order(views):
+@pytest.mark.parametrize("tiling", [None, TilingConfig(), TilingConfig(flip=True, window=6)])
+def test_evaluate_counts_every_image_in_order(tiling):
     model, seen = Threshold().train(), []
     evaluation = evaluate_model(
         model,
@@ -75,7 +75,7 @@ def test_evaluate_counts_every_image_in_order(views):
         2,
         torch.device("cpu"),
         on_batch=lambda batch, ids: seen.append((batch["name"][0], ids)),
-        views=views,
+        tiling=tiling,
     )
     assert model.training  # as it was
     assert evaluation.names == ("n0", "n1", "n2") == tuple(name for name, _ in seen)

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from rmiseg.cli import main
-from rmiseg.config import CRFConfig, DataConfig, ModelConfig, ViewConfig
+from rmiseg.config import CRFConfig, DataConfig, ModelConfig, TilingConfig
 from rmiseg.data import ClassTable, cityscapes, voc
 from rmiseg.inference import sources
 from rmiseg.inference.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -289,8 +289,8 @@ def test_options_with_commas_and_switches(checkpoint, photos, tmp_path):
     assert main(["predict", str(checkpoint), str(photos), *arguments]) == 0
     settings = json.loads((out / "predictions.json").read_text())["settings"]
     assert settings == {"scales": [0.5, 1.0], "flip": True, "window": None, "overlap": 0.25}
-    views = ViewConfig(scales=[0.5, 1.0], flip=True)
-    expected = Predictor.from_run(checkpoint, views=views)(photos / "one.png")
+    tiling = TilingConfig(scales=[0.5, 1.0], flip=True)
+    expected = Predictor.from_run(checkpoint, tiling=tiling)(photos / "one.png")
     assert np.array_equal(np.array(Image.open(out / "index" / "one.png")), expected)
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torchvision.transforms.v2 import functional
 
-from rmiseg.config import ViewConfig
+from rmiseg.config import TilingConfig
 from rmiseg.data import normalize
 from rmiseg.inference import segment as module
 from rmiseg.inference.segment import argmax_logits, id_strips, interpolated_rows, probabilities, segment
@@ -85,7 +85,7 @@ def test_interpolated_rows_are_those_of_the_whole(h, w, height, width, align_cor
 
 def test_one_tile_is_the_plain_way():
     model, image = Striding(), draw_image(37, 50)
-    outputs = run(model, image, ViewConfig())
+    outputs = run(model, image, TilingConfig())
     logits = model(normalize(image[None], model.image_mean, model.image_std))
     full = F.interpolate(logits, (37, 50), mode="bilinear", align_corners=True)[0]
     assert np.array_equal(segment(outputs, (37, 50), True), full.argmax(0).numpy())
@@ -105,7 +105,7 @@ def test_scales_and_flips_are_averaged(image_scale):
             logits = model(normalize(shown[None], model.image_mean, model.image_std))
             logits = logits.flip(-1) if flip else logits
             expected += F.interpolate(logits, size, mode="bilinear", align_corners=False)[0].softmax(0) / 6
-    outputs = run(model, image, ViewConfig(scales=scales, flip=True), image_scale)
+    outputs = run(model, image, TilingConfig(scales=scales, flip=True), image_scale)
     torch.testing.assert_close(probabilities(outputs, size, False), expected, atol=1e-5, rtol=1e-4)
     assert np.array_equal(segment(outputs, size, False), expected.argmax(0).numpy())
 
@@ -119,7 +119,7 @@ def test_scales_and_flips_are_averaged(image_scale):
     flip=st.booleans(),
 )
 def test_windows_cover_every_pixel_with_weights_that_add_up_to_one(height, width, window, overlap, scale, flip):
-    config = ViewConfig(scales=[scale, 1.0], flip=flip, window=window, overlap=overlap)
+    config = TilingConfig(scales=[scale, 1.0], flip=flip, window=window, overlap=overlap)
     total = torch.zeros(height, width)
     tops = []
     for tile in plan_tiles((height, width), config):
@@ -136,7 +136,7 @@ def test_windows_cover_every_pixel_with_weights_that_add_up_to_one(height, width
 def test_windows_blend_and_are_written_in_strips(monkeypatch):
     """The strips are those of all windows' probabilities, weighted and added at full size."""
     model, image, size = Striding(), draw_image(70, 90), (70, 90)
-    config = ViewConfig(window=32, overlap=0.25, flip=True)
+    config = TilingConfig(window=32, overlap=0.25, flip=True)
     tiles = plan_tiles(size, config)
     expected = torch.zeros(4, *size)
     for tile in tiles:
@@ -162,7 +162,7 @@ def test_only_two_rows_of_windows_are_held():
 
     def counted():
         nonlocal alive, most
-        tiles = plan_tiles((400, 40), ViewConfig(window=20, overlap=0.25))
+        tiles = plan_tiles((400, 40), TilingConfig(window=20, overlap=0.25))
         for output in run_tiles(model, lambda area: image[:, area.rows, area.columns], tiles):
             alive += 1
             most = max(most, alive)
@@ -177,7 +177,7 @@ def test_only_two_rows_of_windows_are_held():
 
     rows = sum(len(strip) for strip in id_strips(counted(), (400, 40), False))
     assert rows == 400
-    assert len(plan_tiles((400, 40), ViewConfig(window=20, overlap=0.25))) > 60
+    assert len(plan_tiles((400, 40), TilingConfig(window=20, overlap=0.25))) > 60
     assert most <= 3 * 3  # the tiles of one row of windows are three
 
 
@@ -192,4 +192,4 @@ def test_only_two_rows_of_windows_are_held():
 )
 def test_bad_options(options, message):
     with pytest.raises(ValueError, match=message):
-        plan_tiles((10, 10), ViewConfig(**options))
+        plan_tiles((10, 10), TilingConfig(**options))

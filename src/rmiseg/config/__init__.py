@@ -14,8 +14,8 @@ from rmiseg.config.commands import (
     ModelsConfig,
     PredictConfig,
     ReportConfig,
-    ViewConfig,
-    view_config,
+    TilingConfig,
+    tiling_config,
 )
 from rmiseg.config.options import (
     AffinityConfig,
@@ -51,7 +51,7 @@ __all__ = [
     "PyramidConfig",
     "RMIConfig",
     "ReportConfig",
+    "TilingConfig",
     "TrainConfig",
-    "ViewConfig",
-    "view_config",
+    "tiling_config",
 ]

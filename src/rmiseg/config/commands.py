@@ -11,7 +11,7 @@ PredictionFormat = Literal["index", "gray", "color", "overlay", "probabilities",
 
 
 @dataclass(kw_only=True)
-class ViewConfig:
+class TilingConfig:
     """Test-time augmentation and tiles: by default the network is shown an image once, whole."""
 
     scales: list[float] = field(default_factory=lambda: [1.0])
@@ -25,9 +25,9 @@ class ViewConfig:
     """Share of a window that the next one sees too, 0 to 0.5; there results blend."""
 
 
-def view_config(config: ViewConfig) -> ViewConfig:
+def tiling_config(config: TilingConfig) -> TilingConfig:
     """The part of the options of a command that says how the network is shown an image."""
-    return ViewConfig(**{each.name: getattr(config, each.name) for each in fields(ViewConfig)})
+    return TilingConfig(**{each.name: getattr(config, each.name) for each in fields(TilingConfig)})
 
 
 @dataclass
@@ -49,7 +49,7 @@ class CRFConfig:
 
 
 @dataclass(kw_only=True)
-class EvaluateConfig(ViewConfig):
+class EvaluateConfig(TilingConfig):
     """Score a checkpoint on a data set, at the size of its masks."""
 
     checkpoint: str
@@ -124,7 +124,7 @@ class CRFSearchConfig:
 
 
 @dataclass(kw_only=True)
-class PredictConfig(ViewConfig):
+class PredictConfig(TilingConfig):
     """Segment images with a checkpoint, at their original size."""
 
     checkpoint: str

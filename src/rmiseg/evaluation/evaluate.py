@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rmiseg.config import ViewConfig
+from rmiseg.config import TilingConfig
 from rmiseg.data import Batch
 from rmiseg.evaluation.metrics import (
     BUILT_IN,
@@ -88,7 +88,7 @@ def evaluate_model(
     num_classes: int,
     device: torch.device,
     on_batch: Callable[[Batch, Tensor], None] | None = None,
-    views: ViewConfig | None = None,
+    tiling: TilingConfig | None = None,
     image_scale: float = 1.0,
     metrics: Iterable[str] = (),
 ) -> Evaluation:
@@ -103,16 +103,16 @@ def evaluate_model(
         num_classes: Number of classes C.
         device: Where the model is.
         on_batch: Called with each batch and its predicted class ids (1, H, W) uint8.
-        views: Scales, flip and windows; the loader's images are then of the size of the masks. By default the model
+        tiling: Scales, flip and windows; the loader's images are then of the size of the masks. By default the model
             sees every image as it comes from the loader.
-        image_scale: Factor that multiplies every scale of `views`.
+        image_scale: Factor that multiplies every scale of `tiling`.
         metrics: Names of further metrics to count.
 
     Raises:
         ValueError: See `load_metrics`.
     """
     counter = _Counter(num_classes, load_metrics(metrics, num_classes))
-    (evaluation,) = _evaluate(model, loader, views, image_scale, counter, on_batch)
+    (evaluation,) = _evaluate(model, loader, tiling, image_scale, counter, on_batch)
     return evaluation
 
 
@@ -121,12 +121,12 @@ def evaluate_refined(
     loader: Iterable[Batch],
     num_classes: int,
     crf: DenseCRF,
-    views: ViewConfig,
+    tiling: TilingConfig,
     image_scale: float,
     metrics: Iterable[str] = (),
 ) -> list[Evaluation]:
     """Score `model` alone, and refined by a dense CRF with each of its numbers of iterations; see `evaluate_model`."""
-    return _evaluate(model, loader, views, image_scale, _Counter(num_classes, load_metrics(metrics, num_classes), crf))
+    return _evaluate(model, loader, tiling, image_scale, _Counter(num_classes, load_metrics(metrics, num_classes), crf))
 
 
 class _Result(NamedTuple):
@@ -189,7 +189,7 @@ class _Total:
 def _evaluate(
     model: SegmentationModel,
     loader: Iterable[Batch],
-    views: ViewConfig | None,
+    tiling: TilingConfig | None,
     image_scale: float,
     counter: _Counter,
     on_batch: Callable[[Batch, Tensor], None] | None = None,
@@ -213,7 +213,7 @@ def _evaluate(
     with ThreadPoolExecutor(counter.threads) as executor, forward_time(model) as seconds:
         for batch in loader:
             image, target = batch["image"][0], batch["mask"][0].numpy()
-            outputs = list(run_tiles(model, *_shown(image, target.shape, views, image_scale)))
+            outputs = list(run_tiles(model, *_shown(image, target.shape, tiling, image_scale)))
             pending.append((batch, executor.submit(counter, outputs, image, target, model.align_corners)))
             if len(pending) > PENDING + counter.threads - 1:
                 collect()
@@ -241,13 +241,13 @@ def _of_all(parts: list[Evaluation]) -> Evaluation:
 
 
 def _shown(
-    image: Tensor, size: tuple[int, ...], views: ViewConfig | None, image_scale: float
+    image: Tensor, size: tuple[int, ...], tiling: TilingConfig | None, image_scale: float
 ) -> tuple[Callable[[Area], Tensor], list[Tile]]:
     """Return how to read areas of the image, and its tiles."""
     height, width = size
-    if views is None:
+    if tiling is None:
         return (lambda area: image), [whole_image((height, width), (image.shape[1], image.shape[2]))]
-    return (lambda area: image[:, area.rows, area.columns]), plan_tiles((height, width), views, image_scale)
+    return (lambda area: image[:, area.rows, area.columns]), plan_tiles((height, width), tiling, image_scale)
 
 
 @contextmanager

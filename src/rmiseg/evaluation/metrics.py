@@ -29,7 +29,7 @@ BOUNDARY_RATIO = 0.02
 """Width of the boundaries of boundary IoU, as a share of the image's diagonal (Cheng et al. 2021)."""
 
 MEASURES = ("all", "boundary", *(f"trimap_{width}" for width in TRIMAP_WIDTHS))
-"""Parts of an image that the metric iou counts: all pixels, the boundaries of boundary IoU, the pixels in each trimap."""
+"""Parts of an image that the metric iou counts: all pixels, those of boundary IoU, and those in each trimap."""
 
 RESERVED = frozenset(
     {"format", "checkpoint", "sha256", "step", "data", "root", "split", "settings", "metrics", "made_with"}

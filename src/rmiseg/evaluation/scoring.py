@@ -15,7 +15,7 @@ from rich.table import Table
 from torch import nn
 from torch.utils.data import Dataset
 
-from rmiseg.config import CRFConfig, DataConfig, EvaluateConfig, ReportConfig, ViewConfig, view_config
+from rmiseg.config import CRFConfig, DataConfig, EvaluateConfig, ReportConfig, TilingConfig, tiling_config
 from rmiseg.config.registry import given_name
 from rmiseg.data import LabeledImages, OwnImages, SegmentationDataset, eval_loader, eval_transform
 from rmiseg.evaluation.evaluate import Evaluation, evaluate_model, evaluate_refined
@@ -45,7 +45,7 @@ def evaluate(
     root: str | Path | None = None,
     data: LabeledImages | Dataset[Any] | None = None,
     model: nn.Module | None = None,
-    views: ViewConfig | None = None,
+    tiling: TilingConfig | None = None,
     crf: Sequence[int] = (),
     dense_crf: CRFConfig | None = None,
     metrics: Sequence[str] = (),
@@ -61,7 +61,7 @@ def evaluate(
         root: Folder of the data set, if it is no longer where the run found it.
         data: Instead of a split, images of any kind: `LabeledImages`, or a torch data set of (image, mask).
         model: The network, if that of the run was given in Python.
-        views: Scales, flip and windows; by default the network sees every image once, whole.
+        tiling: Scales, flip and windows; by default the network sees every image once, whole.
         crf: Iterations of a dense CRF; each is scored beside the network alone.
         dense_crf: Its kernels.
         metrics: Names of further metrics.
@@ -76,7 +76,7 @@ def evaluate(
         ValueError, OSError: Anything wrong with checkpoint, data or options.
     """
     config = EvaluateConfig(
-        **asdict(views or ViewConfig()),
+        **asdict(tiling or TilingConfig()),
         checkpoint=str(run),
         split=split,
         root=None if root is None else str(root),
@@ -119,12 +119,12 @@ def score_checkpoint(
     path = find_checkpoint(config.checkpoint)
     checkpoint = load_checkpoint(path)
     device = device or select_device(config.device)
-    views = view_config(config)
-    plan_tiles((1, 1), views)  # whose errors come before any work
+    tiling = tiling_config(config)
+    plan_tiles((1, 1), tiling)  # whose errors come before any work
     load_metrics(config.metrics, len(checkpoint.classes))  # likewise
     images = None if data is None else own_images(data, checkpoint, config)
     split_name = images.name if images else config.split or checkpoint.data.val_split
-    settings = [_settings(views, config, count) for count in (0, *config.crf)]
+    settings = [_settings(tiling, config, count) for count in (0, *config.crf)]
     if config.out is None:
         folders = [evaluation_folder(path, split_name, each) for each in settings]
     else:
@@ -164,21 +164,21 @@ def _evaluations(
     crf: DenseCRF | None,
     console: Console | None,
 ) -> list[Evaluation]:
-    views, classes, device = view_config(config), len(images.classes), next(network.parameters()).device
-    once = views == ViewConfig(overlap=views.overlap) and not crf  # then the loader's processes resize
+    tiling, classes, device = tiling_config(config), len(images.classes), next(network.parameters()).device
+    once = tiling == TilingConfig(overlap=tiling.overlap) and not crf  # then the loader's processes resize
     dataset = SegmentationDataset(images, eval_transform(data.image_scale if once else 1.0))
     loader = eval_loader(dataset, workers=data.workers, rank=rank(), world_size=world_size())
     batches = track(loader, f"evaluating {images.name}", console, total=len(loader))
     if crf:
-        return evaluate_refined(network, batches, classes, crf, views, data.image_scale, config.metrics)
-    test_time: dict[str, Any] = {"views": None if once else views, "image_scale": data.image_scale}
+        return evaluate_refined(network, batches, classes, crf, tiling, data.image_scale, config.metrics)
+    test_time: dict[str, Any] = {"tiling": None if once else tiling, "image_scale": data.image_scale}
     return [evaluate_model(network, batches, classes, device, **test_time, metrics=config.metrics)]
 
 
 def save_validation(path: Path, step: int, images: LabeledImages, data: DataConfig, evaluation: Evaluation) -> None:
     """Save what training counted on the validation split, just as if `score_checkpoint` had done it."""
     if len(evaluation.names) == len(images):  # none was skipped because it could not be read
-        settings = _settings(ViewConfig(), EvaluateConfig(checkpoint=str(path)), 0)
+        settings = _settings(TilingConfig(), EvaluateConfig(checkpoint=str(path)), 0)
         folder = evaluation_folder(path, data.val_split, settings)
         about = _about(path, step, data.name, data.root, images)
         _save(folder, evaluation, images, {**about, "settings": settings})
@@ -226,7 +226,7 @@ def find_or_score(
         return saved
     path = find_checkpoint(config.checkpoint)
     trained_on = load_checkpoint(path).data
-    settings = _settings(ViewConfig(), config, config.crf[-1] if config.crf else 0)
+    settings = _settings(TilingConfig(), config, config.crf[-1] if config.crf else 0)
     folder = evaluation_folder(path, config.split or trained_on.val_split, settings)
     if data is None and (folder / SCORES_FILE).is_file():
         saved = load_evaluation(folder)
@@ -314,9 +314,9 @@ def check_output(path: str | None) -> None:
         raise PermissionError(f"cannot write {path}: no permission to write in {file.absolute().parent}")
 
 
-def _settings(views: ViewConfig, config: EvaluateConfig, iterations: int) -> dict[str, Any]:
+def _settings(tiling: TilingConfig, config: EvaluateConfig, iterations: int) -> dict[str, Any]:
     kernels = {name: value for name, value in asdict(config.dense_crf).items() if name != "workers"}
-    return {**asdict(views), "crf": {"iterations": iterations, **kernels} if iterations else None}
+    return {**asdict(tiling), "crf": {"iterations": iterations, **kernels} if iterations else None}
 
 
 def _check_folder(folder: Path) -> None:

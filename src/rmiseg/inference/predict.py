@@ -13,7 +13,7 @@ from typing import NamedTuple, get_args
 from rich.console import Console
 from torch import nn
 
-from rmiseg.config import CRFConfig, PredictConfig, ViewConfig, view_config
+from rmiseg.config import CRFConfig, PredictConfig, TilingConfig, tiling_config
 from rmiseg.config.commands import PredictionFormat
 from rmiseg.inference.checkpoint import digest, find_checkpoint, load_checkpoint
 from rmiseg.inference.crf import DenseCRF
@@ -57,7 +57,7 @@ def predict(
     write: Sequence[str] = ("index", "overlay"),
     opacity: float = 0.5,
     overwrite: bool = False,
-    views: ViewConfig | None = None,
+    tiling: TilingConfig | None = None,
     crf: Sequence[int] = (),
     dense_crf: CRFConfig | None = None,
     model: nn.Module | None = None,
@@ -75,7 +75,7 @@ def predict(
             takes), cityscapes (what that of Cityscapes takes).
         opacity: Opacity of the class colors in the overlays, 0 to 1.
         overwrite: Replace results that exist.
-        views: Scales, flip and windows; by default the network sees every image once, whole.
+        tiling: Scales, flip and windows; by default the network sees every image once, whole.
         crf: Iterations of a dense CRF; for several, results go to folders crf1/, crf5/, ...
         dense_crf: Its kernels.
         model: The network, if that of the run was given in Python.
@@ -88,7 +88,7 @@ def predict(
     """
     patterns = [images] if isinstance(images, str | Path) else images
     config = PredictConfig(
-        **asdict(views or ViewConfig()),
+        **asdict(tiling or TilingConfig()),
         checkpoint=str(run),
         images=[str(pattern) for pattern in patterns],
         out=str(out),
@@ -115,10 +115,10 @@ def predict_files(
     if config.split:
         split = checkpoint.load_split(config.split, config.root, masks=False)
         sources = [Source(sample.image, Path(sample.name)) for sample in split.samples]
-    views = view_config(config)
+    tiling = tiling_config(config)
     out = Path(config.out)
     with DenseCRF(config.crf, config.dense_crf) if config.crf else nullcontext() as crf:
-        predictor = Predictor(checkpoint, config.device, views, model=model)
+        predictor = Predictor(checkpoint, config.device, tiling, model=model)
         writer = Writer(predictor, out, config.write, opacity=config.opacity, crf=crf)
         writer.check(sources, config.overwrite)
         out.mkdir(parents=True, exist_ok=True)
@@ -127,7 +127,7 @@ def predict_files(
             "sha256": digest(path),
             "step": checkpoint.step,
             "classes": checkpoint.classes.names,
-            "settings": asdict(views),
+            "settings": asdict(tiling),
             "crf": {"iterations": config.crf, **asdict(config.dense_crf)} if config.crf else None,
             "write": config.write,
         }
@@ -213,7 +213,7 @@ class Writer:
         workers = self.crf.workers if self.crf else 1
         pending: deque[Future[None]] = deque()
         with ThreadPoolExecutor(workers) as executor:
-            for frame in read_frames(sources, windows=self.predictor.views.window is not None):
+            for frame in read_frames(sources, windows=self.predictor.tiling.window is not None):
                 if frame.problem is not None:
                     yield frame.problem
                 elif frame.is_large:

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from rmiseg.config import ViewConfig
+from rmiseg.config import TilingConfig
 from rmiseg.data import read_image, rgb_pixels
 from rmiseg.inference.checkpoint import Checkpoint, load_checkpoint
 from rmiseg.inference.segment import probabilities, segment
@@ -27,7 +27,7 @@ class Predictor:
     Args:
         checkpoint: The trained model; `Predictor.from_run` reads it from a file or a run's folder.
         device: Where to compute: auto, cpu, cuda, ...
-        views: Scales, flip and windows; by default the model sees every image once, whole.
+        tiling: Scales, flip and windows; by default the model sees every image once, whole.
         model: The network, of a run whose network was given in Python; see `Checkpoint.build_model`.
 
     Attributes:
@@ -43,22 +43,22 @@ class Predictor:
         self,
         checkpoint: Checkpoint,
         device: str = "auto",
-        views: ViewConfig | None = None,
+        tiling: TilingConfig | None = None,
         *,
         model: nn.Module | None = None,
     ) -> None:
         self.classes = checkpoint.classes
         self.model = checkpoint.build_model(select_device(device), model)
         self.image_scale = checkpoint.data.image_scale
-        self.views = views or ViewConfig()
-        plan_tiles((1, 1), self.views)  # whose errors come early
+        self.tiling = tiling or TilingConfig()
+        plan_tiles((1, 1), self.tiling)  # whose errors come early
 
     @classmethod
     def from_run(
         cls,
         path: str | Path,
         device: str = "auto",
-        views: ViewConfig | None = None,
+        tiling: TilingConfig | None = None,
         *,
         model: nn.Module | None = None,
     ) -> Predictor:
@@ -67,13 +67,13 @@ class Predictor:
         Args:
             path: The file, or the folder; that of `rmiseg export --format safetensors` too.
             device: See above.
-            views: See above.
+            tiling: See above.
             model: See above.
 
         Raises:
             ValueError, OSError: As `load_checkpoint` and `Checkpoint.build_model`.
         """
-        return cls(load_checkpoint(path), device, views, model=model)
+        return cls(load_checkpoint(path), device, tiling, model=model)
 
     def __call__(self, image: ImageLike) -> np.ndarray:
         """The class of each pixel.
@@ -111,7 +111,7 @@ class Predictor:
             size: Height and width of the image.
             read: Returns an area of it, (3, height, width) uint8.
         """
-        return run_tiles(self.model, read, plan_tiles(size, self.views, self.image_scale))
+        return run_tiles(self.model, read, plan_tiles(size, self.tiling, self.image_scale))
 
 
 def _reader(pixels: Tensor) -> Callable[[Area], Tensor]:

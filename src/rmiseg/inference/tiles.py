@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rmiseg.config import ViewConfig
+from rmiseg.config import TilingConfig
 from rmiseg.data import normalize
 from rmiseg.models.base import SegmentationModel
 
@@ -70,7 +70,7 @@ def whole_image(size: tuple[int, int], input_size: tuple[int, int]) -> Tile:
     return Tile(Area(0, 0, *size), input_size, False, torch.ones(size[0]), torch.ones(size[1]))
 
 
-def plan_tiles(size: tuple[int, int], config: ViewConfig, image_scale: float = 1.0) -> list[Tile]:
+def plan_tiles(size: tuple[int, int], config: TilingConfig, image_scale: float = 1.0) -> list[Tile]:
     """The tiles of an image of `size` = (H, W), from top to bottom.
 
     Args:
@@ -109,7 +109,7 @@ class _Span(NamedTuple):
     weights: Tensor
 
 
-def _spans(side: int, factor: float, config: ViewConfig) -> list[_Span]:
+def _spans(side: int, factor: float, config: TilingConfig) -> list[_Span]:
     length = side if config.window is None else max(1, round(config.window / factor))
     if length >= side:
         return [_Span(0, side, max(1, round(side * factor)), torch.ones(side))]
