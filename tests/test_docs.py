@@ -50,8 +50,6 @@ def test_own_parts_as_the_page_has_them(tmp_path, monkeypatch, capsys):
     """Every block in turn, in one folder: files are written, other Python is run, and so are commands."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(registry, "_components", dict(registry._components))
-    monkeypatch.setattr(registry, "_plugins", {})
     namespace: dict[str, object] = {}
     try:
         for language, text in re.findall(r"^```(\w+)\n(.*?)^```$", EXTENDING, flags=re.S | re.M):
