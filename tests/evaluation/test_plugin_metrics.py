@@ -22,7 +22,7 @@ from rmiseg.evaluation.results import load_evaluation
 from rmiseg.evaluation.scoring import evaluate, find_or_score, print_scores, score_checkpoint
 from rmiseg.inference.checkpoint import Checkpoint, save_checkpoint
 from rmiseg.models import build_model
-from rmiseg.report.page import write_report
+from rmiseg.reports.page import write_report
 
 QUIET = Console(quiet=True)
 

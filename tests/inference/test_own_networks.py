@@ -22,7 +22,7 @@ from rmiseg.inference.predict import predict
 from rmiseg.inference.predictor import Predictor
 from rmiseg.inference.segmenter import Segmenter
 from rmiseg.models.own import adapt_model
-from rmiseg.report.page import write_report
+from rmiseg.reports.page import write_report
 
 
 class Tiny(nn.Module):

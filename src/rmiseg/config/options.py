@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from rmiseg.config.registry import short_name
+
 
 @dataclass
 class DataConfig:
@@ -72,7 +74,7 @@ class ModelConfig:
     """Own options of a network of a plugin."""
 
     def __str__(self) -> str:
-        return f"{self.name} with {self.backbone}" if self.backbone else self.name
+        return f"{short_name(self.name)} with {self.backbone}" if self.backbone else short_name(self.name)
 
 
 @dataclass

@@ -19,6 +19,7 @@ from rich.console import Console
 from torch import nn
 
 from rmiseg.config import TrainConfig
+from rmiseg.config.registry import short_name
 from rmiseg.data import (
     Batch,
     LabeledImages,
@@ -206,7 +207,7 @@ class TrainingRun:
         self.curves.add_training(self.state.step, self.state.curves)
         several = f", {world_size()} processes ({config.train.strategy})" if world_size() > 1 else ""
         self.console.print(
-            f"Training {config.model} and the {config.loss.name} loss: {len(self.parts.train)} images, "
+            f"Training {config.model} and the {short_name(config.loss.name)} loss: {len(self.parts.train)} images, "
             f"{len(self.classes)} classes, {self.total_steps} steps ({self.epochs} epochs) on {self.device}{several}",
             markup=False,
         )
