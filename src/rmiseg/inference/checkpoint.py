@@ -99,7 +99,8 @@ class Checkpoint:
         if network is not None:
             if not self.given_in_python:
                 raise ValueError(f"this run's network has a name, {name}; leave model= out")
-            return adapt_model(copy.deepcopy(network), len(self.classes))
+            # With the mean and standard deviation of the training, whatever the network given now says.
+            return adapt_model(copy.deepcopy(network), len(self.classes), architecture=self.architecture)
         if self.given_in_python:
             raise ValueError(
                 f"the network of this run was given in Python as {name.removeprefix(GIVEN)}; give it again: "
