@@ -12,7 +12,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from rmiseg.config import DataConfig, TrainConfig
-from rmiseg.config.parser import check_choices
+from rmiseg.config.parser import check_choices, checked_options
 from rmiseg.config.registry import GIVEN, find, loaded_plugins
 from rmiseg.data import LabeledImages, SegmentationDataset, adapt_transform
 from rmiseg.inference.checkpoint import load_checkpoint
@@ -30,6 +30,9 @@ from rmiseg.runtime.distributed import distribute
 from rmiseg.training.criterion import Criterion
 from rmiseg.training.optim import HEAD_LR_FACTORS, build_optimizer
 from rmiseg.training.step import TrainStep
+
+OWN_OPTIONS = {"data": "dataset", "model": "model", "loss": "loss"}
+"""The kind of component that each section of the options names, and whose own options it carries."""
 
 
 def complete(config: TrainConfig) -> TrainConfig:
@@ -59,7 +62,16 @@ def complete(config: TrainConfig) -> TrainConfig:
     if config.optim.head_lr_factor is None and not given:
         factor = HEAD_LR_FACTORS.get(config.model.name, max(HEAD_LR_FACTORS.values()))
         config = replace(config, optim=replace(config.optim, head_lr_factor=factor))
-    return replace(config, made_with=list(loaded_plugins()))
+    sections = {name: _with_own_options(getattr(config, name), name) for name in OWN_OPTIONS}
+    return replace(config, made_with=list(loaded_plugins()), **sections)
+
+
+def _with_own_options(section: Any, name: str) -> Any:
+    """A section of the options with all own options of the component that it names, checked."""
+    if section.name.startswith(GIVEN) or hasattr(section, section.name):  # whose options have a section of their own
+        return section
+    component = find(OWN_OPTIONS[name], section.name)
+    return replace(section, options=checked_options(component, section.options, f"{name}.options"))
 
 
 def train_dataset(images: LabeledImages, config: DataConfig, transform: Any = None) -> SegmentationDataset:
