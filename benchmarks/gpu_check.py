@@ -42,6 +42,10 @@ CASES = (  # shape, stride of the logits, dtype, pool size
     ((1, 150, 512, 512), 1, torch.float32, 4),
 )
 
+COLUMNS = ("shape", "stride", "dtype", "pool")
+COLUMNS += ("RMI ms", "fwd ms", "x bytes", "x F.ce", "CE x", "BCE x", "MB", "F.ce MB")
+LINE = "{:>20} {:>6} {:>9} {:>4}" + " {:>8}" * 8
+
 Step = Callable[[], Any]
 
 
@@ -224,6 +228,23 @@ def sweep_tiles(runs: int) -> dict[str, float]:
     return result
 
 
+def table_line(r: dict[str, Any], bandwidth: float) -> str:
+    """One line of the table, of what `measure` returned."""
+    t, peak = r["seconds"], r["peak_bytes"]
+    shown = (
+        f"{1000 * t['rmi']:.3f}",
+        f"{1000 * t['rmi forward']:.3f}",
+        f"{t['rmi'] * bandwidth / r['bytes']:.2f}",
+        f"{t['rmi'] / t['F.cross_entropy']:.2f}",
+        f"{t['ce'] / t['F.cross_entropy']:.2f}",
+        f"{t['bce'] / t['F.cross_entropy']:.2f}",
+        f"{(peak['rmi'] - r['gradient_bytes']) / 1e6:.0f}",
+        f"{(peak['F.cross_entropy'] - r['gradient_bytes']) / 1e6:.0f}",
+    )
+    size = "x".join(map(str, r["shape"]))
+    return LINE.format(size, r["stride"], r["dtype"][6:], r["pool_size"], *shown)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("result", type=Path)
@@ -252,21 +273,7 @@ def main() -> None:
     save()
     bandwidth = result["copy_bytes_per_second"] = copy_bandwidth()
     print(f"{result['device']}, torch {result['torch']}, triton {result['triton']}; copy {bandwidth / 1e12:.2f} TB/s")
-    columns = (
-        "shape",
-        "stride",
-        "dtype",
-        "pool",
-        "RMI ms",
-        "fwd ms",
-        "x bytes",
-        "x F.ce",
-        "CE x",
-        "BCE x",
-        "MB",
-        "F.ce MB",
-    )
-    print(("{:>20} {:>6} {:>9} {:>4}" + " {:>8}" * 8).format(*columns))
+    print(LINE.format(*COLUMNS))
     result["cases"] = []
     for case in CASES[:3] if arguments.quick else CASES:
         try:
@@ -277,23 +284,7 @@ def main() -> None:
         torch.cuda.empty_cache()
         result["cases"].append(r)
         save()
-        t, peak = r["seconds"], r["peak_bytes"]
-        shown = (
-            f"{1000 * t['rmi']:.3f}",
-            f"{1000 * t['rmi forward']:.3f}",
-            f"{t['rmi'] * bandwidth / r['bytes']:.2f}",
-            f"{t['rmi'] / t['F.cross_entropy']:.2f}",
-            f"{t['ce'] / t['F.cross_entropy']:.2f}",
-            f"{t['bce'] / t['F.cross_entropy']:.2f}",
-            f"{(peak['rmi'] - r['gradient_bytes']) / 1e6:.0f}",
-            f"{(peak['F.cross_entropy'] - r['gradient_bytes']) / 1e6:.0f}",
-        )
-        size = "x".join(map(str, r["shape"]))
-        print(
-            ("{:>20} {:>6} {:>9} {:>4}" + " {:>8}" * 8).format(
-                size, r["stride"], r["dtype"][6:], r["pool_size"], *shown
-            )
-        )
+        print(table_line(r, bandwidth))
     print("MB: peak beyond what was held before, without the gradient itself")
     result["kernel_microseconds"] = kernel_times()
     for name, microseconds in sorted(result["kernel_microseconds"].items(), key=lambda item: -item[1])[:16]:
