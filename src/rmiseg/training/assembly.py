@@ -155,6 +155,7 @@ def initialize(model: nn.Module, path: str | Path, console: Console) -> None:
 def make_step(config: TrainConfig, model: SegmentationModel, criterion: Criterion, device: torch.device) -> TrainStep:
     """Wrap the model for several processes and compile it as configured, and build its optimizer."""
     dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[config.train.precision]
+    criterion.to(device)
     network = distribute(model, config.train.strategy, device)
     if config.train.compile:
         network = torch.compile(network)  # type: ignore[assignment]  # for training alone: images to score come in many sizes

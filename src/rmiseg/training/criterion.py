@@ -46,6 +46,12 @@ class Criterion:
         auxiliary = build_loss("ce", num_classes=num_classes, **common)
         self.auxiliary = _term("auxiliary", config.aux_weight, auxiliary, config.align_corners)
 
+    def to(self, device: torch.device) -> None:
+        """Move the losses, which may have buffers."""
+        for term in (*self.terms, self.auxiliary):
+            if isinstance(term.loss, nn.Module):
+                term.loss.to(device)
+
     def compile(self) -> None:
         """Let torch.compile make the loss faster."""
         for term in self.terms:
