@@ -95,7 +95,7 @@ def test_without_its_network(run, tmp_path, split):
         ValueError, match=rf"given in Python as {name}; give it again: Predictor\.from_run\(\.\.\., model=net"
     ):
         Predictor.from_run(run)
-    with pytest.raises(ValueError, match="not those of python:"):
+    with pytest.raises(ValueError, match="not those of Tiny"):
         Predictor.from_run(run, model=nn.Sequential(nn.Conv2d(3, 3, 3, padding=1)))
     with pytest.raises(
         ValueError, match=rf"data of this run was given in Python as {Pairs.__module__}\.Pairs; .*data="
@@ -186,6 +186,6 @@ def test_reported(run, split, tmp_path):
     out = tmp_path / "report.html"
     config = ReportConfig(runs=[str(run), str(tmp_path / "twin")], out=str(out), device="cpu", images=1)
     write_report(config, Console(quiet=True), data=split, model=Tiny())
-    assert given_name(Tiny()) in out.read_text()
+    assert "Tiny" in out.read_text()
     with pytest.raises(ValueError, match="was given in Python"):
         write_report(config, data=split)

@@ -35,6 +35,8 @@ from support.batches import (
     without_ties,
 )
 
+pytestmark = pytest.mark.slow
+
 # The interpreter cuts off instead of rounding.
 BFLOAT16_TOLERANCE = 5e-3 if DEVICE == "cuda" else 8e-3
 

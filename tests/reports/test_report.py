@@ -19,6 +19,8 @@ from rmiseg.data import load_split, read_image, read_mask
 from rmiseg.inference.predictor import Predictor
 from rmiseg.reports.page import _names, select_images
 
+pytestmark = pytest.mark.slow
+
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 HOSTILE = "</script><img src=x onerror=alert(1)>{{ css }}"
 TRAINING = [
