@@ -16,6 +16,7 @@ from rich.console import Console
 from torch import Tensor
 
 from rmiseg.inference.checkpoint import read_content, write_content
+from rmiseg.runtime.files import leftovers
 
 FORMAT = "rmiseg training state 1"
 STATES = "resume"
@@ -112,8 +113,8 @@ class StateFolder:
                 console.print(f"warning: {error}; trying the one before", markup=False)
         if files:
             raise ValueError(
-                f"none of the training states in {self.path} can be read; remove this folder to start over, or give "
-                "another --out"
+                f"none of the training states in {self.path} can be read. Nothing was touched; choose another folder "
+                f"with --out, with --init {self.path.parents[1]} to start from the weights of its last checkpoint"
             )
         return None
 
@@ -123,7 +124,7 @@ class StateFolder:
 
     def remove(self) -> None:
         """Remove all states, and leftovers of a killed process, which are half written."""
-        for path in [*self.files(), *self.path.glob(".*.tmp")]:
+        for path in [*self.files(), *leftovers(self.path)]:
             path.unlink(missing_ok=True)
         if self.path.is_dir():
             self.path.rmdir()
