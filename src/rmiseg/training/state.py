@@ -6,7 +6,7 @@ state of random number generators or loader processes to keep: how far the train
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from rmiseg.inference.checkpoint import read_content, write_content
+from rmiseg.config.recipes import check_types, shortened
 from rmiseg.runtime.files import leftovers
+from rmiseg.runtime.tensor_files import check_tensors, read_content, write_content
 
 FORMAT = "rmiseg training state 1"
 STATES = "resume"
@@ -106,10 +107,8 @@ class StateFolder:
         files = self.files()
         for path in files:
             try:
-                content = read_content(path, FORMAT)
-                run = content.pop("run", None) or content.pop("position")  # its name in older files
-                return SavedState(run=RunState(**run), **content)
-            except (ValueError, KeyError, TypeError) as error:
+                return _saved(path, read_content(path, FORMAT))
+            except ValueError as error:
                 console.print(f"warning: {error}; trying the one before", markup=False)
         if files:
             raise ValueError(
@@ -128,6 +127,27 @@ class StateFolder:
             path.unlink(missing_ok=True)
         if self.path.is_dir():
             self.path.rmdir()
+
+
+def _saved(path: Path, content: dict[str, Any]) -> SavedState:
+    """The state that a file holds.
+
+    Raises:
+        ValueError: The content is not as it should be.
+    """
+    try:
+        run = content.pop("run", None) or content.pop("position")  # its name in older files
+        state = SavedState(run=RunState(**run), **content)
+        check_types(replace(state, weights={}))
+        check_tensors(state.weights)
+        counters = ("epoch", "step", "step_in_epoch", "skipped", "skipped_in_a_row")
+        if wrong := [name for name in counters if getattr(state.run, name) < 0]:
+            raise ValueError(f"{wrong[0]} is {getattr(state.run, wrong[0])}, below 0")
+        if not isinstance(state.confusion, Tensor) or state.confusion.ndim != 2:
+            raise ValueError("the confusion matrix is none")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} holds no training state as it should be ({shortened(str(error))})") from error
+    return state
 
 
 def seed_step(seed: int, step: int, rank: int) -> None:
