@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -12,10 +13,19 @@ from typing import Any, Self
 import torch
 import torch.nn.functional as F
 from huggingface_hub import ModelCard, PyTorchModelHubMixin
+from safetensors.torch import save_model
 from torch import Tensor, nn
 
-from rmiseg.inference.checkpoint import PRETRAINED_FORMAT, Checkpoint, checkpoint_from_plain
+from rmiseg.inference.checkpoint import (
+    CONFIG_CHECKSUM,
+    PRETRAINED_FORMAT,
+    PRETRAINED_WEIGHTS,
+    Checkpoint,
+    checkpoint_from_plain,
+)
 from rmiseg.models import SegmentationModel
+from rmiseg.runtime.checksums import HEADER_ENTRY, ZEROS, check_safetensors, json_crc32, seal_safetensors
+from rmiseg.runtime.tensor_files import check_tensors
 
 MODEL_CARD = """---
 {{ card_data }}
@@ -174,6 +184,20 @@ class Segmenter(
             ValueError, OSError: Nothing of that kind is there.
         """
         return super().from_pretrained(pretrained_model_name_or_path, **{"strict": True, **options})
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        """Write the weights, with checksums of them and of the config.json that follows."""
+        path = save_directory / PRETRAINED_WEIGHTS
+        description = json_crc32(json.loads(json.dumps(self._hub_mixin_config)))
+        save_model(self, str(path), {HEADER_ENTRY: ZEROS.decode(), CONFIG_CHECKSUM: description})
+        seal_safetensors(path)
+
+    @classmethod
+    def _load_as_safetensor(cls, model: Any, model_file: str, map_location: str, strict: bool) -> Any:
+        check_safetensors(Path(model_file))
+        loaded = super()._load_as_safetensor(model, model_file, map_location, strict)
+        check_tensors(loaded.state_dict())
+        return loaded
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
         """The README.md beside the weights."""

@@ -1,4 +1,4 @@
-"""Learning rates as pure functions of the step."""
+"""Length of a training, and learning rates as pure functions of the step."""
 
 from __future__ import annotations
 
@@ -6,7 +6,22 @@ import math
 
 import torch
 
-from rmiseg.config import OptimConfig
+from rmiseg.config import OptimConfig, TrainConfig
+
+
+def training_length(config: TrainConfig, batches: int) -> tuple[int, int, int]:
+    """Epochs, steps of an epoch, and steps of the whole run, by the number of batches of an epoch.
+
+    Raises:
+        ValueError: The warmup is longer.
+    """
+    epoch_steps = math.ceil(batches / config.train.accumulate)
+    total_steps = config.train.steps or config.train.epochs * epoch_steps
+    if config.optim.warmup_steps >= total_steps:
+        raise ValueError(
+            f"optim.warmup_steps is {config.optim.warmup_steps}, but the whole training has {total_steps} steps"
+        )
+    return math.ceil(total_steps / epoch_steps), epoch_steps, total_steps
 
 
 def learning_rate(step: int, total_steps: int, config: OptimConfig) -> float:
