@@ -156,6 +156,8 @@ class OptimConfig:
     the others."""
     momentum: float = 0.9
     """Momentum of SGD, and the first of AdamW's two betas; the second is 0.999."""
+    nesterov: bool = False
+    """Nesterov's momentum, with SGD."""
     weight_decay: float = 1e-4
     """Weight decay of weights; biases and norm parameters have none."""
     schedule: Literal["poly", "cosine", "step"] = "poly"
@@ -169,7 +171,10 @@ class OptimConfig:
     warmup_steps: int = 0
     """Steps of linear warmup at the beginning."""
     warmup_lr: float = 1e-4
-    """Learning rate of the first step of the warmup."""
+    """Learning rate from which the warmup rises."""
+    warmup_to: Literal["lr", "curve"] = "lr"
+    """End of the warmup: lr, from which the schedule falls over the steps that remain (the paper's); or curve, the
+    value there of the schedule over all steps, which is lower (older runs have this, and go on with it)."""
     min_lr: float = 1e-6
     """The learning rate never falls below this."""
 
