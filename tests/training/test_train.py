@@ -1,6 +1,7 @@
 """One training step, and the options that change it."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,11 +11,12 @@ from PIL import Image
 from rich.console import Console
 from torch import nn
 
-from rmiseg.config import DataConfig, LossConfig, ModelConfig, OptimConfig
+from rmiseg.config import DataConfig, LossConfig, ModelConfig, OptimConfig, TrainConfig
+from rmiseg.config.registry import find
 from rmiseg.data import IGNORE_INDEX, ClassTable, Sample, Split
 from rmiseg.inference.checkpoint import Checkpoint, save_checkpoint
 from rmiseg.models import build_model
-from rmiseg.training.assembly import initialize, keep_depthwise_float32, train_dataset
+from rmiseg.training.assembly import complete, initialize, keep_depthwise_float32, train_dataset
 from rmiseg.training.criterion import Criterion
 from rmiseg.training.optim import build_optimizer
 from rmiseg.training.step import TrainStep, grouped
@@ -176,3 +178,28 @@ def test_depthwise_convolutions_compute_in_float32():
         double[1].bias.zero_()
     assert double[1](torch.randn(1, 8, 5, 5)).abs().max() == 0
     assert model[1](torch.randn(1, 8, 5, 5)).abs().max() > 0
+
+
+@pytest.mark.parametrize(("loss", "auxiliary"), [("rmi", "ce"), ("ce", "ce"), ("bce", "bce"), ("affinity", "affinity")])
+def test_losses_of_the_original(loss, auxiliary):
+    model = ModelConfig(name="pspnet", compat="original")
+    asked = TrainConfig(model=model, loss=LossConfig(name=loss))
+    config = complete(asked)
+    assert (config.loss.align_corners, config.loss.aux_loss) == (True, auxiliary)
+    assert complete(replace(asked, model=ModelConfig(name="pspnet"))).loss.aux_loss == "ce"
+    criterion = Criterion(config.loss, 3, total_steps=10)
+    logits, target = torch.randn(2, 3, 17, 17), torch.randint(3, (2, 33, 33))
+    counts = criterion.counts(target)
+    both, _ = criterion(logits, logits, target, counts, step=1)
+    alone, _ = criterion(logits, None, target, counts, step=1)
+    (expected, _), term = criterion.auxiliary(logits, target, counts[1], 1, 1.0), criterion.auxiliary
+    assert type(term.loss) is find("loss", auxiliary).make
+    torch.testing.assert_close(both, alone + 0.4 * expected)
+
+
+def test_the_original_aligns_corners():
+    loss = LossConfig(align_corners=False)
+    with pytest.raises(ValueError, match=r"leave loss\.align_corners out"):
+        complete(TrainConfig(model=ModelConfig(compat="original"), loss=loss))
+    with pytest.raises(ValueError, match="backbone is a ResNet"):
+        complete(TrainConfig(model=ModelConfig(compat="original", backbone="convnext_atto")))

@@ -68,6 +68,9 @@ class ModelConfig:
     output_stride: Literal[8, 16, 32] | None = None
     """Ratio of image size to the size of the deepest feature map, where there is a choice; by default 16, or what the
     other library has."""
+    compat: Literal["original"] | None = None
+    """original: deeplabv3, deeplabv3plus or pspnet over a ResNet exactly as in the code of the RMI paper, which dilates
+    no backbone, aligns corners in every interpolation, and drops whole channels in PSPNet."""
     options: dict[str, Any] = field(default_factory=dict)
     """Own options of a network of a plugin."""
 
@@ -130,10 +133,14 @@ class LossConfig:
     """Options of the pyramid loss."""
     affinity: AffinityConfig = field(default_factory=AffinityConfig)
     """Options of the affinity-field loss."""
-    align_corners: bool = False
-    """Corner convention when low-resolution logits are interpolated to label size."""
+    align_corners: bool | None = None
+    """Corner convention when low-resolution logits are interpolated to label size; by default false, and true with
+    model.compat original."""
     aux_weight: float = 0.4
-    """Weight of cross entropy on the auxiliary head, for models that have one."""
+    """Weight of the loss on the auxiliary head, for models that have one."""
+    aux_loss: str | None = None
+    """The loss on the auxiliary head; by default ce, and with model.compat original the loss itself if that is bce,
+    affinity or pyramid."""
     class_weights: list[float] | Literal["balanced"] | None = None
     """A weight for each class, or balanced: the median of all classes' frequencies in the training split over the own
     (Eigen and Fergus 2015). By default all count alike."""

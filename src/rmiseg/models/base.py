@@ -81,6 +81,8 @@ class BackboneModel(SegmentationModel):
     Args:
         backbone: Feature extractor, as `build_backbone` makes it.
         num_classes: Number of classes C.
+        align_corners: Corner convention of the interpolations inside the head, and, before training says otherwise, of
+            its logits to full size.
 
     Attributes:
         output_stride: Image size over the size of the deepest feature map.
@@ -88,8 +90,9 @@ class BackboneModel(SegmentationModel):
 
     backbone: Backbone
 
-    def __init__(self, backbone: Backbone, num_classes: int) -> None:
+    def __init__(self, backbone: Backbone, num_classes: int, align_corners: bool = False) -> None:
         super().__init__(num_classes, backbone.image_mean, backbone.image_std)
+        self.align_corners = align_corners
         self.backbone = backbone
         self.output_stride = backbone.reductions[-1]
 

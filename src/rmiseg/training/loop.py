@@ -288,7 +288,7 @@ class TrainingRun:
             step=self.state.step,
             scores=evaluation.summary() if evaluation else {},
             architecture=self.model.architecture,
-            align_corners=self.config.loss.align_corners,
+            align_corners=self.model.align_corners,
             made_with=tuple(self.config.made_with),
         )
         if is_main():
