@@ -35,6 +35,16 @@ class DataConfig:
     """Step between the random scales, which must divide their range; 0 draws them continuously."""
     flip: float = 0.5
     """Probability of a horizontal flip in training."""
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    """Interpolation of images by which they are scaled at random in training."""
+    padding: Literal["around", "end"] = "around"
+    """Place of the padding where a scaled image is smaller than the crop: around it, divided at random between the
+    sides, or all at its end, which is right and below. Its color is image_mean, or else gray."""
+    image_mean: tuple[float, float, float] | None = None
+    """Mean of red, green and blue, 0 to 255, that is subtracted from images; by default what the backbone's weights
+    expect."""
+    image_std: tuple[float, float, float] | None = None
+    """Standard deviation of red, green and blue, likewise, by which they are divided afterwards."""
     color_jitter: float = 0.0
     """Strength of random brightness, contrast and saturation in training, 0 (none) to 1."""
     transform: str = "scale-crop"

@@ -112,6 +112,7 @@ def make_model(
         model = synchronize_norm(model, config.train.sync_norm, device)
     model = model.to(device).to(memory_format=torch.channels_last)  # a fifth faster on a CPU
     model.align_corners = bool(config.loss.align_corners)
+    model.expect(config.data.image_mean, config.data.image_std)
     set_norm_momentum(model, config.train.norm_momentum)
     if config.init is not None:
         initialize(model, config.init, console)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -92,6 +93,21 @@ class Criterion:
             loss = loss + term.weight * value
             parts |= own_parts
         return loss, {name: part.item() for name, part in {"loss": loss, **parts}.items()}
+
+    def of_image(self, logits: Tensor, target: Tensor, step: int) -> float:
+        """Return the loss of a single image, without an auxiliary head; NaN if it is not defined.
+
+        Args:
+            logits: (1, C, h, w).
+            target: (1, H, W) class ids.
+            step: Number of the optimizer step.
+        """
+        target = target.to(logits.device)
+        try:
+            _, parts = self(logits, None, target, self.counts(target), step)
+        except ValueError:  # such as RMI on an image that is smaller than a region
+            return math.nan
+        return parts["loss"]
 
 
 def named_loss(config: LossConfig, num_classes: int, total_steps: int) -> LossFunction:
