@@ -105,7 +105,9 @@ class Checkpoint:
             if not self.given_in_python:
                 raise ValueError(f"this run's network has a name, {name}; leave model= out")
             # With the mean and standard deviation of the training, whatever the network given now says.
-            return adapt_model(copy.deepcopy(network), len(self.classes), architecture=self.architecture)
+            model = adapt_model(copy.deepcopy(network), len(self.classes), architecture=self.architecture)
+            model.expect(self.data.image_mean, self.data.image_std)
+            return model
         if self.given_in_python:
             raise ValueError(
                 f"the network of this run was given in Python as {name.removeprefix(GIVEN)}; give it again: "
@@ -113,9 +115,11 @@ class Checkpoint:
             )
         find("model", name, self.made_with)  # which says what is missing
         options = {key: value for key, value in asdict(self.model).items() if key not in ("name", "weights")}
-        return build_model(
+        model = build_model(
             name, num_classes=len(self.classes), weights="none", architecture=self.architecture, **options
         )
+        model.expect(self.data.image_mean, self.data.image_std)
+        return model
 
     def load_split(self, name: str | None = None, root: str | None = None, *, masks: bool = True) -> Split:
         """A split of the data set that the model was trained on, with the classes of the model.

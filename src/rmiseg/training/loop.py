@@ -124,6 +124,8 @@ class TrainingRun:
         # A divided model cannot be scored, since the processes need it for different numbers of images.
         self.whole_model = copy.deepcopy(self.model) if config.train.strategy == "fsdp" else self.model
         criterion = Criterion(config.loss, len(self.classes), self.total_steps, parts.loss)
+        # Apart from the one for training, which may be compiled: images to score come in many sizes.
+        self.val_criterion = Criterion(config.loss, len(self.classes), self.total_steps, parts.loss)
         self.step = make_step(config, self.model, criterion, device)
         self.confusion = torch.zeros(len(self.classes), len(self.classes), dtype=torch.int64, device=device)
         self.folder = RunFolder(config)
@@ -273,6 +275,7 @@ class TrainingRun:
             self.device,
             on_batch=partial(self.curves.add_picture, self.state.step),
             metrics=self.config.train.metrics,
+            loss=partial(self.val_criterion.of_image, step=self.state.step),
         )
         self.curves.add_evaluation(self.state.step, evaluation)
         self._call("on_validation_end", evaluation)
@@ -292,7 +295,7 @@ class TrainingRun:
             step=self.state.step,
             scores=evaluation.summary() if evaluation else {},
             architecture=self.model.architecture,
-            align_corners=self.config.loss.align_corners,
+            align_corners=self.model.align_corners,
             made_with=tuple(self.config.made_with),
         )
         if is_main():

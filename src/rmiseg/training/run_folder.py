@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,9 @@ CHANGEABLE = {
     *("train.checkpoint_every", "train.max_skipped", "train.metrics", "train.loggers"),
 }
 """Options that may change when a run goes on: the others make another training of it."""
+
+UNSAID = {"optim.warmup_to": "curve"}
+"""Options that config.yaml of older runs does not name, and what those runs did."""
 
 
 @dataclass(frozen=True)
@@ -194,7 +197,7 @@ class RunFolder:
 
     def _check_same(self) -> None:
         """Refuse to go on with a run under options that would have made another run of it."""
-        stored = flat(read_recipe(self.path / CONFIG_FILE))
+        stored = stored_options(self.path)
         for name, value in flat(_plain(self.config)).items():
             if name in stored and stored[name] != value and name not in CHANGEABLE:
                 raise ValueError(
@@ -206,6 +209,23 @@ class RunFolder:
 def _number(value: Any) -> float:
     """A number of a JSON file, in which what is not a number is null."""
     return math.nan if value is None else float(value)
+
+
+def stored_options(folder: Path) -> dict[str, Any]:
+    """The options that the run in a folder was started with, by their dotted names."""
+    return UNSAID | flat(read_recipe(folder / CONFIG_FILE))
+
+
+def with_unsaid(config: TrainConfig) -> TrainConfig:
+    """The options of a run that may go on, with what the older run in its folder did where it did not say so."""
+    folder = Path(config.out)
+    if config.resume != "auto" or not (folder / CONFIG_FILE).is_file():
+        return config
+    said = flat(read_recipe(folder / CONFIG_FILE))
+    for name in [name for name in UNSAID if name not in said]:
+        section, _, field = name.partition(".")
+        config = replace(config, **{section: replace(getattr(config, section), **{field: UNSAID[name]})})
+    return config
 
 
 def write_config(path: Path, config: TrainConfig) -> None:
