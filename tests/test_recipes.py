@@ -89,6 +89,7 @@ def test_model(settings):
     assert logits.shape == (1, 21, *(-(-side // stride) for side in crop_size))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_two_steps(recipe, roots, tmp_path, capsys):
     config = parsed(recipe)

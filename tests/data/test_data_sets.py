@@ -364,5 +364,5 @@ def test_data_set_of_a_plugin(pairs, tmp_path):
         scan_split("pairs", tmp_path, "all", options={"size": 3})
     with pytest.raises(ValueError, match=r"data\.options\.size: the dataset camvid has no option"):
         available_splits("camvid", tmp_path, {"size": 3})
-    with pytest.raises(ValueError, match=r"unknown dataset 'pair', none of folder, voc, .*, pairs; did you mean pairs"):
+    with pytest.raises(ValueError, match=r"dataset pair is none of folder, voc, .*, pairs; did you mean pairs"):
         load_split("pair", tmp_path, "all")

@@ -22,6 +22,8 @@ from rmiseg.experiment import driver
 from rmiseg.experiment.plan import EXAMPLE, Run, merged, read_plan, slug
 from rmiseg.experiment.trainings import environment
 
+pytestmark = pytest.mark.slow
+
 BASE = {
     "data": {"crop_size": [48, 48], "batch_size": 4, "workers": 0},
     "model": {"backbone": "mobilenetv3_small_050", "weights": "none"},

@@ -4,17 +4,11 @@ import math
 
 import pytest
 import torch
-from test_definitions import LOSSES, build, random_batch
 
 from rmiseg.functional import RMI_FLOOR
 from rmiseg.losses import RMILoss, build_loss
-
-each_loss = pytest.mark.parametrize("case", LOSSES)
-
-
-def batch(seed=0, n=2, c=3, h=24, w=28, stride=1, ignored=0.1):
-    logits, target = random_batch(seed, n, c, h, w, stride, ignored)
-    return torch.tensor(logits, dtype=torch.float32, requires_grad=True), torch.tensor(target)
+from support.loss_cases import build, each_loss
+from support.loss_cases import loss_batch as batch
 
 
 @each_loss
@@ -294,9 +288,7 @@ def test_constructor_refuses(options, message):
 
 
 def test_build_loss_refuses():
-    with pytest.raises(
-        ValueError, match="unknown loss 'dice', none of rmi, ce, bce, pyramid, affinity, smp:NAME, monai:NAME"
-    ):
+    with pytest.raises(ValueError, match="loss dice is none of rmi, ce, bce, pyramid, affinity, smp:NAME, monai:NAME"):
         build_loss("dice", num_classes=3)
     with pytest.raises(TypeError, match="the rmi loss has no option pool_stride; its options are region_size, pool"):
         build_loss("rmi", num_classes=3, pool_stride=4)

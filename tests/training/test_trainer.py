@@ -14,7 +14,7 @@ from PIL import Image
 from rich.console import Console
 from torchvision.transforms import v2
 
-from rmiseg import Callback, Logger, Predictor, RMILoss, Trainer, evaluate, register, train
+from rmiseg import Callback, Logger, Predictor, RMILoss, Trainer, evaluate, register, report, train
 from rmiseg.cli import main
 from rmiseg.config import LossConfig, registry
 from rmiseg.training.criterion import Criterion
@@ -93,13 +93,7 @@ def test_the_files_of_the_run_name_the_parts(run, capsys):
 
 
 def test_report_of_own_parts(run, tmp_path):
-    from rmiseg.config import ReportConfig
-    from rmiseg.report.page import write_report
-
-    own = trainer(run)
-    page = tmp_path / "report.html"
-    options = ReportConfig(runs=[str(run)], out=str(page), device="cpu")
-    write_report(options, Console(quiet=True), model=Net(), data=own.val)
+    page = report(run, tmp_path / "report.html", model=Net(), data=trainer(run).val, device="cpu")
     assert "square" in page.read_text()
 
 

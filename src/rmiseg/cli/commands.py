@@ -122,7 +122,7 @@ def export(config: ExportConfig) -> int:
 
 def report(config: ReportConfig) -> int:
     """`rmiseg report`"""
-    from rmiseg.report.page import write_report
+    from rmiseg.reports.page import write_report
 
     console = Console(markup=False, highlight=False)
     write_report(config, console)

@@ -10,7 +10,8 @@ import dataclasses
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_type_hints
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -119,6 +120,49 @@ def flat(options: Mapping[str, Any], config: Any = TrainConfig, prefix: str = ""
         else:
             leaves[f"{prefix}{name}"] = value
     return leaves
+
+
+def check_types(options: Any, prefix: str = "") -> None:
+    """See whether the fields of a dataclass hold values of their types, as they may not where a file was read.
+
+    Args:
+        options: An instance of a dataclass.
+        prefix: What the name of the dataclass is in messages, with a point.
+
+    Raises:
+        ValueError: One does not.
+    """
+    for name, kind in get_type_hints(type(options)).items():
+        value = getattr(options, name)
+        if dataclasses.is_dataclass(value):
+            check_types(value, f"{prefix}{name}.")
+        elif not _is_of(value, kind):
+            raise ValueError(
+                f"{prefix}{name} is {shortened(repr(value))}, which is no {getattr(kind, '__name__', kind)}"
+            )
+
+
+def _is_of(value: Any, kind: Any) -> bool:
+    """Tell whether a value is of a type; lists stand for tuples and the other way round, since files have only one."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return any(value == each and type(value) is type(each) for each in inner)
+    if origin in (Union, UnionType):
+        return any(_is_of(value, each) for each in inner)
+    if origin in (list, tuple):
+        fixed = origin is tuple and inner[-1] is not Ellipsis
+        if not isinstance(value, list | tuple) or (fixed and len(value) != len(inner)):
+            return False
+        return all(_is_of(item, each) for item, each in zip(value, inner if fixed else len(value) * inner[:1]))
+    if origin is not None:
+        return isinstance(value, Mapping) and all(
+            _is_of(key, inner[0]) and _is_of(item, inner[1]) for key, item in value.items()
+        )
+    if kind is Any or isinstance(kind, TypeVar):
+        return True
+    if kind in (int, float):
+        return isinstance(value, int if kind is int else (int, float)) and not isinstance(value, bool)
+    return isinstance(value, kind)
 
 
 def merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:

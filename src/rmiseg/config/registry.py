@@ -223,6 +223,11 @@ def given_name(part: Any) -> str:
     return f"{GIVEN}{kind.__module__}.{kind.__qualname__}"
 
 
+def short_name(name: str) -> str:
+    """The name of a component for people: of one that was given in Python, its own name alone."""
+    return name.rpartition(".")[2] if name.startswith(GIVEN) else name
+
+
 def loaded_plugins() -> tuple[str, ...]:
     """The plugins that `load_plugins` imported."""
     return tuple(_plugins)

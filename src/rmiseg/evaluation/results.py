@@ -12,23 +12,28 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from rmiseg.config.recipes import shortened
 from rmiseg.config.registry import loaded_plugins
 from rmiseg.evaluation.bootstrap import intervals
 from rmiseg.evaluation.evaluate import Evaluation
 from rmiseg.evaluation.metrics import BUILT_IN, MEASURES, find_metric, iou
-from rmiseg.runtime.files import replacing, to_json
+from rmiseg.runtime.checksums import file_crc32, json_crc32
+from rmiseg.runtime.files import leftovers, replacing, to_json
 
 FORMAT, FORMAT_1 = "rmiseg evaluation 2", "rmiseg evaluation 1"
 COUNTS = "counts_"
 """Beginning of the names of those arrays in images.npz that hold counts; the name of the metric follows."""
-EVALUATIONS, SCORES_FILE, IMAGES_FILE, TABLE_FILE = "evaluation", "scores.json", "images.npz", "images.csv"
+EVALUATIONS = "evaluation"
+FILES = SCORES_FILE, IMAGES_FILE, TABLE_FILE = "scores.json", "images.npz", "images.csv"
+CHECKSUM, IMAGES_CHECKSUM = "crc32", "images_crc32"
+"""Entries of scores.json: the checksums of itself, and of images.npz."""
 
 
 @dataclass(frozen=True)
@@ -80,14 +85,55 @@ def make_report(evaluation: Evaluation, class_names: tuple[str, ...], about: dic
 def save_evaluation(folder: Path, evaluation: Evaluation, report: dict[str, Any]) -> None:
     """Write the files of an evaluation, in place of an earlier one; scores.json comes last and stands for the whole."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / SCORES_FILE).unlink(missing_ok=True)
+    for old in [folder / SCORES_FILE, *(path for name in FILES for path in leftovers(folder, name))]:
+        old.unlink(missing_ok=True)
     arrays: dict[str, Any] = {f"{COUNTS}{name}": counts for name, counts in evaluation.counts.items()}
     with replacing(folder / IMAGES_FILE) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, names=np.array(evaluation.names, np.str_), measures=np.array(MEASURES), **arrays)
     with replacing(folder / TABLE_FILE) as temporary, open(temporary, "w", newline="", encoding="utf-8") as table:
         _write_table(csv.writer(table), evaluation, list(report["classes"]))
     with replacing(folder / SCORES_FILE) as temporary:
-        temporary.write_text(to_json(report), encoding="utf-8")
+        sealed = {**report, "seconds": _sealed(report["seconds"]), IMAGES_CHECKSUM: file_crc32(folder / IMAGES_FILE)}
+        temporary.write_text(to_json(_sealed(sealed)), encoding="utf-8")
+
+
+def _sealed(mapping: Mapping[str, Any]) -> dict[str, Any]:
+    """A mapping with a checksum of itself, but for the times in it, which have their own."""
+    return {**mapping, CHECKSUM: _checksum(mapping)}
+
+
+def _checksum(mapping: Mapping[str, Any]) -> str:
+    content = {name: value for name, value in mapping.items() if name not in ("seconds", CHECKSUM)}
+    return json_crc32(json.loads(to_json(content)))
+
+
+def _check(folder: Path, report: dict[str, Any]) -> None:
+    """See whether scores.json and images.npz are what was written; older ones hold no checksums.
+
+    Raises:
+        ValueError: One is not.
+    """
+    found = [CHECKSUM in report, CHECKSUM in report["seconds"], IMAGES_CHECKSUM in report]
+    if not any(found):
+        return
+    if not all(found) or any(each[CHECKSUM] != _checksum(each) for each in (report, report["seconds"])):
+        raise ValueError(f"{SCORES_FILE} is damaged: it is not what was written, by its checksum")
+    if report[IMAGES_CHECKSUM] != file_crc32(folder / IMAGES_FILE):
+        raise ValueError(f"{IMAGES_FILE} is damaged: it is not what was written, by its checksum")
+
+
+def _check_types(report: dict[str, Any]) -> None:
+    """See whether the entries of scores.json that are read are of their types.
+
+    Raises:
+        ValueError: One is missing, or of another type.
+    """
+    texts, mappings = ("checkpoint", "sha256", "split", "data"), ("classes", "seconds", "settings")
+    for kind, names in ((str, texts), (dict, mappings), (int, ("images",))):
+        if wrong := [name for name in names if not isinstance(report.get(name), kind)]:
+            raise ValueError(f"{SCORES_FILE} has no {wrong[0]}, or one of another kind")
+    if not all(isinstance(each, int | float) for name, each in report["seconds"].items() if name != CHECKSUM):
+        raise ValueError("its times are no numbers")
 
 
 def _write_table(writer: Any, evaluation: Evaluation, class_names: Sequence[str]) -> None:
@@ -110,6 +156,8 @@ def load_evaluation(folder: Path) -> SavedEvaluation:
         report = json.loads((folder / SCORES_FILE).read_text(encoding="utf-8"))
         if not isinstance(report, dict) or report.get("format") not in (FORMAT, FORMAT_1):
             raise ValueError(f"{SCORES_FILE} is not of the format {FORMAT!r}")
+        _check_types(report)
+        _check(folder, report)
         confusion = np.array(report["confusion"], np.int64)
         with np.load(folder / IMAGES_FILE, allow_pickle=False) as content:
             names, measures = content["names"], content["measures"]
@@ -120,18 +168,22 @@ def load_evaluation(folder: Path) -> SavedEvaluation:
         shape = (len(names), len(MEASURES), 3, len(report["classes"]))
         if tuple(measures) != MEASURES or counts[BUILT_IN].shape != shape or {*map(len, counts.values())} != {shape[0]}:
             raise ValueError(f"{IMAGES_FILE} holds other measures or sizes than {SCORES_FILE}")
+        if confusion.shape != 2 * shape[-1:] or any(each.size and each.min() < 0 for each in counts.values()):
+            raise ValueError("the confusion matrix is not one of these classes, or something was counted below 0")
     except FileNotFoundError:
         raise
     except Exception as error:  # of zip files, JSON, NumPy
         raise ValueError(
-            f"{folder} cannot be read as an evaluation ({error}); run `rmiseg evaluate` again to replace it"
+            f"{folder} cannot be read as an evaluation ({shortened(str(error))}); run `rmiseg evaluate` again to "
+            "replace it"
         ) from error
     for name in counts:
         try:
             find_metric(name, report.get("made_with", ()))
         except ValueError as error:
             raise ValueError(f"{folder}: {error}") from error
-    evaluation = Evaluation(tuple(names.tolist()), confusion, counts, report["seconds"])
+    seconds = {name: value for name, value in report["seconds"].items() if name != CHECKSUM}
+    evaluation = Evaluation(tuple(names.tolist()), confusion, counts, seconds)
     return SavedEvaluation(folder, report, tuple(report["classes"]), evaluation)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from rich.console import Console
 
-from rmiseg.config import CRFConfig, EvaluateConfig, ExperimentConfig
+from rmiseg.config import CRFConfig, EvaluateConfig, ExperimentConfig, TrainConfig
 from rmiseg.config.parser import train_config
 from rmiseg.config.recipes import checked_names, merged, read_recipe
 from rmiseg.evaluation.scoring import find_or_score
@@ -22,7 +22,7 @@ from rmiseg.inference.checkpoint import CHECKPOINTS, LAST
 from rmiseg.inference.crf import DenseCRF
 from rmiseg.runtime.files import replacing
 from rmiseg.training.assembly import complete
-from rmiseg.training.run_folder import DIVERGED_FILE, RESULT_FILE
+from rmiseg.training.run_folder import CONFIG_FILE, DIVERGED_FILE, RESULT_FILE, stored_options
 
 RECIPE_FILE, RUN_FOLDER, SECONDS_FILE = "recipe.yaml", "run", "seconds.json"
 
@@ -92,20 +92,32 @@ def _check(plan: Plan, runs: list[Run], out: Path, config: ExperimentConfig) -> 
     for run in runs:
         recipe, known = _recipe(plan, run, out, config), out / run.name / RECIPE_FILE
         try:
-            complete(train_config(recipe))
+            config_now = complete(train_config(recipe))
         except ValueError as error:
             raise ValueError(f"{config.plan}, {run.name}: {error}") from error
-        if known.is_file() and _training(read_recipe(known)) != _training(checked_names(recipe)):
+        if known.is_file() and (
+            _training(read_recipe(known)) != _training(checked_names(recipe)) or _warmed_otherwise(known, config_now)
+        ):
             raise ValueError(
                 f"{known.parent} was trained with other options than the plan has now. Its recipe: {known}. Remove "
                 "the folder to train it again, or choose another --out"
             )
 
 
+def _warmed_otherwise(recipe: Path, config: TrainConfig) -> bool:
+    """Tell whether a run has other rates than its recipe gives now: the meaning of a recipe was once another."""
+    folder = recipe.parent / RUN_FOLDER
+    if not config.optim.warmup_steps or not (folder / CONFIG_FILE).is_file():
+        return False
+    return bool(stored_options(folder)["optim.warmup_to"] != config.optim.warmup_to)
+
+
 def _training(recipe: dict[str, Any]) -> dict[str, Any]:
     """The options of a recipe that make a difference to the training, and not only to where it happens."""
     data = {name: value for name, value in recipe.get("data", {}).items() if name != "root"}
-    return {name: recipe[name] for name in recipe if name not in ("out", "resume", "device")} | {"data": data}
+    optim = {name: value for name, value in recipe.get("optim", {}).items() if name != "warmup_to"}  # checked apart
+    others = {name: recipe[name] for name in recipe if name not in ("out", "resume", "device")}
+    return others | {"data": data, "optim": optim}
 
 
 def _write_recipe(plan: Plan, run: Run, out: Path, config: ExperimentConfig) -> Path:

@@ -11,8 +11,6 @@ import hashlib
 import json
 import math
 import os
-import pickle
-import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -20,21 +18,28 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from rmiseg.config import DataConfig, ModelConfig
+from rmiseg.config.recipes import check_types, shortened
 from rmiseg.config.registry import GIVEN, find, loaded_plugins
 from rmiseg.data import Split, load_split
 from rmiseg.data.classes import ClassTable
 from rmiseg.models import SegmentationModel, build_model
 from rmiseg.models.own import adapt_model
+from rmiseg.runtime.checksums import check_safetensors, json_crc32
 from rmiseg.runtime.files import replacing
+from rmiseg.runtime.tensor_files import check_tensors, first_sentence, not_finite, read_content, write_content
 
 FORMAT = "rmiseg checkpoint 1"
 CHECKPOINTS, LAST, BEST = "checkpoints", "last.pt", "best.pt"
 PRETRAINED_FORMAT = "rmiseg model 1"
+LARGEST_SCALE, MOST_WORKERS = 16, 1024
+"""Largest data.image_scale and most data.workers that make sense."""
+CONFIG_CHECKSUM = "config_crc32"
+"""Metadata of model.safetensors: the checksum of config.json beside it."""
 PRETRAINED_CONFIG, PRETRAINED_WEIGHTS = "config.json", "model.safetensors"  # the names that model hubs expect
 
 
@@ -82,7 +87,7 @@ class Checkpoint:
         except RuntimeError as error:
             raise ValueError(
                 f"the checkpoint's weights are not those of {self.model} and "
-                f"{len(self.classes)} classes, as it says itself: {_first_sentence(error)}, ..."
+                f"{len(self.classes)} classes, as it says itself: {first_sentence(error)}, ..."
             ) from error
         model.align_corners = self.align_corners
         # The layout in which convolutions are fastest.
@@ -99,7 +104,10 @@ class Checkpoint:
         if network is not None:
             if not self.given_in_python:
                 raise ValueError(f"this run's network has a name, {name}; leave model= out")
-            return adapt_model(copy.deepcopy(network), len(self.classes))
+            # With the mean and standard deviation of the training, whatever the network given now says.
+            model = adapt_model(copy.deepcopy(network), len(self.classes), architecture=self.architecture)
+            model.expect(self.data.image_mean, self.data.image_std)
+            return model
         if self.given_in_python:
             raise ValueError(
                 f"the network of this run was given in Python as {name.removeprefix(GIVEN)}; give it again: "
@@ -107,9 +115,11 @@ class Checkpoint:
             )
         find("model", name, self.made_with)  # which says what is missing
         options = {key: value for key, value in asdict(self.model).items() if key not in ("name", "weights")}
-        return build_model(
+        model = build_model(
             name, num_classes=len(self.classes), weights="none", architecture=self.architecture, **options
         )
+        model.expect(self.data.image_mean, self.data.image_std)
+        return model
 
     def load_split(self, name: str | None = None, root: str | None = None, *, masks: bool = True) -> Split:
         """A split of the data set that the model was trained on, with the classes of the model.
@@ -164,22 +174,6 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     write_content(path, FORMAT, content)
 
 
-def write_content(path: Path, file_format: str, content: dict[str, Any]) -> None:
-    """Write tensors and plain values to `path`, in one go: an error or a kill leaves what was there before.
-
-    Raises:
-        OSError: The disk is full, or the folder cannot be written to.
-    """
-    with replacing(path) as temporary, open(temporary, "wb") as file:
-        try:
-            torch.save({"format": file_format, **content}, file)
-        except RuntimeError as error:  # how torch.save ends when a write fails; the reason is what led to it
-            reason = error.__context__ if isinstance(error.__context__, OSError) else error
-            raise OSError(f"{path} could not be written: {_first_sentence(reason)}") from error
-        file.flush()
-        os.fsync(file.fileno())
-
-
 def load_checkpoint(path: str | Path) -> Checkpoint:
     """Read a checkpoint, or the best one of a run's folder, without running any code in it.
 
@@ -195,11 +189,11 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         return _load_pretrained(path.parent)
     content = read_content(path, FORMAT, "Backbone weights of other programs go into a training run as model.weights")
     try:
-        return checkpoint_from_plain(content, dict(content["weights"]))
+        return checkpoint_from_plain(content, check_tensors(content["weights"]))
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(
-            f"{path} is marked as a checkpoint of rmiseg, but its content is not as it should be ({error}); was it "
-            "written by another version?"
+            f"{path} is marked as a checkpoint of rmiseg, but its content is not as it should be "
+            f"({shortened(str(error))}); was it written by another version?"
         ) from error
 
 
@@ -213,7 +207,7 @@ def checkpoint_from_plain(content: Mapping[str, Any], weights: Mapping[str, Tens
         name: tuple(tuple(value) if isinstance(value, list) else value for value in values)
         for name, values in content["classes"].items()
     }
-    return Checkpoint(
+    checkpoint = Checkpoint(
         weights=weights,
         model=ModelConfig(**content["model"]),
         data=DataConfig(**content["data"]),
@@ -224,6 +218,26 @@ def checkpoint_from_plain(content: Mapping[str, Any], weights: Mapping[str, Tens
         align_corners=content.get("align_corners", False),
         made_with=tuple(content.get("made_with", ())),
     )
+    _check_plain(checkpoint)
+    return checkpoint
+
+
+def _check_plain(checkpoint: Checkpoint) -> None:
+    """See whether the plain values of a checkpoint are of their types and within reason.
+
+    Raises:
+        ValueError: One is not.
+    """
+    check_types(replace(checkpoint, weights={}))
+    if checkpoint.step < 0:
+        raise ValueError(f"step is {checkpoint.step}, below 0")
+    if wrong := [name for name, score in checkpoint.scores.items() if math.isinf(score)]:
+        raise ValueError(f"the score {wrong[0]} is {checkpoint.scores[wrong[0]]}")
+    data = checkpoint.data
+    if not 0 < data.image_scale <= LARGEST_SCALE:
+        raise ValueError(f"data.image_scale is {data.image_scale}, not above 0 and up to {LARGEST_SCALE}")
+    if not 0 <= data.workers <= MOST_WORKERS:
+        raise ValueError(f"data.workers is {data.workers}, not from 0 to {MOST_WORKERS}")
 
 
 def _load_pretrained(folder: Path) -> Checkpoint:
@@ -232,40 +246,28 @@ def _load_pretrained(folder: Path) -> Checkpoint:
         content = json.loads((folder / PRETRAINED_CONFIG).read_text(encoding="utf-8"))
         if not isinstance(content, dict) or content.get("format") != PRETRAINED_FORMAT:
             raise ValueError(f"{PRETRAINED_CONFIG} does not have the format {PRETRAINED_FORMAT!r}")
-        weights = load_file(folder / PRETRAINED_WEIGHTS)
-        prefix = "network."
-        return checkpoint_from_plain(content, {name.removeprefix(prefix): tensor for name, tensor in weights.items()})
+        path = folder / PRETRAINED_WEIGHTS
+        check_safetensors(path)
+        weights = {name.removeprefix("network."): tensor for name, tensor in load_file(path).items()}
+        checkpoint = checkpoint_from_plain(content, check_tensors(weights))
+        _check_description(path, content)
+        return checkpoint
     except (KeyError, TypeError, AttributeError, ValueError, OSError, SafetensorError) as error:
         raise ValueError(
             f"{folder} cannot be read as an exported model ({PRETRAINED_CONFIG}, {PRETRAINED_WEIGHTS}): {error}"
         ) from error
 
 
-def read_content(path: Path, file_format: str, advice: str = "") -> dict[str, Any]:
-    """Read what `write_content` wrote, without running any code in it.
+def _check_description(path: Path, description: Any) -> None:
+    """See whether config.json is what it was when the weights beside it were written, if they say so.
 
     Raises:
-        ValueError: The file is damaged, holds objects other than tensors and plain values, or has another format.
+        ValueError: It is not.
     """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        found = re.search(r"GLOBAL ([\w.]+)", str(error))
-        raise ValueError(
-            f"{path} is not a checkpoint of rmiseg: it holds {found[1] if found else 'something'} beside tensors and "
-            "plain values. It was not loaded, since that could run code in it"
-        ) from error
-    except (RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
-        raise ValueError(
-            f"{path} cannot be read as a checkpoint, it may be cut short: {_first_sentence(error)}"
-        ) from error
-    if not isinstance(content, dict) or content.get("format") != file_format:
-        keys = ", ".join(map(str, list(content)[:5])) if isinstance(content, dict) else type(content).__name__
-        raise ValueError(
-            f"{path} is not a checkpoint of rmiseg, which has the format {file_format!r}; it holds {keys}, ... {advice}"
-        )
-    del content["format"]
-    return content
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata() or {}
+    if metadata.get(CONFIG_CHECKSUM, json_crc32(description)) != json_crc32(description):
+        raise ValueError(f"{PRETRAINED_CONFIG} is not what was exported, by its checksum; export the model again")
 
 
 def find_checkpoint(path: str | Path) -> Path:
@@ -316,7 +318,13 @@ class CheckpointFolder:
         path.mkdir(parents=True, exist_ok=True)
 
     def save(self, checkpoint: Checkpoint) -> bool:
-        """Save as the last and, if its mean IoU is the highest so far, as the best; returns whether it is."""
+        """Save as the last and, if its mean IoU is the highest so far, as the best; returns whether it is.
+
+        Raises:
+            FloatingPointError: Its weights are not finite; nothing was written.
+        """
+        if (found := not_finite(checkpoint.weights)) is not None:
+            raise FloatingPointError(f"the weights are not finite after step {checkpoint.step}: {found}")
         last = self.path / LAST
         save_checkpoint(last, checkpoint)
         if self.keep:
@@ -339,8 +347,3 @@ def _duplicate(source: Path, target: Path) -> None:
             os.link(source, temporary)
         except OSError:
             shutil.copyfile(source, temporary)
-
-
-def _first_sentence(error: Exception) -> str:
-    # torch appends paragraphs of advice, partly to do what must not be done here.
-    return " ".join(str(error).split()).partition(". ")[0][:300]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -12,10 +13,21 @@ from typing import Any, Self
 import torch
 import torch.nn.functional as F
 from huggingface_hub import ModelCard, PyTorchModelHubMixin
+from safetensors.torch import save_model
 from torch import Tensor, nn
 
-from rmiseg.inference.checkpoint import PRETRAINED_FORMAT, Checkpoint, checkpoint_from_plain
+from rmiseg.inference.checkpoint import (
+    CONFIG_CHECKSUM,
+    PRETRAINED_FORMAT,
+    PRETRAINED_WEIGHTS,
+    Checkpoint,
+    checkpoint_from_plain,
+)
 from rmiseg.models import SegmentationModel
+from rmiseg.runtime.checksums import HEADER_ENTRY, ZEROS, check_safetensors, json_crc32, seal_safetensors
+from rmiseg.runtime.tensor_files import check_tensors
+
+DATA_OPTIONS = ("name", "image_scale", "image_mean", "image_std")
 
 MODEL_CARD = """---
 {{ card_data }}
@@ -72,7 +84,7 @@ class Segmenter(
 
     Args:
         model: How the network is built, the fields of `ModelConfig`.
-        data: On what it was trained: name and image_scale of `DataConfig`.
+        data: On what it was trained, and how images were prepared: `DATA_OPTIONS` of `DataConfig`.
         classes: The fields of `ClassTable`.
         step: Training steps taken.
         scores: Scores on the validation split, from 0 to 1.
@@ -133,7 +145,7 @@ class Segmenter(
         segmenter = cls(
             model={**asdict(checkpoint.model), "weights": "none"},
             # Not the folder of the data set, which is nobody else's business.
-            data={"name": checkpoint.data.name, "image_scale": checkpoint.data.image_scale},
+            data={name: getattr(checkpoint.data, name) for name in DATA_OPTIONS},
             classes=asdict(checkpoint.classes),
             step=checkpoint.step,
             scores={name: score if math.isfinite(score) else None for name, score in checkpoint.scores.items()},
@@ -174,6 +186,20 @@ class Segmenter(
             ValueError, OSError: Nothing of that kind is there.
         """
         return super().from_pretrained(pretrained_model_name_or_path, **{"strict": True, **options})
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        """Write the weights, with checksums of them and of the config.json that follows."""
+        path = save_directory / PRETRAINED_WEIGHTS
+        description = json_crc32(json.loads(json.dumps(self._hub_mixin_config)))
+        save_model(self, str(path), {HEADER_ENTRY: ZEROS.decode(), CONFIG_CHECKSUM: description})
+        seal_safetensors(path)
+
+    @classmethod
+    def _load_as_safetensor(cls, model: Any, model_file: str, map_location: str, strict: bool) -> Any:
+        check_safetensors(Path(model_file))
+        loaded = super()._load_as_safetensor(model, model_file, map_location, strict)
+        check_tensors(loaded.state_dict())
+        return loaded
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
         """The README.md beside the weights."""

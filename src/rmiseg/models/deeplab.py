@@ -59,10 +59,11 @@ class DeepLabV3(BackboneModel):
     Args:
         backbone: Feature extractor.
         num_classes: Number of classes.
+        align_corners: See `BackboneModel`.
     """
 
-    def __init__(self, backbone: Backbone, num_classes: int) -> None:
-        super().__init__(backbone, num_classes)
+    def __init__(self, backbone: Backbone, num_classes: int, align_corners: bool = False) -> None:
+        super().__init__(backbone, num_classes, align_corners)
         self.aspp = ASPP(backbone.channels[-1], self.output_stride)
         self.classifier = conv2d(WIDTH, num_classes)
 
@@ -84,18 +85,20 @@ class DeepLabV3Plus(BackboneModel):
     Args:
         backbone: Feature extractor.
         num_classes: Number of classes.
+        align_corners: See `BackboneModel`.
 
     Raises:
         ValueError: The backbone has no feature map of stride 4.
     """
 
-    def __init__(self, backbone: Backbone, num_classes: int) -> None:
-        super().__init__(backbone, num_classes)
+    def __init__(self, backbone: Backbone, num_classes: int, align_corners: bool = False) -> None:
+        super().__init__(backbone, num_classes, align_corners)
         if LOW_LEVEL_STRIDE not in backbone.reductions:
             raise ValueError(
                 f"DeepLabv3+ needs a feature map of stride {LOW_LEVEL_STRIDE}; this backbone has strides "
                 f"{backbone.reductions}"
             )
+        self.decoder_corners = align_corners
         self.low_level_index = backbone.reductions.index(LOW_LEVEL_STRIDE)
         self.aspp = ASPP(backbone.channels[-1], self.output_stride)
         self.low_level = ConvNormReLU(backbone.channels[self.low_level_index], LOW_LEVEL_WIDTH)
@@ -108,7 +111,7 @@ class DeepLabV3Plus(BackboneModel):
     def decode(self, features: list[Tensor]) -> Tensor:
         low_level = self.low_level(features[self.low_level_index])
         context = self.aspp(features[-1])
-        context = F.interpolate(context, low_level.shape[-2:], mode="bilinear", align_corners=False)
+        context = F.interpolate(context, low_level.shape[-2:], mode="bilinear", align_corners=self.decoder_corners)
         logits: Tensor = self.classifier(self.decoder(torch.cat([context, low_level], dim=1)))
         return logits
 

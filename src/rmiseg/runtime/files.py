@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import math
 import os
+import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,9 +25,17 @@ def replacing(path: Path) -> Iterator[Path]:
     """A temporary name beside `path` to write to; renamed to `path` at the end, removed on an error.
 
     Of a symbolic link, what it points to is replaced.
+
+    Raises:
+        FileExistsError: The path is a symbolic link to nowhere: what was meant to be there is not known.
     """
-    path = path.resolve() if path.is_symlink() else path
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    if path.is_symlink():
+        if not path.exists():
+            raise FileExistsError(
+                f"{path} is a symbolic link to {os.readlink(path)}, where there is nothing; remove the link"
+            )
+        path = path.resolve()
+    temporary = path.with_name(f".{_short(path.name)}.{os.getpid()}.tmp")
     try:
         yield temporary
         os.replace(temporary, path)
@@ -33,14 +43,35 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def leftovers(folder: Path, name: str = "*") -> list[Path]:
+    """Temporary files in a folder that `replacing` left when its process was killed, or that it is writing still.
+
+    Args:
+        folder: The folder.
+        name: Name of the file that they stand for; by default of any.
+    """
+    pattern = re.compile(rf"\.{'.+' if name == '*' else re.escape(_short(name))}\.\d+\.tmp")
+    return [path for path in folder.glob(".*.tmp") if pattern.fullmatch(path.name)]
+
+
+def _short(name: str) -> str:
+    """The name of a file, or a digest of it where it leaves no room for more: a name has 255 bytes."""
+    encoded = os.fsencode(name)
+    return name if len(encoded) <= 200 else hashlib.sha256(encoded).hexdigest()
+
+
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[Callable[[], bool]]:
     """Hold a lock on the file `path`, which is made. It ends with this process, however that ends.
+
+    Yields:
+        Returns whether the file is still there, and not another in its place.
 
     Raises:
         BlockingIOError: Another process holds it.
+        OSError: It cannot be made, or is a symbolic link.
     """
-    with open(path, "a+", encoding="utf-8") as file:
+    with open(path, "a+", encoding="utf-8", opener=_no_link) as file:
         try:
             if fcntl is not None:
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock, which loader processes would inherit
@@ -53,7 +84,11 @@ def locked(path: Path) -> Iterator[None]:
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         file.flush()
-        yield
+        yield lambda: path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())
+
+
+def _no_link(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 def to_json(value: Any) -> str:

@@ -11,8 +11,8 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from rmiseg.config import DataConfig, TrainConfig
-from rmiseg.config.parser import check_choices
+from rmiseg.config import DataConfig, LossConfig, TrainConfig
+from rmiseg.config.parser import check_choices, checked_options
 from rmiseg.config.registry import GIVEN, find, loaded_plugins
 from rmiseg.data import LabeledImages, SegmentationDataset, adapt_transform
 from rmiseg.inference.checkpoint import load_checkpoint
@@ -26,10 +26,14 @@ from rmiseg.models import (
 )
 from rmiseg.models.base import SegmentationModel
 from rmiseg.models.layers import synchronize_norm
+from rmiseg.models.original import OWN_CRITERION, check_original
 from rmiseg.runtime.distributed import distribute
 from rmiseg.training.criterion import Criterion
 from rmiseg.training.optim import HEAD_LR_FACTORS, build_optimizer
 from rmiseg.training.step import TrainStep
+
+OWN_OPTIONS = {"data": "dataset", "model": "model", "loss": "loss"}
+"""The kind of component that each section of the options names, and whose own options it carries."""
 
 
 def complete(config: TrainConfig) -> TrainConfig:
@@ -56,10 +60,35 @@ def complete(config: TrainConfig) -> TrainConfig:
             output_stride=config.model.output_stride or DEFAULT_OUTPUT_STRIDE,
         )
         config = replace(config, model=model_config)
+    if config.model.compat == "original":
+        check_original(config.model.name, config.model.backbone or "", config.model.output_stride or 0)
     if config.optim.head_lr_factor is None and not given:
         factor = HEAD_LR_FACTORS.get(config.model.name, max(HEAD_LR_FACTORS.values()))
         config = replace(config, optim=replace(config.optim, head_lr_factor=factor))
-    return replace(config, made_with=list(loaded_plugins()))
+    config = replace(config, loss=_complete_loss(config))
+    sections = {name: _with_own_options(getattr(config, name), name) for name in OWN_OPTIONS}
+    return replace(config, made_with=list(loaded_plugins()), **sections)
+
+
+def _with_own_options(section: Any, name: str) -> Any:
+    """A section of the options with all own options of the component that it names, checked."""
+    if section.name.startswith(GIVEN) or hasattr(section, section.name):  # whose options have a section of their own
+        return section
+    component = find(OWN_OPTIONS[name], section.name)
+    return replace(section, options=checked_options(component, section.options, f"{name}.options"))
+
+
+def _complete_loss(config: TrainConfig) -> LossConfig:
+    """The options of the loss, with those that follow from the network."""
+    loss, original = config.loss, config.model.compat == "original"
+    if original and loss.align_corners is False:
+        raise ValueError("model.compat original interpolates with aligned corners; leave loss.align_corners out")
+    auxiliary = loss.name if original and loss.name in OWN_CRITERION else "ce"
+    return replace(
+        loss,
+        align_corners=original if loss.align_corners is None else loss.align_corners,
+        aux_loss=loss.aux_loss or auxiliary,
+    )
 
 
 def train_dataset(images: LabeledImages, config: DataConfig, transform: Any = None) -> SegmentationDataset:
@@ -94,7 +123,8 @@ def make_model(
     if not config.train.freeze_norm:
         model = synchronize_norm(model, config.train.sync_norm, device)
     model = model.to(device).to(memory_format=torch.channels_last)  # a fifth faster on a CPU
-    model.align_corners = config.loss.align_corners
+    model.align_corners = bool(config.loss.align_corners)
+    model.expect(config.data.image_mean, config.data.image_std)
     set_norm_momentum(model, config.train.norm_momentum)
     if config.init is not None:
         initialize(model, config.init, console)
@@ -143,6 +173,7 @@ def initialize(model: nn.Module, path: str | Path, console: Console) -> None:
 def make_step(config: TrainConfig, model: SegmentationModel, criterion: Criterion, device: torch.device) -> TrainStep:
     """Wrap the model for several processes and compile it as configured, and build its optimizer."""
     dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[config.train.precision]
+    criterion.to(device)
     network = distribute(model, config.train.strategy, device)
     if config.train.compile:
         network = torch.compile(network)  # type: ignore[assignment]  # for training alone: images to score come in many sizes

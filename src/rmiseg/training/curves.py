@@ -59,6 +59,8 @@ class RunCurves:
             **{f"val/{name}_mIoU": evaluation.measures[name].mean_iou for name in MEASURES[1:]},
             **{f"val/{name}": score for name, score in evaluation.further_scores().items()},
         }
+        if not math.isnan(evaluation.loss):
+            values["val/loss"] = evaluation.loss
         for name, iou in zip(self.classes.names, evaluation.everywhere.iou):
             if not math.isnan(iou):
                 values[f"val IoU/{name}"] = iou

@@ -12,13 +12,14 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from rich.console import Console
 from torch import nn
 
 from rmiseg.config import TrainConfig
+from rmiseg.config.registry import short_name
 from rmiseg.data import (
     Batch,
     LabeledImages,
@@ -44,6 +45,7 @@ from rmiseg.runtime.distributed import (
     world_size,
 )
 from rmiseg.runtime.signals import Preempted, TerminationRequest
+from rmiseg.runtime.tensor_files import not_finite
 from rmiseg.training.assembly import make_model, make_step, train_dataset
 from rmiseg.training.callbacks import Callback
 from rmiseg.training.criterion import Criterion, LossFunction
@@ -51,7 +53,7 @@ from rmiseg.training.curves import RunCurves, open_loggers
 from rmiseg.training.loggers import Logger
 from rmiseg.training.progress import TrainingProgress, training_progress
 from rmiseg.training.run_folder import RunFolder, RunResult
-from rmiseg.training.schedule import learning_rate, set_learning_rate
+from rmiseg.training.schedule import learning_rate, set_learning_rate, training_length
 from rmiseg.training.state import RunState, SavedState, seed_step
 from rmiseg.training.step import StepOutcome, grouped
 
@@ -115,11 +117,15 @@ class TrainingRun:
         self.config = config = self._with_weights(config)
         torch.manual_seed(config.seed)
         self._open_data(stack)
-        self.epochs, self.epoch_steps, self.total_steps = _length(config, len(self.batches))
+        self.epochs, self.epoch_steps, self.total_steps = training_length(config, len(self.batches))
         self.model = make_model(config, len(self.classes), device, console, parts.model)
+        if (found := not_finite(self.model.state_dict())) is not None:
+            raise ValueError(f"the weights that the training would begin with are not finite: {found}")
         # A divided model cannot be scored, since the processes need it for different numbers of images.
         self.whole_model = copy.deepcopy(self.model) if config.train.strategy == "fsdp" else self.model
         criterion = Criterion(config.loss, len(self.classes), self.total_steps, parts.loss)
+        # Apart from the one for training, which may be compiled: images to score come in many sizes.
+        self.val_criterion = Criterion(config.loss, len(self.classes), self.total_steps, parts.loss)
         self.step = make_step(config, self.model, criterion, device)
         self.confusion = torch.zeros(len(self.classes), len(self.classes), dtype=torch.int64, device=device)
         self.folder = RunFolder(config)
@@ -206,7 +212,7 @@ class TrainingRun:
         self.curves.add_training(self.state.step, self.state.curves)
         several = f", {world_size()} processes ({config.train.strategy})" if world_size() > 1 else ""
         self.console.print(
-            f"Training {config.model} and the {config.loss.name} loss: {len(self.parts.train)} images, "
+            f"Training {config.model} and the {short_name(config.loss.name)} loss: {len(self.parts.train)} images, "
             f"{len(self.classes)} classes, {self.total_steps} steps ({self.epochs} epochs) on {self.device}{several}",
             markup=False,
         )
@@ -269,6 +275,7 @@ class TrainingRun:
             self.device,
             on_batch=partial(self.curves.add_picture, self.state.step),
             metrics=self.config.train.metrics,
+            loss=partial(self.val_criterion.of_image, step=self.state.step),
         )
         self.curves.add_evaluation(self.state.step, evaluation)
         self._call("on_validation_end", evaluation)
@@ -288,7 +295,7 @@ class TrainingRun:
             step=self.state.step,
             scores=evaluation.summary() if evaluation else {},
             architecture=self.model.architecture,
-            align_corners=self.config.loss.align_corners,
+            align_corners=self.model.align_corners,
             made_with=tuple(self.config.made_with),
         )
         if is_main():
@@ -302,6 +309,8 @@ class TrainingRun:
     def _save_state(self) -> None:
         """Write what an interrupted training goes on from."""
         weights, optimizer_state = full_state(self.model, self.optimizer)
+        if (found := not_finite(weights)) is not None:
+            self._diverge(f"after step {self.state.step} the weights are not finite ({found})")
         if is_main():
             self.curves.flush()
             callbacks = [callback.state_dict() for callback in self.parts.callbacks]
@@ -350,26 +359,18 @@ class TrainingRun:
         self.console.print(f"warning: step {state.step} skipped: {reason}{names}", markup=False)
         if state.skipped_in_a_row < most:
             return
+        self._diverge(f"loss or gradient was not finite in {most} steps in a row, up to step {state.step}")
+
+    def _diverge(self, reason: str) -> NoReturn:
         saved = self.folder.states.files()
         message = (
-            f"loss or gradient was not finite in {most} steps in a row, up to step {state.step}; the training has "
-            "diverged. A lower optim.lr, a longer optim.warmup_steps, or train.precision bf16 or fp32 in place of fp16 "
-            f"helps. {f'The last saved state is {saved[0]}' if saved else 'Nothing has been saved yet'}"
+            f"{reason}; the training has diverged. A lower optim.lr, a longer optim.warmup_steps, or train.precision "
+            "bf16 or fp32 in place of fp16 helps. "
+            f"{f'The last saved state is {saved[0]}' if saved else 'Nothing has been saved yet'}"
         )
         if is_main():
             self.folder.diverged(message)
         raise FloatingPointError(message)
-
-
-def _length(config: TrainConfig, batches: int) -> tuple[int, int, int]:
-    """Epochs, steps of an epoch, and steps of the whole run."""
-    epoch_steps = math.ceil(batches / config.train.accumulate)
-    total_steps = config.train.steps or config.train.epochs * epoch_steps
-    if config.optim.warmup_steps >= total_steps:
-        raise ValueError(
-            f"optim.warmup_steps is {config.optim.warmup_steps}, but the whole training has {total_steps} steps"
-        )
-    return math.ceil(total_steps / epoch_steps), epoch_steps, total_steps
 
 
 @contextmanager

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,17 @@ import yaml
 from rich.console import Console
 
 from rmiseg.config import TrainConfig
-from rmiseg.config.recipes import flat, read_recipe
+from rmiseg.config.recipes import flat, read_recipe, shortened
 from rmiseg.inference.checkpoint import CHECKPOINTS
-from rmiseg.runtime.files import locked, replacing, to_json
+from rmiseg.runtime.files import leftovers, locked, replacing, to_json
 from rmiseg.training.state import STATES, SavedState, StateFolder
 
 CONFIG_FILE, RESULT_FILE, DIVERGED_FILE, LOCK_FILE = "config.yaml", "result.json", "diverged.txt", ".lock"
 CURVES_FILE, EVENT_FILES = "curves.csv", "events.out.tfevents.*"
+SET_ASIDE = "set-aside"
+"""Beginning of the names of the folders that curves go to where a run starts over; a number follows."""
+NO_VALUES = 200
+"""Size in bytes up to which a file of curves holds no values."""
 
 CHANGEABLE = {
     *("out", "resume", "device", "made_with", "data.root", "data.workers", "data.on_error"),
@@ -26,6 +32,9 @@ CHANGEABLE = {
     *("train.checkpoint_every", "train.max_skipped", "train.metrics", "train.loggers"),
 }
 """Options that may change when a run goes on: the others make another training of it."""
+
+UNSAID = {"optim.warmup_to": "curve"}
+"""Options that config.yaml of older runs does not name, and what those runs did."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +57,18 @@ class RunResult:
     last: dict[str, float]
     best: dict[str, float]
 
+    @classmethod
+    def read(cls, path: Path) -> RunResult:
+        """Read the file of a result.
+
+        Raises:
+            ValueError, KeyError, TypeError, AttributeError: It is none.
+        """
+        content = json.loads(path.read_text(encoding="utf-8"))
+        scores = {name: {key: _number(score) for key, score in content[name].items()} for name in ("last", "best")}
+        steps, memory, seconds = int(content["steps"]), int(content["peak_memory"]), content["seconds_per_step"]
+        return cls(path.parent, steps, _number(seconds), memory, **scores)
+
     @property
     def scores(self) -> dict[str, float]:
         """Validation scores of the checkpoint that `Predictor.from_run(result.out)` takes: the best one."""
@@ -64,6 +85,7 @@ class RunFolder:
         path: The folder.
         checkpoints: Folder of the checkpoints in it.
         states: States to go on from.
+        is_there: Returns whether the folder is still where it was opened.
     """
 
     def __init__(self, config: TrainConfig) -> None:
@@ -75,50 +97,91 @@ class RunFolder:
     def open(self, stack: ExitStack, console: Console) -> SavedState | None:
         """Make the folder, or go on with the one that is there: its last state. It is locked until `stack` ends.
 
-        Files of a run that ended before its first state are replaced.
+        Curves of a run that ended before its first state are set aside; nothing that a run made is removed.
 
         Raises:
-            FileExistsError: The folder holds something else.
+            FileExistsError: The folder holds something else, or checkpoints without a state to go on from.
             BlockingIOError: Another process writes to it.
-            ValueError: The run in it has other options.
+            ValueError: The run in it has other options, or its files are damaged.
         """
+        self._check()  # before anything is touched
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.is_there = stack.enter_context(locked(self.path / LOCK_FILE))
+        self._check()  # by now another process may have been here
+        for folder in (self.path, self.checkpoints, self.states.path):
+            for file in leftovers(folder):  # of processes that were killed
+                file.unlink()
+        state = self.states.load(console) if self._goes_on() else None
+        if state is not None:
+            (self.path / DIVERGED_FILE).unlink(missing_ok=True)  # this time may be another
+            return state
+        if made := sorted(self.checkpoints.glob("*.pt")):
+            raise FileExistsError(
+                f"{self.path} holds checkpoints, such as {made[-1].name}, but no training state to go on from and no "
+                f"{RESULT_FILE}: either its training was over, or no state could be saved. Nothing was touched. Its "
+                f"checkpoints can be used as they are; choose another folder with --out to train again, with --init "
+                f"{self.path} from these weights"
+            )
+        self._set_aside(console)
+        write_config(self.path / CONFIG_FILE, self.config)
+        return None
+
+    def _goes_on(self) -> bool:
+        return self.config.resume == "auto" and (self.path / CONFIG_FILE).is_file()
+
+    def _check(self) -> None:
+        """See whether a run can be started in the folder, or gone on with; see `open`."""
         out = self.path
-        curves = [*out.glob(EVENT_FILES), out / CURVES_FILE]
-        leftovers = {*curves, *(out / name for name in (CONFIG_FILE, LOCK_FILE, DIVERGED_FILE, CHECKPOINTS))}
-        foreign = out.exists() and (not out.is_dir() or bool(set(out.iterdir()) - leftovers))
-        resumed = self.config.resume == "auto" and (out / CONFIG_FILE).is_file()
-        if resumed:
+        if self._goes_on():
             self._check_same()
-        elif foreign or any(out.glob(f"{CHECKPOINTS}/**/*.pt")):
+            return
+        own = {CONFIG_FILE, LOCK_FILE, DIVERGED_FILE, CHECKPOINTS, *(path.name for path in self._curves())}
+        own |= {path.name for path in [*leftovers(out), *out.glob(f"{SET_ASIDE}-*")]}
+        foreign = out.exists() and (not out.is_dir() or bool({path.name for path in out.iterdir()} - own))
+        if foreign or any(out.glob(f"{CHECKPOINTS}/**/*.pt")):
             advice = ", go on with it with --resume auto" if (out / CONFIG_FILE).is_file() else ""
             raise FileExistsError(
                 f"{out} exists and is not empty; choose another folder with --out{advice}, or remove it"
             )
-        out.mkdir(parents=True, exist_ok=True)
-        stack.enter_context(locked(out / LOCK_FILE))
-        (out / DIVERGED_FILE).unlink(missing_ok=True)  # this time may be another
-        if resumed:
-            state = self.states.load(console)
-            for path in out.glob(f"{CHECKPOINTS}/**/.*.tmp"):  # of processes that were killed
-                path.unlink()
-            if state is not None:
-                return state
-        for file in [*curves, *out.glob(f"{CHECKPOINTS}/*.pt")]:
-            file.unlink(missing_ok=True)
-        write_config(out / CONFIG_FILE, self.config)
-        return None
+
+    def _curves(self) -> list[Path]:
+        return [path for path in (*self.path.glob(EVENT_FILES), self.path / CURVES_FILE) if path.exists()]
+
+    def _set_aside(self, console: Console) -> None:
+        """Make room for a run that starts over: move the curves of an earlier one, if they hold anything."""
+        curves = self._curves()
+        if all(path.stat().st_size <= NO_VALUES for path in curves):
+            for path in [*curves, self.path / DIVERGED_FILE]:
+                path.unlink(missing_ok=True)
+            return
+        place = next(path for n in count(1) if not (path := self.path / f"{SET_ASIDE}-{n}").exists())
+        place.mkdir()
+        for path in [*curves, self.path / DIVERGED_FILE, self.path / CONFIG_FILE]:
+            if path.exists():
+                path.rename(place / path.name)
+        console.print(
+            f"The training in {self.path} ended before its first state was saved, and starts over; its curves are in "
+            f"{place}",
+            markup=False,
+        )
 
     def finished(self) -> RunResult | None:
         """Read the result of the run in the folder, if it is over.
 
         Raises:
-            ValueError: The run in it has other options.
+            ValueError: The run in it has other options, or its result is damaged.
         """
         path = self.path / RESULT_FILE
         if not path.is_file():
             return None
         self._check_same()
-        return RunResult(out=self.path, **json.loads(path.read_text(encoding="utf-8")))
+        try:
+            return RunResult.read(path)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"{path} cannot be read as the result of a run ({shortened(str(error))}). The run is over, and its "
+                "checkpoints can be used as they are; choose another folder with --out to train again"
+            ) from error
 
     def finish(self, result: RunResult) -> None:
         """Write the result, and remove the states, which nobody goes on from any more."""
@@ -134,13 +197,35 @@ class RunFolder:
 
     def _check_same(self) -> None:
         """Refuse to go on with a run under options that would have made another run of it."""
-        stored = flat(read_recipe(self.path / CONFIG_FILE))
+        stored = stored_options(self.path)
         for name, value in flat(_plain(self.config)).items():
             if name in stored and stored[name] != value and name not in CHANGEABLE:
                 raise ValueError(
                     f"the run in {self.path} has {name} {stored[name]}, not {value}: it goes on with the options that "
                     "it was started with. Choose another folder with --out for another run"
                 )
+
+
+def _number(value: Any) -> float:
+    """A number of a JSON file, in which what is not a number is null."""
+    return math.nan if value is None else float(value)
+
+
+def stored_options(folder: Path) -> dict[str, Any]:
+    """The options that the run in a folder was started with, by their dotted names."""
+    return UNSAID | flat(read_recipe(folder / CONFIG_FILE))
+
+
+def with_unsaid(config: TrainConfig) -> TrainConfig:
+    """The options of a run that may go on, with what the older run in its folder did where it did not say so."""
+    folder = Path(config.out)
+    if config.resume != "auto" or not (folder / CONFIG_FILE).is_file():
+        return config
+    said = flat(read_recipe(folder / CONFIG_FILE))
+    for name in [name for name in UNSAID if name not in said]:
+        section, _, field = name.partition(".")
+        config = replace(config, **{section: replace(getattr(config, section), **{field: UNSAID[name]})})
+    return config
 
 
 def write_config(path: Path, config: TrainConfig) -> None:

@@ -6,7 +6,7 @@ state of random number generators or loader processes to keep: how far the train
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,9 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from rmiseg.inference.checkpoint import read_content, write_content
+from rmiseg.config.recipes import check_types, shortened
+from rmiseg.runtime.files import leftovers
+from rmiseg.runtime.tensor_files import check_tensors, read_content, write_content
 
 FORMAT = "rmiseg training state 1"
 STATES = "resume"
@@ -105,15 +107,13 @@ class StateFolder:
         files = self.files()
         for path in files:
             try:
-                content = read_content(path, FORMAT)
-                run = content.pop("run", None) or content.pop("position")  # its name in older files
-                return SavedState(run=RunState(**run), **content)
-            except (ValueError, KeyError, TypeError) as error:
+                return _saved(path, read_content(path, FORMAT))
+            except ValueError as error:
                 console.print(f"warning: {error}; trying the one before", markup=False)
         if files:
             raise ValueError(
-                f"none of the training states in {self.path} can be read; remove this folder to start over, or give "
-                "another --out"
+                f"none of the training states in {self.path} can be read. Nothing was touched; choose another folder "
+                f"with --out, with --init {self.path.parents[1]} to start from the weights of its last checkpoint"
             )
         return None
 
@@ -123,10 +123,31 @@ class StateFolder:
 
     def remove(self) -> None:
         """Remove all states, and leftovers of a killed process, which are half written."""
-        for path in [*self.files(), *self.path.glob(".*.tmp")]:
+        for path in [*self.files(), *leftovers(self.path)]:
             path.unlink(missing_ok=True)
         if self.path.is_dir():
             self.path.rmdir()
+
+
+def _saved(path: Path, content: dict[str, Any]) -> SavedState:
+    """The state that a file holds.
+
+    Raises:
+        ValueError: The content is not as it should be.
+    """
+    try:
+        run = content.pop("run", None) or content.pop("position")  # its name in older files
+        state = SavedState(run=RunState(**run), **content)
+        check_types(replace(state, weights={}))
+        check_tensors(state.weights)
+        counters = ("epoch", "step", "step_in_epoch", "skipped", "skipped_in_a_row")
+        if wrong := [name for name in counters if getattr(state.run, name) < 0]:
+            raise ValueError(f"{wrong[0]} is {getattr(state.run, wrong[0])}, below 0")
+        if not isinstance(state.confusion, Tensor) or state.confusion.ndim != 2:
+            raise ValueError("the confusion matrix is none")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} holds no training state as it should be ({shortened(str(error))})") from error
+    return state
 
 
 def seed_step(seed: int, step: int, rank: int) -> None:

@@ -23,7 +23,7 @@ from rmiseg.training.callbacks import Callback
 from rmiseg.training.criterion import LossFunction
 from rmiseg.training.loggers import Logger
 from rmiseg.training.loop import Parts, TrainingRun
-from rmiseg.training.run_folder import RunFolder, RunResult
+from rmiseg.training.run_folder import RunFolder, RunResult, with_unsaid
 
 
 class Trainer:
@@ -82,7 +82,7 @@ class Trainer:
         self.loggers = tuple(loggers)
         self.console = console or Console(markup=False)
         source = os.fspath(config) if isinstance(config, os.PathLike) else config
-        self.config = complete(self._with_names(train_config(source)))
+        self.config = with_unsaid(complete(self._with_names(train_config(source))))
         named = [find("callback", name).make() for name in self.config.train.callbacks]
         self.callbacks: tuple[Callback, ...] = (*named, *callbacks)
 

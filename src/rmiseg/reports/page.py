@@ -64,6 +64,46 @@ class Run:
         return self.evaluation.image_scores["mean_iou"]
 
 
+def report(
+    runs: str | Path | Sequence[str | Path],
+    out: str | Path = "report.html",
+    *,
+    split: str | None = None,
+    root: str | Path | None = None,
+    data: LabeledImages | Dataset[Any] | None = None,
+    model: nn.Module | None = None,
+    images: int = 24,
+    image_size: int = 640,
+    device: str = "auto",
+    console: Console | None = None,
+) -> Path:
+    """Write one HTML page that shows and compares runs, as `rmiseg report` does.
+
+    Args:
+        runs: Folder of a run, or several of runs with the same classes.
+        out: File of the page; an existing one is replaced.
+        split: Split to score on and to show; by default the validation split of the first run.
+        root: Folder of the data set, if it is no longer where the runs found it.
+        data: See `write_report`.
+        model: See `write_report`.
+        images: Most pictures to show.
+        image_size: Longer side of the pictures, in pixels.
+        device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps, ...
+        console: Where to show progress; by default nowhere.
+
+    Returns:
+        The file.
+
+    Raises:
+        ValueError, OSError: As `write_report`.
+    """
+    paths = [runs] if isinstance(runs, str | Path) else runs
+    where = None if root is None else str(root)
+    config = ReportConfig([str(path) for path in paths], str(out), split, where, images, image_size, device)
+    write_report(config, console, data=data, model=model)
+    return Path(out)
+
+
 def write_report(
     config: ReportConfig,
     console: Console | None = None,
@@ -119,7 +159,7 @@ def write_report(
 
 def render(content: dict[str, Any]) -> str:
     """The page that shows `content`."""
-    files = resources.files("rmiseg.report")
+    files = resources.files("rmiseg.reports")
     parts = {
         "css": (files / "page.css").read_text(encoding="utf-8"),
         "js": (files / "page.js").read_text(encoding="utf-8"),
