@@ -72,7 +72,7 @@ class Segmenter(
 
     Args:
         model: How the network is built, the fields of `ModelConfig`.
-        data: On what it was trained: name and image_scale of `DataConfig`.
+        data: On what it was trained: name, image_scale and value_range of `DataConfig`.
         classes: The fields of `ClassTable`.
         step: Training steps taken.
         scores: Scores on the validation split, from 0 to 1.
@@ -133,7 +133,7 @@ class Segmenter(
         segmenter = cls(
             model={**asdict(checkpoint.model), "weights": "none"},
             # Not the folder of the data set, which is nobody else's business.
-            data={"name": checkpoint.data.name, "image_scale": checkpoint.data.image_scale},
+            data={key: getattr(checkpoint.data, key) for key in ("name", "image_scale", "value_range")},
             classes=asdict(checkpoint.classes),
             step=checkpoint.step,
             scores={name: score if math.isfinite(score) else None for name, score in checkpoint.scores.items()},
