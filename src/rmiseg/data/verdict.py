@@ -135,15 +135,13 @@ def _remedy(classes: ClassTable, present: list[int], absent: list[int], ignored:
         return f"Name what the masks hold, as in `classes: {line}`"
     exact = len(absent) == len(ignored)
     values = [_yaml_value(value) for value in ignored]
+    # Without a second class there is nothing to learn.
+    keep = (
+        f"; if it is to be ignored, write `ignore: {values[0] if len(values) == 1 else values}`" if present[1:] else ""
+    )
     return (
         f"If {'it is that class' if len(absent) == 1 else 'it is one of them'}, write {'' if exact else 'the like of '}"
-        f"this into dataset.yaml: `classes: {line}`"
-        # Without a second class there is nothing to learn.
-        + (
-            f"; if it is to be ignored, write `ignore: {values[0] if len(values) == 1 else values}`"
-            if present[1:]
-            else ""
-        )
+        f"this into dataset.yaml: `classes: {line}`{keep if len(present) > 1 else ''}"
     )
 
 
