@@ -375,14 +375,3 @@ def test_demo_of_the_real_template(tmp_path):
     # One pixel says little: gray and white matter overlap.
     assert means[2] - means[1] < 1.5 * max(stds[1:])
     assert 0.3 < (mask > 0).mean() < 0.7
-
-
-def test_camvid_with_void(camvid_root):
-    root = camvid_root()
-    usual, with_void = (load_split("camvid", root, "val", options={"void": void}) for void in (False, True))
-    assert with_void.classes.names == (*usual.classes.names, "Void")
-    (_, usual_ids), (_, ids) = usual.read(0), with_void.read(0)
-    assert (usual_ids[ids == 11] == 255).all()
-    assert set(np.unique(ids)) == set(range(12))
-    with pytest.raises(ValueError, match="has no option of that name; it has void"):
-        load_split("camvid", root, "val", options={"voids": True})

@@ -29,6 +29,9 @@ class DataConfig:
     """Split to score on."""
     image_scale: float = 1.0
     """Factor applied to every image before the network sees it; scores are still taken at mask size."""
+    value_range: tuple[float, float] | None = None
+    """Values of pixels that become black and white, in images of more than 8 bits; by default what dataset.yaml says,
+    or percentiles of the training images. Images of 8 bits are read as they are."""
     crop_size: tuple[int, int] = (513, 513)
     """Height and width of the training crop, in pixels after image_scale."""
     scale_range: tuple[float, float] = (0.5, 2.0)

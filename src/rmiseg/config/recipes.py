@@ -46,9 +46,16 @@ def read_yaml(path: Path) -> Any:
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist")
+    data = path.read_bytes()
     try:
-        return yaml.load(path.read_text(encoding="utf-8-sig"), StrictLoader)
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        return yaml.load(data.decode("utf-8-sig"), StrictLoader)
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ValueError(
+            f"{path}: line {line} is not UTF-8 (byte 0x{data[error.start]:02x}), as if it were saved as Latin-1; save "
+            f"the file as UTF-8"
+        ) from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ValueError(f"{path}: {shortened(str(error))}") from error
 
 

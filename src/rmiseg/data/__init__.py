@@ -20,6 +20,7 @@ from rmiseg.data.layout import Layout
 from rmiseg.data.loader import Batch, TrainLoader, eval_loader, train_loader
 from rmiseg.data.own import OwnImages
 from rmiseg.data.reading import read_image, read_mask, rgb_pixels
+from rmiseg.data.training import open_training_data
 from rmiseg.data.transforms import eval_transform, normalize, train_transform
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "eval_transform",
     "load_split",
     "normalize",
+    "open_training_data",
     "print_report",
     "read_image",
     "read_mask",

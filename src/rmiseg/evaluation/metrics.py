@@ -303,6 +303,12 @@ class Scores:
     frequency_weighted_iou: float
     pixels: int
 
+    @property
+    def scope(self) -> str:
+        """The classes that `mean_iou` is the mean of, if they are not all: " over 2 of 3 classes", else ""."""
+        scored = sum(not math.isnan(value) for value in self.iou)
+        return "" if scored == len(self.iou) else f" over {scored} of {len(self.iou)} classes"
+
     @classmethod
     def from_counts(cls, counts: np.ndarray) -> Scores:
         """Scores of counts (3, C): pixels that are right, of the truth, and of the prediction."""

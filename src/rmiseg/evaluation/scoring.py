@@ -260,7 +260,7 @@ def print_scores(saved: list[SavedEvaluation], console: Console) -> None:
     table.add_section()
     interval = " to ".join(map(percent, report["intervals"]["mean_iou"]))
     boundary = percent(report["boundary_mean_iou"])
-    table.add_row("mean", percent(scores.mean_iou), interval, percent(scores.mean_accuracy), boundary)
+    table.add_row(f"mean{scores.scope}", percent(scores.mean_iou), interval, percent(scores.mean_accuracy), boundary)
     console.print(table)
     console.print(
         f"pixel accuracy {scores.pixel_accuracy:.2%}   frequency-weighted IoU {scores.frequency_weighted_iou:.2%}   "

@@ -141,6 +141,7 @@ class Checkpoint:
         find("dataset", data.name, self.made_with)
         options = getattr(data, "options", {})
         split = load_split(data.name, data.root, name or data.val_split, masks=masks, options=options)
+        split = split.with_range(data.value_range)
         if masks:
             self.check_classes(split.classes, data.root)
         return split
@@ -205,6 +206,8 @@ def checkpoint_from_plain(content: Mapping[str, Any], weights: Mapping[str, Tens
     """
     table: dict[str, Any] = {
         name: tuple(tuple(value) if isinstance(value, list) else value for value in values)
+        if isinstance(values, list | tuple)
+        else values
         for name, values in content["classes"].items()
     }
     checkpoint = Checkpoint(

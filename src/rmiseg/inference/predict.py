@@ -213,7 +213,7 @@ class Writer:
         workers = self.crf.workers if self.crf else 1
         pending: deque[Future[None]] = deque()
         with ThreadPoolExecutor(workers) as executor:
-            for frame in read_frames(sources, windows=self.predictor.tiling.window is not None):
+            for frame in read_frames(sources, self.predictor.tiling.window is not None, self.predictor.value_range):
                 if frame.problem is not None:
                     yield frame.problem
                 elif frame.is_large:

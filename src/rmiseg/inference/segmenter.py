@@ -27,7 +27,7 @@ from rmiseg.models import SegmentationModel
 from rmiseg.runtime.checksums import HEADER_ENTRY, ZEROS, check_safetensors, json_crc32, seal_safetensors
 from rmiseg.runtime.tensor_files import check_tensors
 
-DATA_OPTIONS = ("name", "image_scale", "image_mean", "image_std")
+DATA_OPTIONS = ("name", "image_scale", "image_mean", "image_std", "value_range")
 
 MODEL_CARD = """---
 {{ card_data }}

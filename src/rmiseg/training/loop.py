@@ -227,7 +227,7 @@ class TrainingRun:
         for group in progress.waiting(islice(grouped(self.batches, config.train.accumulate), left)):
             outcome = self._take_step(group)
             scores = Scores.from_confusion(self.confusion)
-            progress.advance(state.epoch, outcome.parts["loss"], scores.mean_iou)
+            progress.advance(state.epoch, outcome.parts["loss"], scores.mean_iou, scores.scope)
             self._log(outcome, scores, progress.wait_share)
             self._call("on_step_end", outcome)
             if self.request.agreed(self.device):
@@ -338,7 +338,11 @@ class TrainingRun:
                 save_validation(path, step, self.parts.val, self.config.data, evaluation)
             self.folder.finish(result)
         best = result.best
-        score = f"Best mIoU {best['mean_iou']:.2%}." if best else "No pixel of the validation split could be scored."
+        # Of a run that went on, the best may be from before; its classes are those of the last.
+        validation = self.validations.get(BEST) or self.validations.get(LAST)
+        scope = validation[1].everywhere.scope if validation else ""
+        nothing = "No pixel of the validation split could be scored."
+        score = f"Best mIoU {best['mean_iou']:.2%}{scope}." if best else nothing
         self.console.print(f"{score} Checkpoints, curves and configuration are in {self.out}", markup=False)
         self._call("on_fit_end", result)
         return result

@@ -14,7 +14,7 @@ from torch import nn
 from rmiseg.config import TrainConfig
 from rmiseg.config.parser import train_config
 from rmiseg.config.registry import find, given_name
-from rmiseg.data import ClassTable, LabeledImages, OwnImages, load_split
+from rmiseg.data import ClassTable, LabeledImages, OwnImages, open_training_data
 from rmiseg.runtime.device import tune
 from rmiseg.runtime.distributed import is_main, on_main, processes
 from rmiseg.runtime.signals import TerminationRequest
@@ -104,21 +104,26 @@ class Trainer:
                 console.print(f"The run in {self.config.out} is finished", markup=False)
                 return finished
             tune(device)
-            train, val = self._data()
+            config, train, val = self._data(console)
             parts = Parts(train, val, self.model, self.loss, self.transform, self.callbacks, self.loggers)
-            return TrainingRun(self.config, parts, device, request, stack, console).train()
+            return TrainingRun(config, parts, device, request, stack, console).train()
 
-    def _data(self) -> tuple[LabeledImages, LabeledImages]:
+    def _data(self, console: Console) -> tuple[TrainConfig, LabeledImages, LabeledImages]:
+        """The images, and the options with what was learned from them."""
         if self.train is not None and self.val is not None:
-            return self.train, self.val
+            return self.config, self.train, self.val
         data = self.config.data
-
-        def load() -> list[LabeledImages]:
-            names = data.train_split, data.val_split
-            return [load_split(data.name, data.root, name, options=data.options) for name in names]
-
-        train, val = on_main(load)
-        return train, val
+        train, val = on_main(
+            lambda: open_training_data(
+                data.name,
+                data.root,
+                (data.train_split, data.val_split),
+                options=data.options,
+                value_range=data.value_range,
+                console=console,
+            )
+        )
+        return replace(self.config, data=replace(data, value_range=train.value_range)), train, val
 
     def _with_names(self, config: TrainConfig) -> TrainConfig:
         """The options with names for the parts that are given as objects, as they are stored with the run."""
