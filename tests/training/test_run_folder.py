@@ -72,9 +72,9 @@ def test_states_that_cannot_be_read_are_not_touched(data, tmp_path):
 def test_damaged_result(data, tmp_path, content):
     out = tmp_path / "run"
     out.mkdir()
-    config = Trainer(configuration(data, out)).config
+    trainer = Trainer(configuration(data, out))
     with ExitStack() as stack:
-        RunFolder(config).open(stack, Console(quiet=True))
+        RunFolder(trainer.config).open(stack, Console(quiet=True), *trainer._data())
     (out / "result.json").write_text(content)
     with pytest.raises(ValueError, match=r"result\.json cannot be read as the result of a run"):
         fit(configuration(data, out))
