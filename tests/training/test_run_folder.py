@@ -149,6 +149,6 @@ def test_symbolic_links_to_nowhere_are_not_followed(tmp_path):
 def test_names_of_any_length_are_written(tmp_path, name):
     with replacing(tmp_path / name) as temporary:
         temporary.write_text("new")
-        assert leftovers(tmp_path) == leftovers(tmp_path, name) == [temporary]
-        assert leftovers(tmp_path, "another") == []
+        assert leftovers(tmp_path) == leftovers(tmp_path, [name]) == [temporary]
+        assert leftovers(tmp_path, ["another"]) == []
     assert os.listdir(tmp_path) == [name]
