@@ -72,9 +72,9 @@ def test_states_that_cannot_be_read_are_not_touched(data, tmp_path):
 def test_damaged_result(data, tmp_path, content):
     out = tmp_path / "run"
     out.mkdir()
-    config = Trainer(configuration(data, out)).config
+    trainer = Trainer(configuration(data, out))
     with ExitStack() as stack:
-        RunFolder(config).open(stack, Console(quiet=True))
+        RunFolder(trainer.config).open(stack, Console(quiet=True), *trainer._data())
     (out / "result.json").write_text(content)
     with pytest.raises(ValueError, match=r"result\.json cannot be read as the result of a run"):
         fit(configuration(data, out))
@@ -149,6 +149,6 @@ def test_symbolic_links_to_nowhere_are_not_followed(tmp_path):
 def test_names_of_any_length_are_written(tmp_path, name):
     with replacing(tmp_path / name) as temporary:
         temporary.write_text("new")
-        assert leftovers(tmp_path) == leftovers(tmp_path, name) == [temporary]
-        assert leftovers(tmp_path, "another") == []
+        assert leftovers(tmp_path) == leftovers(tmp_path, [name]) == [temporary]
+        assert leftovers(tmp_path, ["another"]) == []
     assert os.listdir(tmp_path) == [name]

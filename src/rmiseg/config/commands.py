@@ -145,6 +145,9 @@ class PredictConfig(TilingConfig):
     """Opacity of the class colors in the overlays, 0 to 1."""
     overwrite: bool = False
     """Replace results that exist."""
+    resume: Literal["never", "auto"] = "never"
+    """auto: keep the results that exist, if they are of the same checkpoint and settings, and make those that are
+    missing, so that the same command can be given again and again."""
     crf: list[int] = field(default_factory=list)
     """Iterations of a dense CRF, such as 5; for several, such as 1,5,10, results go to crf1/, crf5/ and crf10/."""
     dense_crf: CRFConfig = field(default_factory=CRFConfig)

@@ -253,9 +253,10 @@ class TrainConfig:
 
     out: str = "runs/train"
     """Folder of the run; must be new or empty, except to resume."""
-    resume: Literal["never", "auto"] = "never"
+    resume: Literal["never", "auto", "changed"] = "never"
     """auto: go on with the run in that folder exactly where its last saved state is, or start it if there is none, so
-    that the same command can be given again and again."""
+    that the same command can be given again and again. changed: likewise, also if the images are no longer those that
+    it was started with."""
     init: str | None = None
     """Checkpoint, or folder of a run, to take the model's initial weights from; what does not fit (other classes)
     starts as usual, and is listed."""

@@ -25,7 +25,7 @@ from rmiseg.evaluation.bootstrap import intervals
 from rmiseg.evaluation.evaluate import Evaluation
 from rmiseg.evaluation.metrics import BUILT_IN, MEASURES, find_metric, iou
 from rmiseg.runtime.checksums import file_crc32, json_crc32
-from rmiseg.runtime.files import leftovers, replacing, to_json
+from rmiseg.runtime.files import remove_leftovers, replacing, to_json
 
 FORMAT, FORMAT_1 = "rmiseg evaluation 2", "rmiseg evaluation 1"
 COUNTS = "counts_"
@@ -85,8 +85,8 @@ def make_report(evaluation: Evaluation, class_names: tuple[str, ...], about: dic
 def save_evaluation(folder: Path, evaluation: Evaluation, report: dict[str, Any]) -> None:
     """Write the files of an evaluation, in place of an earlier one; scores.json comes last and stands for the whole."""
     folder.mkdir(parents=True, exist_ok=True)
-    for old in [folder / SCORES_FILE, *(path for name in FILES for path in leftovers(folder, name))]:
-        old.unlink(missing_ok=True)
+    remove_leftovers(folder, FILES)
+    (folder / SCORES_FILE).unlink(missing_ok=True)
     arrays: dict[str, Any] = {f"{COUNTS}{name}": counts for name, counts in evaluation.counts.items()}
     with replacing(folder / IMAGES_FILE) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, names=np.array(evaluation.names, np.str_), measures=np.array(MEASURES), **arrays)

@@ -18,6 +18,7 @@ from torch import nn
 from rmiseg.config.registry import find
 from rmiseg.inference.checkpoint import load_checkpoint
 from rmiseg.inference.segmenter import Segmenter
+from rmiseg.runtime.files import remove_leftovers
 
 
 class ExportFormat(Protocol):
@@ -133,5 +134,6 @@ def _export(segmenter: Segmenter, format: ExportFormat, out: Path, overwrite: bo
     if existing and not overwrite:
         raise FileExistsError(f"{existing[0]} exists; use --overwrite true or another --out")
     out.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(out, format.files)
     difference = format.write(segmenter.eval(), out)
     return Exported(tuple(out / name for name in format.files), difference)

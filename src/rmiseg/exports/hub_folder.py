@@ -12,7 +12,7 @@ from rmiseg.config.registry import register
 from rmiseg.exports.common import compare
 from rmiseg.inference.checkpoint import PRETRAINED_CONFIG, PRETRAINED_WEIGHTS, load_checkpoint
 from rmiseg.inference.segmenter import Segmenter
-from rmiseg.runtime.files import replacing
+from rmiseg.runtime.files import remove_leftovers, replacing
 
 
 @register("export", "safetensors")
@@ -36,6 +36,7 @@ class HubFolder:
 
 @contextmanager
 def _temporary_folder(out: Path) -> Iterator[Path]:
+    remove_leftovers(out, ["export"])
     folder = out / f".export.{os.getpid()}.tmp"
     folder.mkdir()
     try:

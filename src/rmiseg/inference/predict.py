@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
+import torch
 from rich.console import Console
 from torch import nn
 
 from rmiseg.config import CRFConfig, PredictConfig, TilingConfig, tiling_config
 from rmiseg.config.commands import PredictionFormat
+from rmiseg.config.recipes import shortened
 from rmiseg.inference.checkpoint import digest, find_checkpoint, load_checkpoint
 from rmiseg.inference.crf import DenseCRF
 from rmiseg.inference.outputs import (
@@ -28,11 +33,15 @@ from rmiseg.inference.predictor import Predictor
 from rmiseg.inference.segment import id_strips, probabilities, segment
 from rmiseg.inference.sources import RESULTS_FILE, Frame, Source, find_sources, read_frames
 from rmiseg.inference.tiles import TileLogits
-from rmiseg.runtime.files import replacing, to_json
+from rmiseg.runtime.files import remove_leftovers, replacing, to_json
 from rmiseg.runtime.progress import track
 
 PENDING = 2
 """Images that may wait to be finished while the model goes on, beside those that are being finished."""
+
+MAY_DIFFER = ("checkpoint", "write")
+"""Entries of predictions.json that may be others when a prediction goes on: where the same checkpoint lies, and the
+kinds of files."""
 
 
 class Predictions(NamedTuple):
@@ -42,11 +51,13 @@ class Predictions(NamedTuple):
         out: Folder of the files.
         images: Number of images that were segmented.
         problems: What is wrong with each of the others.
+        kept: Number of images whose results were there already, with `resume`.
     """
 
     out: Path
     images: int
     problems: list[str]
+    kept: int = 0
 
 
 def predict(
@@ -120,8 +131,6 @@ def predict_files(
     with DenseCRF(config.crf, config.dense_crf) if config.crf else nullcontext() as crf:
         predictor = Predictor(checkpoint, config.device, tiling, model=model)
         writer = Writer(predictor, out, config.write, opacity=config.opacity, crf=crf)
-        writer.check(sources, config.overwrite)
-        out.mkdir(parents=True, exist_ok=True)
         about = {
             "checkpoint": str(path.absolute()),
             "sha256": digest(path),
@@ -129,17 +138,59 @@ def predict_files(
             "classes": checkpoint.classes.names,
             "settings": asdict(tiling),
             "crf": {"iterations": config.crf, **asdict(config.dense_crf)} if config.crf else None,
+            "opacity": config.opacity,
             "write": config.write,
         }
+        found = len(sources)
+        if config.resume == "auto":
+            sources = _missing(writer, sources, about, config)
+        writer.check(sources, config.overwrite or config.resume == "auto")
+        out.mkdir(parents=True, exist_ok=True)
         with replacing(out / RESULTS_FILE) as temporary:
             temporary.write_text(to_json(about), encoding="utf-8")
         total = None if any(source.is_video for source in sources) else len(sources)
         results = list(track(writer.run(sources), "predicting", console, total=total))
     problems = [problem for problem in results if problem is not None]
-    console.print(f"{len(results) - len(problems)} images: {', '.join(config.write)} in {out}")
+    kept = found - len(sources)
+    there = f" ({kept} more were there already)" if kept else ""
+    console.print(f"{len(results) - len(problems)} images{there}: {', '.join(config.write)} in {out}", markup=False)
     if writer.crf_seconds:
         console.print(f"dense CRF: {sum(writer.crf_seconds) / len(writer.crf_seconds):.2f} s an image")
-    return Predictions(out, len(results) - len(problems), problems)
+    return Predictions(out, len(results) - len(problems), problems, kept)
+
+
+def _missing(
+    writer: Writer, sources: Sequence[Source], about: Mapping[str, Any], config: PredictConfig
+) -> list[Source]:
+    """Those whose results are not all there; what is left of a process that was killed is removed.
+
+    Raises:
+        ValueError: The results that are there are of another checkpoint, or were made with other settings.
+    """
+    if config.overwrite:
+        raise ValueError("--overwrite makes all results again, and --resume auto only those that are missing; give one")
+    path = Path(config.out) / RESULTS_FILE
+    if not path.is_file():
+        return list(sources)
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+        now = json.loads(to_json(about))
+        differing = [name for name in now if name not in MAY_DIFFER and before.get(name, now[name]) != now[name]]
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{path} cannot be read ({error}); use --overwrite or another --out") from error
+    if differing:
+        was, is_now = (shortened(str(each[differing[0]]), 100) for each in (before, now))
+        raise ValueError(
+            f"the results in {config.out} were made with {differing[0]} {was}, not {is_now}; use --overwrite or "
+            "another --out"
+        )
+    files: dict[Path, set[str]] = {}
+    for source in sources:
+        for file in writer.files(source.name):
+            files.setdefault(file.parent, set()).add(file.name)
+    for folder, names in files.items():
+        remove_leftovers(folder, names)
+    return [source for source in sources if source.is_video or not all(map(os.path.isfile, writer.files(source.name)))]
 
 
 class Writer:
@@ -191,7 +242,7 @@ class Writer:
             ValueError: Two images would be written to the same file.
         """
         seen: dict[Path, Source] = {}
-        existing = []
+        existing: list[Path] = []
         for source in sources:
             for path in self.files(source.name):
                 if path in seen:
@@ -199,7 +250,7 @@ class Writer:
                 seen[path] = source
                 # The frames of a video have a folder of that name.
                 place = path.with_suffix("") if source.is_video else path
-                existing += [place] if place.exists() else []
+                existing += [place] if os.path.lexists(place) else []
         if existing and not overwrite:
             others = f", as do {len(existing) - 1} other results" if len(existing) > 1 else ""
             raise FileExistsError(f"{existing[0]} exists{others}; use --overwrite or another --out")
@@ -208,26 +259,36 @@ class Writer:
         """Write the files of each image.
 
         Yields:
-            For each image None, or what is wrong with it: one damaged file does not stop the others.
+            For each image None, or what is wrong with it: an image that cannot be read, or a file that cannot be
+            written, does not stop the others.
         """
         workers = self.crf.workers if self.crf else 1
-        pending: deque[Future[None]] = deque()
+        pending: deque[tuple[Frame, Future[None]]] = deque()
+
+        def finished() -> str | None:
+            frame, future = pending.popleft()
+            return _problem(frame, future.result)
+
         with ThreadPoolExecutor(workers) as executor:
             for frame in read_frames(sources, self.predictor.tiling.window is not None, self.predictor.value_range):
                 if frame.problem is not None:
                     yield frame.problem
                 elif frame.is_large:
-                    yield self._write_in_strips(frame)
+                    yield _problem(frame, partial(self._write_in_strips, frame))
                 else:
-                    outputs = list(self._tile_logits(frame))
-                    pending.append(executor.submit(self._finish, frame, outputs))
+                    outputs: list[TileLogits] = []
+                    problem = _problem(frame, partial(outputs.extend, self._tile_logits(frame)))
+                    if problem is not None:
+                        yield problem
+                        continue
+                    pending.append((frame, executor.submit(self._finish, frame, outputs)))
                     while len(pending) > PENDING + workers - 1:
-                        yield pending.popleft().result()
+                        yield finished()
             while pending:
-                yield pending.popleft().result()
+                yield finished()
 
     def _tile_logits(self, frame: Frame) -> Iterator[TileLogits]:
-        return self.predictor.tile_logits(frame.size, frame.tensor)
+        yield from self.predictor.tile_logits(frame.size, frame.tensor)
 
     def _finish(self, frame: Frame, outputs: list[TileLogits]) -> None:
         pixels = frame.pixels()
@@ -246,19 +307,25 @@ class Writer:
             with self._pictures(folder, frame) as pictures:
                 pictures.write(pixels, ids)
 
-    def _write_in_strips(self, frame: Frame) -> str | None:
+    def _write_in_strips(self, frame: Frame) -> None:
         """An image that is too large to be held as an array, and its result too."""
         if self.with_probabilities or self.crf:
-            return (
-                f"{frame.name} has {frame.size[1]} x {frame.size[0]} pixels, too many for probabilities or a dense CRF"
-            )
+            raise ValueError(f"{frame.size[1]} x {frame.size[0]} pixels are too many for probabilities or a dense CRF")
         with self._pictures(self.folders[0], frame) as pictures:
             top = 0
             for ids in id_strips(self._tile_logits(frame), frame.size, self.align_corners):
                 pictures.write(frame.rows(top, top + len(ids)), ids)
                 top += len(ids)
-        return None
 
     def _pictures(self, folder: Path, frame: Frame) -> Pictures:
         paths = [folder / each.path(frame.name) for each in self.formats]
         return Pictures(paths, self.formats, frame.size, self.predictor.classes)
+
+
+def _problem(frame: Frame, work: Callable[[], None]) -> str | None:
+    """Do something with an image; what goes wrong with it, if anything does."""
+    try:
+        work()
+    except (ValueError, OSError, MemoryError, torch.OutOfMemoryError) as error:
+        return f"{frame.name}: {shortened(str(error) or type(error).__name__, 500)}"
+    return None

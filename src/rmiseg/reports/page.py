@@ -30,7 +30,7 @@ from rmiseg.evaluation.evaluate import Evaluation
 from rmiseg.evaluation.scoring import find_or_score, own_images
 from rmiseg.inference.checkpoint import Checkpoint, load_checkpoint
 from rmiseg.inference.predictor import Predictor
-from rmiseg.runtime.files import replacing, to_json
+from rmiseg.runtime.files import remove_leftovers, replacing, to_json
 from rmiseg.runtime.progress import track
 from rmiseg.training.curves import read_curves
 
@@ -140,6 +140,7 @@ def write_report(
     if out.is_dir():
         raise IsADirectoryError(f"{out} is a folder; name a file with --out")
     out.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(out.parent, [out.name])
     with replacing(out) as temporary:
         temporary.touch()  # so that a folder that cannot be written to shows now, and not after all the work
         runs = []

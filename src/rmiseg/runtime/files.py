@@ -8,9 +8,10 @@ import json
 import math
 import os
 import re
+import shutil
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,10 @@ try:
     import fcntl
 except ImportError:  # Windows, where nothing is locked
     fcntl = None  # type: ignore[assignment]
+
+
+TEMPORARY = re.compile(r"\.(.+)\.(\d+)\.tmp", re.DOTALL)
+"""Temporary names: that of the file, and the number of the process."""
 
 
 @contextmanager
@@ -43,15 +48,35 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def leftovers(folder: Path, name: str = "*") -> list[Path]:
+def leftovers(folder: Path, names: Collection[str] | None = None) -> list[Path]:
     """Temporary files in a folder that `replacing` left when its process was killed, or that it is writing still.
 
     Args:
         folder: The folder.
-        name: Name of the file that they stand for; by default of any.
+        names: Names of the files that they stand for; by default any.
     """
-    pattern = re.compile(rf"\.{'.+' if name == '*' else re.escape(_short(name))}\.\d+\.tmp")
-    return [path for path in folder.glob(".*.tmp") if pattern.fullmatch(path.name)]
+    short = None if names is None else {_short(name) for name in names}
+    found = [(path, TEMPORARY.fullmatch(path.name)) for path in folder.glob(".*.tmp")]
+    return [path for path, match in found if match and (short is None or match[1] in short)]
+
+
+def remove_leftovers(folder: Path, names: Collection[str]) -> None:
+    """Remove what processes left that were killed while they wrote files of these names, where no lock says so."""
+    for path in leftovers(folder, names):
+        match = TEMPORARY.fullmatch(path.name)
+        if match and not _is_running(int(match[2])):
+            with suppress(OSError):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _short(name: str) -> str:

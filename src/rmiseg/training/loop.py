@@ -7,22 +7,20 @@ import math
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from typing import Any, NoReturn
 
 import torch
 from rich.console import Console
-from torch import nn
 
 from rmiseg.config import TrainConfig
 from rmiseg.config.registry import short_name
 from rmiseg.data import (
     Batch,
-    LabeledImages,
     SegmentationDataset,
     balanced_weights,
     eval_loader,
@@ -45,40 +43,16 @@ from rmiseg.runtime.distributed import (
     world_size,
 )
 from rmiseg.runtime.signals import Preempted, TerminationRequest
-from rmiseg.runtime.tensor_files import not_finite
+from rmiseg.runtime.tensor_files import first_sentence, not_finite
 from rmiseg.training.assembly import make_model, make_step, train_dataset
-from rmiseg.training.callbacks import Callback
-from rmiseg.training.criterion import Criterion, LossFunction
+from rmiseg.training.criterion import Criterion
 from rmiseg.training.curves import RunCurves, open_loggers
-from rmiseg.training.loggers import Logger
+from rmiseg.training.parts import Parts
 from rmiseg.training.progress import TrainingProgress, training_progress
 from rmiseg.training.run_folder import RunFolder, RunResult
 from rmiseg.training.schedule import learning_rate, set_learning_rate, training_length
 from rmiseg.training.state import RunState, SavedState, seed_step
 from rmiseg.training.step import StepOutcome, grouped
-
-
-@dataclass(frozen=True)
-class Parts:
-    """Objects that a training is made of; None or nothing where the options say it.
-
-    Attributes:
-        train: Images to train on.
-        val: Images to score on.
-        model: The network.
-        loss: The loss.
-        transform: Augmentation.
-        callbacks: Called as the training goes on.
-        loggers: Where curves go, beside those that the options name.
-    """
-
-    train: LabeledImages
-    val: LabeledImages
-    model: nn.Module | None = None
-    loss: LossFunction | None = None
-    transform: Any = None
-    callbacks: Sequence[Callback] = ()
-    loggers: Sequence[Logger] = ()
 
 
 class TrainingRun:
@@ -114,7 +88,8 @@ class TrainingRun:
     ) -> None:
         self.parts, self.device, self.request, self.console = parts, device, request, console
         self.classes = parts.train.classes
-        self.config = config = self._with_weights(config)
+        asked, config = config, self._with_weights(config)
+        self.config = config
         torch.manual_seed(config.seed)
         self._open_data(stack)
         self.epochs, self.epoch_steps, self.total_steps = training_length(config, len(self.batches))
@@ -128,7 +103,7 @@ class TrainingRun:
         self.val_criterion = Criterion(config.loss, len(self.classes), self.total_steps, parts.loss)
         self.step = make_step(config, self.model, criterion, device)
         self.confusion = torch.zeros(len(self.classes), len(self.classes), dtype=torch.int64, device=device)
-        self.folder = RunFolder(config)
+        self.folder = RunFolder(config, asked)
         self.out = self.folder.path
         self.state = RunState()
         self.stopped = False
@@ -193,15 +168,9 @@ class TrainingRun:
     def _open_folder(self, stack: ExitStack) -> None:
         """Begin, or go on where an earlier process ended."""
         config, folder = self.config, self.folder
-        saved = on_main(lambda: folder.open(stack, self.console))
+        saved = on_main(lambda: folder.open(stack, self.console, self.parts.train, self.parts.val))
         if saved is not None:
-            self.state = saved.run
-            load_full_state(self.model, self.optimizer, saved.weights, saved.optimizer)
-            self.step.scaler.load_state_dict(saved.scaler)
-            self.confusion.copy_(saved.confusion)
-            for callback, state in zip(self.parts.callbacks, saved.callbacks):
-                callback.load_state_dict(state)
-            self.console.print(f"Going on after step {self.state.step}")
+            self._take_back(saved)
         self.checkpoints = CheckpointFolder(folder.checkpoints, config.train.keep, self.state.best)
         from_step = self.state.step if saved is not None else None
         loggers = open_loggers(self.parts.loggers, config, from_step) if is_main() else []
@@ -216,6 +185,28 @@ class TrainingRun:
             f"{len(self.classes)} classes, {self.total_steps} steps ({self.epochs} epochs) on {self.device}{several}",
             markup=False,
         )
+
+    def _take_back(self, saved: SavedState) -> None:
+        """Go on from a state.
+
+        Raises:
+            ValueError: It is not of this network, or the number of images has changed.
+        """
+        self.state = saved.run
+        try:
+            load_full_state(self.model, self.optimizer, saved.weights, saved.optimizer)
+            self.step.scaler.load_state_dict(saved.scaler)
+            self.confusion.copy_(saved.confusion)
+        except Exception as error:  # of whatever does not fit
+            raise ValueError(
+                f"the training states in {self.folder.states.path} are not of this network and optimizer: "
+                f"{first_sentence(error)}"
+            ) from error
+        if self.state.fit(self.epoch_steps, self.total_steps, self.config.resume == "changed"):
+            self.confusion.zero_()
+        for callback, state in zip(self.parts.callbacks, saved.callbacks):
+            callback.load_state_dict(state)
+        self.console.print(f"Going on after step {self.state.step}")
 
     def _train_epoch(self, progress: TrainingProgress) -> None:
         """Take the steps of an epoch that are left of it."""
@@ -317,7 +308,7 @@ class TrainingRun:
             scaler = self.step.scaler.state_dict()
             content = SavedState(self.state, weights, optimizer_state, scaler, self.confusion, callbacks)
             with _going_on_without(self.console):
-                self.folder.states.save(content)
+                self.folder.save_state(content)
 
     def _end_epoch(self, progress: TrainingProgress, evaluation: Evaluation | None) -> None:
         self.state.best = self.checkpoints.best

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from itertools import count
@@ -15,8 +16,10 @@ from rich.console import Console
 
 from rmiseg.config import TrainConfig
 from rmiseg.config.recipes import flat, read_recipe, shortened
+from rmiseg.data import LabeledImages
 from rmiseg.inference.checkpoint import CHECKPOINTS
 from rmiseg.runtime.files import leftovers, locked, replacing, to_json
+from rmiseg.training.fingerprint import changes, fingerprints
 from rmiseg.training.state import STATES, SavedState, StateFolder
 
 CONFIG_FILE, RESULT_FILE, DIVERGED_FILE, LOCK_FILE = "config.yaml", "result.json", "diverged.txt", ".lock"
@@ -25,6 +28,9 @@ SET_ASIDE = "set-aside"
 """Beginning of the names of the folders that curves go to where a run starts over; a number follows."""
 NO_VALUES = 200
 """Size in bytes up to which a file of curves holds no values."""
+
+BALANCED = "balanced"
+"""Value of loss.class_weights in whose place the run has numbers, which follow from its data."""
 
 CHANGEABLE = {
     *("out", "resume", "device", "made_with", "data.root", "data.workers", "data.on_error"),
@@ -80,39 +86,52 @@ class RunFolder:
 
     Args:
         config: The options of the run, complete.
+        asked: The same with what follows from the data left open, such as balanced class weights.
 
     Attributes:
+        options: The same, plain values by dotted names.
         path: The folder.
         checkpoints: Folder of the checkpoints in it.
         states: States to go on from.
         is_there: Returns whether the folder is still where it was opened.
     """
 
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(self, config: TrainConfig, asked: TrainConfig | None = None) -> None:
         self.config = config
+        self.options = flat(_plain(config))
+        self.asked = flat(_plain(asked or config))
         self.path = Path(config.out)
         self.checkpoints = self.path / CHECKPOINTS
         self.states = StateFolder(self.checkpoints / STATES)
 
-    def open(self, stack: ExitStack, console: Console) -> SavedState | None:
+    def open(self, stack: ExitStack, console: Console, train: LabeledImages, val: LabeledImages) -> SavedState | None:
         """Make the folder, or go on with the one that is there: its last state. It is locked until `stack` ends.
 
         Curves of a run that ended before its first state are set aside; nothing that a run made is removed.
 
+        Args:
+            stack: See above.
+            console: Where to say what is going on.
+            train: The images to train on.
+            val: The images to score on.
+
         Raises:
             FileExistsError: The folder holds something else, or checkpoints without a state to go on from.
             BlockingIOError: Another process writes to it.
-            ValueError: The run in it has other options, or its files are damaged.
+            ValueError: The run in it has other options or data, or its files are damaged.
         """
         self._check()  # before anything is touched
         self.path.mkdir(parents=True, exist_ok=True)
         self.is_there = stack.enter_context(locked(self.path / LOCK_FILE))
         self._check()  # by now another process may have been here
+        self.data = fingerprints(self.config.data, train, val)
         for folder in (self.path, self.checkpoints, self.states.path):
             for file in leftovers(folder):  # of processes that were killed
                 file.unlink()
         state = self.states.load(console) if self._goes_on() else None
         if state is not None:
+            self._compare_data(state.data, console)
+            self._compare(state.options, self.options if self.config.resume == "auto" else self.asked)
             (self.path / DIVERGED_FILE).unlink(missing_ok=True)  # this time may be another
             return state
         if made := sorted(self.checkpoints.glob("*.pt")):
@@ -127,7 +146,7 @@ class RunFolder:
         return None
 
     def _goes_on(self) -> bool:
-        return self.config.resume == "auto" and (self.path / CONFIG_FILE).is_file()
+        return self.config.resume != "never" and (self.path / CONFIG_FILE).is_file()
 
     def _check(self) -> None:
         """See whether a run can be started in the folder, or gone on with; see `open`."""
@@ -176,19 +195,26 @@ class RunFolder:
             return None
         self._check_same()
         try:
-            return RunResult.read(path)
+            result = RunResult.read(path)
+            options = json.loads(path.read_text(encoding="utf-8")).get("options", {})
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(
                 f"{path} cannot be read as the result of a run ({shortened(str(error))}). The run is over, and its "
                 "checkpoints can be used as they are; choose another folder with --out to train again"
             ) from error
+        self._compare(options, self.asked)
+        return result
 
     def finish(self, result: RunResult) -> None:
         """Write the result, and remove the states, which nobody goes on from any more."""
-        content = {name: value for name, value in asdict(result).items() if name != "out"}
+        content = {name: value for name, value in asdict(result).items() if name != "out"} | {"options": self.options}
         with replacing(self.path / RESULT_FILE) as temporary:
             temporary.write_text(to_json(content), encoding="utf-8")
         self.states.remove()
+
+    def save_state(self, state: SavedState) -> None:
+        """Write a state, with the options and the data of the run."""
+        self.states.save(replace(state, options=self.options, data=self.data))
 
     def diverged(self, message: str) -> None:
         """Note that the training diverged."""
@@ -197,13 +223,38 @@ class RunFolder:
 
     def _check_same(self) -> None:
         """Refuse to go on with a run under options that would have made another run of it."""
+        path = self.path / CONFIG_FILE
         stored = stored_options(self.path)
-        for name, value in flat(_plain(self.config)).items():
-            if name in stored and stored[name] != value and name not in CHANGEABLE:
+        if not read_recipe(path):
+            raise ValueError(
+                f"{path} is empty, so that nothing says which run this is. Put a copy of it back, or the recipe that "
+                "the run was started with; or choose another folder with --out"
+            )
+        self._compare(stored, self.asked)
+
+    def _compare(self, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+        for name, value in wanted.items():
+            decided = value == BALANCED or (name == "data.value_range" and value is None)  # by the data
+            if name in stored and stored[name] != value and name not in CHANGEABLE and not decided:
                 raise ValueError(
-                    f"the run in {self.path} has {name} {stored[name]}, not {value}: it goes on with the options that "
-                    "it was started with. Choose another folder with --out for another run"
+                    f"the run in {self.path} has {name} {shortened(str(stored[name]))}, not {shortened(str(value))}: "
+                    "it goes on with the options that it was started with. Choose another folder with --out for "
+                    "another run"
                 )
+
+    def _compare_data(self, before: Mapping[str, Any], console: Console) -> None:
+        """Refuse to go on with other images, unless that is asked for."""
+        now = self.data
+        if (change := changes(before, now)) is None:
+            return
+        if self.config.resume != "changed":
+            raise ValueError(
+                f"the data of the run in {self.path} have changed: {change}. Give --resume changed to go on with them "
+                "as they are now, or choose another folder with --out"
+            )
+        if any(len(before[split]["classes"]) != len(now[split]["classes"]) for split in before if split in now):
+            raise ValueError(f"the run in {self.path} cannot go on: {change}")
+        console.print(f"warning: the data have changed: {change}. The training goes on with them", markup=False)
 
 
 def _number(value: Any) -> float:
@@ -219,7 +270,7 @@ def stored_options(folder: Path) -> dict[str, Any]:
 def with_unsaid(config: TrainConfig) -> TrainConfig:
     """The options of a run that may go on, with what the older run in its folder did where it did not say so."""
     folder = Path(config.out)
-    if config.resume != "auto" or not (folder / CONFIG_FILE).is_file():
+    if config.resume == "never" or not (folder / CONFIG_FILE).is_file():
         return config
     said = flat(read_recipe(folder / CONFIG_FILE))
     for name in [name for name in UNSAID if name not in said]:

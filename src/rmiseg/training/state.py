@@ -58,6 +58,34 @@ class RunState:
         self.epoch += 1
         self.step_in_epoch = 0
 
+    def fit(self, epoch_steps: int, total_steps: int, changed: bool) -> bool:
+        """See whether a training with epochs of so many steps comes by here.
+
+        Args:
+            epoch_steps: Steps of an epoch.
+            total_steps: Steps of the whole training.
+            changed: True if it may have been otherwise when the training began: then the epoch that is under way is
+                that which the step is in now.
+
+        Returns:
+            True if the epoch that is under way has changed.
+
+        Raises:
+            ValueError: It does not.
+        """
+        if self.step_in_epoch <= epoch_steps and self.step == self.epoch * epoch_steps + self.step_in_epoch:
+            return False
+        if not changed or self.step > total_steps:
+            raise ValueError(
+                f"the run has taken {self.step} steps, {self.step_in_epoch} of them in epoch {self.epoch + 1}, but "
+                f"with the data as they are now an epoch has {epoch_steps}, and the whole training {total_steps}. "
+                "Choose another folder with --out; or, if there are steps left, give --resume changed to go on with "
+                "the data as they are now"
+            )
+        self.epoch = max(0, self.step - 1) // epoch_steps
+        self.step_in_epoch = self.step - self.epoch * epoch_steps
+        return True
+
 
 @dataclass
 class SavedState:
@@ -70,6 +98,8 @@ class SavedState:
         scaler: The state of the gradient scaler; empty without one.
         confusion: (C, C) int64, of the images trained on in this epoch.
         callbacks: The states of the callbacks, in their order.
+        options: The options that the run was started with, by their dotted names; empty in older files.
+        data: Fingerprints of the images by the names of splits, see `rmiseg.training.fingerprint`; likewise.
     """
 
     run: RunState
@@ -78,6 +108,8 @@ class SavedState:
     scaler: dict[str, Any]
     confusion: Tensor
     callbacks: list[dict[str, Any]] = field(default_factory=list)
+    options: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 class StateFolder:

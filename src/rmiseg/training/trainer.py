@@ -22,7 +22,8 @@ from rmiseg.training.assembly import complete
 from rmiseg.training.callbacks import Callback
 from rmiseg.training.criterion import LossFunction
 from rmiseg.training.loggers import Logger
-from rmiseg.training.loop import Parts, TrainingRun
+from rmiseg.training.loop import TrainingRun
+from rmiseg.training.parts import Parts
 from rmiseg.training.run_folder import RunFolder, RunResult, with_unsaid
 
 
@@ -87,7 +88,7 @@ class Trainer:
         self.callbacks: tuple[Callback, ...] = (*named, *callbacks)
 
     def fit(self) -> RunResult:
-        """Train, or go on with a training that was interrupted if `config.resume` is "auto".
+        """Train, or go on with a training that was interrupted if `config.resume` is "auto" or "changed".
 
         The folder gets config.yaml (everything that was asked for), checkpoints/, curves.csv, TensorBoard's event
         files, and at the end result.json.
@@ -100,7 +101,7 @@ class Trainer:
         with processes(self.config.device) as device, TerminationRequest() as request, ExitStack() as stack:
             console = self.console if is_main() else Console(quiet=True)
             folder = RunFolder(self.config)
-            if self.config.resume == "auto" and (finished := on_main(folder.finished)) is not None:
+            if self.config.resume != "never" and (finished := on_main(folder.finished)) is not None:
                 console.print(f"The run in {self.config.out} is finished", markup=False)
                 return finished
             tune(device)

@@ -1,0 +1,154 @@
+"""One image stops no others, and a prediction that was killed goes on with what is missing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from rmiseg.cli import main
+from rmiseg.config import DataConfig, ModelConfig
+from rmiseg.data import ClassTable
+from rmiseg.inference.checkpoint import Checkpoint, save_checkpoint
+from rmiseg.inference.predict import predict
+from rmiseg.models import build_model
+from rmiseg.runtime.files import leftovers
+
+BACKBONE = "mobilenetv3_small_050"
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    torch.manual_seed(0)
+    model = build_model("deeplabv3plus", num_classes=2, backbone=BACKBONE, weights="none")
+    classes = ClassTable(("a", "b"), (0, 1), (255,), ((0, 0, 0), (255, 0, 0)))
+    path = tmp_path_factory.mktemp("checkpoint") / "model.pt"
+    save_checkpoint(path, Checkpoint(model.state_dict(), ModelConfig(backbone=BACKBONE), DataConfig(), classes, 1, {}))
+    return path
+
+
+def write_images(folder: Path, *names: str) -> Path:
+    for seed, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(seed).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / name)
+    return folder
+
+
+def written(out: Path) -> dict[str, float]:
+    return {str(path.relative_to(out)): path.stat().st_mtime_ns for path in out.rglob("*.png") if path.is_file()}
+
+
+def test_outputs_that_cannot_be_written_stop_no_others(checkpoint, tmp_path, capsys):
+    long, longest = "l" * 245, "m" * 251
+    photos = write_images(tmp_path / "photos", f"{long}.png", f"{longest}.jpg", "deep/a.png", "other/b.png", "z.png")
+    out = tmp_path / "out"
+    (out / "index").mkdir(parents=True)
+    (out / "index" / "deep").write_text("where a folder should be")
+    (out / "overlay").mkdir()
+    (out / "overlay" / "z.png").symlink_to(tmp_path / "nowhere")
+    arguments = ["predict", str(checkpoint), str(photos), "--out", str(out), "--device", "cpu"]
+    assert main([*arguments, "--overwrite"]) == 1
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 2
+    assert errors[0].startswith("error: deep/a: ")
+    assert "z.png is a symbolic link to" in errors[1]
+    assert not (tmp_path / "nowhere").exists()
+    assert {"index/other/b.png", f"index/{long}.png", f"index/{longest}.png"} < set(written(out))
+    assert not list(out.rglob(".*.tmp"))
+    (out / "index" / "deep").unlink()
+    (out / "overlay" / "z.png").unlink()
+    before = written(out)
+    assert main([*arguments, "--resume", "auto"]) == 0
+    assert "2 images (3 more were there already)" in capsys.readouterr().out
+    after = written(out)
+    assert {name: after[name] for name in before} == before
+    assert len(after) == 10
+
+
+def test_names_that_are_too_long_for_one_format(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr("rmiseg.inference.outputs._below", lambda folder, name: Path(folder, f"{name}_of_a_kind.png"))
+    photos = write_images(tmp_path / "photos", f"{'l' * 245}.png", "b.png")
+    found = predict(checkpoint, photos, out=tmp_path / "out", write=["index"], device="cpu")
+    assert (found.images, len(found.problems)) == (1, 1)
+    assert "too long" in found.problems[0]
+    assert len(found.problems[0]) < 1200
+
+
+def test_memory_that_does_not_suffice_for_an_image(checkpoint, tmp_path, monkeypatch):
+    photos = write_images(tmp_path / "photos", "a.png", "b.png", "c.png")
+    from rmiseg.inference.predictor import Predictor
+
+    tile_logits = Predictor.tile_logits
+    sizes = iter([1, 2, 3])
+
+    def scarce(self, size, read):
+        if next(sizes) == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return tile_logits(self, size, read)
+
+    monkeypatch.setattr(Predictor, "tile_logits", scarce)
+    found = predict(checkpoint, photos, out=tmp_path / "out", device="cpu")
+    assert (found.images, found.problems) == (2, ["b: CUDA out of memory"])
+
+
+def test_results_of_other_settings_are_not_gone_on_with(checkpoint, tmp_path, capsys):
+    photos = write_images(tmp_path / "photos", "a.png")
+    out = tmp_path / "out"
+    arguments = ["predict", str(checkpoint), str(photos), "--out", str(out), "--device", "cpu", "--resume", "auto"]
+    assert main([*arguments, "--write", "index"]) == 0
+    before = written(out)
+    assert main([*arguments, "--write", "index"]) == 0
+    assert written(out) == before
+    assert main([*arguments, "--write", "index,color"]) == 0  # another kind
+    assert set(written(out)) == {"index/a.png", "color/a.png"}
+    for options, message in (
+        (["--flip"], "were made with settings"),
+        (["--opacity", "0.7"], "were made with opacity 0.5, not 0.7"),
+        (["--overwrite"], "give one"),
+    ):
+        assert main([*arguments, *options]) == 1
+        assert message in capsys.readouterr().err
+    about = json.loads((out / "predictions.json").read_text())
+    (out / "predictions.json").write_text(json.dumps({**about, "sha256": "0"}))
+    assert main(arguments) == 1
+    assert "were made with sha256 0" in capsys.readouterr().err
+    for text in ("[", "[]", "3"):
+        (out / "predictions.json").write_text(text)
+        assert main(arguments) == 1
+        assert "predictions.json cannot be read" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_killed_and_given_again(checkpoint, tmp_path):
+    photos = write_images(tmp_path / "photos", *(f"{index:03d}.png" for index in range(24)))
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "rmiseg", "predict", str(checkpoint), str(photos), "--out", str(out)]
+    command += ["--write", "index", "--resume", "auto", "--device", "cpu"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while len(list(out.glob("index/*.png"))) < 5 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    (out / "index" / f".023.png.{process.pid}.tmp").write_text("half of a file")
+    before = written(out)
+    assert 5 <= len(before) < 24
+    assert main(command[3:]) == 0
+    after = written(out)
+    assert len(after) == 24
+    assert {name: after[name] for name in before} == before
+    assert not leftovers(out / "index")
+    whole = tmp_path / "whole"
+    predict(checkpoint, photos, out=whole, write=["index"], device="cpu")
+    assert all((out / name).read_bytes() == (whole / name).read_bytes() for name in after)
+    assert os.listdir(out) == os.listdir(whole)
