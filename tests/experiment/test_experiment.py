@@ -86,7 +86,7 @@ def test_example_is_a_plan(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "path", sorted(Path(__file__).parents[1].glob("experiments/*.yaml")), ids=lambda path: path.stem
+    "path", sorted(Path(__file__).parents[2].glob("experiments/*.yaml")), ids=lambda path: path.stem
 )
 def test_published_plans(path, tmp_path):
     plan = read_plan(path)
@@ -110,6 +110,10 @@ def test_published_plans(path, tmp_path):
         ({"crf": {"CE": 5}}, "`crf` must map"),
         ({"crf": {"CE": [0]}}, "`crf` must map"),
         ({"crf": {"BCE": [1]}}, "`crf` names 'BCE', none of the methods CE, RMI, pool 2"),
+        ({"published": {"CE + CRF-5": 1}}, "`published` names 'CE \\+ CRF-5', none of the rows CE, RMI, pool 2"),
+        ({"published": {"CE": 781}}, "`published` gives CE 781, which is no percent"),
+        ({"predict": {"split": "test"}}, "`predict` must have split, write and methods"),
+        ({"predict": {"split": "test", "write": "voc", "methods": {"BCE": [0]}}}, "`predict` names 'BCE', none of"),
         ({"recipe": "nowhere.yaml"}, "nowhere.yaml does not exist"),
     ],
 )

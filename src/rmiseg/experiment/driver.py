@@ -10,16 +10,17 @@ from typing import Any
 import yaml
 from rich.console import Console
 
-from rmiseg.config import CRFConfig, EvaluateConfig, ExperimentConfig, TrainConfig
+from rmiseg.config import CRFConfig, EvaluateConfig, ExperimentConfig, PredictConfig, TrainConfig
 from rmiseg.config.parser import train_config
 from rmiseg.config.recipes import checked_names, merged, read_recipe
 from rmiseg.evaluation.scoring import find_or_score
-from rmiseg.experiment.plan import Plan, Run, read_plan
+from rmiseg.experiment.plan import Plan, Run, TestFiles, read_plan
 from rmiseg.experiment.report import Outcome, write_report
 from rmiseg.experiment.timing import find_or_time
 from rmiseg.experiment.trainings import train_all
-from rmiseg.inference.checkpoint import CHECKPOINTS, LAST
+from rmiseg.inference.checkpoint import CHECKPOINTS, LAST, digest
 from rmiseg.inference.crf import DenseCRF
+from rmiseg.inference.predict import predict_files
 from rmiseg.runtime.files import replacing
 from rmiseg.training.assembly import complete
 from rmiseg.training.run_folder import CONFIG_FILE, DIVERGED_FILE, RESULT_FILE, stored_options
@@ -76,6 +77,39 @@ def run_experiment(config: ExperimentConfig, console: Console) -> None:
         for count in plan.crf.get(method, ()):
             shown[f"{method} + CRF-{count}"] = [_scored(each.run, out, config, console, count) for each in found]
     write_report(plan, sweeps, shown, seconds, out, console)
+    if plan.predict is not None:
+        _write_test_files(
+            plan.predict, {method: found[0].folder for method, found in outcomes.items()}, config, console
+        )
+
+
+def _write_test_files(files: TestFiles, folders: dict[str, Path], config: ExperimentConfig, console: Console) -> None:
+    """Write the predictions that a test server takes, once, beside the run with the first seed."""
+    for method, counts in files.methods.items():
+        checkpoint = folders[method] / CHECKPOINTS / LAST
+        for count in counts:
+            title = f"{method} + CRF-{count}" if count else method
+            out = folders[method].parent / f"{files.split}{f'-crf{count}' if count else ''}"
+            mark, sign = out.with_name(f"{out.name}.complete"), digest(checkpoint)
+            if mark.is_file() and mark.read_text() == sign:
+                continue
+            options = PredictConfig(
+                checkpoint=str(checkpoint),
+                split=files.split,
+                root=config.root,
+                out=str(out),
+                write=[files.write],  # type: ignore[list-item]  # checked when it is written
+                crf=[count] if count else [],
+                overwrite=True,
+                device=config.device,
+            )
+            try:
+                predict_files(options, console)
+            except (ValueError, OSError) as error:  # such as a split that must be fetched apart
+                console.print(f"warning: no files for the test server of {title}: {error}", markup=False)
+                continue
+            with replacing(mark) as temporary:
+                temporary.write_text(sign)
 
 
 def _recipe(plan: Plan, run: Run, out: Path, config: ExperimentConfig) -> dict[str, Any]:
