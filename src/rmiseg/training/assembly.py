@@ -12,7 +12,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from rmiseg.config import DataConfig, LossConfig, TrainConfig
-from rmiseg.config.parser import check_choices, checked_options
+from rmiseg.config.parser import check_choices, checked_options, chosen_components
 from rmiseg.config.registry import GIVEN, find, loaded_plugins
 from rmiseg.data import LabeledImages, SegmentationDataset, adapt_transform
 from rmiseg.inference.conversion import initial_weights
@@ -69,7 +69,16 @@ def complete(config: TrainConfig) -> TrainConfig:
         config = replace(config, optim=replace(config.optim, head_lr_factor=factor))
     config = replace(config, loss=_complete_loss(config))
     sections = {name: _with_own_options(getattr(config, name), name) for name in OWN_OPTIONS}
-    return replace(config, made_with=list(loaded_plugins()), **sections)
+    return replace(config, made_with=made_with(config), **sections)
+
+
+def made_with(config: TrainConfig) -> list[str]:
+    """The plugins that are loaded, and the modules of others that registered something which the options name."""
+    chosen = [component.origin for component in chosen_components(config)]
+    own = [origin for origin in chosen if not origin.startswith("rmiseg.")]
+    loaded = loaded_plugins()
+    known = {name.removesuffix(".py").rpartition("/")[2] for name in loaded}
+    return [*loaded, *dict.fromkeys(origin for origin in own if origin not in known)]
 
 
 def _with_own_options(section: Any, name: str) -> Any:

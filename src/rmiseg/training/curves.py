@@ -42,7 +42,7 @@ class RunCurves:
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
         """Log numbers of a step by their names."""
-        for logger in self.loggers:
+        for logger in self.loggers if values else ():
             logger.scalars(step, values)
 
     def add_training(self, step: int, values: Mapping[str, float]) -> None:

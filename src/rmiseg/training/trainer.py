@@ -23,7 +23,7 @@ from rmiseg.training.callbacks import Callback
 from rmiseg.training.criterion import LossFunction
 from rmiseg.training.loggers import Logger
 from rmiseg.training.loop import TrainingRun
-from rmiseg.training.parts import Parts
+from rmiseg.training.parts import Parts, check_parts, check_unused
 from rmiseg.training.run_folder import RunFolder, RunResult, with_unsaid
 
 
@@ -77,6 +77,7 @@ class Trainer:
             raise ValueError("give both train and val, or neither")
         if train is None and classes is not None:
             raise ValueError("classes are for data sets that are given as train and val; others name their own")
+        check_parts(model, loss, callbacks, loggers)
         self.model, self.loss, self.transform = model, loss, transform
         self.train = None if train is None else _images(train, "train", classes)
         self.val = None if val is None else _images(val, "val", classes)
@@ -127,7 +128,19 @@ class Trainer:
         return replace(self.config, data=replace(data, value_range=train.value_range)), train, val
 
     def _with_names(self, config: TrainConfig) -> TrainConfig:
-        """The options with names for the parts that are given as objects, as they are stored with the run."""
+        """The options with names for the parts that are given as objects, as they are stored with the run.
+
+        Raises:
+            ValueError: They hold an option for a part that is given.
+        """
+        for name, part in (
+            ("data", self.train),
+            ("transform", self.transform),
+            ("model", self.model),
+            ("loss", self.loss),
+        ):
+            if part is not None:
+                check_unused(config, name)
         if self.train is not None:
             data = replace(config.data, name=given_name(self.train.origin), root="", options={})
             config = replace(config, data=data)
