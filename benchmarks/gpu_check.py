@@ -81,7 +81,7 @@ def check_correctness() -> list[dict[str, Any]]:
         ((0.7 * pixel).sum() + (grad_rmi * rmi).sum()).backward()
         result: dict[str, Any] = {"setting": f"{options} stride {stride} {dtype}"}
         try:
-            found, found_rmi, found_present, maps = forward(logits, target, valid, options)
+            found, found_rmi, found_present, _, maps = forward(logits, target, valid, options)
             grad_pixel = torch.full_like(found, 0.7)
             grad = kernels.rmi_backward(grad_pixel, grad_rmi, logits, target, valid, None, maps, options)
             result["pixel"] = ((found - pixel).abs() / pixel.abs()).max().item()
@@ -103,7 +103,7 @@ def check_correctness() -> list[dict[str, Any]]:
 def forward(logits: Tensor, target: Tensor, valid: Tensor, options: RMIOptions) -> tuple[Tensor, ...]:
     """As `rmiseg.kernels.operators` calls it in training."""
     keeps = kernels.keeps_maps(logits.shape, target.shape, options)
-    return kernels.rmi_forward(logits, target, valid, None, options, keeps)
+    return kernels.rmi_forward(logits, target, valid, None, options, keeps, False)
 
 
 def copy_bandwidth() -> float:

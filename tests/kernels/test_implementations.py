@@ -32,7 +32,7 @@ fast = pytest.mark.parametrize("implementation", [pytest.param("native", marks=n
 
 def run(implementation, logits, target, valid, options, grad_rmi, class_weights=None):
     logits = logits.detach().requires_grad_()
-    pixel, rmi, present = operators.rmi_sums(logits, target, valid, class_weights, options, implementation)
+    pixel, rmi, present, _ = operators.rmi_sums(logits, target, valid, class_weights, options, implementation)
     # A gradient scaler's factor keeps float16 gradients from underflow; gradients of pixel losses differ by sample.
     grad_pixel = 0.7 + torch.arange(len(pixel))
     (256 * ((grad_pixel * pixel).sum() + (grad_rmi * rmi).sum())).backward()
@@ -197,7 +197,7 @@ def test_non_finite_logits_give_non_finite_sums_and_no_exception(implementation,
     logits, target, valid, _ = random_batch(0, 1, 3, 40, 44, stride)
     logits[0, 1, 5, 7] = value
     options = RMIOptions(3, "avg", 4, pixel_loss, False)
-    pixel, rmi, _ = operators.rmi_sums(logits.float(), target, valid, None, options, implementation)
+    pixel, rmi, _, _ = operators.rmi_sums(logits.float(), target, valid, None, options, implementation)
     assert not pixel.isfinite()
     if value != value:
         assert rmi[0, 1].isnan()
@@ -235,14 +235,14 @@ def test_operators_keep_the_rules_of_pytorch(implementation, pool, pixel_loss):
         target, logits = functional.one_hot(target, valid, 3, torch.float16), logits.contiguous()
     logits = logits.float().requires_grad_()
     weights = torch.tensor([1.0, 0.5, 2.0], dtype=torch.float64, device=device) if pool == "avg" else None
-    arguments = (logits, target, valid, weights, [2, 2, 0], f"{implementation} {pool} {pixel_loss}", 5e-4, True)
+    arguments = (logits, target, valid, weights, [2, 2, 0], f"{implementation} {pool} {pixel_loss}", 5e-4, True, True)
     torch.library.opcheck(operators.rmi_operator, arguments)
-    gradient_maps = operators.rmi_operator(*arguments)[3].detach()
+    gradient_maps = operators.rmi_operator(*arguments)[4].detach()
     grads = (torch.tensor([0.5, 2.0], device=device), torch.ones(2, 3, dtype=torch.float64, device=device))
     checks = ("test_schema", "test_faketensor", "test_aot_dispatch_dynamic")
     torch.library.opcheck(
         operators.rmi_backward_operator,
-        (*grads, logits.detach(), target, valid, weights, gradient_maps, *arguments[4:-1]),
+        (*grads, logits.detach(), target, valid, weights, gradient_maps, *arguments[4:-2]),
         test_utils=checks,
     )
     arguments = (logits, target, valid, weights, pixel_loss, False, implementation)

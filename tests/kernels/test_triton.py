@@ -57,7 +57,7 @@ def run_triton(logits, target, valid, options, grad_rmi, weights=None):
     before = [a.clone() for a in (logits, target, valid)]
     keeps = kernels.keeps_maps(logits.shape, target.shape, options)
     inputs = logits, target, valid, weights
-    pixel, rmi, present, gradient_maps = kernels.rmi_forward(*inputs, options, keeps)
+    pixel, rmi, present, _, gradient_maps = kernels.rmi_forward(*inputs, options, keeps, False)
     gradient = kernels.rmi_backward(upstream(pixel), 256 * grad_rmi, *inputs, gradient_maps, options)
     assert all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(before, (logits, target, valid)))
     assert gradient.dtype == logits.dtype
@@ -209,7 +209,8 @@ def test_regions(region_size, size, monkeypatch):
     assert torch.equal(present, labels.amax(dim=(2, 3)) > 0)
     grad_rmi = torch.tensor([[0.7, -2.0]], device=DEVICE, dtype=torch.float64)
     grad = triton_regions.region_gradient(probabilities, labels, covariance, grad_rmi, region_size, alpha)
-    expected_grad = regions.region_gradient(probabilities, labels, expected, region_size, alpha)
+    factor = regions.region_factor(expected, alpha)
+    expected_grad = regions.region_gradient(probabilities, labels, factor, region_size)
     expected_grad = expected_grad * grad_rmi[..., None, None]
     assert (grad - expected_grad).norm() <= 1e-6 * expected_grad.norm() + 1e-12
 
@@ -279,7 +280,7 @@ def test_low_resolution_takes_little_memory():
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        pixel, _, _, maps = kernels.rmi_forward(logits, target, valid, None, options, with_gradient=False)
+        pixel, _, _, _, maps = kernels.rmi_forward(logits, target, valid, None, options, False, False)
         gradient = kernels.rmi_backward(pixel, grad_rmi, logits, target, valid, None, maps, options)
         extra = torch.cuda.max_memory_allocated() - before - gradient.nbytes
         del pixel, maps, gradient
