@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import math
 import os
@@ -18,6 +19,15 @@ except ImportError:  # Windows, where nothing is locked
     fcntl = None  # type: ignore[assignment]
 
 
+LONGEST_NAME = 255
+"""Bytes that the name of a file may have on the usual file systems."""
+
+
+def printable(name: str) -> str:
+    """Return the name of a file as text of UTF-8, with \\udcXX in place of each byte that is none."""
+    return name.encode(errors="backslashreplace").decode()
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary name beside `path` to write to; renamed to `path` at the end, removed on an error.
@@ -26,6 +36,9 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     path = path.resolve() if path.is_symlink() else path
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    if len(os.fsencode(temporary.name)) > LONGEST_NAME:
+        digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:32]
+        temporary = path.with_name(f".{digest}.{os.getpid()}.tmp")
     try:
         yield temporary
         os.replace(temporary, path)

@@ -14,7 +14,7 @@ from rich.console import Console
 from rmiseg.config import TrainConfig
 from rmiseg.config.recipes import flat, read_recipe
 from rmiseg.inference.checkpoint import CHECKPOINTS
-from rmiseg.runtime.files import locked, replacing, to_json
+from rmiseg.runtime.files import locked, printable, replacing, to_json
 from rmiseg.training.state import STATES, SavedState, StateFolder
 
 CONFIG_FILE, RESULT_FILE, DIVERGED_FILE, LOCK_FILE = "config.yaml", "result.json", "diverged.txt", ".lock"
@@ -130,7 +130,7 @@ class RunFolder:
     def diverged(self, message: str) -> None:
         """Note that the training diverged."""
         with replacing(self.path / DIVERGED_FILE) as temporary:
-            temporary.write_text(f"{message}\n", encoding="utf-8")
+            temporary.write_text(f"{printable(message)}\n", encoding="utf-8")
 
     def _check_same(self) -> None:
         """Refuse to go on with a run under options that would have made another run of it."""
