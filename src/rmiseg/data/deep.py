@@ -41,6 +41,13 @@ def is_deep(image: Image.Image) -> bool:
     return (tags is not None and max(_several(tags.get(BITS, 8))) > 8) or ";16" in packing(image)
 
 
+def unmapped(image: Image.Image) -> Image.Image:
+    """Keep Pillow from mapping a TIFF file turned by a quarter into memory: it mistakes width for height then."""
+    if getattr(image, "tag_v2", {}).get(ORIENTATION, 1) > 4:
+        image.filename = ""  # type: ignore[attr-defined]  # of files
+    return image
+
+
 def is_garbled(image: Image.Image) -> bool:
     """Return whether Pillow mistakes the pixels of a deep image: bands that lie one after the other in a TIFF file."""
     return getattr(image, "tag_v2", {}).get(PLANAR) == 2 and image.mode.startswith("RGB")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +12,17 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from rmiseg.data.classes import ClassTable, Color, RawValue, describe_classes
-from rmiseg.data.deep import PHOTOMETRIC, ValueRange, is_deep, is_garbled, packing, read_deep, read_tiff, scaled
+from rmiseg.data.deep import (
+    PHOTOMETRIC,
+    ValueRange,
+    is_deep,
+    is_garbled,
+    packing,
+    read_deep,
+    read_tiff,
+    scaled,
+    unmapped,
+)
 from rmiseg.runtime.extras import import_extra
 
 NEW_SUBFILE_TYPE = 254
@@ -50,7 +61,7 @@ def read_image(path: Path, reduction: int = 1, value_range: ValueRange | None = 
     except UnidentifiedImageError as error:
         if not _is_tiff(path):
             raise ValueError(f"cannot read image {path}: {error}") from error
-        return reduced(scaled(_read_strange_tiff(path), value_range), reduction)
+        return reduced(_through_tifffile(path, partial(scaled, value_range=value_range)), reduction)
     except (FileNotFoundError, ModuleNotFoundError):
         raise
     except Exception as error:  # decoders fail in many ways: OSError, SyntaxError, struct.error, EOFError, ...
@@ -69,7 +80,7 @@ def deep_values(path: Path) -> NDArray[Any] | None:
     except UnidentifiedImageError as error:
         if not _is_tiff(path):
             raise ValueError(f"cannot read image {path}: {error}") from error
-        return _read_strange_tiff(path)
+        return _through_tifffile(path)
     except (FileNotFoundError, ModuleNotFoundError):
         raise
     except Exception as error:
@@ -87,7 +98,7 @@ def open_image(path: Path) -> Image.Image:
         image.close()
         kind = "pages" if image.format == "TIFF" else "frames"
         raise ValueError(f"it holds {pages} {kind}, which are several images: save each as a file of its own")
-    return image
+    return unmapped(image)
 
 
 def _pages(image: Image.Image) -> int:
@@ -108,10 +119,10 @@ def _is_tiff(path: Path) -> bool:
         return file.read(4) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
-def _read_strange_tiff(path: Path) -> NDArray[Any]:
+def _through_tifffile(path: Path, then: Callable[[NDArray[Any]], NDArray[Any]] = np.asarray) -> NDArray[Any]:
     """Read a TIFF file that Pillow does not know, such as three bands of floats."""
     try:
-        return read_tiff(path)
+        return then(read_tiff(path))
     except ModuleNotFoundError:
         raise
     except Exception as error:

@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from rmiseg.data import read_image, rgb_pixels
-from rmiseg.data.deep import ValueRange, is_deep, is_garbled, read_deep, scaled
+from rmiseg.data.deep import ValueRange, is_deep, is_garbled, read_deep, scaled, unmapped
 from rmiseg.data.pairing import IMAGE_SUFFIXES
 from rmiseg.inference.tiles import Area
 from rmiseg.runtime.extras import import_extra
@@ -192,7 +192,7 @@ def _opened(path: Path) -> Image.Image:
 
 def _open_large(path: Path, value_range: ValueRange | None) -> Image.Image:
     try:
-        image = _opened(path)
+        image = unmapped(_opened(path))
         if is_deep(image) and (value_range is not None or is_garbled(image)):
             return Image.fromarray(scaled(read_deep(image, path), value_range))
         image.load()

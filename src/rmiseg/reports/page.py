@@ -30,7 +30,7 @@ from rmiseg.evaluation.evaluate import Evaluation
 from rmiseg.evaluation.scoring import find_or_score, own_images
 from rmiseg.inference.checkpoint import Checkpoint, load_checkpoint
 from rmiseg.inference.predictor import Predictor
-from rmiseg.runtime.files import remove_leftovers, replacing, to_json
+from rmiseg.runtime.files import printable, remove_leftovers, replacing, to_json
 from rmiseg.runtime.progress import track
 from rmiseg.training.curves import read_curves
 
@@ -154,7 +154,7 @@ def write_report(
         shown = select_images(np.stack([run.image_scores for run in runs]), config.images)
         pictures = track(_pictures(runs, images, shown, config), "drawing", console, total=len(shown))
         page = render(_content(runs, images, list(pictures)))
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(printable(page), encoding="utf-8")
     console.print(f"{out}  {len(page) / 1e6:.1f} MB: {len(runs)} runs, {len(shown)} pictures", soft_wrap=True)
 
 

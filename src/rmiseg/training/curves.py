@@ -17,6 +17,7 @@ from rmiseg.data import Batch, ClassTable
 from rmiseg.evaluation.evaluate import Evaluation
 from rmiseg.evaluation.metrics import MEASURES
 from rmiseg.inference.pictures import confusion_picture, panel_row
+from rmiseg.runtime.files import printable
 from rmiseg.training.loggers.base import Logger
 from rmiseg.training.loggers.table import CURVES_FILE, Curves, read_table
 
@@ -78,7 +79,7 @@ class RunCurves:
         pixels = torch.nn.functional.interpolate(batch["image"], truth.shape)[0].permute(1, 2, 0).numpy()
         row = panel_row(pixels, [truth, prediction[0].to("cpu", torch.uint8).numpy()], self.classes)
         for logger in self.loggers:
-            logger.picture(step, f"image, truth, prediction/{name}", row)
+            logger.picture(step, f"image, truth, prediction/{printable(name)}", row)
 
     def flush(self) -> None:
         """Write everything that is not written yet."""

@@ -18,7 +18,7 @@ from rmiseg.config import TrainConfig
 from rmiseg.config.recipes import flat, read_recipe, shortened
 from rmiseg.data import LabeledImages
 from rmiseg.inference.checkpoint import CHECKPOINTS
-from rmiseg.runtime.files import leftovers, locked, replacing, to_json
+from rmiseg.runtime.files import leftovers, locked, printable, replacing, to_json
 from rmiseg.training.fingerprint import changes, fingerprints
 from rmiseg.training.state import STATES, SavedState, StateFolder
 
@@ -219,7 +219,7 @@ class RunFolder:
     def diverged(self, message: str) -> None:
         """Note that the training diverged."""
         with replacing(self.path / DIVERGED_FILE) as temporary:
-            temporary.write_text(f"{message}\n", encoding="utf-8")
+            temporary.write_text(f"{printable(message)}\n", encoding="utf-8")
 
     def _check_same(self) -> None:
         """Refuse to go on with a run under options that would have made another run of it."""
