@@ -9,6 +9,7 @@ from __future__ import annotations
 import signal
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
@@ -109,6 +110,28 @@ class _Items(Dataset[Any]):
                 key = ((key[0] + 1) % len(self), key[1])
 
 
+@contextmanager
+def worker_deaths(*signs: type[Exception]) -> Iterator[None]:
+    """Say in words that a process that reads images was killed, which may show at any point of the main process.
+
+    Args:
+        signs: Further errors that it shows by, where nothing else raises them.
+
+    Raises:
+        ChildProcessError: It was.
+    """
+    kinds: tuple[type[Exception], ...] = (RuntimeError, *signs)
+    try:
+        yield
+    except kinds as error:
+        if not isinstance(error, signs) and "DataLoader worker" not in str(error):
+            raise
+        raise ChildProcessError(
+            f"a process that reads images has died ({str(error).partition('. ')[0]}): was it killed, or the memory "
+            "used up? Fewer data.workers need less; 0 reads in the main process"
+        ) from error
+
+
 class Loader(DataLoader[Any]):
     """A DataLoader of `Batch`; what is wrong with a file is raised here, as the data set would raise it itself.
 
@@ -147,7 +170,13 @@ class Loader(DataLoader[Any]):
         self.skipped: set[str] = set()
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        for batch, problems in super().__iter__():
+        batches = super().__iter__()
+        while True:
+            # What a worker has sent is fetched from it, perhaps when it is no more.
+            with worker_deaths(ConnectionError, EOFError):
+                batch, problems = next(batches, (None, None))
+            if problems is None:
+                return
             for problem in problems:
                 if problem not in self.skipped:
                     self.skipped.add(problem)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from rmiseg.config import TilingConfig
 from rmiseg.data import Batch
+from rmiseg.data.loader import worker_deaths
 from rmiseg.evaluation.metrics import (
     BUILT_IN,
     MEASURES,
@@ -223,7 +224,7 @@ def _evaluate(
     was_training = model.training
     model.eval()
     started = time.perf_counter()
-    with ThreadPoolExecutor(counter.threads) as executor, forward_time(model) as seconds:
+    with worker_deaths(), ThreadPoolExecutor(counter.threads) as executor, forward_time(model) as seconds:
         for batch in loader:
             image, target = batch["image"][0], batch["mask"][0].numpy()
             outputs = list(run_tiles(model, *_shown(image, target.shape, tiling, image_scale)))

@@ -290,6 +290,7 @@ class TrainingRun:
             made_with=tuple(self.config.made_with),
         )
         if is_main():
+            self.folder.check_there()
             with nullcontext() if self._is_last_epoch else _going_on_without(self.console):
                 is_best = self.checkpoints.save(checkpoint)
                 if evaluation:
@@ -303,6 +304,7 @@ class TrainingRun:
         if (found := not_finite(weights)) is not None:
             self._diverge(f"after step {self.state.step} the weights are not finite ({found})")
         if is_main():
+            self.folder.check_there()
             self.curves.flush()
             callbacks = [callback.state_dict() for callback in self.parts.callbacks]
             scaler = self.step.scaler.state_dict()

@@ -212,8 +212,24 @@ class RunFolder:
             temporary.write_text(to_json(content), encoding="utf-8")
         self.states.remove()
 
+    def check_there(self) -> None:
+        """See whether the folder is still the one that was opened.
+
+        Raises:
+            FileNotFoundError: It was removed, moved or replaced.
+        """
+        if not self.is_there():
+            raise FileNotFoundError(
+                f"the folder {self.path} of the run was removed, moved or replaced while it was training. What is left "
+                "of it is as it was; the training has ended, since nothing that it makes could be found there"
+            )
+
     def save_state(self, state: SavedState) -> None:
-        """Write a state, with the options and the data of the run."""
+        """Write a state, with the options and the data of the run.
+
+        Raises:
+            OSError: It could not be written.
+        """
         self.states.save(replace(state, options=self.options, data=self.data))
 
     def diverged(self, message: str) -> None:

@@ -15,6 +15,7 @@ from rmiseg.config import TrainConfig
 from rmiseg.config.parser import train_config
 from rmiseg.config.registry import find, given_name
 from rmiseg.data import ClassTable, LabeledImages, OwnImages, open_training_data
+from rmiseg.data.loader import worker_deaths
 from rmiseg.runtime.device import tune
 from rmiseg.runtime.distributed import is_main, on_main, processes
 from rmiseg.runtime.signals import TerminationRequest
@@ -99,7 +100,12 @@ class Trainer:
             FloatingPointError: The loss is not finite, many steps in a row.
             Preempted: SIGTERM arrived; the run was saved, and `resume="auto"` goes on with it.
         """
-        with processes(self.config.device) as device, TerminationRequest() as request, ExitStack() as stack:
+        with (
+            processes(self.config.device) as device,
+            TerminationRequest() as request,
+            worker_deaths(),
+            ExitStack() as stack,
+        ):
             console = self.console if is_main() else Console(quiet=True)
             folder = RunFolder(self.config)
             if self.config.resume != "never" and (finished := on_main(folder.finished)) is not None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from numpy.typing import NDArray
 from tensorboard.backend.event_processing import event_accumulator
+from tensorboard.summary.writer import event_file_writer
 from torch.utils.tensorboard import SummaryWriter
 
 from rmiseg.config.registry import register
@@ -25,7 +29,11 @@ class EventFileLogger(Logger):
     writer: SummaryWriter
 
     def open(self, folder: Path, config: Mapping[str, Any], from_step: int | None) -> None:
-        self.writer = SummaryWriter(str(folder), purge_step=from_step)
+        # Readers go through the files in the order of their names, which hold the time: also if the clock was set back.
+        times = [int(path.name.split(".")[3]) for path in folder.glob(EVENT_FILES) if path.name.split(".")[3].isdigit()]
+        now = max([time.time(), *(each + 1 for each in times)])
+        with patch.object(event_file_writer, "time", SimpleNamespace(time=lambda: now)):
+            self.writer = SummaryWriter(str(folder), purge_step=from_step)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():
@@ -51,6 +59,6 @@ def read_event_files(folder: Path) -> Curves:
     events.Reload()
     curves: Curves = {}
     for tag in events.Tags()["scalars"]:
-        points = events.Scalars(tag)
+        points = sorted(events.Scalars(tag), key=lambda point: point.step)
         curves[tag] = ([point.step for point in points], [point.value for point in points])
     return curves
