@@ -1,6 +1,7 @@
 """Folders of evaluations, intervals, and comparisons."""
 
 import csv
+import dataclasses
 import json
 import math
 
@@ -227,3 +228,12 @@ def test_compare_refuses_what_cannot_be_compared(tmp_path):
         with pytest.raises(ValueError, match=message):
             compare_evaluations(a, other, resamples=10, seed=0)
     assert json.loads((tmp_path / "c" / "scores.json").read_text())["split"] == "test"
+
+
+def test_no_cell_is_a_formula(tmp_path):
+    names = ("=1+1", "+a", "-b", "@c", "\td", "e=f")
+    evaluation = dataclasses.replace(make_evaluation(), names=names)
+    save(tmp_path, evaluation)
+    with open(tmp_path / "images.csv", newline="") as file:
+        assert [row["name"] for row in csv.DictReader(file)] == ["'=1+1", "'+a", "'-b", "'@c", "'\td", "e=f"]
+    assert load_evaluation(tmp_path).evaluation.names == names

@@ -182,9 +182,9 @@ def test_large_weights_are_finite():
         ({"scores": {"mean_iou": "high"}}, "scores is"),
         ({"align_corners": 2}, "align_corners is 2"),
         ({"architecture": 3}, "architecture is 3"),
-        ({"data": {"image_scale": math.nan}}, "image_scale is nan"),
-        ({"data": {"image_scale": 1e9}}, "image_scale is 1000000000.0"),
-        ({"data": {"workers": 10**23}}, "workers is 1"),
+        ({"data": {"image_scale": math.nan}}, "image_scale must be .*, not nan"),
+        ({"data": {"image_scale": 1e9}}, "image_scale must be 0.001 or more, and at most 16, not 1000000000.0"),
+        ({"data": {"workers": 10**23}}, "workers must be 0 or more, and at most 1024, not 1e"),
         ({"data": {"crop_size": [3]}}, r"crop_size is \[3\]"),
         ({"data": {"on_error": "perhaps"}}, "on_error is 'perhaps'"),
         ({"model": {"backbone": 3}}, "model.backbone is 3"),
@@ -231,3 +231,17 @@ def test_nonsense_in_a_state(tmp_path, change, capsys):
     torch.save({**torch.load(path, weights_only=True), **change}, path)
     assert folder.load(Console(width=1000)).run.step == 1
     assert f"{path} holds no training state as it should be" in capsys.readouterr().out
+
+
+def test_names_of_classes_in_a_model_card(exported, tmp_path):
+    """Whatever they hold, they are text in a cell of a table."""
+    good = load_checkpoint(exported)
+    names = ("<img src=x onerror=alert(1)>\n\n# title | cell", "[click](javascript:alert(1)) `code` \\| {{ 7 * 7 }}")
+    classes = ClassTable(names, (0, 1), (255,), ((0, 0, 0), (1, 1, 1)))
+    checkpoint = Checkpoint(good.weights, good.model, good.data, classes, 1, {"<b>score</b>": 0.5})
+    Segmenter.from_checkpoint(checkpoint).save_pretrained(tmp_path)
+    card = (tmp_path / "README.md").read_text()
+    assert r"| 0 | &lt;img src=x onerror=alert(1)&gt; # title \| cell | #000000 |" in card
+    assert r"| 1 | \[click\](javascript:alert(1)) \`code\` \\\| {{ 7 * 7 }} | #010101 |" in card
+    assert "<b>" not in card
+    assert load_checkpoint(tmp_path).classes == classes

@@ -22,6 +22,7 @@ from jsonargparse import ActionYesNo, ArgumentParser, Namespace, set_parsing_set
 
 from rmiseg.config.commands import COMMANDS, GROUPS
 from rmiseg.config.options import TrainConfig
+from rmiseg.config.ranges import COMMAND_RANGES, check_ranges
 from rmiseg.config.recipes import RENAMED, checked_names, closest, flat, read_recipe, shortened
 from rmiseg.config.registry import GIVEN, Component, find, is_known, names, none_of
 
@@ -127,7 +128,10 @@ def parse_command(arguments: Sequence[str]) -> tuple[str, Any]:
     name, options = parsed.command, parsed[parsed.command]
     if name in GROUPS:
         name, options = f"{name} {options.action}", options[options.action]
-    return name, _instance(COMMANDS[name].config, command_parser(name).instantiate(options))
+    config: Any = _instance(COMMANDS[name].config, command_parser(name).instantiate(options))
+    if name != "train":  # where more than the command line makes options
+        check_ranges(config, COMMAND_RANGES)
+    return name, config
 
 
 def train_config(source: TrainConfig | Mapping[str, Any] | str | Path) -> TrainConfig:

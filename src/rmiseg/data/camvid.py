@@ -91,7 +91,10 @@ def _listed(root: Path, part: str, problems: list[str]) -> list[Entry]:
     entries = []
     for number, line in read_lines(root / f"{part}.txt"):
         source = f"{part}.txt, line {number}"
-        if len(line.split()) == 2:
+        outside = [path for path in line.split() if {"..", "/"} & {*PurePosixPath(path).parts[-2:]}]
+        if outside:
+            problems.append(f"{source}: {outside[0]!r} does not name a folder and a file in {root}")
+        elif len(line.split()) == 2:
             image, mask = (root.joinpath(*PurePosixPath(path).parts[-2:]) for path in line.split())
             entries.append(Entry(image.relative_to(root).with_suffix("").as_posix(), image, mask, source))
         else:

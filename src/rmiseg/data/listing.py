@@ -6,7 +6,7 @@ import codecs
 import functools
 import os
 from collections.abc import Callable, Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from rmiseg.data.classes import ClassTable
@@ -73,6 +73,8 @@ def pair_up(
         named.add(mask)
         if name in samples:
             problems.append(f"{image} is listed twice, the second time in {source}")
+        elif ".." in PurePosixPath(name).parts or PurePosixPath(name).is_absolute():
+            problems.append(f"{name!r}, listed in {source}, leads outside of the data set")
         elif not exists(image):
             problems.append(f"{image} is listed in {source}, but does not exist")
         elif mask is not None and not exists(mask):

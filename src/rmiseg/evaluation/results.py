@@ -25,7 +25,7 @@ from rmiseg.evaluation.bootstrap import intervals
 from rmiseg.evaluation.evaluate import Evaluation
 from rmiseg.evaluation.metrics import BUILT_IN, MEASURES, find_metric, iou
 from rmiseg.runtime.checksums import file_crc32, json_crc32
-from rmiseg.runtime.files import remove_leftovers, replacing, to_json
+from rmiseg.runtime.files import cell, remove_leftovers, replacing, to_json
 
 FORMAT, FORMAT_1 = "rmiseg evaluation 2", "rmiseg evaluation 1"
 COUNTS = "counts_"
@@ -143,10 +143,10 @@ def _check_types(report: dict[str, Any]) -> None:
 def _write_table(writer: Any, evaluation: Evaluation, class_names: Sequence[str]) -> None:
     """A row for each image: its pixels, its scores, and the IoU of each class."""
     everywhere, scores = evaluation.counts[BUILT_IN][:, 0], evaluation.image_scores
-    writer.writerow(["name", "pixels", *scores, *(f"iou {name}" for name in class_names)])
+    writer.writerow(["name", "pixels", *map(cell, scores), *(f"iou {name}" for name in class_names)])
     shares = np.column_stack([*scores.values(), iou(everywhere)])
     for name, pixels, row in zip(evaluation.names, everywhere[:, 1].sum(axis=-1).tolist(), shares.tolist()):
-        writer.writerow([name, pixels, *("" if math.isnan(share) else f"{share:.6f}" for share in row)])
+        writer.writerow([cell(name), pixels, *("" if math.isnan(share) else f"{share:.6f}" for share in row)])
 
 
 def load_evaluation(folder: Path) -> SavedEvaluation:

@@ -18,7 +18,7 @@ from rmiseg.evaluation.evaluate import Evaluation
 from rmiseg.evaluation.results import SavedEvaluation
 from rmiseg.experiment.plan import Plan, Run
 from rmiseg.experiment.timing import Seconds
-from rmiseg.runtime.files import replacing
+from rmiseg.runtime.files import cell, replacing
 
 ROWS_FILE, REPORT_FILE, PICTURE_FILE = "results.csv", "results.md", "results.png"
 COLUMNS = {
@@ -196,7 +196,7 @@ def _write_rows(sweeps: dict[str, list[Outcome]], outcomes: dict[str, list[Outco
         for (method, _), o in rows.items():
             swept = [value for _, value in o.run.swept]
             shares = [f"{value:.6f}" for value in (*o.scores.values(), *o.class_iou.values())]
-            writer.writerow([method, *swept, o.run.seed, *shares, f"{o.crf_seconds:.6f}", o.folder])
+            writer.writerow([cell(method), *swept, o.run.seed, *shares, f"{o.crf_seconds:.6f}", o.folder])
 
 
 def _draw(plan: Plan, outcomes: dict[str, list[Outcome]], path: Path) -> None:

@@ -23,6 +23,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from rmiseg.config import DataConfig, ModelConfig
+from rmiseg.config.ranges import RANGES, check_ranges
 from rmiseg.config.recipes import check_types, shortened
 from rmiseg.config.registry import GIVEN, find, loaded_plugins
 from rmiseg.data import Split, load_split
@@ -36,8 +37,6 @@ from rmiseg.runtime.tensor_files import check_tensors, first_sentence, not_finit
 FORMAT = "rmiseg checkpoint 1"
 CHECKPOINTS, LAST, BEST = "checkpoints", "last.pt", "best.pt"
 PRETRAINED_FORMAT = "rmiseg model 1"
-LARGEST_SCALE, MOST_WORKERS = 16, 1024
-"""Largest data.image_scale and most data.workers that make sense."""
 CONFIG_CHECKSUM = "config_crc32"
 """Metadata of model.safetensors: the checksum of config.json beside it."""
 PRETRAINED_CONFIG, PRETRAINED_WEIGHTS = "config.json", "model.safetensors"  # the names that model hubs expect
@@ -236,11 +235,10 @@ def _check_plain(checkpoint: Checkpoint) -> None:
         raise ValueError(f"step is {checkpoint.step}, below 0")
     if wrong := [name for name, score in checkpoint.scores.items() if math.isinf(score)]:
         raise ValueError(f"the score {wrong[0]} is {checkpoint.scores[wrong[0]]}")
+    # Of the options only those that are used again, since more was allowed once.
     data = checkpoint.data
-    if not 0 < data.image_scale <= LARGEST_SCALE:
-        raise ValueError(f"data.image_scale is {data.image_scale}, not above 0 and up to {LARGEST_SCALE}")
-    if not 0 <= data.workers <= MOST_WORKERS:
-        raise ValueError(f"data.workers is {data.workers}, not from 0 to {MOST_WORKERS}")
+    used = DataConfig(image_scale=data.image_scale, workers=data.workers)
+    check_ranges(used, {name.removeprefix("data."): limits for name, limits in RANGES.items()})
 
 
 def _load_pretrained(folder: Path) -> Checkpoint:

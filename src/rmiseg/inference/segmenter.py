@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import json
 import math
+import re
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from fractions import Fraction
@@ -208,14 +210,19 @@ class Segmenter(
         card: ModelCard = ModelCard.from_template(
             card_data=self._hub_mixin_info.model_card_data,
             template_str=MODEL_CARD,
-            name=str(description.model),
-            data="a data set of its own" if description.data.name == "folder" else description.data.name,
-            classes=[name.replace("|", r"\|") for name in self.classes.names],
+            name=_as_text(str(description.model)),
+            data="a data set of its own" if description.data.name == "folder" else _as_text(description.data.name),
+            classes=[_as_text(name) for name in self.classes.names],
             colors=colors,
             step=description.step,
-            scores={name: score for name, score in description.scores.items() if math.isfinite(score)},
+            scores={_as_text(name): score for name, score in description.scores.items() if math.isfinite(score)},
         )
         return card
+
+
+def _as_text(text: str) -> str:
+    """Text in one line of Markdown, whatever is in it: no HTML, no links, and no ends of table cells."""
+    return re.sub(r"([\\`\[\]|])", r"\\\1", html.escape(" ".join(text.split()), quote=False))
 
 
 def _scaled(side: int, factor: float) -> int | torch.SymInt:

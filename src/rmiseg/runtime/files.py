@@ -121,6 +121,11 @@ def _no_link(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
+def cell(text: str) -> str:
+    """Text for a cell of a CSV file: with an apostrophe before what a spreadsheet would take for a formula."""
+    return f"'{text}" if text[:1] in tuple("=+-@\t\r\n") else text
+
+
 def to_json(value: Any) -> str:
     """JSON text of plain values; what is not a number becomes null, since JSON has no NaN."""
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from rmiseg.config import DataConfig, LossConfig, TrainConfig
 from rmiseg.config.parser import check_choices, checked_options, chosen_components
+from rmiseg.config.ranges import check_ranges
 from rmiseg.config.registry import GIVEN, find, loaded_plugins
 from rmiseg.data import LabeledImages, SegmentationDataset, adapt_transform
 from rmiseg.inference.conversion import initial_weights
@@ -45,13 +46,7 @@ def complete(config: TrainConfig) -> TrainConfig:
         ValueError: A value out of its range, or a name that is not known here.
     """
     check_choices(config)
-    for name, value in (("seed", config.seed), ("train.panels", config.train.panels)):
-        if not 0 <= value < 2**32:
-            raise ValueError(f"{name} must be 0 or more, and below 2^32, not {value}")
-    for name in ("epochs", "steps", "accumulate", "val_every", "log_every", "checkpoint_every", "max_skipped"):
-        value = getattr(config.train, name)
-        if value is not None and value < 1:
-            raise ValueError(f"train.{name} must be at least 1, not {value}")
+    check_ranges(config)
     if config.data.root:  # absolute, so that the run can be evaluated from any folder
         config = replace(config, data=replace(config.data, root=str(Path(config.data.root).absolute())))
     given = config.model.name.startswith(GIVEN)
