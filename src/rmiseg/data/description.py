@@ -13,10 +13,12 @@ import numpy as np
 from rmiseg.config.recipes import read_yaml
 from rmiseg.data.classes import IGNORE_INDEX, ClassTable, Color, RawValue, voc_palette
 from rmiseg.data.deep import ValueRange, checked_range
-from rmiseg.data.reading import SMOOTHED_SHARE, read_raw_mask
+from rmiseg.data.reading import SMOOTHED_SHARE, SMOOTHED_VALUES, read_raw_mask
 
 NAMES = ("dataset.yaml", "dataset.yml")
 ENTRIES = ("classes", "ignore", "colors", "nearest", "range")
+FEW_LEVELS = 6
+"""Values that cover a hundredth of the pixels, up to which others are taken for edges that were smoothed."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,8 @@ def suggest(paths: list[Path], files: int = 20, most: int = 40) -> str:
         return "classes:\n  background: 0\n  something: 1\nignore: 255\n"
     total = sum(counts.values())
     frequent = {value: count for value, count in counts.items() if count >= 0.01 * total}
-    smooth = len(counts) >= 3 * len(frequent) + 4 and sum(frequent.values()) >= SMOOTHED_SHARE * total
+    most_levels = min(FEW_LEVELS, (len(counts) - SMOOTHED_VALUES) // 2)
+    smooth = len(frequent) <= most_levels and sum(frequent.values()) >= SMOOTHED_SHARE * total
     if smooth:  # edges that were smoothed: the values in between are none
         counts = frequent
     # 255 beside several values is the usual mark of ignored pixels; beside 0 alone it is the usual foreground.

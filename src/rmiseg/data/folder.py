@@ -35,6 +35,7 @@ from rmiseg.data.pairing import (
     IMAGE_SUFFIXES,
     LOSSY_SUFFIXES,
     MASK_SUFFIXES,
+    Listing,
     describe_others,
     folded,
     index_files,
@@ -75,6 +76,7 @@ class Folder(Layout):
 
     def __init__(self) -> None:
         self._files: dict[Path, list[str]] = {}
+        self._pairs: dict[Place, tuple[Listing, Listing, dict[str, str], list[str]]] = {}
 
     def parts(self, root: Path) -> dict[str, tuple[Path, ...]]:
         """The splits, see the top of this file, and what they need."""
@@ -94,12 +96,10 @@ class Folder(Layout):
         listed = _has_list(root, split)
         # One folder for several splits, of which nothing says which image belongs to which.
         made = not listed and not place.below and sum(each.images == place.images for each in places.values()) > 1
-        images = index_files(place.images, self._names(place.images, place.below), IMAGE_SUFFIXES)
-        masks = index_files(place.masks, self._names(place.masks, place.below), MASK_SUFFIXES)
+        images, masks, pairs, notes = self._found(place)
         problems = [*images.problems, *masks.problems]
         if jpeg := next((first for suffix, (_, first) in masks.others.items() if suffix in LOSSY_SUFFIXES), None):
             problems.append(f"{jpeg} is a JPEG file, which does not keep mask values exactly: save masks as PNG")
-        pairs, notes = pair(images.files, masks.files)
         lonely = sorted(masks.files.keys() - set(pairs.values()))
         if listed:
             keys, lonely = _listed(root, split, place.images, images.files, problems), []
@@ -124,11 +124,20 @@ class Folder(Layout):
             value_range=description.value_range,
         )
 
+    def _found(self, place: Place) -> tuple[Listing, Listing, dict[str, str], list[str]]:
+        """Images, masks, pairs, and what was decided on these; once for all splits that lie in the same place."""
+        if place not in self._pairs:
+            images = index_files(place.images, self._names(place.images, place.below), IMAGE_SUFFIXES)
+            masks = index_files(place.masks, self._names(place.masks, place.below), MASK_SUFFIXES)
+            self._pairs[place] = (images, masks, *pair(images.files, masks.files))
+        return self._pairs[place]
+
     def _names(self, folder: Path, below: str) -> list[str]:
         """Paths of the files in folder/below, from folder; each folder is listed once."""
         if folder not in self._files:
             self._files[folder] = walk(folder)
-        return [name for name in self._files[folder] if not below or name.startswith(f"{below}/")]
+        names = self._files[folder]
+        return [name for name in names if name.startswith(f"{below}/")] if below else names
 
     def _places(self, root: Path) -> dict[str, Place]:
         folders = {entry.name for entry in os.scandir(root) if entry.is_dir()}
@@ -144,10 +153,10 @@ class Folder(Layout):
             return dict.fromkeys(lists, both)
         names = self._names(both.images, "")
         subfolders = sorted({name.partition("/")[0] for name in names if "/" in name} | _folders(both.images))
-        loose = [name for name in names if "/" not in name and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES]
-        if subfolders and loose:
+        loose = (name for name in names if "/" not in name and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES)
+        if subfolders and (stray := next(loose, None)):
             raise ValueError(
-                f"{both.images} holds both subfolders ({', '.join(subfolders[:3])}) and images ({loose[0]}): move "
+                f"{both.images} holds both subfolders ({', '.join(subfolders[:3])}) and images ({stray}): move "
                 f"the images into the subfolders, which are the splits, or write the lists train.txt and val.txt"
             )
         divided = _usual_first({name: both._replace(below=name) for name in subfolders})

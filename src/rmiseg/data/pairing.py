@@ -8,7 +8,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm"),
@@ -66,7 +66,8 @@ def walk(folder: Path) -> list[str]:
             elif (target := os.path.realpath(entry.path)) not in links:  # links may go in circles
                 links.add(target)
                 pending.append(path)
-    return sorted(found, key=lambda path: path.split("/"))
+    # By folders and names, as paths are sorted; plain text sorts faster where there is one folder.
+    return sorted(found, key=lambda path: path.split("/")) if any("/" in path for path in found) else sorted(found)
 
 
 def index_files(folder: Path, names: Iterable[str], suffixes: tuple[str, ...]) -> Listing:
@@ -145,6 +146,8 @@ def _match(images: dict[str, str], masks: dict[str, str]) -> dict[str, str]:
 
 def folded(key: str) -> str:
     """Return a name without the difference of capitals and of the forms of Unicode."""
+    if key.isascii():
+        return key.lower()
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", key).casefold())
 
 
@@ -165,10 +168,10 @@ def _strip_both(images: list[str], masks: list[str]) -> tuple[dict[str, str], di
 
 
 def _stripped(key: str, begin: re.Pattern[str], end: re.Pattern[str]) -> str:
-    path = PurePosixPath(folded(key))
-    name = end.sub("", path.name, count=1)
-    name = name if name != path.name else begin.sub("", path.name, count=1)
-    return (path.parent / (name or path.name)).as_posix()
+    folder, slash, whole = folded(key).rpartition("/")
+    name = end.sub("", whole, count=1)
+    name = name if name != whole else begin.sub("", whole, count=1)
+    return f"{folder}{slash}{name or whole}"
 
 
 def _strip_common(images: list[str], masks: list[str]) -> tuple[dict[str, str], dict[str, str]]:
@@ -183,13 +186,11 @@ def _strip_common(images: list[str], masks: list[str]) -> tuple[dict[str, str], 
 
 
 def _cores(keys: list[str]) -> dict[str, str]:
-    paths = {key: PurePosixPath(folded(key)) for key in keys}
-    names = [path.name for path in paths.values()]
+    parts = {key: folded(key).rpartition("/") for key in keys}
+    names = [name for _, _, name in parts.values()]
     begin = re.sub(r"\d+$", "", _common_begin(names))
     end = re.sub(r"^\d+", "", _common_begin([name[::-1] for name in names])[::-1])
-    return {
-        key: (path.parent / path.name[len(begin) : len(path.name) - len(end)]).as_posix() for key, path in paths.items()
-    }
+    return {key: f"{folder}/{name[len(begin) : len(name) - len(end)]}" for key, (folder, _, name) in parts.items()}
 
 
 def _common_begin(names: list[str]) -> str:
