@@ -12,6 +12,7 @@ from miniatures import write_image, write_mask
 from rmiseg.data import available_splits, check_dataset, load_split, scan_split
 from rmiseg.data.finding import load_splits
 from rmiseg.data.pairing import pair, walk
+from rmiseg.runtime.files import printable, replacing
 
 CASES = Path(__file__).parent / "cases"
 
@@ -157,3 +158,12 @@ def test_links_that_go_in_circles(tmp_path):
     (tmp_path / "a" / "x.png").touch()
     (tmp_path / "a" / "again").symlink_to(tmp_path)
     assert walk(tmp_path) == ["a/x.png"]
+
+
+def test_results_of_such_names_and_of_long_ones(tmp_path):
+    for name in (b"gr\xf6sse.png", b"n" * 251 + b".png"):
+        path = tmp_path / os.fsdecode(name)
+        with replacing(path) as temporary:
+            temporary.write_bytes(b"whole")
+        assert path.read_bytes() == b"whole"
+    assert printable(os.fsdecode(b"gr\xf6sse")) == r"gr\udcf6sse"
