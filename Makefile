@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint quick docs
+.PHONY: demo test lint quick docs explore
 demo: .venv/demo
 	$(BIN)/rmiseg demo --out runs/demo
 
@@ -14,6 +14,10 @@ lint: .venv/test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Every implementation of the losses against float64, over random configurations; some minutes.
+explore: .venv/test
+	$(BIN)/python tests/explore/losses.py --count 10000
 
 quick: .venv/test
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"

@@ -199,13 +199,12 @@ def rmi_maps(
     former beside binary cross entropy and the latter beside softmax cross entropy.
     """
     probabilities = silenced(logits, valid).sigmoid() * valid.unsqueeze(1)
+    if clamp:
+        probabilities = probabilities.clamp(PROBABILITY_OFFSET, 1.0)
+    else:
+        probabilities = probabilities + PROBABILITY_OFFSET
     labels = soft_targets(target, valid, logits.shape[1], logits.dtype)
-    return pool_maps(labels, above_zero(probabilities, clamp), pool, pool_size)
-
-
-def above_zero(probabilities: Tensor, clamp: bool) -> Tensor:
-    """Probabilities kept from zero, see `rmi_maps`."""
-    return probabilities.clamp(PROBABILITY_OFFSET, 1.0) if clamp else probabilities + PROBABILITY_OFFSET
+    return pool_maps(labels, probabilities, pool, pool_size)
 
 
 @dataclass(frozen=True)
@@ -249,9 +248,9 @@ def rmi_sums(
 def perfect_rmi(target: Tensor, valid: Tensor, num_classes: int, options: RMIOptions, dtype: torch.dtype) -> Tensor:
     """RMI (N, C) float64 of a perfect prediction, whose probabilities are the target; see `rmi_sums`."""
     labels = soft_targets(target, valid, num_classes, dtype)
-    probabilities = above_zero(labels, clamp=options.pixel_loss == "ce")
-    maps = pool_maps(labels, probabilities, options.pool, options.pool_size)
-    return rmi_per_class(*maps, options.region_size, options.alpha)
+    return rmi_per_class(
+        *pool_maps(labels, labels, options.pool, options.pool_size), options.region_size, options.alpha
+    )
 
 
 def resize_target(target: Tensor, valid: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor]:

@@ -32,8 +32,10 @@ class RMILoss(SegmentationLoss):
     it is the log-determinant of what stays unexplained. So it rewards the right structure, not only the right pixels.
 
     **The value can be negative; only its gradient matters.** A class that is absent from an image, and predicted
-    absent, contributes the least possible value, 1/2 ln alpha = -3.80 (`functional.RMI_FLOOR`), and no gradient. With
-    `subtract_floor=True` the loss counts from there: the same gradients, never below zero.
+    absent, contributes the least possible value, 1/2 ln alpha = -3.80 (`functional.RMI_FLOOR`), and no gradient; one that
+    is present and perfectly predicted up to 1/2 ln 2 more. With `subtract_floor=True` the loss counts from what a perfect
+    prediction reaches: the same gradients, and 0 for that. It is no bound: predictions with more contrast than the
+    pooled labels have, as of a whole pooling window for a single pixel, can come a little below.
 
     Args:
         num_classes: Number of classes C.
@@ -49,18 +51,20 @@ class RMILoss(SegmentationLoss):
             as noise.
         covariance: "sum": over all positions of a region, as in the paper; "mean": divided by their number, so that
             `alpha` means the same for images of any size. Sums are thousands of times larger.
-        subtract_floor: Count the RMI of each class from its floor.
+        subtract_floor: Count the RMI of each class from that of a perfect prediction of the same target.
         implementation: "native" (CPU, compiled), "triton" (CUDA), "chunked" (any device, in ordinary operations),
-            "plain" (the readable definition, slow), or "auto": the fastest that there is for the device of the logits.
-            Values and gradients are the same. The first two are for images with class ids.
+            "plain" (the readable definition, slow), or "auto": the fastest that there is for the device of the logits
+            ("chunked" on AMD's GPUs, where Triton is not tested). Values and gradients are the same. The first two are
+            for images with class ids. Inside of the transforms of `torch.func` and of forward-mode differentiation, all
+            are "plain"; only that can be differentiated twice by autograd.
         loss_options: What all losses have: `mode` ("multiclass", "binary", "multilabel"), `class_weights`, `reduction`,
             `from_probabilities`, `align_corners`, `check_target`; see `SegmentationLoss`.
 
     Shape:
         logits (N, C, h, w) at any resolution up to (H, W); target (N, H, W); output scalar. For volumes, binary and
         multilabel masks and targets that are probabilities see `SegmentationLoss.forward`. `return_parts=True` adds
-        "pixel", the pixel loss, and "rmi", the mean RMI above the floor of the classes present in each image: 0 is
-        perfect.
+        "pixel", the pixel loss, and "rmi", the mean RMI of the classes present in each image, counted from that of a
+        perfect prediction, which has 0. Samples without a valid pixel do not count.
 
     Example:
         >>> loss = RMILoss(num_classes=21)
