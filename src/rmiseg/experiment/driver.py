@@ -143,7 +143,7 @@ def _warmed_otherwise(recipe: Path, config: TrainConfig) -> bool:
     folder = recipe.parent / RUN_FOLDER
     if not config.optim.warmup_steps or not (folder / CONFIG_FILE).is_file():
         return False
-    return bool(stored_options(folder)["optim.warmup_to"] != config.optim.warmup_to)
+    return bool(stored_options(folder).get("optim.warmup_to") != config.optim.warmup_to)
 
 
 def _training(recipe: dict[str, Any]) -> dict[str, Any]:

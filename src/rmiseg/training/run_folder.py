@@ -241,7 +241,7 @@ class RunFolder:
         """Refuse to go on with a run under options that would have made another run of it."""
         path = self.path / CONFIG_FILE
         stored = stored_options(self.path)
-        if not read_recipe(path):
+        if not flat(read_recipe(path)):
             raise ValueError(
                 f"{path} is empty, so that nothing says which run this is. Put a copy of it back, or the recipe that "
                 "the run was started with; or choose another folder with --out"
@@ -280,7 +280,14 @@ def _number(value: Any) -> float:
 
 def stored_options(folder: Path) -> dict[str, Any]:
     """The options that the run in a folder was started with, by their dotted names."""
-    return UNSAID | flat(read_recipe(folder / CONFIG_FILE))
+    said = flat(read_recipe(folder / CONFIG_FILE))
+    return _unsaid(said) | said
+
+
+def _unsaid(said: Mapping[str, Any]) -> dict[str, Any]:
+    """Options that an older run does not name in a section that it has, and what it did."""
+    sections = {name.partition(".")[0] for name in said}
+    return {name: value for name, value in UNSAID.items() if name not in said and name.partition(".")[0] in sections}
 
 
 def with_unsaid(config: TrainConfig) -> TrainConfig:
@@ -289,9 +296,9 @@ def with_unsaid(config: TrainConfig) -> TrainConfig:
     if config.resume == "never" or not (folder / CONFIG_FILE).is_file():
         return config
     said = flat(read_recipe(folder / CONFIG_FILE))
-    for name in [name for name in UNSAID if name not in said]:
+    for name, value in _unsaid(said).items():
         section, _, field = name.partition(".")
-        config = replace(config, **{section: replace(getattr(config, section), **{field: UNSAID[name]})})
+        config = replace(config, **{section: replace(getattr(config, section), **{field: value})})
     return config
 
 
