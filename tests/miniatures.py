@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +44,23 @@ def write_values(path: Path, values: np.ndarray, palette: bool = False) -> Path:
         image.putpalette([channel for color in voc_palette(255) for channel in color])
     image.save(path)
     return path
+
+
+def write_png(path: Path, values: np.ndarray, bits: int, color_type: int = 0) -> None:
+    """A PNG of any bit depth, which Pillow cannot write."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    rows = b""
+    for row in values.reshape(len(values), -1):
+        text = "".join(format(value, f"0{bits}b") for value in row)
+        text += "0" * (-len(text) % 8)
+        rows += b"\0" + int(text, 2).to_bytes(len(text) // 8, "big")
+    header = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], bits, color_type, 0, 0, 0)
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    )
 
 
 def every(*values: int, size: tuple[int, int] = (WIDTH, HEIGHT)) -> np.ndarray:

@@ -4,7 +4,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import rmiseg
+
+pytestmark = pytest.mark.slow
 
 CODE = """
 import time, torch

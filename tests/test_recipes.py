@@ -15,11 +15,15 @@ from rmiseg.cli import main
 from rmiseg.config import TrainConfig
 from rmiseg.config.parser import train_config
 from rmiseg.models import DeepLabV3Plus, build_model
+from rmiseg.models.original import IMAGE_STATISTICS
+from rmiseg.training.assembly import complete
 
 FOLDER = Path(__file__).parents[1] / "recipes"
 RECIPES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
 LOSSES = ("ce", "bce", "affinity", "pyramid", "rmi")
 ABLATIONS = ("interp", "max", "pool2", "pool3", "pool5", "pool6", "region1", "region2", "region4")
+ABLATIONS += ("pool6-region2", "pool6-region4", "pool6-region5")
+LENGTHS = {"voc": (10_582, 30_406), "cityscapes": (2975, 59_360), "camvid": (468, 5800)}
 MODELS = ("deeplabv3", "deeplabv3plus", "pspnet")
 COMPARED = ("ce", "rmi")
 
@@ -41,6 +45,35 @@ def roots(tmp_path_factory) -> dict[str, Path]:
 
 def parsed(recipe: str) -> TrainConfig:
     return train_config(FOLDER / f"{recipe}.yaml")
+
+
+@pytest.mark.parametrize("data", LENGTHS)
+@pytest.mark.parametrize("model", MODELS)
+def test_settings_of_the_paper(data, model):
+    """Those of the paper's code, for every model; and the steps that follow from epochs, images and batches."""
+    if not (FOLDER / f"{data}-{model}-resnet101-rmi.yaml").is_file():
+        return
+    config = complete(parsed(f"{data}-{model}-resnet101-rmi"))
+    images, steps = LENGTHS[data]
+    crop, batch, lr, warmup, scales, step = {
+        "voc": (513, 16, 0.007, 1500, (0.5, 2.0), 0.25),
+        "cityscapes": (769, 8, 0.007, 3000, (0.75, 1.25), 0),
+        "camvid": (481, 16, 0.025, 300, (0.75, 1.25), 0),
+    }[data]
+    assert config.data.crop_size == (crop, crop)
+    assert (config.data.batch_size, config.data.scale_range, config.data.scale_step) == (batch, scales, step)
+    assert (config.data.image_mean, config.data.image_std) == IMAGE_STATISTICS[data]
+    assert (config.data.interpolation, config.data.padding, config.data.flip) == ("bicubic", "end", 0.5)
+    assert config.train.epochs * (images // batch) == steps
+    assert config.train.steps is None
+    optim = config.optim
+    assert (optim.lr, optim.warmup_steps, optim.warmup_lr, optim.warmup_to) == (lr, warmup, 1e-4, "lr")
+    assert (optim.name, optim.momentum, optim.weight_decay, optim.min_lr) == ("sgd", 0.9, 1e-4, 1e-6)
+    assert optim.head_lr_factor == (5 if model == "deeplabv3plus" and data != "camvid" else 10)
+    assert (config.model.compat, config.model.backbone, config.model.output_stride) == ("original", "resnet101s", 16)
+    assert (config.loss.align_corners, config.loss.aux_weight, config.loss.aux_loss) == (True, 0.4, "ce")
+    assert config.train.norm_momentum == 0.05
+    assert config.data.options == ({"void": True} if data == "camvid" else {})
 
 
 def leaves(content: dict, prefix: str = "") -> dict[str, object]:
@@ -65,8 +98,8 @@ def test_recipe_says_what_differs(recipe):
     config, before = (leaves(json.loads(json.dumps(asdict(c)))) for c in (parsed(recipe), origin))
     assert content == {name: config[name] for name in content}
     # What a recipe is about is said even where it is the default.
-    assert [name for name in content if content[name] == before[name] and not name.endswith(".name")] == []
-    assert [name for name in config if config[name] != before[name] and name not in content] == []
+    assert [name for name in content if content[name] == before.get(name) and not name.endswith(".name")] == []
+    assert [name for name in config if config[name] != before.get(name) and name not in content] == []
     assert config["out"] == f"runs/{recipe}"
     assert recipe.startswith(config["data.name"])
     if recipe != "camvid-best":  # whatever model and loss that is
@@ -76,10 +109,12 @@ def test_recipe_says_what_differs(recipe):
 
 
 def network(config: TrainConfig) -> tuple[tuple[str, object], ...]:
-    return tuple((name, value) for name, value in asdict(config.model).items() if name != "options")
+    return tuple((name, value) for name, value in asdict(config.model).items() if name != "options")  # all have none
 
 
-@pytest.mark.parametrize("settings", sorted({(*network(parsed(r)), parsed(r).data.crop_size) for r in RECIPES}))
+@pytest.mark.parametrize(
+    "settings", sorted({(*network(parsed(r)), parsed(r).data.crop_size) for r in RECIPES}, key=str)
+)
 def test_model(settings):
     *options, crop_size = settings
     with torch.device("meta"):
@@ -89,6 +124,7 @@ def test_model(settings):
     assert logits.shape == (1, 21, *(-(-side // stride) for side in crop_size))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_two_steps(recipe, roots, tmp_path, capsys):
     config = parsed(recipe)
@@ -112,4 +148,4 @@ def test_two_steps(recipe, roots, tmp_path, capsys):
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["steps"] == 2
     trained = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
-    assert trained["loss"] == json.loads(json.dumps(asdict(config.loss)))
+    assert trained["loss"] == json.loads(json.dumps(asdict(complete(config).loss)))

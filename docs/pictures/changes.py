@@ -20,7 +20,7 @@ from rmiseg.evaluation.scoring import find_or_score
 from rmiseg.inference.checkpoint import CHECKPOINTS, LAST, load_checkpoint
 from rmiseg.inference.pictures import colorize, titled_rows
 from rmiseg.inference.predictor import Predictor
-from rmiseg.report.page import Run
+from rmiseg.reports.page import Run
 
 GAINED, LOST = 3, 2
 WIDTH = 400

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rmiseg.inference.predict import predict
     from rmiseg.inference.predictor import Predictor
     from rmiseg.losses import AffinityLoss, BCELoss, CELoss, PyramidLoss, RMILoss, build_loss
+    from rmiseg.reports.page import report
     from rmiseg.training.callbacks import Callback
     from rmiseg.training.loggers import Logger
     from rmiseg.training.trainer import Trainer, train
@@ -46,6 +47,7 @@ _PLACES = {
     "export": "rmiseg.exports.export",
     "predict": "rmiseg.inference.predict",
     "register": "rmiseg.config.registry",
+    "report": "rmiseg.reports.page",
     "train": "rmiseg.training.trainer",
     "upsample_logits": "rmiseg.functional",
 }
@@ -68,6 +70,7 @@ __all__ = [
     "export",
     "predict",
     "register",
+    "report",
     "train",
     "upsample_logits",
 ]

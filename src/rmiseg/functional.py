@@ -23,7 +23,10 @@ RMI_ALPHA = 5e-4
 """The a of Zhao et al. 2019, section 3.3: keeps covariances positive definite."""
 
 RMI_FLOOR = 0.5 * math.log(RMI_ALPHA)
-"""Least RMI value of a class, -3.8005; exactly what a class absent from labels and predictions contributes."""
+"""Bound of the RMI value of a class, -3.8005; exactly what a class absent from labels and predictions contributes.
+
+A class that is present and perfectly predicted is up to 1/2 ln 2 above it, see `perfect_rmi`.
+"""
 
 PROBABILITY_OFFSET = 1e-6
 
@@ -72,6 +75,14 @@ def soft_targets(target: Tensor, valid: Tensor, num_classes: int, dtype: torch.d
     return torch.where(valid.unsqueeze(1), target.to(dtype), 0)
 
 
+def silenced(logits: Tensor, valid: Tensor) -> Tensor:
+    """Logits (N, C, *size) with 0 for what is not finite at pixels that are not valid, where it does no harm then.
+
+    A gradient that is not finite reaches these pixels still, see `losses.base.spread_non_finite`.
+    """
+    return logits.where(valid.unsqueeze(1), logits.nan_to_num(0, 0, 0))
+
+
 def per_class(class_weights: Tensor | None, like: Tensor) -> Tensor | float:
     """Class weights that can be multiplied with (N, C, *size)."""
     return 1.0 if class_weights is None else class_weights.to(like.dtype).view(1, -1, *(1,) * (like.ndim - 2))
@@ -79,14 +90,14 @@ def per_class(class_weights: Tensor | None, like: Tensor) -> Tensor | float:
 
 def cross_entropy_sums(logits: Tensor, target: Tensor, valid: Tensor, class_weights: Tensor | None = None) -> Tensor:
     """Softmax cross entropy, each class's logarithm times its weight, summed over each sample's valid pixels: (N,)."""
+    logits = silenced(logits, valid)
     if target.ndim == valid.ndim:
         weights = None if class_weights is None else class_weights.to(logits.dtype)
-        labels = target.masked_fill(~valid, -100)
-        pixel = F.cross_entropy(logits, labels, weights, ignore_index=-100, reduction="none")
+        pixel = F.cross_entropy(logits, target.masked_fill(~valid, 0), weights, reduction="none")
     else:
         soft = soft_targets(target, valid, logits.shape[1], logits.dtype) * per_class(class_weights, logits)
-        pixel = -(soft * logits.log_softmax(dim=1)).sum(dim=1).masked_fill(~valid, 0)
-    return pixel.flatten(1).sum(dim=1)
+        pixel = -(soft * logits.log_softmax(dim=1)).sum(dim=1)
+    return (pixel * valid).flatten(1).sum(dim=1)
 
 
 def cross_entropy_counts(target: Tensor, valid: Tensor, class_weights: Tensor | None = None) -> Tensor:
@@ -113,6 +124,7 @@ def binary_cross_entropy_sums(
     logits: Tensor, target: Tensor, valid: Tensor, class_weights: Tensor | None = None
 ) -> Tensor:
     """One-vs-rest sigmoid cross entropy, times the weight of the class, summed over valid pixels and classes: (N,)."""
+    logits = silenced(logits, valid)
     labels = soft_targets(target, valid, logits.shape[1], logits.dtype)
     weight = valid.unsqueeze(1) * per_class(class_weights, logits)
     pixel = F.binary_cross_entropy_with_logits(logits, labels, weight=weight.to(logits.dtype), reduction="none")
@@ -186,7 +198,7 @@ def rmi_maps(
     Probabilities are kept from zero by an offset of 1e-6, or by clamping to [1e-6, 1] if `clamp`; the original does the
     former beside binary cross entropy and the latter beside softmax cross entropy.
     """
-    probabilities = logits.sigmoid() * valid.unsqueeze(1)
+    probabilities = silenced(logits, valid).sigmoid() * valid.unsqueeze(1)
     if clamp:
         probabilities = probabilities.clamp(PROBABILITY_OFFSET, 1.0)
     else:
@@ -233,6 +245,14 @@ def rmi_sums(
     return pixel_sums, rmi, labels.flatten(2).amax(dim=2) > 0
 
 
+def perfect_rmi(target: Tensor, valid: Tensor, num_classes: int, options: RMIOptions, dtype: torch.dtype) -> Tensor:
+    """RMI (N, C) float64 of a perfect prediction, whose probabilities are the target; see `rmi_sums`."""
+    labels = soft_targets(target, valid, num_classes, dtype)
+    return rmi_per_class(
+        *pool_maps(labels, labels, options.pool, options.pool_size), options.region_size, options.alpha
+    )
+
+
 def resize_target(target: Tensor, valid: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Labels and valid pixels (N, H, W) resized to `size` by nearest neighbor."""
     # Class ids survive the detour through float exactly: they are small integers.
@@ -267,7 +287,7 @@ def affinity_sums(logits: Tensor, edge: Tensor, valid: Tensor) -> Tensor:
     The divergence between the predictions for a pixel and for its neighbor must be large across a label edge and small
     elsewhere (Ke et al. 2018, equations 3 and 4).
     """
-    own = (logits.softmax(dim=1) * valid.unsqueeze(1)).clamp(AFFINITY_MIN, 1.0)
+    own = (silenced(logits, valid).softmax(dim=1) * valid.unsqueeze(1)).clamp(AFFINITY_MIN, 1.0)
     neighbor = shifted_neighbors(own).clamp(AFFINITY_MIN, 1.0)
     own = own.unsqueeze(1)
     own_rest, neighbor_rest = 1 - own + AFFINITY_MIN, 1 - neighbor + AFFINITY_MIN

@@ -19,6 +19,8 @@ from rmiseg.data import IGNORE_INDEX, load_split
 from rmiseg.data.transforms import normalize
 from rmiseg.training.assembly import train_dataset
 
+pytestmark = pytest.mark.slow
+
 QUICK = ["--device", "cpu", "--shapes", "[1x3x40x40]", "--strides", "[1]", "--pool_sizes", "[2]", "--runs", "1"]
 
 

@@ -32,7 +32,7 @@ def test_tensorboard_has_curves_and_pictures(run):
     events = EventAccumulator(str(run), size_guidance={"images": 0})
     events.Reload()
     tags = events.Tags()
-    assert {"val/mIoU", "val/pixel_accuracy"} <= set(tags["scalars"])
+    assert {"val/mIoU", "val/pixel_accuracy", "val/loss"} <= set(tags["scalars"])
     assert [e.step for e in events.Scalars("val/mIoU")] == [2, 4, 6]
     pictures = [tag for tag in tags["images"] if tag.startswith("image, truth, prediction/")]
     assert len(pictures) == 2  # the validation split has two images

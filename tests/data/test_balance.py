@@ -16,7 +16,7 @@ def root(tmp_path):
         values = [value for value, count in counts.items() for _ in range(count)]
         write_image(tmp_path / "images" / f"{name}.png", size=(4, 4))
         write_values(tmp_path / "masks" / f"{name}.png", np.array(values).reshape(4, 4))
-    classes = yaml.safe_dump({"classes": ["ground", "tree", "house", "nothing"]})
+    classes = yaml.safe_dump({"classes": ["ground", "tree", "house", "nothing"], "ignore": 255})
     (tmp_path / "dataset.yaml").write_text(classes)
     (tmp_path / "train.txt").write_text("a\nb\n")
     (tmp_path / "val.txt").write_text("a\nb\n")

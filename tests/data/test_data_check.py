@@ -105,7 +105,7 @@ def test_lists_are_checked(folder_root):
 
 
 def test_absent_class_is_a_warning(split_root):
-    (split_root / "dataset.yaml").write_text("classes: [ground, tree, house, boat]")
+    (split_root / "dataset.yaml").write_text("classes: [ground, tree, house, boat]\nignore: 255")
     report = check_dataset("folder", split_root, workers=0)
     assert report.problem_count == 0
     assert report.warnings == ["class boat (mask value 3) does not occur in train, val"]

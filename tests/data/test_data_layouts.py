@@ -23,7 +23,7 @@ def names(split) -> list[str]:
 
 
 def test_unknown_data_set_names_the_valid_ones():
-    with pytest.raises(ValueError, match=r"'vox'.*folder, voc, .*camvid, demo"):
+    with pytest.raises(ValueError, match=r"vox.*folder, voc, .*camvid, demo"):
         load_split("vox", "x", "train")
 
 

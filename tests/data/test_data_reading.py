@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import struct
-import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +10,7 @@ import torch
 from PIL import Image
 from torchvision import tv_tensors
 
-from miniatures import HEIGHT, WIDTH, write_image, write_mask
+from miniatures import HEIGHT, WIDTH, write_image, write_mask, write_png
 from rmiseg.data import IGNORE_INDEX, ClassTable, Sample, SegmentationDataset, Split, read_image, read_mask
 from rmiseg.data.classes import voc_palette
 
@@ -21,23 +18,6 @@ from rmiseg.data.classes import voc_palette
 def table(values=(0, 1, 2), ignore=(255,)) -> ClassTable:
     names = tuple(f"c{i}" for i in range(len(values)))
     return ClassTable(names, tuple(values), tuple(ignore), voc_palette(len(values)))
-
-
-def write_png(path: Path, values: np.ndarray, bits: int, color_type: int = 0) -> None:
-    """A PNG of any bit depth, which Pillow cannot write."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    rows = b""
-    for row in values.reshape(len(values), -1):
-        text = "".join(format(value, f"0{bits}b") for value in row)
-        text += "0" * (-len(text) % 8)
-        rows += b"\0" + int(text, 2).to_bytes(len(text) // 8, "big")
-    header = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], bits, color_type, 0, 0, 0)
-    path.write_bytes(
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-    )
 
 
 @pytest.fixture

@@ -7,10 +7,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from torchvision import tv_tensors
 
+from rmiseg.config import DataConfig
 from rmiseg.data import IGNORE_INDEX, eval_transform, normalize, train_transform
-from rmiseg.data.transforms import RandomScaleCrop
+from rmiseg.data.transforms import RandomScaleCrop, scale_crop
 
 
 def gradient(height: int, width: int) -> tuple[tv_tensors.Image, tv_tensors.Mask]:
@@ -94,6 +96,33 @@ def test_padding_lies_at_either_side():
         assert out[:, out_mask == IGNORE_INDEX].unique(dim=1).flatten().tolist() == [1, 2, 3]
         assert torch.equal(out[:, top : top + 10], image)
     assert tops == {0, 1, 2, 3, 4}
+
+
+def test_padding_of_the_paper():
+    """The mean, all of it at the right and at the bottom."""
+    image, mask = gradient(10, 8)
+    config = DataConfig(
+        crop_size=(14, 13),
+        scale_range=(1, 1),
+        flip=0,
+        padding="end",
+        image_mean=(116, 113.4, 104),
+        image_std=(70, 70, 70),
+    )
+    for _ in range(10):
+        out, out_mask = scale_crop(config)(image, mask)
+        assert torch.equal(out[:, :10, :8], image)
+        assert out[:, out_mask == IGNORE_INDEX].unique(dim=1).flatten().tolist() == [116, 113, 104]
+
+
+@pytest.mark.parametrize("scale", [0.5, 0.75, 1.5])
+def test_bicubic_is_that_of_pillow(scale):
+    pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)).permute(2, 0, 1)
+    size = round(scale * 40), round(scale * 60)
+    transform = RandomScaleCrop(size, scale_range=(scale, scale), interpolation="bicubic")
+    out = transform(tv_tensors.Image(pixels))
+    witness = Image.fromarray(pixels.permute(1, 2, 0).numpy()).resize(size[::-1], Image.Resampling.BICUBIC)
+    assert (out.permute(1, 2, 0).int() - torch.from_numpy(np.array(witness)).int()).abs().max() <= 1
 
 
 def test_scales_are_those_of_range_and_step():

@@ -161,3 +161,9 @@ def test_255_classes():
     target = np.arange(256, dtype=np.uint8).reshape(16, 16)
     counts = count_image(np.minimum(target, 254), target, 255)
     assert np.array_equal(counts.confusion, np.eye(255))
+
+
+def test_a_mean_over_fewer_classes_says_so():
+    counts = np.array([[4, 2, 0], [5, 3, 0], [6, 2, 0]])
+    assert Scores.from_counts(counts).scope == " over 2 of 3 classes"
+    assert Scores.from_counts(counts[:, :2]).scope == ""

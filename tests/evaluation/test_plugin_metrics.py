@@ -22,7 +22,7 @@ from rmiseg.evaluation.results import load_evaluation
 from rmiseg.evaluation.scoring import evaluate, find_or_score, print_scores, score_checkpoint
 from rmiseg.inference.checkpoint import Checkpoint, save_checkpoint
 from rmiseg.models import build_model
-from rmiseg.report.page import write_report
+from rmiseg.reports.page import write_report
 
 QUIET = Console(quiet=True)
 
@@ -128,7 +128,7 @@ def test_a_metric_that_is_not_known_any_more(metric, runs, tmp_path, monkeypatch
 
 
 def test_metrics_are_looked_at_before_anything_is_scored(metric, runs):
-    with pytest.raises(ValueError, match=r"unknown metric 'agrement', none of iou, agreement; did you mean"):
+    with pytest.raises(ValueError, match=r"metric agrement is none of iou, agreement; did you mean"):
         score_checkpoint(EvaluateConfig(checkpoint=str(runs[0]), metrics=["agrement"]), QUIET)
 
     def registered(name, **methods):

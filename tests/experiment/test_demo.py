@@ -3,9 +3,12 @@
 import json
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from rmiseg.cli import main
+
+pytestmark = pytest.mark.slow
 
 
 def test_demo_compares_two_runs_and_draws_them(tmp_path, capfd):

@@ -47,33 +47,12 @@ from rmiseg.training.state import RunState, SavedState, StateFolder
 HANG_SECONDS = 10
 OUTCOMES = ("read", "refused", "traceback", "hang", "silently different")
 CLASSES = ClassTable(("a", "b"), (0, 1), (255,), ((0, 0, 0), (255, 0, 0)))
-TEXTS = (
-    *(
-        b"\0",
-        b"\xff\xfe",
-        b"{",
-        b"]",
-        b"&a",
-        b"*a",
-        b"<<: *a",
-        b"!!timestamp x",
-        b"!!python/name:os.system",
-        b"- ",
-        b": ",
-    ),
-    *(
-        b"null",
-        b"NaN",
-        b"-1",
-        b"1e999",
-        b"99999999999999999999",
-        b"true",
-        b'"',
-        b"'",
-        b"\n",
-        b"\t",
-        b"class_path: os.x",
-    ),
+TEXTS = tuple(
+    text.encode("latin-1")
+    for text in (
+        *("\0", "\xff\xfe", "{", "]", "&a", "*a", "<<: *a", "!!timestamp x", "!!python/name:os.system", "- ", ": "),
+        *("null", "NaN", "-1", "1e999", "99999999999999999999", "true", "class_path: os.x", '"', "'", "\n", "\t"),
+    )
 )
 
 Reader = tuple[list[Path], Callable[[], Any], bool]

@@ -26,6 +26,8 @@ from rmiseg.inference.predictor import Predictor
 from rmiseg.inference.segmenter import Segmenter
 from rmiseg.models import build_model
 
+pytestmark = pytest.mark.slow
+
 CLASSES = ClassTable(("ground", "a|b", "<i>"), (0, 1, 2), (255,), ((0, 0, 0), (255, 0, 0), (0, 9, 99)))
 ODD_SIZES = ((1, 3, 97, 64), (3, 3, 50, 121), (2, 3, 200, 33))
 DOCS = Path(__file__).parents[2] / "docs" / "export.md"

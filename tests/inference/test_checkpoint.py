@@ -1,5 +1,6 @@
 import os
 import pickle
+from dataclasses import replace
 
 import pytest
 import torch
@@ -7,6 +8,7 @@ import torch
 from rmiseg.config import DataConfig, ModelConfig
 from rmiseg.data import ClassTable
 from rmiseg.inference.checkpoint import Checkpoint, CheckpointFolder, load_checkpoint, save_checkpoint
+from rmiseg.inference.segmenter import Segmenter
 from rmiseg.models import build_model
 
 CLASSES = ClassTable(("a", "b"), (0, 1), (255,), ((0, 0, 0), (255, 0, 0)))
@@ -117,3 +119,15 @@ def test_content_of_another_version_is_refused(tmp_path, change):
     torch.save({**torch.load(path, weights_only=True), **change}, path)
     with pytest.raises(ValueError, match=r"marked as a checkpoint of rmiseg, but its content"):
         load_checkpoint(path)
+
+
+def test_mean_and_standard_deviation_of_the_data(model):
+    data = DataConfig(image_mean=(116, 113, 104), image_std=(69.58, 68.68, 72.67))
+    checkpoint = replace(make(model.state_dict()), data=data)
+    segmenter = Segmenter.from_checkpoint(checkpoint)
+    assert segmenter.center.flatten().tolist() == [116, 113, 104]
+    assert segmenter.spread.flatten().tolist() == pytest.approx([69.58, 68.68, 72.67])
+    assert segmenter.to_checkpoint().data.image_mean == (116, 113, 104)
+    for wrong in ({"image_mean": (0.4, 0.4, 0.4)}, {"image_std": (0, 60, 60)}):
+        with pytest.raises(ValueError, match="must be three numbers, of red, green and blue from 0 to 255"):
+            replace(checkpoint, data=DataConfig(**wrong)).build_model(torch.device("cpu"))

@@ -48,7 +48,7 @@ def main(everything: bool):
         target = torch.zeros((shape[0], *size), dtype=torch.long)
         valid = torch.ones_like(target, dtype=torch.bool)
         inputs = logits, target, valid, torch.ones(shape[1], dtype=torch.float64) if weighted else None
-        pixel, rmi, _, gradient_maps = kernels.rmi_forward(*inputs, options, with_gradient=True)
+        pixel, rmi, _, _, gradient_maps = kernels.rmi_forward(*inputs, options, True, False)
         kernels.rmi_backward(pixel, rmi, *inputs, gradient_maps, options)
         pixel = kernels.pixel_forward(*inputs, options.pixel_loss, options.align_corners)
         kernels.pixel_backward(pixel, *inputs, options.pixel_loss, options.align_corners)

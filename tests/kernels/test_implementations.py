@@ -14,70 +14,53 @@ from rmiseg.kernels import backends, chunked, native, operators, regions
 from rmiseg.kernels import soft as soft_kernels
 from rmiseg.kernels.interpolation import Resampler
 from rmiseg.losses import CELoss, RMILoss
-
-TOLERANCES = {  # of the value, and of the gradient in relative norm; half precision rounds the returned gradient
-    torch.float64: (1e-10, 1e-8),
-    torch.float32: (1e-6, 1e-5),
-    torch.float16: (1e-6, 1e-3),
-    torch.bfloat16: (1e-6, 5e-3),
-}
-
+from support.batches import (
+    LAYOUTS,
+    TOLERANCES,
+    cases,
+    gradient_tolerance,
+    in_layout,
+    needs_no_ties,
+    random_batch,
+    some_weights,
+    without_ties,
+)
 
 needs_native = pytest.mark.skipif(not native.is_available(), reason="installed without a C++ compiler")
 fast = pytest.mark.parametrize("implementation", [pytest.param("native", marks=needs_native), "chunked"])
 
 
-def random_batch(seed, n, c, h, w, stride, none=0.0):
-    rng = np.random.default_rng(seed)
-    target = rng.integers(0, c, (n, -(-h // 5), -(-w // 5))).repeat(5, axis=1).repeat(5, axis=2)[:, :h, :w]
-    # Some are of no class, and count.
-    target = torch.tensor(target.copy()).masked_fill_(torch.tensor(rng.random((n, h, w)) < none), c)
-    valid = torch.tensor(rng.random((n, h, w)) < rng.choice([0.9, 1.0]))
-    logits = torch.tensor(rng.normal(size=(n, c, -(-h // stride), -(-w // stride))) * 2)
-    grad_rmi = torch.tensor(rng.normal(size=(n, c)))
-    return logits, target.masked_fill(~valid, 255), valid, grad_rmi
-
-
-def some_weights(seed, classes):
-    """Class weights, one of them zero, or none."""
-    rng = np.random.default_rng(seed)
-    weights = torch.tensor(rng.random(classes) * 2).where(torch.arange(classes) != 1, 0)
-    return weights if rng.random() < 0.5 else None
-
-
 def run(implementation, logits, target, valid, options, grad_rmi, class_weights=None):
     logits = logits.detach().requires_grad_()
-    pixel, rmi, present = operators.rmi_sums(logits, target, valid, class_weights, options, implementation)
+    pixel, rmi, present, _ = operators.rmi_sums(logits, target, valid, class_weights, options, implementation)
     # A gradient scaler's factor keeps float16 gradients from underflow; gradients of pixel losses differ by sample.
     grad_pixel = 0.7 + torch.arange(len(pixel))
     (256 * ((grad_pixel * pixel).sum() + (grad_rmi * rmi).sum())).backward()
     return pixel.detach().double(), rmi.detach(), present, logits.grad.double() / 256
 
 
-def in_layout(logits, layout):
-    if layout == "channels_last":
-        return logits.contiguous(memory_format=torch.channels_last)
-    return logits.repeat_interleave(2, dim=3)[..., ::2] if layout == "every second column" else logits
+def options_of(case):
+    return RMIOptions(case.region_size, case.pool, case.pool_size, case.pixel_loss, case.align_corners, case.alpha)
 
 
 ALPHAS = st.sampled_from([5e-4, 5e-4, 1e-3, 20.0])
-LAYOUTS = st.sampled_from(["contiguous", "channels_last", "every second column"])
 
 
 @fast
 @given(
-    seed=st.integers(0, 2**32 - 1),
-    n=st.integers(1, 3),
-    c=st.integers(1, 5),
-    h=st.integers(1, 50),
-    w=st.integers(1, 50),
-    region_size=st.integers(1, 10),
-    pool=st.sampled_from(["avg", "max", "interp"]),
-    pool_size=st.integers(1, 8),
-    pixel_loss=st.sampled_from(["bce", "ce"]),
-    stride=st.sampled_from([1, 1, 2, 3, 8]),
-    align_corners=st.booleans(),
-    alpha=ALPHAS,
+    case=cases(
+        seed=st.integers(0, 2**32 - 1),
+        n=st.integers(1, 3),
+        c=st.integers(1, 5),
+        size=st.tuples(st.integers(1, 50), st.integers(1, 50)),
+        region_size=st.integers(1, 10),
+        pool=st.sampled_from(["avg", "max", "interp"]),
+        pool_size=st.integers(1, 8),
+        pixel_loss=st.sampled_from(["bce", "ce"]),
+        stride=st.sampled_from([1, 1, 2, 3, 8]),
+        align_corners=st.booleans(),
+        alpha=ALPHAS,
+    ),
     dtype=st.sampled_from(list(TOLERANCES)),
     strip=st.sampled_from([1, 300, 3000, 1 << 19]),
     block=st.sampled_from([1, 1 << 19]),
@@ -85,42 +68,23 @@ LAYOUTS = st.sampled_from(["contiguous", "channels_last", "every second column"]
     threads=st.integers(1, 3),
 )
 @settings(max_examples=300)
-def test_rmi_is_the_plain_definition(
-    implementation,
-    seed,
-    n,
-    c,
-    h,
-    w,
-    region_size,
-    pool,
-    pool_size,
-    pixel_loss,
-    stride,
-    align_corners,
-    alpha,
-    dtype,
-    strip,
-    block,
-    layout,
-    threads,
-):
-    if min(functional.pooled_size((h, w), pool, pool_size)) < region_size:
+def test_rmi_is_the_plain_definition(implementation, case, dtype, strip, block, layout, threads):
+    if min(functional.pooled_size(case.size, case.pool, case.pool_size)) < case.region_size:
         return
-    none = 0.2 if pixel_loss == "bce" and seed % 2 else 0.0
-    logits, target, valid, grad_rmi = random_batch(seed, n, c, h, w, stride, none)
-    weights = some_weights(seed, c)
+    none = 0.2 if case.pixel_loss == "bce" and case.seed % 2 else 0.0
+    logits, target, valid, grad_rmi = random_batch(case.seed, case.n, case.c, *case.size, case.stride, none)
+    if needs_no_ties(dtype, case.pool):
+        logits = without_ties(case.seed, logits)
+    weights = some_weights(case.seed, case.c)
     logits = in_layout(logits.to(dtype), layout)
-    options = RMIOptions(region_size, pool, pool_size, pixel_loss, align_corners, alpha)
+    options = options_of(case)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(chunked, "STRIP", strip)
         patch.setattr(regions, "BLOCK", block)
         patch.setattr(torch, "get_num_threads", lambda: threads)
         pixel, rmi, present, grad = run(implementation, logits, target, valid, options, grad_rmi, weights)
     expected = run("plain", logits.double(), target, valid, options, grad_rmi, weights)
-    value_tolerance, grad_tolerance = TOLERANCES[dtype]
-    if pool == "max" and dtype in (torch.float16, torch.bfloat16):
-        grad_tolerance = 1.0  # rounded logits tie, and which of two equal values takes the gradient is not defined
+    value_tolerance, grad_tolerance = TOLERANCES[dtype][0], gradient_tolerance(dtype, case.pool)
     assert ((pixel - expected[0]).abs() <= value_tolerance * (1 + expected[0].abs())).all()
     assert torch.allclose(rmi, expected[1], rtol=value_tolerance, atol=10 * value_tolerance)
     assert torch.equal(present, expected[2])
@@ -136,62 +100,50 @@ def test_rmi_is_the_plain_definition(
 
 
 @given(
-    seed=st.integers(0, 2**32 - 1),
-    n=st.integers(0, 2),
-    c=st.integers(1, 4),
-    size=st.lists(st.integers(1, 24), min_size=2, max_size=3),
-    soft=st.booleans(),
-    region_size=st.integers(1, 3),
-    pool=st.sampled_from(["avg", "max", "interp"]),
-    pool_size=st.integers(1, 5),
-    pixel_loss=st.sampled_from(["bce", "ce"]),
-    stride=st.sampled_from([1, 2, 5]),
-    align_corners=st.booleans(),
-    alpha=ALPHAS,
+    case=cases(
+        seed=st.integers(0, 2**32 - 1),
+        n=st.integers(0, 2),
+        c=st.integers(1, 4),
+        size=st.lists(st.integers(1, 24), min_size=2, max_size=3),
+        soft=st.booleans(),
+        region_size=st.integers(1, 3),
+        pool=st.sampled_from(["avg", "max", "interp"]),
+        pool_size=st.integers(1, 5),
+        pixel_loss=st.sampled_from(["bce", "ce"]),
+        stride=st.sampled_from([1, 2, 5]),
+        align_corners=st.booleans(),
+        alpha=ALPHAS,
+    ),
     dtype=st.sampled_from(list(TOLERANCES)),
     block=st.sampled_from([1, 3000, 1 << 19]),
     channels_last=st.booleans(),
 )
 @settings(max_examples=80)
-def test_soft_targets_and_volumes_are_the_plain_definition(
-    seed,
-    n,
-    c,
-    size,
-    soft,
-    region_size,
-    pool,
-    pool_size,
-    pixel_loss,
-    stride,
-    align_corners,
-    alpha,
-    dtype,
-    block,
-    channels_last,
-):
-    if min(functional.pooled_size(size, pool, pool_size)) < region_size or min(size) < pool_size:
+def test_soft_targets_and_volumes_are_the_plain_definition(case, dtype, block, channels_last):
+    n, c, size, soft, stride = case.n, case.c, case.size, case.soft, case.stride
+    if min(functional.pooled_size(size, case.pool, case.pool_size)) < case.region_size or min(size) < case.pool_size:
         return
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(case.seed)
     if soft:
         target = torch.tensor(rng.dirichlet([0.5] * c, (n, *size))).movedim(-1, 1).to(rng.choice([torch.half, dtype]))
     else:
         target = torch.tensor(rng.integers(0, c, (n, *size)))
     valid = torch.tensor(rng.random((n, *size)) < rng.choice([0.9, 1.0]))
-    logits = torch.tensor(rng.normal(size=(n, c, *(-(-side // stride) for side in size))) * 2).to(dtype)
+    logits = torch.tensor(rng.normal(size=(n, c, *(-(-side // stride) for side in size))) * 2)
+    logits = (without_ties(case.seed, logits) if needs_no_ties(dtype, case.pool) else logits).to(dtype)
     if channels_last:
         logits = logits.contiguous(memory_format=torch.channels_last if len(size) == 2 else torch.channels_last_3d)
-    options = RMIOptions(region_size, pool, pool_size, pixel_loss, align_corners, alpha)
-    others = target, valid, options, torch.tensor(rng.normal(size=(n, c))), some_weights(seed, c)
+    options = options_of(case)
+    others = target, valid, options, torch.tensor(rng.normal(size=(n, c))), some_weights(case.seed, c)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(soft_kernels, "BLOCK", block)
         patch.setattr(regions, "BLOCK", block)
         pixel, rmi, present, grad = run("chunked" if soft or len(size) == 3 else "soft", logits, *others)
-        pixel_alone = operators.pixel_sums(logits, target, valid, others[-1], pixel_loss, align_corners, "soft")
+        pixel_alone = operators.pixel_sums(
+            logits, target, valid, others[-1], case.pixel_loss, case.align_corners, "soft"
+        )
     expected = run("plain", logits.double(), *others)
-    value_tolerance, grad_tolerance = TOLERANCES[dtype]
-    if pool == "max" and dtype in (torch.float16, torch.bfloat16):
-        grad_tolerance = 1.0  # rounded logits tie, and which of two equal values takes the gradient is not defined
+    value_tolerance, grad_tolerance = TOLERANCES[dtype][0], gradient_tolerance(dtype, case.pool)
     assert torch.allclose(pixel, expected[0], rtol=value_tolerance, atol=value_tolerance)
     assert torch.equal(pixel_alone.double(), pixel)
     assert torch.allclose(rmi, expected[1], rtol=value_tolerance, atol=10 * value_tolerance)
@@ -245,7 +197,7 @@ def test_non_finite_logits_give_non_finite_sums_and_no_exception(implementation,
     logits, target, valid, _ = random_batch(0, 1, 3, 40, 44, stride)
     logits[0, 1, 5, 7] = value
     options = RMIOptions(3, "avg", 4, pixel_loss, False)
-    pixel, rmi, _ = operators.rmi_sums(logits.float(), target, valid, None, options, implementation)
+    pixel, rmi, _, _ = operators.rmi_sums(logits.float(), target, valid, None, options, implementation)
     assert not pixel.isfinite()
     if value != value:
         assert rmi[0, 1].isnan()
@@ -283,14 +235,14 @@ def test_operators_keep_the_rules_of_pytorch(implementation, pool, pixel_loss):
         target, logits = functional.one_hot(target, valid, 3, torch.float16), logits.contiguous()
     logits = logits.float().requires_grad_()
     weights = torch.tensor([1.0, 0.5, 2.0], dtype=torch.float64, device=device) if pool == "avg" else None
-    arguments = (logits, target, valid, weights, [2, 2, 0], f"{implementation} {pool} {pixel_loss}", 5e-4, True)
+    arguments = (logits, target, valid, weights, [2, 2, 0], f"{implementation} {pool} {pixel_loss}", 5e-4, True, True)
     torch.library.opcheck(operators.rmi_operator, arguments)
-    gradient_maps = operators.rmi_operator(*arguments)[3].detach()
+    gradient_maps = operators.rmi_operator(*arguments)[4].detach()
     grads = (torch.tensor([0.5, 2.0], device=device), torch.ones(2, 3, dtype=torch.float64, device=device))
     checks = ("test_schema", "test_faketensor", "test_aot_dispatch_dynamic")
     torch.library.opcheck(
         operators.rmi_backward_operator,
-        (*grads, logits.detach(), target, valid, weights, gradient_maps, *arguments[4:-1]),
+        (*grads, logits.detach(), target, valid, weights, gradient_maps, *arguments[4:-2]),
         test_utils=checks,
     )
     arguments = (logits, target, valid, weights, pixel_loss, False, implementation)

@@ -14,7 +14,6 @@ import torch
 
 pytest.importorskip("triton")  # conftest.py has told it to interpret where there is no GPU
 
-import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,33 +22,23 @@ from rmiseg.functional import RMIOptions
 from rmiseg.kernels import regions
 from rmiseg.kernels.triton import launch as kernels
 from rmiseg.kernels.triton import regions as triton_regions
+from support.batches import (
+    DEVICE,
+    LAYOUTS,
+    TOLERANCES,
+    cases,
+    gradient_tolerance,
+    in_layout,
+    needs_no_ties,
+    random_batch,
+    some_weights,
+    without_ties,
+)
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+pytestmark = pytest.mark.slow
 
-TOLERANCES = {  # of the value, and of the gradient in relative norm; half precision rounds the returned gradient
-    torch.float64: (1e-10, 1e-8),
-    torch.float32: (1e-6, 1e-5),
-    torch.float16: (1e-6, 1e-3),
-    torch.bfloat16: (1e-6, 5e-3 if DEVICE == "cuda" else 8e-3),  # the interpreter cuts off instead of rounding
-}
-
-
-def random_batch(seed, n, c, h, w, stride, none=0.0):
-    rng = np.random.default_rng(seed)
-    target = rng.integers(0, c, (n, -(-h // 5), -(-w // 5))).repeat(5, axis=1).repeat(5, axis=2)[:, :h, :w]
-    # Some are of no class, and count.
-    target = torch.tensor(target.copy()).masked_fill_(torch.tensor(rng.random((n, h, w)) < none), c)
-    valid = torch.tensor(rng.random((n, h, w)) < rng.choice([0.9, 1.0]))
-    logits = torch.tensor(rng.normal(size=(n, c, -(-h // stride), -(-w // stride))) * 2)
-    grad_rmi = torch.tensor(rng.normal(size=(n, c)))
-    return [a.to(DEVICE) for a in (logits, target.masked_fill(~valid, 255), valid, grad_rmi)]
-
-
-def some_weights(seed, classes):
-    """Class weights, one of them zero, or none."""
-    rng = np.random.default_rng(seed)
-    weights = torch.tensor(rng.random(classes) * 2).where(torch.arange(classes) != 1, 0)
-    return weights.to(DEVICE) if rng.random() < 0.5 else None
+# The interpreter cuts off instead of rounding.
+BFLOAT16_TOLERANCE = 5e-3 if DEVICE == "cuda" else 8e-3
 
 
 def upstream(pixel):
@@ -68,7 +57,7 @@ def run_triton(logits, target, valid, options, grad_rmi, weights=None):
     before = [a.clone() for a in (logits, target, valid)]
     keeps = kernels.keeps_maps(logits.shape, target.shape, options)
     inputs = logits, target, valid, weights
-    pixel, rmi, present, gradient_maps = kernels.rmi_forward(*inputs, options, keeps)
+    pixel, rmi, present, _, gradient_maps = kernels.rmi_forward(*inputs, options, keeps, False)
     gradient = kernels.rmi_backward(upstream(pixel), 256 * grad_rmi, *inputs, gradient_maps, options)
     assert all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(before, (logits, target, valid)))
     assert gradient.dtype == logits.dtype
@@ -76,20 +65,12 @@ def run_triton(logits, target, valid, options, grad_rmi, weights=None):
     return pixel.double(), rmi, present, gradient.double() / 256
 
 
-def lay_out(logits, layout):
-    if layout == "channels_last":
-        return logits.contiguous(memory_format=torch.channels_last)
-    if layout == "every second column":
-        return logits.repeat_interleave(2, dim=3)[..., ::2]
-    return logits
-
-
 def check(logits, target, valid, options, grad_rmi, weights=None):
     found = run_triton(logits, target, valid, options, grad_rmi, weights)
     expected = run_plain(logits.double(), target, valid, options, grad_rmi, weights)
-    value_tolerance, grad_tolerance = TOLERANCES[logits.dtype]
-    if options.pool == "max" and logits.dtype in (torch.float16, torch.bfloat16):
-        grad_tolerance = 1.0  # rounded logits tie, and which of two equal values takes the gradient is not defined
+    value_tolerance, grad_tolerance = TOLERANCES[logits.dtype][0], gradient_tolerance(logits.dtype, options.pool)
+    if logits.dtype == torch.bfloat16:
+        grad_tolerance = BFLOAT16_TOLERANCE
     assert ((found[0] - expected[0]).abs() <= value_tolerance * (1 + expected[0].abs())).all()
     assert torch.allclose(found[1], expected[1], rtol=value_tolerance, atol=10 * value_tolerance)
     assert torch.equal(found[2], expected[2])
@@ -105,59 +86,47 @@ def check(logits, target, valid, options, grad_rmi, weights=None):
 
 
 @given(
-    seed=st.integers(0, 2**32 - 1),
-    n=st.integers(1, 2),
-    c=st.integers(1, 4),
-    h=st.integers(1, 32),
-    w=st.integers(1, 32),
-    region_size=st.sampled_from([1, 1, 2, 3, 10]),
-    pool=st.sampled_from(["avg", "max", "interp"]),
-    pool_size=st.integers(1, 9),
-    pixel_loss=st.sampled_from(["bce", "ce"]),
-    stride=st.sampled_from([1, 1, 2, 3, 8, 40]),
-    align_corners=st.booleans(),
-    alpha=st.sampled_from([5e-4, 20.0]),
+    case=cases(
+        seed=st.integers(0, 2**32 - 1),
+        n=st.integers(1, 2),
+        c=st.integers(1, 4),
+        size=st.tuples(st.integers(1, 32), st.integers(1, 32)),
+        region_size=st.sampled_from([1, 1, 2, 3, 10]),
+        pool=st.sampled_from(["avg", "max", "interp"]),
+        pool_size=st.integers(1, 9),
+        pixel_loss=st.sampled_from(["bce", "ce"]),
+        stride=st.sampled_from([1, 1, 2, 3, 8, 40]),
+        align_corners=st.booleans(),
+        alpha=st.sampled_from([5e-4, 20.0]),
+    ),
     dtype=st.sampled_from(list(TOLERANCES)),
     programs=st.sampled_from([1, 4096]),
     maps_bytes=st.sampled_from([1, 1 << 26]),
-    layout=st.sampled_from(["contiguous", "channels_last", "every second column"]),
+    layout=LAYOUTS,
 )
 @settings(max_examples=100 if DEVICE == "cuda" else 20)
-def test_triton_is_the_plain_definition(
-    seed,
-    n,
-    c,
-    h,
-    w,
-    region_size,
-    pool,
-    pool_size,
-    pixel_loss,
-    stride,
-    align_corners,
-    alpha,
-    dtype,
-    programs,
-    maps_bytes,
-    layout,
-):
-    if min(functional.pooled_size((h, w), pool, pool_size)) < region_size:
+def test_triton_is_the_plain_definition(case, dtype, programs, maps_bytes, layout):
+    if min(functional.pooled_size(case.size, case.pool, case.pool_size)) < case.region_size:
         return
-    none = 0.2 if pixel_loss == "bce" and seed % 2 else 0.0
-    logits, target, valid, grad_rmi = random_batch(seed, n, c, h, w, stride, none)
-    logits = lay_out(logits.to(dtype), layout)
+    none = 0.2 if case.pixel_loss == "bce" and case.seed % 2 else 0.0
+    logits, target, valid, grad_rmi = random_batch(case.seed, case.n, case.c, *case.size, case.stride, none, DEVICE)
+    if needs_no_ties(dtype, case.pool):
+        logits = without_ties(case.seed, logits)
+    logits = in_layout(logits.to(dtype), layout)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(kernels, "PROGRAMS", programs)
         patch.setattr(kernels, "MAPS_BYTES", maps_bytes)
-        options = RMIOptions(region_size, pool, pool_size, pixel_loss, align_corners, alpha)
-        check(logits, target, valid, options, grad_rmi, some_weights(seed, c))
+        options = RMIOptions(
+            case.region_size, case.pool, case.pool_size, case.pixel_loss, case.align_corners, case.alpha
+        )
+        check(logits, target, valid, options, grad_rmi, some_weights(case.seed, case.c, DEVICE))
 
 
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("pixel_loss", ["bce", "ce"])
 @pytest.mark.parametrize(("stride", "align_corners"), [(1, False), (4, False), (3, True)])
 def test_pixel_loss_alone(pixel_loss, stride, align_corners, weighted):
-    logits, target, valid, _ = random_batch(0, 2, 3, 21, 26, stride)
+    logits, target, valid, _ = random_batch(0, 2, 3, 21, 26, stride, device=DEVICE)
     weights = torch.tensor([0.2, 3.0, 1.0], dtype=torch.float64, device=DEVICE) if weighted else None
     expected_input = logits.detach().requires_grad_()
     upsampled = functional.upsample_logits(expected_input, (21, 26), align_corners)
@@ -171,9 +140,17 @@ def test_pixel_loss_alone(pixel_loss, stride, align_corners, weighted):
     assert (grad - expected_input.grad).norm() <= 1e-5 * expected_input.grad.norm()
 
 
+@pytest.mark.parametrize("stride", [1, 3])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_max_pooling_in_half_precision(dtype, stride):
+    logits, target, valid, grad_rmi = random_batch(0, 1, 2, 20, 25, stride, device=DEVICE)
+    logits = without_ties(0, logits).to(dtype)
+    check(logits, target, valid, RMIOptions(2, "max", 4, "bce", False), grad_rmi)
+
+
 def test_many_classes():
     """More than one product of 1 + exp(-|x|) holds, saturated; and a class for the last label."""
-    logits, target, valid, grad_rmi = random_batch(0, 1, 20, 4, 8, 1)
+    logits, target, valid, grad_rmi = random_batch(0, 1, 20, 4, 8, 1, device=DEVICE)
     check((30 * logits).float(), target, valid, RMIOptions(1, "avg", 4, "bce", False), grad_rmi)
     check((30 * logits).float(), target, valid, RMIOptions(1, "avg", 4, "ce", False), grad_rmi)
 
@@ -181,7 +158,7 @@ def test_many_classes():
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize(("pixel_loss", "stride"), [("bce", 1), ("ce", 1), ("bce", 3)])
 def test_not_finite(value, pixel_loss, stride):
-    logits, target, valid, grad_rmi = random_batch(3, 1, 2, 12, 12, stride)
+    logits, target, valid, grad_rmi = random_batch(3, 1, 2, 12, 12, stride, device=DEVICE)
     valid[:] = True
     target.clamp_(max=1)
     target[0, 7, 7] = 0 if value < 0 else 1
@@ -199,7 +176,7 @@ def test_not_finite(value, pixel_loss, stride):
 
 
 def test_nothing_valid():
-    logits, target, valid, grad_rmi = random_batch(4, 1, 2, 12, 12, 1)
+    logits, target, valid, grad_rmi = random_batch(4, 1, 2, 12, 12, 1, device=DEVICE)
     valid[:] = False
     for pixel_loss in ("bce", "ce"):
         pixel, rmi, present, grad = run_triton(
@@ -232,7 +209,8 @@ def test_regions(region_size, size, monkeypatch):
     assert torch.equal(present, labels.amax(dim=(2, 3)) > 0)
     grad_rmi = torch.tensor([[0.7, -2.0]], device=DEVICE, dtype=torch.float64)
     grad = triton_regions.region_gradient(probabilities, labels, covariance, grad_rmi, region_size, alpha)
-    expected_grad = regions.region_gradient(probabilities, labels, expected, region_size, alpha)
+    factor = regions.region_factor(expected, alpha)
+    expected_grad = regions.region_gradient(probabilities, labels, factor, region_size)
     expected_grad = expected_grad * grad_rmi[..., None, None]
     assert (grad - expected_grad).norm() <= 1e-6 * expected_grad.norm() + 1e-12
 
@@ -302,7 +280,7 @@ def test_low_resolution_takes_little_memory():
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        pixel, _, _, maps = kernels.rmi_forward(logits, target, valid, None, options, with_gradient=False)
+        pixel, _, _, _, maps = kernels.rmi_forward(logits, target, valid, None, options, False, False)
         gradient = kernels.rmi_backward(pixel, grad_rmi, logits, target, valid, None, maps, options)
         extra = torch.cuda.max_memory_allocated() - before - gradient.nbytes
         del pixel, maps, gradient

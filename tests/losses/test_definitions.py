@@ -1,40 +1,14 @@
 """Each loss against its formula, in value; and its gradient against finite differences."""
 
-import naive
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rmiseg.losses import AffinityLoss, BCELoss, CELoss, PyramidLoss, RMILoss, build_loss
-
-LOSSES = {
-    "rmi": {"pool_size": 2},
-    "rmi-max": {"pool": "max", "pool_size": 2},
-    "rmi-interp-ce": {"pool": "interp", "pool_size": 2, "pixel_loss": "ce"},
-    "rmi-additive-floor": {"pool_size": 2, "combine": "additive", "subtract_floor": True, "region_size": 2},
-    "ce": {},
-    "bce": {},
-    "pyramid": {"scales": (0.5, 1.0)},
-    "affinity": {"max_steps": 10, "downsample": 2},
-}
-
-
-def build(case, num_classes, **options):
-    return build_loss(case.split("-")[0], num_classes=num_classes, **LOSSES[case], **options)
-
-
-def random_batch(seed, n, c, h, w, stride=1, ignored=0.1):
-    """Blob-like labels with some ignored pixels, and logits that have something to do with them."""
-    rng = np.random.default_rng(seed)
-    coarse = rng.integers(0, c, (n, -(-h // 4), -(-w // 4)))
-    target = coarse.repeat(4, axis=1).repeat(4, axis=2)[:, :h, :w].copy()
-    small = (n, c, -(-h // stride), -(-w // stride))
-    logits = rng.normal(size=small) * 2
-    logits += 2 * (target[:, None, ::stride, ::stride] == np.arange(c)[None, :, None, None])
-    target[rng.random(target.shape) < ignored] = 255
-    return logits, target
+from rmiseg.losses import AffinityLoss, BCELoss, CELoss, PyramidLoss, RMILoss
+from support import naive
+from support.loss_cases import build, each_loss, labelled_batch
 
 
 @given(
@@ -53,7 +27,7 @@ def random_batch(seed, n, c, h, w, stride=1, ignored=0.1):
 )
 @settings(max_examples=60)
 def test_rmi_is_its_formula(seed, n, c, h, w, region_size, pool, pool_size, pixel_loss, combine, weight_lambda, stride):
-    logits, target = random_batch(seed, n, c, h, w, stride)
+    logits, target = labelled_batch(seed, n, c, h, w, stride)
     options = {
         "region_size": region_size,
         "pool": pool,
@@ -120,7 +94,7 @@ def test_rmi_of_volumes_and_probabilities_is_its_formula(
 @given(seed=st.integers(0, 2**32 - 1), stride=st.sampled_from([1, 2, 3]))
 @settings(max_examples=20)
 def test_pixel_losses_are_their_formulas(seed, stride):
-    logits, target = random_batch(seed, 2, 3, 12, 15, stride)
+    logits, target = labelled_batch(seed, 2, 3, 12, 15, stride)
     full = naive.interpolate(logits, target.shape[1:])
     x, t = torch.tensor(logits), torch.tensor(target)
     assert CELoss(3)(x, t).item() == pytest.approx(naive.cross_entropy(full, target))
@@ -133,7 +107,7 @@ def test_pixel_losses_are_their_formulas(seed, stride):
 
 
 def test_affinity_weight_decays():
-    logits, target = (torch.tensor(a) for a in random_batch(0, 1, 3, 32, 32))
+    logits, target = (torch.tensor(a) for a in labelled_batch(0, 1, 3, 32, 32))
     loss = AffinityLoss(3, max_steps=100, downsample=4)
     cross_entropy = CELoss(3)(logits, target)
     first, last = (loss(logits, target, step=s) - cross_entropy for s in (0, 100))
@@ -142,19 +116,19 @@ def test_affinity_weight_decays():
 
 
 @pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("case", LOSSES)
+@each_loss
 def test_gradcheck(case, stride):
-    logits, target = random_batch(3, 2, 2, 8, 9, stride)
+    logits, target = labelled_batch(3, 2, 2, 8, 9, stride)
     x, t = torch.tensor(logits, requires_grad=True), torch.tensor(target)
     loss = build(case, 2, align_corners=stride == 2)
     assert torch.autograd.gradcheck(lambda x: 3.7 * loss(x, t), x)
 
 
-@pytest.mark.parametrize("case", LOSSES)
+@each_loss
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float16, 3e-3), (torch.bfloat16, 2e-2)])
 def test_dtypes(case, dtype, tolerance):
     """Value and gradient of low precision are those of float64 at the same (rounded) logits."""
-    logits, target = random_batch(5, 2, 3, 33, 41, stride=2)
+    logits, target = labelled_batch(5, 2, 3, 33, 41, stride=2)
     x = torch.tensor(logits).to(dtype).requires_grad_()
     exact = x.detach().double().requires_grad_()
     t = torch.tensor(target)
@@ -170,9 +144,9 @@ def test_dtypes(case, dtype, tolerance):
     assert (x.grad.double() - exact.grad).norm() <= tolerance * exact.grad.norm()
 
 
-@pytest.mark.parametrize("case", LOSSES)
+@each_loss
 def test_inside_autocast(case):
-    logits, target = random_batch(6, 2, 3, 32, 32, stride=2)
+    logits, target = labelled_batch(6, 2, 3, 32, 32, stride=2)
     x, t = torch.tensor(logits).float(), torch.tensor(target)
     loss = build(case, 3)
     expected = loss(x, t)

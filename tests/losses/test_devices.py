@@ -2,14 +2,13 @@
 
 import pytest
 import torch
-from test_definitions import LOSSES, build, random_batch
 
-each_loss = pytest.mark.parametrize("case", LOSSES)
+from support.loss_cases import build, each_loss, labelled_batch
 
 
 @each_loss
 def test_compiles_without_graph_breaks(case):
-    logits, target = random_batch(0, 2, 3, 24, 28, stride=2)
+    logits, target = labelled_batch(0, 2, 3, 24, 28, stride=2)
     x, t = torch.tensor(logits, dtype=torch.float32, requires_grad=True), torch.tensor(target)
     loss = build(case, 3)
     expected = loss(x, t)
@@ -30,7 +29,7 @@ def test_compiles_without_graph_breaks(case):
 )
 @each_loss
 def test_other_devices_give_what_the_cpu_gives(case, device):
-    logits, target = random_batch(0, 2, 3, 64, 80, stride=2)
+    logits, target = labelled_batch(0, 2, 3, 64, 80, stride=2)
     x, t = torch.tensor(logits, dtype=torch.float32, requires_grad=True), torch.tensor(target)
     there = x.detach().to(device).requires_grad_()
     loss = build(case, 3)
@@ -44,7 +43,7 @@ def test_other_devices_give_what_the_cpu_gives(case, device):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 @each_loss
 def test_cuda_label_that_is_no_class_gives_nan_or_raises(case):
-    logits, target = random_batch(0, 1, 3, 24, 28)
+    logits, target = labelled_batch(0, 1, 3, 24, 28)
     x, t = torch.tensor(logits, device="cuda"), torch.tensor(target, device="cuda")
     t[0, 3, 4] = 37
     assert build(case, 3)(x, t).isnan()

@@ -3,24 +3,18 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from test_definitions import LOSSES, build, random_batch
 
 from rmiseg.functional import RMI_FLOOR
 from rmiseg.losses import BCELoss, CELoss, RMILoss
+from support.loss_cases import LOSSES, build, each_loss, gradient, loss_batch
 
-each_loss = pytest.mark.parametrize("case", LOSSES)
 implementations = pytest.mark.parametrize("implementation", ["auto", "chunked", "plain"])
 
 WEIGHTS = [0.5, 2.0, 0.0]
 
 
-def batch(seed=0, n=2, c=3, h=24, w=28, stride=1, ignored=0.1):
-    logits, target = random_batch(seed, n, c, h, w, stride, ignored)
-    return torch.tensor(logits, requires_grad=True), torch.tensor(target)
-
-
-def gradient(value, logits):
-    return torch.autograd.grad(value, logits, retain_graph=True)[0]
+def batch(**options):
+    return loss_batch(**options, dtype=torch.float64)
 
 
 @implementations

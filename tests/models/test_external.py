@@ -21,6 +21,8 @@ from rmiseg.models.external import smp
 from rmiseg.models.external.wrapped import IMAGENET, WrappedModel
 from rmiseg.training.optim import parameter_groups
 
+pytestmark = pytest.mark.slow
+
 SMP_STRIDES = {"Unet": 1, "UnetPlusPlus": 1, "MAnet": 1, "Linknet": 1, "FPN": 4, "PSPNet": 8, "PAN": 4, "DeepLabV3": 8}
 SMP_STRIDES |= {"DeepLabV3Plus": 4, "UPerNet": 4, "Segformer": 4}
 SMP_ENCODERS = dict.fromkeys(SMP_STRIDES, "resnet18") | {"FPN": "tu-resnet18", "Segformer": "mit_b0"}
@@ -191,7 +193,7 @@ def test_hugging_face_upernet_with_a_backbone_of_its_own(tmp_path):
         (
             "deeplabv4",
             {},
-            "unknown model 'deeplabv4', none of .*smp:NAME, torchvision:NAME, hf:NAME; did you mean deeplabv3",
+            "model deeplabv4 is none of .*smp:NAME, torchvision:NAME, hf:NAME; did you mean deeplabv3",
         ),
         ("smp:unet", {}, "unknown model 'smp:unet'; segmentation-models-pytorch has .*Unet, UnetPlusPlus"),
         ("smp:Unet", {"backbone": "resnet19"}, "unknown encoder 'resnet19'.*did you mean .*resnet18.*tu-NAME"),

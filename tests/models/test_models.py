@@ -255,7 +255,7 @@ def test_set_norm_momentum_reaches_backbone_and_head() -> None:
 
 
 def test_unknown_model() -> None:
-    with pytest.raises(ValueError, match=r"'unet'.*deeplabv3, deeplabv3plus, pspnet"):
+    with pytest.raises(ValueError, match=r"unet.*deeplabv3, deeplabv3plus, pspnet"):
         build_model("unet", num_classes=2, weights="none")
 
 

@@ -237,7 +237,7 @@ def test_backbone_model_of_a_plugin(plugin):
         ),
         ("smp:Unet", {"options": {"width": 3}}, ValueError, r"model\.options\.width: the model smp: has no option"),
         ("nothing", {}, TypeError, "model nothing: a network must be an nn.Module, not int"),
-        ("plane", {}, ValueError, "unknown model 'plane', none of .*, plain, .* did you mean plain"),
+        ("plane", {}, ValueError, "model plane is none of .*, plain, .* did you mean plain"),
     ],
 )
 def test_what_is_refused_of_plugins(plugin, name, arguments, error, message):

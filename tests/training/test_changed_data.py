@@ -104,7 +104,9 @@ def test_a_copy_of_the_data_is_the_same(copy):
 
 
 def test_another_number_of_classes_is_always_refused(copy):
-    (copy / "data" / "dataset.yaml").write_text(yaml.safe_dump({"classes": ["ground", "square", "disc", "more"]}))
+    (copy / "data" / "dataset.yaml").write_text(
+        yaml.safe_dump({"classes": ["ground", "square", "disc", "more"], "ignore": 255})
+    )
     with pytest.raises(ValueError, match=r"cannot go on: the classes of split"):
         resume(copy, resume="changed")
 

@@ -28,6 +28,8 @@ from rmiseg.training.step import TrainStep
 from rmiseg.training.trainer import Trainer
 from support.launch import run
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 LOSSES = ["rmi", "ce", "bce", "pyramid", "affinity"]
 

@@ -1,12 +1,19 @@
+import json
 import math
+from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from rmiseg.config import OptimConfig
+from rmiseg.config import OptimConfig, TrainConfig
 from rmiseg.training.optim import build_optimizer
+from rmiseg.training.run_folder import stored_options, with_unsaid, write_config
 from rmiseg.training.schedule import learning_rate, set_learning_rate
+
+GOLDEN = Path(__file__).parents[1] / "models" / "golden_networks.npz"
 
 
 class Tiny(nn.Module):
@@ -32,14 +39,15 @@ def test_groups_are_those_of_the_paper():
     assert sorted({round(g["lr"], 9) for g in optimizer.param_groups}) == [0.002, 0.02]
 
 
-@pytest.mark.parametrize("name", ["sgd", "adamw"])
+@pytest.mark.parametrize("name", ["sgd", "sgd, nesterov", "adamw"])
 def test_step_is_that_of_the_optimizer(name):
     torch.manual_seed(0)
     model, options = Tiny(), {"lr": 0.1, "head_lr_factor": 1.0, "weight_decay": 0.01, "momentum": 0.8}
-    optimizer = build_optimizer(model, OptimConfig(name=name, **options))
+    nesterov = name == "sgd, nesterov"
+    optimizer = build_optimizer(model, OptimConfig(name=name.partition(",")[0], nesterov=nesterov, **options))
     weight = model.head.weight.detach().clone().requires_grad_()
-    if name == "sgd":
-        expected = torch.optim.SGD([weight], lr=0.1, momentum=0.8, weight_decay=0.01)
+    if name != "adamw":
+        expected = torch.optim.SGD([weight], lr=0.1, momentum=0.8, weight_decay=0.01, nesterov=nesterov)
     else:
         expected = torch.optim.AdamW([weight], lr=0.1, betas=(0.8, 0.999), weight_decay=0.01)
     for _ in range(3):
@@ -50,8 +58,33 @@ def test_step_is_that_of_the_optimizer(name):
     torch.testing.assert_close(model.head.weight, weight)
 
 
-def test_poly_with_slow_start():
+@pytest.mark.parametrize("name", ["voc", "camvid", "cityscapes", "voc-cosine"])
+def test_rates_of_the_original(name):
+    golden = np.load(GOLDEN)
+    (case,) = [case for case in json.loads(str(golden["meta"])) if case.get("schedule") == name]
+    config = OptimConfig(
+        lr=case["lr"],
+        warmup_steps=case["slow_start_steps"],
+        warmup_lr=case["slow_start_lr"],
+        schedule={"poly": "poly", "cos": "cosine"}[case["name"]],
+    )
+    rates = [learning_rate(int(t), case["total_steps"], config) for t in golden[f"lr_{name}_steps"]]
+    np.testing.assert_allclose(rates, golden[f"lr_{name}"], rtol=1e-9, atol=0)
+
+
+def test_poly_with_warmup():
     config = OptimConfig(lr=0.007, warmup_steps=1500, warmup_lr=1e-4, schedule="poly")
+    lr = [learning_rate(t, 30_000, config) for t in range(30_000)]
+    assert lr[1499] == max(lr) == 0.007
+    assert lr[749] == pytest.approx((1e-4 + 0.007) / 2)
+    assert lr[1499 + 14_250] == pytest.approx(0.007 * 0.5**0.9)
+    assert lr[-1] == 1e-6
+    # without a warmup the first step has the whole rate
+    assert learning_rate(0, 100, OptimConfig(lr=0.007)) == 0.007
+
+
+def test_warmup_to_the_curve():
+    config = OptimConfig(lr=0.007, warmup_steps=1500, warmup_lr=1e-4, schedule="poly", warmup_to="curve")
     lr = [learning_rate(t, 30_000, config) for t in range(30_001)]
     assert lr[0] == 1e-4
     assert lr[750] == pytest.approx((1e-4 + lr[1500]) / 2)
@@ -59,6 +92,18 @@ def test_poly_with_slow_start():
     assert lr[15_000] == pytest.approx(0.007 * 0.5**0.9)
     assert max(lr) == lr[1500]
     assert lr[30_000] == 1e-6
+
+
+def test_an_older_run_goes_on_with_its_own_schedule(tmp_path):
+    asked = TrainConfig(out=str(tmp_path), resume="auto", optim=OptimConfig(warmup_steps=10))
+    assert with_unsaid(asked) == asked  # there is none
+    write_config(tmp_path / "config.yaml", asked)
+    assert with_unsaid(asked) == asked
+    text = (tmp_path / "config.yaml").read_text()
+    (tmp_path / "config.yaml").write_text(text.replace("  warmup_to: lr\n", ""))
+    assert with_unsaid(asked).optim == replace(asked.optim, warmup_to="curve")
+    assert with_unsaid(replace(asked, resume="never")).optim.warmup_to == "lr"
+    assert stored_options(tmp_path)["optim.warmup_to"] == "curve"
 
 
 def test_cosine():

@@ -67,6 +67,18 @@ def test_kills_and_termination(data, undisturbed, tmp_path):
     assert_same_run(tmp_path / "run", undisturbed)
 
 
+def test_a_run_of_an_older_version_goes_on_with_its_schedule(data, tmp_path):
+    """Its config.yaml does not say to which rate the warmup rises; it rises to the curve, as it did then."""
+    optim = OptimConfig(lr=0.05, warmup_steps=3, warmup_to="curve")
+    config = replace(configuration(data, tmp_path / "run"), optim=optim)
+    assert train(replace(config, out=str(tmp_path / "whole"))) == [0]
+    assert train(config, "step 3")[0] == -9
+    file = tmp_path / "run" / "config.yaml"
+    file.write_text(file.read_text().replace("  warmup_to: curve\n", ""))
+    assert train(replace(config, optim=replace(optim, warmup_to="lr"))) == [0]
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+
+
 def test_evaluated_in_between(data, undisturbed, tmp_path):
     config = configuration(data, tmp_path / "run")
     assert train(config, "step 3") == [-9]

@@ -1,6 +1,8 @@
 """One training step, and the options that change it."""
 
 import copy
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,11 +12,14 @@ from PIL import Image
 from rich.console import Console
 from torch import nn
 
-from rmiseg.config import DataConfig, LossConfig, ModelConfig, OptimConfig
-from rmiseg.data import IGNORE_INDEX, ClassTable, Sample, Split
+from rmiseg.config import DataConfig, LossConfig, ModelConfig, OptimConfig, TrainConfig
+from rmiseg.config.registry import find
+from rmiseg.data import IGNORE_INDEX, ClassTable, Sample, Split, normalize
+from rmiseg.evaluation.evaluate import evaluate_model
 from rmiseg.inference.checkpoint import Checkpoint, save_checkpoint
+from rmiseg.losses import build_loss
 from rmiseg.models import build_model
-from rmiseg.training.assembly import initialize, keep_depthwise_float32, train_dataset
+from rmiseg.training.assembly import complete, initialize, keep_depthwise_float32, train_dataset
 from rmiseg.training.criterion import Criterion
 from rmiseg.training.optim import build_optimizer
 from rmiseg.training.step import TrainStep, grouped
@@ -176,3 +181,53 @@ def test_depthwise_convolutions_compute_in_float32():
         double[1].bias.zero_()
     assert double[1](torch.randn(1, 8, 5, 5)).abs().max() == 0
     assert model[1](torch.randn(1, 8, 5, 5)).abs().max() > 0
+
+
+@pytest.mark.parametrize(("loss", "auxiliary"), [("rmi", "ce"), ("ce", "ce"), ("bce", "bce"), ("affinity", "affinity")])
+def test_losses_of_the_original(loss, auxiliary):
+    model = ModelConfig(name="pspnet", compat="original")
+    asked = TrainConfig(model=model, loss=LossConfig(name=loss))
+    config = complete(asked)
+    assert (config.loss.align_corners, config.loss.aux_loss) == (True, auxiliary)
+    assert complete(replace(asked, model=ModelConfig(name="pspnet"))).loss.aux_loss == "ce"
+    criterion = Criterion(config.loss, 3, total_steps=10)
+    logits, target = torch.randn(2, 3, 17, 17), torch.randint(3, (2, 33, 33))
+    counts = criterion.counts(target)
+    both, _ = criterion(logits, logits, target, counts, step=1)
+    alone, _ = criterion(logits, None, target, counts, step=1)
+    (expected, _), term = criterion.auxiliary(logits, target, counts[1], 1, 1.0), criterion.auxiliary
+    assert type(term.loss) is find("loss", auxiliary).make
+    torch.testing.assert_close(both, alone + 0.4 * expected)
+
+
+def test_the_original_aligns_corners():
+    loss = LossConfig(align_corners=False)
+    with pytest.raises(ValueError, match=r"leave loss\.align_corners out"):
+        complete(TrainConfig(model=ModelConfig(compat="original"), loss=loss))
+    with pytest.raises(ValueError, match="backbone is a ResNet"):
+        complete(TrainConfig(model=ModelConfig(compat="original", backbone="convnext_atto")))
+
+
+class Plain(Tiny):
+    """Without the auxiliary head."""
+
+    align_corners = False
+
+    def forward(self, images):
+        return self.backbone(images)
+
+
+def test_loss_of_a_validation_image():
+    """The mean of the images' losses at full size; images on which the loss is not defined are left out."""
+    torch.manual_seed(0)
+    model, criterion = Plain(), Criterion(LossConfig(), 3, total_steps=10)
+    masks = [torch.randint(3, (1, *size), dtype=torch.uint8) for size in ((40, 50), (3, 4), (32, 32))]
+    batches = [batch(torch.randint(256, (1, 3, *m.shape[1:]), dtype=torch.uint8), m, [f"{len(m)}"]) for m in masks]
+    of_image = partial(criterion.of_image, step=1)
+    evaluation = evaluate_model(model, batches, 3, torch.device("cpu"), loss=of_image)
+    images = normalize(batches[0]["image"], model.image_mean, model.image_std)
+    expected = build_loss("rmi", num_classes=3)(model(images), masks[0])
+    assert evaluation.losses[0] == pytest.approx(expected.item(), rel=1e-5)
+    assert np.isnan(evaluation.losses[1])  # smaller than a region
+    assert evaluation.loss == pytest.approx((evaluation.losses[0] + evaluation.losses[2]) / 2)
+    assert np.isnan(evaluate_model(model, batches, 3, torch.device("cpu")).loss)

@@ -14,7 +14,7 @@ from PIL import Image
 from rich.console import Console
 from torchvision.transforms import v2
 
-from rmiseg import Callback, Logger, Predictor, RMILoss, Trainer, evaluate, register, train
+from rmiseg import Callback, Logger, Predictor, RMILoss, Trainer, evaluate, register, report, train
 from rmiseg.cli import main
 from rmiseg.config import LossConfig, registry
 from rmiseg.training.criterion import Criterion
@@ -93,13 +93,7 @@ def test_the_files_of_the_run_name_the_parts(run, capsys):
 
 
 def test_report_of_own_parts(run, tmp_path):
-    from rmiseg.config import ReportConfig
-    from rmiseg.report.page import write_report
-
-    own = trainer(run)
-    page = tmp_path / "report.html"
-    options = ReportConfig(runs=[str(run)], out=str(page), device="cpu")
-    write_report(options, Console(quiet=True), model=Net(), data=own.val)
+    page = report(run, tmp_path / "report.html", model=Net(), data=trainer(run).val, device="cpu")
     assert "square" in page.read_text()
 
 
@@ -225,6 +219,23 @@ def test_parts_that_do_not_fit(tmp_path):
         Trainer({}, train=Squares(3, 0))
     with pytest.raises(ValueError, match="classes are for data sets that are given"):
         Trainer({}, classes=["a"])
+    for parts, message in (
+        ({"loss": "rmi"}, "loss must be callable .*, not 'rmi'; a name belongs into the options, as loss.name"),
+        ({"loss": RMILoss}, r"give an object, such as RMILoss\(num_classes\)"),
+        ({"model": Net}, "model must be an nn.Module"),
+        ({"callbacks": Watch()}, "callbacks must be a list"),
+        ({"callbacks": [Watch]}, "callbacks must be objects of subclasses of rmiseg.Callback"),
+        ({"loggers": [object()]}, "loggers must be objects of subclasses of rmiseg.Logger"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            Trainer({}, **parts)
+    for options, parts in (
+        ({"model": {"backbone": "resnet18"}}, {"model": Net()}),
+        ({"loss": {"class_weights": "balanced"}}, {"loss": soft_dice}),
+        ({"data": {"crop_size": [3, 3]}}, {"transform": v2.RandomCrop(3)}),
+    ):
+        with pytest.raises(ValueError, match=r"would have no effect: the .* is given as an object"):
+            Trainer(options, **parts)
     with pytest.raises(ValueError, match=r"there is no option optim\.lrr; did you mean optim\.lr"):
         train({"optim": {"lrr": 1}})
     with pytest.raises(ValueError, match="must give one number, not a tensor"):

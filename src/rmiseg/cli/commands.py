@@ -13,6 +13,7 @@ from rmiseg.config import (
     BenchDataConfig,
     BenchLossConfig,
     CompareConfig,
+    ConvertConfig,
     CRFSearchConfig,
     DataCheckConfig,
     DemoConfig,
@@ -120,9 +121,17 @@ def export(config: ExportConfig) -> int:
     return 0
 
 
+def convert(config: ConvertConfig) -> int:
+    """`rmiseg convert`"""
+    from rmiseg.inference.conversion import convert as convert_file
+
+    convert_file(config, Console(markup=False, highlight=False))
+    return 0
+
+
 def report(config: ReportConfig) -> int:
     """`rmiseg report`"""
-    from rmiseg.report.page import write_report
+    from rmiseg.reports.page import write_report
 
     console = Console(markup=False, highlight=False)
     write_report(config, console)

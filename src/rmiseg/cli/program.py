@@ -12,6 +12,8 @@ from collections.abc import Sequence
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status: 0, 1 (failed), 2 (usage), 130 (interrupted)."""
+    if reconfigure := getattr(sys.stdout, "reconfigure", None):
+        reconfigure(errors="backslashreplace")  # names of files that the terminal cannot show
     try:
         from rmiseg.config.parser import parse_command
     except ModuleNotFoundError as error:

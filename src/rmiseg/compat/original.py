@@ -5,8 +5,16 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from rmiseg.losses import RMILoss as _RMILoss
+from rmiseg.losses.inputs import Target
 
 POOL_WAYS = ("max", "avg", "interp")
+
+
+class _EverySample(_RMILoss):
+    """RMI's mean over all samples, also those without a valid pixel, as the original takes it."""
+
+    def _counted_maps(self, target: Target) -> Tensor:
+        return target.samples
 
 
 class RMILoss(nn.Module):
@@ -42,8 +50,9 @@ class RMILoss(nn.Module):
             raise ValueError(f"rmi_pool_size must equal rmi_pool_stride, got {rmi_pool_size} and {rmi_pool_stride}")
         self.num_classes = num_classes
         self.sigmoid, self.softmax_sigmoid = (
-            _RMILoss(
+            _EverySample(
                 num_classes,
+                ignore_index=None,
                 region_size=rmi_radius,
                 pool=POOL_WAYS[rmi_pool_way],
                 pool_size=rmi_pool_size,

@@ -172,6 +172,31 @@ class ExportConfig:
 
 
 @dataclass
+class ConvertConfig:
+    """Write a trained model of another program as a checkpoint, for `rmiseg evaluate`, `predict`, `export` and --init.
+
+    Checkpoints of the code of the RMI paper, PyTorch-Encoding, torchvision, segmentation-models-pytorch and
+    mmsegmentation are taken, as files or folders.
+    """
+
+    source: str
+    """The file or folder."""
+    out: str
+    """File to write."""
+    data: str | None = None
+    """Data set that the model was trained on, whose classes it has: voc, cityscapes, camvid or ade20k."""
+    model: str | None = None
+    """Name of the model, as for training, where the file does not tell."""
+    backbone: str | None = None
+    """Its backbone, likewise."""
+    output_stride: Literal[8, 16, 32] | None = None
+    """Its output stride, which files do not tell; by default that of the published ones: 16 for the RMI paper's, 8 for
+    the others."""
+    overwrite: bool = False
+    """Replace a file that exists."""
+
+
+@dataclass
 class ReportConfig:
     """Write one HTML page that shows and compares runs: curves, scores of each class, confusions, pictures."""
 
@@ -319,6 +344,7 @@ COMMANDS = {
     "export": Command(
         ExportConfig, "write a trained model as ONNX, torch.export program or safetensors", ("checkpoint",)
     ),
+    "convert": Command(ConvertConfig, "write a model of another program as a checkpoint", ("source",)),
     "demo": Command(DemoConfig, "train a small model with cross entropy and with RMI, and compare"),
     "experiment": Command(ExperimentConfig, "train and compare a grid of runs", ("plan",)),
     "models": Command(ModelsConfig, "list the models, and the backbones that they can have"),

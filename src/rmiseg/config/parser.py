@@ -24,7 +24,7 @@ from rmiseg.config.commands import COMMANDS, GROUPS
 from rmiseg.config.options import TrainConfig
 from rmiseg.config.ranges import COMMAND_RANGES, check_ranges
 from rmiseg.config.recipes import RENAMED, checked_names, closest, flat, read_recipe, shortened
-from rmiseg.config.registry import GIVEN, Component, is_known, names, none_of
+from rmiseg.config.registry import GIVEN, Component, find, is_known, names, none_of
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
@@ -161,13 +161,23 @@ def check_choices(config: TrainConfig) -> None:
     Raises:
         ValueError: One is not; the message lists those that there are.
     """
+    for option, kind, name in _chosen(config):
+        if not is_known(kind, name):
+            raise ValueError(f"{option}: {none_of(kind, name, config.made_with)}")
+
+
+def chosen_components(config: TrainConfig) -> list[Component]:
+    """The components that a training names."""
+    return [find(kind, name, config.made_with) for _, kind, name in _chosen(config)]
+
+
+def _chosen(config: TrainConfig) -> list[tuple[str, str, str]]:
+    """Option, kind and name of every component that a training names, but for those that were given in Python."""
     chosen = [(option, kind, _value(config, option)) for option, kind in CHOICES.items()]
     chosen += [(f"loss.plus {name}", "loss", name) for name in config.loss.plus]
     for option in ("metrics", "callbacks", "loggers"):
         chosen += [(f"train.{option}", option.removesuffix("s"), name) for name in getattr(config.train, option)]
-    for option, kind, name in chosen:
-        if not name.startswith(GIVEN) and not is_known(kind, name):
-            raise ValueError(f"{option}: {none_of(kind, name, config.made_with)}")
+    return [(option, kind, name) for option, kind, name in chosen if not name.startswith(GIVEN)]
 
 
 def _value(config: Any, option: str) -> str:
@@ -342,12 +352,13 @@ def _negated(kind: Any) -> str:
 
 
 def _described(kind: Any, several: bool = False) -> str:
-    simple = {
+    simple: dict[Any, tuple[str, str]] = {
         int: ("a whole number", "whole numbers"),
         float: ("a number", "numbers"),
         bool: ("true or false", "true or false"),
         str: ("text", "texts"),
         type(None): ("null", "null"),
+        Any: ("value", "values"),
     }
     if kind in simple:
         return simple[kind][several]
@@ -361,6 +372,8 @@ def _described(kind: Any, several: bool = False) -> str:
         return f"{len(inner)} {_described(inner[0], several=True)}, such as {example}"
     if origin in (list, tuple):
         return f"a list of {_described(inner[0], several=True)}, such as a,b"
+    if origin is dict:
+        return f"a mapping from names to {_described(inner[1], several=True)}"
     return "a mapping from names to values"
 
 

@@ -90,7 +90,14 @@ def read_yaml(path: Path) -> Any:
     try:
         if (size := path.stat().st_size) > MOST_BYTES:
             raise ValueError(f"it has {size} bytes, and may have {MOST_BYTES}")
-        return yaml.load(path.read_text(encoding="utf-8-sig"), StrictLoader)
+        data = path.read_bytes()
+        return yaml.load(data.decode("utf-8-sig"), StrictLoader)
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ValueError(
+            f"{path}: line {line} is not UTF-8 (byte 0x{data[error.start]:02x}), as if it were saved as Latin-1; save "
+            f"the file as UTF-8"
+        ) from error
     except (yaml.YAMLError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{path}: {shortened(str(error))}") from error
 

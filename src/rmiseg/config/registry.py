@@ -18,6 +18,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.util
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -208,19 +209,32 @@ def load_plugins(modules: Iterable[str] = ()) -> None:
                 raise ImportError(f"the plugin {entry.name} of an installed package fails: {error}") from error
             _plugins[entry.value] = True
     for module in modules:
-        if module in _plugins:
+        name = os.path.normpath(module) if module.endswith(".py") else module
+        if name in _plugins:
             continue
         try:
-            _import(module)
+            _import(name)
         except ModuleNotFoundError as error:
             raise ImportError(f"--plugin {module}: {error}; name a module, or the path of a Python file") from error
-        _plugins[module] = False
+        except Exception as error:  # a plugin may fail in any way
+            raise ImportError(
+                f"--plugin {module} fails: {type(error).__name__}: {error} (RMISEG_TRACEBACK=1 shows where)"
+            ) from error
+        _plugins[name] = False
 
 
 def given_name(part: Any) -> str:
     """The name, for the files of a run, of a class instance, class or function that was given in Python."""
     kind = part if hasattr(part, "__qualname__") else type(part)
-    return f"{GIVEN}{kind.__module__}.{kind.__qualname__}"
+    module = kind.__module__
+    if module == "__main__" and (script := getattr(sys.modules[module], "__file__", None)):
+        module = Path(script).stem  # as if it had been imported
+    return f"{GIVEN}{module}.{kind.__qualname__}"
+
+
+def short_name(name: str) -> str:
+    """The name of a component for people: of one that was given in Python, its own name alone."""
+    return name.rpartition(".")[2] if name.startswith(GIVEN) else name
 
 
 def loaded_plugins() -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from rmiseg.data.adapters import adapt_transform
 from rmiseg.data.balance import balanced_weights
 from rmiseg.data.check import Report, check_dataset
 from rmiseg.data.check_report import print_report
-from rmiseg.data.classes import IGNORE_INDEX, ClassTable
+from rmiseg.data.classes import IGNORE_INDEX, ClassTable, class_ids
 from rmiseg.data.dataset import SegmentationDataset
 from rmiseg.data.demo import write_demo_data
 from rmiseg.data.finding import available_splits, load_split, scan_split
@@ -20,6 +20,7 @@ from rmiseg.data.layout import Layout
 from rmiseg.data.loader import Batch, TrainLoader, eval_loader, train_loader
 from rmiseg.data.own import OwnImages
 from rmiseg.data.reading import read_image, read_mask, rgb_pixels
+from rmiseg.data.training import open_training_data
 from rmiseg.data.transforms import eval_transform, normalize, train_transform
 
 __all__ = [
@@ -38,10 +39,12 @@ __all__ = [
     "available_splits",
     "balanced_weights",
     "check_dataset",
+    "class_ids",
     "eval_loader",
     "eval_transform",
     "load_split",
     "normalize",
+    "open_training_data",
     "print_report",
     "read_image",
     "read_mask",

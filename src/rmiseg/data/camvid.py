@@ -1,4 +1,4 @@
-"""CamVid in the layout of the SegNet tutorial: 480 x 360 pixels, 11 classes, void ignored.
+"""CamVid in the layout of the SegNet tutorial: 480 x 360 pixels, 11 classes, void ignored or a twelfth.
 
 Brostow et al., Semantic object classes in video, Pattern Recognition Letters 2009.
 
@@ -8,7 +8,7 @@ stands for wherever the data lies. Without a list, images and masks are matched 
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from rmiseg.config.registry import register
@@ -33,9 +33,20 @@ _CLASSES = {
 CLASSES = ClassTable(
     names=tuple(_CLASSES), values=tuple(range(len(_CLASSES))), ignore=(11,), palette=tuple(_CLASSES.values())
 )
+WITH_VOID = ClassTable(
+    names=(*CLASSES.names, "Void"), values=(*CLASSES.values, 11), ignore=(), palette=(*CLASSES.palette, (0, 0, 0))
+)
 
 
-@register("dataset", "camvid")
+@dataclass
+class CamVidOptions:
+    """Options of CamVid's own."""
+
+    void: bool = False
+    """Train and score void as a twelfth class, as the code of the RMI paper does; by default it does not count."""
+
+
+@register("dataset", "camvid", options=CamVidOptions)
 class CamVid(Layout):
     """CamVid in the layout of the SegNet tutorial: 11 classes."""
 
@@ -45,6 +56,9 @@ class CamVid(Layout):
           trainannot/  valannot/  testannot/   masks of the same names
           train.txt    val.txt    test.txt     optional lists
     """
+
+    def __init__(self, void: bool = False) -> None:
+        self.classes = WITH_VOID if void else CLASSES
 
     def parts(self, root: Path) -> dict[str, tuple[Path, ...]]:
         """See `Layout.parts`."""
@@ -63,7 +77,9 @@ class CamVid(Layout):
                 images, masks = sorted((root / part).glob("[!.]*.png")), root / f"{part}annot"
                 entries += [Entry(f"{part}/{image.stem}", image, masks / image.name) for image in images]
                 unused |= set(masks.glob("[!.]*.png")) - {masks / image.name for image in images}
-        return replace(pair_up(split, CLASSES, entries, problems=problems), masks_without_image=tuple(sorted(unused)))
+        return replace(
+            pair_up(split, self.classes, entries, problems=problems), masks_without_image=tuple(sorted(unused))
+        )
 
 
 def _needs(root: Path, part: str) -> tuple[Path, ...]:

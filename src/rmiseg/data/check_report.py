@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import numpy as np
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from rmiseg.data.check import Report, count
+from rmiseg.data.check import Report
 from rmiseg.data.classes import describe_classes
+from rmiseg.data.inspection import SplitReport
+from rmiseg.data.reading import smoothed
+from rmiseg.data.verdict import count
+
+MOST_CLASSES = 40
+"""Classes up to which the table has those, too, that do not occur."""
 
 
 def print_report(report: Report, console: Console | None = None, most: int = 10) -> None:
@@ -21,6 +28,9 @@ def print_report(report: Report, console: Console | None = None, most: int = 10)
     console = console or Console()
     console.print(_files_table(report))
     console.print(_classes_table(report))
+    for note in dict.fromkeys(note for split in report.splits for note in split.notes):
+        console.print(escape(note), soft_wrap=True)
+    _print_list(console, "the data set", report.problems, most)
     for split in report.splits:
         if split.images == 0:
             _print_list(console, f"{split.name}: no images", [], most)
@@ -42,6 +52,9 @@ def print_report(report: Report, console: Console | None = None, most: int = 10)
             ),
             soft_wrap=True,
         )
+    for split in report.splits:
+        if hint := smoothed(_pixels(split), {value: each.pixels for value, each in split.unknown_values.items()}):
+            console.print(escape(f"  {split.name}: {hint.strip()}"), soft_wrap=True)
     for warning in report.warnings:
         console.print(f"[yellow]warning[/] {escape(warning)}", soft_wrap=True)
     images = count(sum(split.images for split in report.splits), "image")
@@ -52,6 +65,11 @@ def print_report(report: Report, console: Console | None = None, most: int = 10)
     if report.warnings:
         verdict += f", {count(len(report.warnings), 'warning')}"
     console.print(verdict)
+
+
+def _pixels(split: SplitReport) -> int:
+    unknown = sum(each.pixels for each in split.unknown_values.values())
+    return int(split.class_pixels.sum()) + split.ignored_pixels + unknown
 
 
 def _print_list(console: Console, title: str, lines: list[str], most: int) -> None:
@@ -88,7 +106,10 @@ def _classes_table(report: Report) -> Table:
         table.add_column(escape(split.name), justify="right")
     totals = [max(split.class_pixels.sum() + split.ignored_pixels, 1) for split in splits]
     width = max((len(f"{split.images:,}") for split in splits), default=0)
+    present = sum((split.class_pixels for split in splits), start=np.zeros(len(report.classes), np.int64)) > 0
     for index, name in enumerate(report.classes.names):
+        if len(report.classes) > MOST_CLASSES and not present[index]:
+            continue  # a warning counts them
         cells = [
             f"{split.class_pixels[index] / total:.2%} {split.class_images[index]:>{width},}"
             for split, total in zip(splits, totals)

@@ -29,6 +29,7 @@ class ClassTable:
         values: Raw value of each class in the mask files, either all values (0 .. 65535) or all colors.
         ignore: Raw values of ignored pixels, of the same kind as ``values``.
         palette: Color of each class in pictures.
+        nearest: True if any other raw value stands for the nearest of these, as at edges that were smoothed.
 
     Raises:
         ValueError: no class, more than 255, lengths that differ, a name or raw value given twice, values and colors
@@ -39,6 +40,7 @@ class ClassTable:
     values: tuple[RawValue, ...]
     ignore: tuple[RawValue, ...]
     palette: tuple[Color, ...]
+    nearest: bool = False
 
     def __post_init__(self) -> None:
         count = len(self.names)
@@ -78,7 +80,7 @@ class ClassTable:
 
         Returns:
             Class ids (H, W) uint8, and the number of pixels of each raw value that is neither a class nor ignored.
-            Such pixels are `IGNORE_INDEX` in the class ids.
+            Such pixels are `IGNORE_INDEX` in the class ids. With `nearest` there are none.
         """
         keys = tuple(_pack(value) for value in self.values + self.ignore)
         if raw.dtype == np.uint8 and not self.rgb:  # the common case, three times as fast with strings
@@ -96,11 +98,22 @@ class ClassTable:
         ids = _lookup_table(keys, len(self.names), 1 << 24 if self.rgb else 65537)[packed]
         unknown: dict[RawValue, int] = {}
         if not ids.all():
-            strange, counts = np.unique(raw[ids == 0], axis=0, return_counts=True)
+            strange, places, counts = np.unique(raw[ids == 0], axis=0, return_inverse=True, return_counts=True)
+            if self.nearest:
+                ids[ids == 0] = self._nearest(strange)[places.ravel()]
+                return (ids - 1).astype(np.uint8), {}
             unknown = {
                 tuple(value) if self.rgb else value: count for value, count in zip(strange.tolist(), counts.tolist())
             }
         return (ids - 1).astype(np.uint8), unknown
+
+    def _nearest(self, strange: NDArray[Any]) -> NDArray[np.uint16]:
+        """One more than the class ids of the raw values that are nearest to others, (N,) or (N, 3)."""
+        known = np.array(self.values + self.ignore, np.int64).reshape(len(self.values + self.ignore), -1)
+        others = strange.astype(np.int64).reshape(len(strange), -1)
+        distances = ((others[:, None] - known) ** 2).sum(axis=-1)
+        index = distances.argmin(axis=1)
+        return (1 + np.where(index < len(self.names), index, IGNORE_INDEX)).astype(np.uint16)
 
 
 def _repeated(items: tuple[Any, ...]) -> Any | None:

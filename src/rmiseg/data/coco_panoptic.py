@@ -98,7 +98,7 @@ def _drawings(segments: Path, content: dict[str, Any]) -> dict[str, Drawing]:
 
 def _draw(path: Path, category_of: dict[int, int]) -> NDArray[np.uint8]:
     """Category numbers from an image whose colors are segment numbers, red + 256 green + 65536 blue."""
-    red, green, blue = np.moveaxis(read_raw_mask(path, rgb=True).astype(np.int32), -1, 0)
+    red, green, blue = np.moveaxis(read_raw_mask(path, rgb=True).values.astype(np.int32), -1, 0)
     numbers, index = np.unique(red + 256 * green + 65536 * blue, return_inverse=True)
     categories = np.array([category_of.get(number, VOID) for number in numbers.tolist()], np.uint8)
     return categories[index].reshape(red.shape)

@@ -35,17 +35,34 @@ def scan_split(name: str, root: str | Path, split: str, options: Mapping[str, An
         ValueError: as `available_splits`, and for an unknown split.
         FileNotFoundError: as `available_splits`, and for a split that is not unpacked.
     """
+    return scan_splits(name, root, [split], options)[0]
+
+
+def scan_splits(
+    name: str, root: str | Path, splits: Sequence[str] | None = None, options: Mapping[str, Any] = {}
+) -> list[Split]:
+    """Find the files of several splits, looking at each folder once; see `scan_split`.
+
+    Args:
+        name: Name of a registered data set.
+        root: Folder of the data set.
+        splits: The splits; by default all but trainval, which repeats others.
+        options: Options of its own, if it has any.
+    """
     layout = _layout(name, options)
     available = _available(layout, name, root)
     parts = _parts(layout, name, root)
-    if split not in parts:
-        raise ValueError(f"data set {name} in {root} has no split {split!r}; it has {', '.join(available)}")
-    if missing := _missing(parts[split]):
-        raise FileNotFoundError(
-            f"data set {name} in {root} lacks what split {split} needs: {_some(missing)} does not exist; complete are "
-            f"{', '.join(available)}. {_tree(layout, root)}"
-        )
-    return layout.scan_split(Path(root), split)
+    if splits is None:
+        splits = [split for split in available if split != "trainval"] or list(available)
+    for split in splits:
+        if split not in parts:
+            raise ValueError(f"data set {name} in {root} has no split {split!r}; it has {', '.join(available)}")
+        if missing := _missing(parts[split]):
+            raise FileNotFoundError(
+                f"data set {name} in {root} lacks what split {split} needs: {_some(missing)} does not exist; complete "
+                f"are {', '.join(available)}. {_tree(layout, root)}"
+            )
+    return [layout.scan_split(Path(root), split) for split in dict.fromkeys(splits)]
 
 
 def load_split(
@@ -65,27 +82,40 @@ def load_split(
             pair up.
         FileNotFoundError: as `scan_split`.
     """
-    found = scan_split(name, root, split, options)
+    return load_splits(name, root, [split], masks=masks, options=options)[0]
+
+
+def load_splits(
+    name: str, root: str | Path, splits: Sequence[str], *, masks: bool = True, options: Mapping[str, Any] = {}
+) -> list[Split]:
+    """Find the files of several splits, looking at each folder once; see `load_split`."""
     layout = _tree(_layout(name, options), root)
-    problems = [f"image {image} has no mask of the same name" for image in found.images_without_mask] + list(
-        found.problems
+    found = {split.name: split for split in scan_splits(name, root, splits, options)}
+    for split in found.values():
+        _check_complete(split, f"split {split.name} of data set {name}", root, masks, layout)
+    return [found[split] for split in splits]
+
+
+def _check_complete(split: Split, title: str, root: str | Path, masks: bool, layout: str) -> None:
+    problems = [f"image {image} has no mask of the same name" for image in split.images_without_mask] + list(
+        split.problems
     )
     if problems:
         more = f"\n  ... and {len(problems) - 5} more" if len(problems) > 5 else ""
+        warnings = "".join(f"\n{warning}" for warning in split.warnings)
         raise ValueError(
-            f"split {split} of data set {name} in {root} has {len(problems)} problem(s) "
-            f"beside {len(found.samples)} complete pairs:\n  "
+            f"{title} in {root} has {len(problems)} problem(s) beside {len(split.samples)} complete pairs:\n  "
             + "\n  ".join(problems[:5])
-            + f"{more}\n`rmiseg data check` lists them all. {layout}"
+            + f"{more}{warnings}\n`rmiseg data check` lists them all. {layout}"
         )
-    if not found.samples:
-        raise ValueError(f"split {split} of data set {name} in {root} has no images. {layout}")
-    if masks and not found.labeled:
+    if not split.samples:
+        warnings = "".join(f"\n{warning}" for warning in split.warnings)
+        raise ValueError(f"{title} in {root} has no images. {layout}{warnings}")
+    if masks and not split.labeled:
         raise ValueError(
-            f"split {split} of data set {name} has images, but no masks: `rmiseg predict` segments it, but it can be "
-            f"used neither to train nor to score"
+            f"{title} has images, but no masks: `rmiseg predict` segments it, but it can be used neither to train nor "
+            f"to score"
         )
-    return found
 
 
 def _layout(name: str, options: Mapping[str, Any]) -> Layout:

@@ -1,16 +1,19 @@
 """Anybody's own images and masks, in folders.
 
     root/
-      dataset.yaml                     names of the classes, see `read_classes`
+      dataset.yaml                     names of the classes, see `read_description`
       images/  a.jpg  b.png ...        or  images/train/  images/val/ ...
       masks/   a.png  b.png ...        or  masks/train/   masks/val/ ...
 
-An image and its mask have the same path below images/ and masks/, but for the suffix. Splits are, in this order of
-precedence:
+masks/ may be called labels/ or annotations/. Likewise train/images/ and train/masks/, val/images/ and val/masks/, ...;
+and imagesTr/ and labelsTr/, imagesTs/ and labelsTs/. The split val may lie in folders called valid or validation.
+
+An image and its mask have the same path below their folders, but for the suffix, or paths that differ in the same way
+throughout, see `rmiseg.data.pairing`. Splits are, in this order of precedence:
 
 1. lists: root/train.txt, val.txt, test.txt, trainval.txt; a line is the path of an image below images/, with or
    without its suffix;
-2. subfolders of images/, one a split;
+2. subfolders of images/, one a split; or folders with images/ and masks/ in them;
 3. neither: train and val are made. A fifth of the images, those whose names have the lowest hash, are val. This
    depends on nothing but the names. Frames of one video should rather be split by hand: neighbors are too alike.
 """
@@ -18,23 +21,46 @@ precedence:
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import yaml
-from PIL import Image
+from typing import NamedTuple
 
 from rmiseg.config.registry import register
-from rmiseg.data.classes import ClassTable, Color, RawValue, voc_palette
+from rmiseg.data.classes import ClassTable
+from rmiseg.data.description import read_description
 from rmiseg.data.images import Sample, Split
 from rmiseg.data.layout import Layout
-from rmiseg.data.listing import read_lines
-from rmiseg.data.reading import read_raw_mask
+from rmiseg.data.listing import first_existing, read_lines
+from rmiseg.data.pairing import (
+    IMAGE_SUFFIXES,
+    LOSSY_SUFFIXES,
+    MASK_SUFFIXES,
+    Listing,
+    describe_others,
+    folded,
+    index_files,
+    pair,
+    walk,
+)
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm")
-MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")  # never JPEG: it changes the values
 LISTS = ("train", "val", "test", "trainval")
+OTHER_NAMES = {"val": ("valid", "validation"), "train": ("training",), "test": ("testing",)}
+"""Other names that folders of the splits have elsewhere."""
+MASK_FOLDERS = ("masks", "labels", "annotations")
+
+
+class Place(NamedTuple):
+    """Folders of the images and masks of a split, or of all.
+
+    Attributes:
+        images: Folder of the images.
+        masks: Folder of the masks.
+        below: Folder in both that holds the split; "" if they hold nothing else.
+    """
+
+    images: Path
+    masks: Path
+    below: str = ""
 
 
 @register("dataset", "folder")
@@ -48,21 +74,16 @@ class Folder(Layout):
           masks/   a.png  b.png ...    or masks/train/, masks/val/, ...
     """
 
+    def __init__(self) -> None:
+        self._files: dict[Path, list[str]] = {}
+        self._pairs: dict[Place, tuple[Listing, Listing, dict[str, str], list[str]]] = {}
+
     def parts(self, root: Path) -> dict[str, tuple[Path, ...]]:
         """The splits, see the top of this file, and what they need."""
-        needs = (root / "images", root / "masks")
-        if lists := [name for name in LISTS if (root / f"{name}.txt").is_file()]:
-            return {name: (root / f"{name}.txt", *needs) for name in lists}
-        entries = list((root / "images").glob("[!.]*"))
-        subfolders = sorted(entry.name for entry in entries if entry.is_dir())
-        loose = sorted(entry.name for entry in entries if entry.suffix.lower() in IMAGE_SUFFIXES)
-        if subfolders and loose:
-            raise ValueError(
-                f"{root / 'images'} holds both subfolders ({', '.join(subfolders[:3])}) and images ({loose[0]}): move "
-                f"the images into the subfolders, which are the splits, or write the lists train.txt and val.txt"
-            )
-        usual = [name for name in LISTS if name in subfolders]
-        return dict.fromkeys([*usual, *(name for name in subfolders if name not in LISTS)] or ["train", "val"], needs)
+        return {
+            split: (*([root / f"{split}.txt"] if _has_list(root, split) else []), place.images, place.masks)
+            for split, place in self._places(root).items()
+        }
 
     def scan_split(self, root: Path, split: str) -> Split:
         """List the pairs of one split, and whatever does not pair up.
@@ -70,177 +91,139 @@ class Folder(Layout):
         Raises:
             ValueError: dataset.yaml is missing or wrong.
         """
-        listed = (root / f"{split}.txt").is_file()
-        divided = not listed and (root / "images" / split).is_dir()
-        problems: list[str] = []
-        images = _index(root / "images", IMAGE_SUFFIXES, problems, below=split if divided else "")
-        masks = _index(root / "masks", MASK_SUFFIXES, problems, below=split if divided else "")
-        if jpeg := next((root / "masks").rglob("*.jp*g"), None):
+        places = self._places(root)
+        place = places[split]
+        listed = _has_list(root, split)
+        # One folder for several splits, of which nothing says which image belongs to which.
+        made = not listed and not place.below and sum(each.images == place.images for each in places.values()) > 1
+        images, masks, pairs, notes = self._found(place)
+        problems = [*images.problems, *masks.problems]
+        if jpeg := next((first for suffix, (_, first) in masks.others.items() if suffix in LOSSY_SUFFIXES), None):
             problems.append(f"{jpeg} is a JPEG file, which does not keep mask values exactly: save masks as PNG")
+        lonely = sorted(masks.files.keys() - set(pairs.values()))
         if listed:
-            keys, orphans = _listed(root, split, images, problems), []
-        elif divided:
-            keys, orphans = list(images), [key for key in masks if key not in images]
+            keys, lonely = _listed(root, split, place.images, images.files, problems), []
+        elif made:
+            val = set(sorted(images.files, key=_hash)[: (len(images.files) + 3) // 5])  # of two images, one is val
+            keys = [key for key in images.files if (key in val) == (split == "val")]
+            lonely = lonely if split == "train" else []  # in neither split: name each once
         else:
-            val = set(sorted(images, key=_hash)[: (len(images) + 3) // 5])  # of two images, one is val
-            keys = [key for key in images if (key in val) == (split == "val")]
-            # A mask without image is in neither split: name it once.
-            orphans = [key for key in masks if key not in images] if split == "train" else []
+            keys = list(images.files)
+        others = (describe_others(images, place.images, "images"), describe_others(masks, place.masks, "masks"))
+        description = read_description(root, masks.files.values())
         return Split(
             name=split,
-            samples=tuple(Sample(key, images[key], masks[key]) for key in keys if key in masks),
-            classes=read_classes(root),
-            images_without_mask=tuple(images[key] for key in keys if key not in masks),
-            masks_without_image=tuple(masks[key] for key in orphans),
+            samples=tuple(Sample(key, images.files[key], masks.files[pairs[key]]) for key in keys if key in pairs),
+            classes=description.classes,
+            images_without_mask=tuple(images.files[key] for key in keys if key not in pairs),
+            masks_without_image=tuple(masks.files[key] for key in lonely),
             problems=tuple(problems),
+            notes=(*_unusual(root, split, place), *notes),
+            warnings=tuple(other for other in others if other),
+            description=description,
+            value_range=description.value_range,
+        )
+
+    def _found(self, place: Place) -> tuple[Listing, Listing, dict[str, str], list[str]]:
+        """Images, masks, pairs, and what was decided on these; once for all splits that lie in the same place."""
+        if place not in self._pairs:
+            images = index_files(place.images, self._names(place.images, place.below), IMAGE_SUFFIXES)
+            masks = index_files(place.masks, self._names(place.masks, place.below), MASK_SUFFIXES)
+            self._pairs[place] = (images, masks, *pair(images.files, masks.files))
+        return self._pairs[place]
+
+    def _names(self, folder: Path, below: str) -> list[str]:
+        """Paths of the files in folder/below, from folder; each folder is listed once."""
+        if folder not in self._files:
+            self._files[folder] = walk(folder)
+        names = self._files[folder]
+        return [name for name in names if name.startswith(f"{below}/")] if below else names
+
+    def _places(self, root: Path) -> dict[str, Place]:
+        folders = {entry.name for entry in os.scandir(root) if entry.is_dir()}
+        inside = {name: _images_and_masks(root / name) for name in sorted(folders) if (root / name / "images").is_dir()}
+        if "images" not in folders and inside:
+            return {_usual_name(name, inside): place for name, place in _usual_first(inside).items()}
+        if "images" not in folders and "imagesTr" in folders:
+            train, test = (Place(root / f"images{part}", root / f"labels{part}") for part in ("Tr", "Ts"))
+            splits = dict.fromkeys(_lists(root) or ["train", "val"], train)
+            return {**splits, **({"test": test} if "imagesTs" in folders and "test" not in splits else {})}
+        both = _images_and_masks(root)
+        if lists := _lists(root):
+            return dict.fromkeys(lists, both)
+        names = self._names(both.images, "")
+        subfolders = sorted({name.partition("/")[0] for name in names if "/" in name} | _folders(both.images))
+        loose = (name for name in names if "/" not in name and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES)
+        if subfolders and (stray := next(loose, None)):
+            raise ValueError(
+                f"{both.images} holds both subfolders ({', '.join(subfolders[:3])}) and images ({stray}): move "
+                f"the images into the subfolders, which are the splits, or write the lists train.txt and val.txt"
+            )
+        divided = _usual_first({name: both._replace(below=name) for name in subfolders})
+        return {_usual_name(name, divided): place for name, place in divided.items()} or dict.fromkeys(
+            ("train", "val"), both
         )
 
 
+def read_classes(root: Path) -> ClassTable:
+    """Return the classes of a data set; see `read_description`."""
+    return read_description(root).classes
+
+
+def _images_and_masks(folder: Path) -> Place:
+    masks = first_existing(*(folder / name for name in MASK_FOLDERS))
+    return Place(folder / "images", masks)
+
+
+def _folders(folder: Path) -> set[str]:
+    try:
+        return {entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith(".")}
+    except (FileNotFoundError, NotADirectoryError):
+        return set()
+
+
+def _lists(root: Path) -> list[str]:
+    return [name for name in LISTS if _has_list(root, name)]
+
+
+def _has_list(root: Path, split: str) -> bool:
+    return (root / f"{split}.txt").is_file()
+
+
+def _usual_name(name: str, folders: dict[str, Place]) -> str:
+    """The split that lies in a folder of that name."""
+    usual = next((split for split, others in OTHER_NAMES.items() if name.lower() in others), name)
+    return name if usual in folders else usual
+
+
+def _usual_first(folders: dict[str, Place]) -> dict[str, Place]:
+    order = [name for split in LISTS for name in (split, *OTHER_NAMES.get(split, ())) if name in folders]
+    return {name: folders[name] for name in [*order, *(name for name in folders if name not in order)]}
+
+
+def _unusual(root: Path, split: str, place: Place) -> list[str]:
+    """Say what was decided on the folders, if they are not called as usual."""
+    if place.images == root / "images" and place.masks.name == "masks" and place.below in ("", split):
+        return []
+    folders = [(folder / place.below).relative_to(root).as_posix() for folder in (place.images, place.masks)]
+    return [f"split {split}: images in {folders[0]}/, masks in {folders[1]}/"]
+
+
 def _hash(key: str) -> bytes:
-    return hashlib.blake2b(key.encode()).digest()
+    return hashlib.blake2b(key.encode(errors="surrogateescape")).digest()
 
 
-def _index(folder: Path, suffixes: tuple[str, ...], problems: list[str], below: str = "") -> dict[str, Path]:
-    """The files in folder/below, sorted, by their path from folder without suffix."""
-    found: dict[str, Path] = {}
-    for path in sorted((folder / below).rglob("*")):
-        if path.suffix.lower() not in suffixes or path.name.startswith("."):
-            continue
-        key = path.relative_to(folder).with_suffix("").as_posix()
-        if key in found:
-            problems.append(f"{found[key]} and {path} have the same name but for the suffix: remove one")
-        found.setdefault(key, path)
-    return found
-
-
-def _listed(root: Path, split: str, images: dict[str, Path], problems: list[str]) -> list[str]:
-    by_file = {path.relative_to(root / "images").as_posix(): key for key, path in images.items()}
+def _listed(root: Path, split: str, folder: Path, images: dict[str, Path], problems: list[str]) -> list[str]:
+    by_file = {path.relative_to(folder).as_posix(): key for key, path in images.items()}
+    by_form = {folded(key): key for key in images} | {folded(name): key for name, key in by_file.items()}
     keys: dict[str, int] = {}  # with the line of each
     for number, name in read_lines(root / f"{split}.txt"):
         where = f"{root / split}.txt, line {number}"
-        key = name if name in images else by_file.get(name)
+        key = name if name in images else by_file.get(name) or by_form.get(folded(name))
         if key is None:
-            problems.append(f"{where}: there is no image {name!r} in {root / 'images'}")
+            problems.append(f"{where}: there is no image {name!r} in {folder}")
         elif key in keys:
             problems.append(f"{where}: {name!r} is already in line {keys[key]}")
         else:
             keys[key] = number
     return list(keys)
-
-
-def read_classes(root: Path) -> ClassTable:
-    """Read dataset.yaml, whose entries are
-
-    - ``classes``: a list of names, whose mask values are 0, 1, 2, ...; or a mapping from names to mask values; or a
-      mapping from names to [red, green, blue], for masks that hold colors;
-    - ``ignore``: the value (or color), or a list of them, of pixels that belong to no class. Default: 255, unless
-      that is a class; nothing for colors;
-    - ``colors``: a list of [red, green, blue] in the order of the classes, for pictures. Default: the colors of the
-      masks, else those of PASCAL VOC.
-
-    Raises:
-        ValueError: the file is missing (the message shows one to start from, made from the values found in the first
-            masks), is not valid YAML, or says something that is not allowed.
-    """
-    path = root / "dataset.yaml"
-    if not path.is_file():
-        raise ValueError(
-            f"{path} is missing: it says what the values in the masks mean. To start from (rename the classes):\n\n"
-            f"{_suggest_classes(root / 'masks')}"
-        )
-    try:
-        spec = yaml.load(path.read_text(encoding="utf-8-sig"), _StrictLoader)
-        return _parse_classes(spec)
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
-        raise ValueError(f"{path}: {error}") from error
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """YAML as the standard has it: a key that is given twice is an error, where PyYAML keeps the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value]
-        if twice := next((key for index, key in enumerate(keys) if key in keys[:index]), None):
-            raise ValueError(f"{twice!r} is given twice")
-        return super().construct_mapping(node, deep)
-
-
-def _parse_classes(spec: Any) -> ClassTable:
-    if not isinstance(spec, dict) or "classes" not in spec:
-        raise ValueError("there must be an entry `classes`: a list of names, or a mapping from names to mask values")
-    if unknown := set(spec) - {"classes", "ignore", "colors"}:
-        raise ValueError(f"unknown entry {', '.join(map(repr, unknown))}; valid: classes, ignore, colors")
-    classes = spec["classes"]
-    names = list(classes) if isinstance(classes, list | dict) else []
-    if not names or not all(isinstance(name, str) for name in names):
-        raise ValueError(
-            f"`classes` must be a list of names, or a mapping from names to mask values, not {classes!r} "
-            f"(names such as no, on or 1 need quotes)"
-        )
-    values = tuple(map(_raw_value, classes.values() if isinstance(classes, dict) else range(len(names))))
-    rgb = isinstance(values[0], tuple)
-
-    ignore = spec.get("ignore", [] if rgb or 255 in values else [255])
-    if ignore is None:
-        ignore = []
-    elif not isinstance(ignore, list) or (rgb and len(ignore) == 3 and not isinstance(ignore[0], list)):
-        ignore = [ignore]
-
-    palette: Any = spec.get("colors") or (values if rgb else voc_palette(len(values)))
-    if not isinstance(palette, list | tuple):
-        raise ValueError(f"`colors` must be a list of [red, green, blue] in the order of the classes, not {palette!r}")
-    return ClassTable(
-        names=tuple(names),
-        values=values,
-        ignore=tuple(map(_raw_value, ignore)),
-        palette=tuple(map(_color, palette)),
-    )
-
-
-def _raw_value(value: Any) -> RawValue:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    return _color(value)
-
-
-def _color(value: Any) -> Color:
-    if isinstance(value, list | tuple) and len(value) == 3 and all(type(channel) is int for channel in value):
-        return (value[0], value[1], value[2])
-    raise ValueError(f"{value!r} is neither a mask value such as 3 nor a color such as [128, 0, 0]")
-
-
-def _suggest_classes(folder: Path, files: int = 20, most: int = 40) -> str:
-    """A dataset.yaml made from the values in the first masks."""
-    paths = list(_index(folder, MASK_SUFFIXES, []).values())[:files]
-    rgb = any(map(_holds_colors, paths))
-    counts: dict[RawValue, int] = {}
-    for path in paths:
-        try:
-            raw = read_raw_mask(path, rgb)
-        except ValueError:
-            continue  # `rmiseg data check` names it, once there is a dataset.yaml
-        values, pixels = np.unique(raw.reshape(-1, 3) if rgb else raw.ravel(), axis=0, return_counts=True)
-        for value, count in zip(values.tolist(), pixels.tolist()):
-            key = tuple(value) if rgb else value
-            counts[key] = counts.get(key, 0) + count
-    if not counts:
-        return "classes:\n  background: 0\n  something: 1\nignore: 255\n"
-    # 255 beside several values is the usual mark of ignored pixels; beside 0 alone it is the usual foreground.
-    ignored = [255] if 255 in counts and len(counts) > 2 else []
-    total = sum(counts.values())
-    lines = [f"# from {len(paths)} of the masks, with the share of pixels", "classes:"]
-    for number, value in enumerate(sorted(counts.keys() - set(ignored))[:most]):
-        entry = f"class_{number}: {list(value)}" if isinstance(value, tuple) else f"class_{value}: {value}"
-        lines.append(f"  {entry}  # {counts[value] / total:.2%}")
-    if len(counts) > most + len(ignored):
-        lines.append(f"  # ... and {len(counts) - most - len(ignored)} more values: are these masks?")
-    lines += [f"ignore: {value}  # {counts[value] / total:.2%}" for value in ignored]
-    return "\n".join(lines) + "\n"
-
-
-def _holds_colors(path: Path) -> bool:
-    try:
-        with Image.open(path) as image:
-            return image.mode in ("RGB", "RGBA")
-    except OSError:
-        return False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rmiseg.data.classes import ClassTable
+from rmiseg.data.deep import ValueRange
+from rmiseg.data.description import Description
 from rmiseg.data.reading import read_image, read_mask
 
 
@@ -122,6 +124,10 @@ class Split(LabeledImages):
         images_without_mask: Images that cannot be used.
         masks_without_image: Masks that nothing refers to; harmless, but seldom intended.
         problems: Anything else that is wrong with the files, one line each.
+        notes: Decisions on which files belong together, where their names leave room, one line each.
+        warnings: What is not wrong, but seldom is intended, one line each.
+        description: What somebody's own dataset.yaml says.
+        value_range: Values of pixels that become 0 and 255, of images of more than 8 bits; see `read_image`.
     """
 
     name: str
@@ -130,6 +136,14 @@ class Split(LabeledImages):
     images_without_mask: tuple[Path, ...] = ()
     masks_without_image: tuple[Path, ...] = ()
     problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    description: Description | None = None
+    value_range: ValueRange | None = None
+
+    def with_range(self, value_range: ValueRange | None) -> Split:
+        """Return the same split with another range of values."""
+        return replace(self, value_range=value_range)
 
     @cached_property
     def names(self) -> Sequence[str]:  # type: ignore[override]  # read-only, as all of a split is
@@ -143,7 +157,7 @@ class Split(LabeledImages):
 
     def read_image(self, index: int, reduction: int = 1) -> NDArray[np.uint8]:
         """See `rmiseg.data.read_image`."""
-        return read_image(self.samples[index].image, reduction)
+        return read_image(self.samples[index].image, reduction, self.value_range)
 
     def read_mask(self, index: int) -> NDArray[np.uint8]:
         """See `rmiseg.data.read_mask`.

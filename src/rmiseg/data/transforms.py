@@ -23,9 +23,8 @@ from rmiseg.data.classes import IGNORE_INDEX
 class RandomScaleCrop(v2.Transform):  # type: ignore[misc]  # torchvision has no types
     """Scale by a random factor and take a random crop; pad where the scaled image is smaller than the crop.
 
-    Images are interpolated bilinearly with antialiasing, masks take the nearest value. Both use the same box, so that
-    they stay aligned. The padding is ``fill`` in images and `IGNORE_INDEX` in masks, at random divided between the
-    sides.
+    Images are interpolated with antialiasing, masks take the nearest value. Both use the same box, so that they stay
+    aligned. The padding is ``fill`` in images and `IGNORE_INDEX` in masks.
 
     Args:
         crop_size: Height and width of the crop.
@@ -33,6 +32,8 @@ class RandomScaleCrop(v2.Transform):  # type: ignore[misc]  # torchvision has no
         scale_range: Smallest and largest random scale.
         scale_step: Step between the random scales; 0 draws them uniformly from the range.
         fill: Gray value, or red, green and blue, of the padding.
+        interpolation: bilinear or bicubic.
+        padding: around, at random divided between the sides, or end: all at the right and at the bottom.
     """
 
     def __init__(
@@ -43,6 +44,8 @@ class RandomScaleCrop(v2.Transform):  # type: ignore[misc]  # torchvision has no
         scale_range: tuple[float, float] = (0.5, 2.0),
         scale_step: float = 0.25,
         fill: int | Sequence[int] = 128,
+        interpolation: str = "bilinear",
+        padding: str = "around",
     ) -> None:
         super().__init__()
         if len(crop_size) != 2 or min(crop_size) < 1:
@@ -62,6 +65,8 @@ class RandomScaleCrop(v2.Transform):  # type: ignore[misc]  # torchvision has no
         self.scale_range = (low, high)
         self.scale_step = scale_step
         self.fill = fill
+        self.interpolation = v2.InterpolationMode(interpolation)
+        self.padding = padding
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         """Draw the box in the input, the size it is resized to, and the padding around it."""
@@ -87,7 +92,7 @@ class RandomScaleCrop(v2.Transform):  # type: ignore[misc]  # torchvision has no
             out = tv_tensors.Mask(_resize_mask(out, params["size"]))
             fill: int | Sequence[int] = IGNORE_INDEX
         else:
-            out = F.resize(out, list(params["size"]), antialias=True)
+            out = F.resize(out, list(params["size"]), interpolation=self.interpolation, antialias=True)
             fill = self.fill
         return F.pad(out, params["padding"], fill=fill) if any(params["padding"]) else out
 
@@ -97,12 +102,11 @@ class RandomScaleCrop(v2.Transform):  # type: ignore[misc]  # torchvision has no
             return low + (high - low) * torch.rand(()).item()
         return low + self.scale_step * _randint(round((high - low) / self.scale_step))
 
-    @staticmethod
-    def _draw_span(size: int, crop: int, factor: float) -> tuple[int, int, int, int]:
+    def _draw_span(self, size: int, crop: int, factor: float) -> tuple[int, int, int, int]:
         """Along one axis: start and length in the input, length after resizing, and padding in front."""
         scaled = max(1, round(size * factor))
         if scaled <= crop:
-            return 0, size, scaled, _randint(crop - scaled)
+            return 0, size, scaled, 0 if self.padding == "end" else _randint(crop - scaled)
         length = min(size, max(1, round(crop / factor)))
         return _randint(size - length), length, crop, 0
 
@@ -132,11 +136,13 @@ def train_transform(
     flip: float = 0.5,
     color_jitter: float = 0.0,
     fill: int | Sequence[int] = 128,
+    interpolation: str = "bilinear",
+    padding: str = "around",
 ) -> v2.Compose:
     """The augmentation of training: random scale, crop, horizontal flip, and brightness, contrast and saturation.
 
     Args:
-        crop_size, image_scale, scale_range, scale_step, fill: See `RandomScaleCrop`.
+        crop_size, image_scale, scale_range, scale_step, fill, interpolation, padding: See `RandomScaleCrop`.
         flip: Probability of a horizontal flip.
         color_jitter: Strength of the random brightness, contrast and saturation: each is multiplied by a factor drawn
             from [1 - color_jitter, 1 + color_jitter]. No hue, which alone takes as long as all the rest.
@@ -152,7 +158,15 @@ def train_transform(
     if not 0 <= color_jitter <= 1:
         raise ValueError(f"color_jitter must be a strength from 0 to 1, not {color_jitter}")
     transforms: list[v2.Transform] = [
-        RandomScaleCrop(crop_size, image_scale=image_scale, scale_range=scale_range, scale_step=scale_step, fill=fill),
+        RandomScaleCrop(
+            crop_size,
+            image_scale=image_scale,
+            scale_range=scale_range,
+            scale_step=scale_step,
+            fill=fill,
+            interpolation=interpolation,
+            padding=padding,
+        ),
         v2.RandomHorizontalFlip(flip),
     ]
     if color_jitter > 0:
@@ -182,6 +196,9 @@ def scale_crop(config: DataConfig) -> v2.Compose:
         scale_step=config.scale_step,
         flip=config.flip,
         color_jitter=config.color_jitter,
+        fill=128 if config.image_mean is None else [round(value) for value in config.image_mean],
+        interpolation=config.interpolation,
+        padding=config.padding,
     )
     augmentation.reduction = reduction
     return augmentation

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -47,12 +48,20 @@ class Evaluation:
         confusion: (C, C) int64: pixels of each true class (rows) and predicted class (columns), over all images.
         counts: By the name of each metric what it counted, (I, *shape); see `Metric.count`.
         seconds: Time taken: "total", and of it "model", the forward passes; "crf", of a dense CRF on one image.
+        losses: The loss of each image, NaN where it is not defined; empty if it was not asked for.
     """
 
     names: tuple[str, ...]
     confusion: np.ndarray
     counts: Mapping[str, np.ndarray]
     seconds: dict[str, float] = field(default_factory=dict)
+    losses: tuple[float, ...] = ()
+
+    @property
+    def loss(self) -> float:
+        """The mean loss of the images; NaN if it was not asked for, or is not defined."""
+        defined = [loss for loss in self.losses if not math.isnan(loss)]
+        return sum(defined) / len(defined) if defined else math.nan
 
     @cached_property
     def measures(self) -> dict[str, Scores]:
@@ -92,6 +101,7 @@ def evaluate_model(
     tiling: TilingConfig | None = None,
     image_scale: float = 1.0,
     metrics: Iterable[str] = (),
+    loss: Callable[[Tensor, Tensor], float] | None = None,
 ) -> Evaluation:
     """Score `model` on every image of `loader`, at the size of the masks, whatever the size the network saw.
 
@@ -108,12 +118,13 @@ def evaluate_model(
             sees every image as it comes from the loader.
         image_scale: Factor that multiplies every scale of `tiling`.
         metrics: Names of further metrics to count.
+        loss: Called with logits (1, C, h, w) and mask (1, H, W) of each image, as long as it is shown whole.
 
     Raises:
         ValueError: See `load_metrics`.
     """
     counter = _Counter(num_classes, load_metrics(metrics, num_classes))
-    (evaluation,) = _evaluate(model, loader, tiling, image_scale, counter, on_batch)
+    (evaluation,) = _evaluate(model, loader, tiling, image_scale, counter, on_batch, loss)
     return evaluation
 
 
@@ -194,8 +205,10 @@ def _evaluate(
     image_scale: float,
     counter: _Counter,
     on_batch: Callable[[Batch, Tensor], None] | None = None,
+    loss: Callable[[Tensor, Tensor], float] | None = None,
 ) -> list[Evaluation]:
     names: list[str] = []
+    losses: list[float] = []
     totals = [_Total(counter.num_classes, counter.metrics) for _ in range(counter.results)]
     pending: deque[tuple[Batch, Future[list[_Result]]]] = deque()
 
@@ -215,6 +228,9 @@ def _evaluate(
         for batch in loader:
             image, target = batch["image"][0], batch["mask"][0].numpy()
             outputs = list(run_tiles(model, *_shown(image, target.shape, tiling, image_scale)))
+            if loss is not None and tiling is None:
+                with torch.inference_mode():
+                    losses.append(loss(outputs[0].logits[None], batch["mask"]))
             pending.append((batch, executor.submit(counter, outputs, image, target, model.align_corners)))
             if len(pending) > PENDING + counter.threads - 1:
                 collect()
@@ -224,7 +240,8 @@ def _evaluate(
     times = {"total": time.perf_counter() - started, "model": sum(seconds)}
     if counter.crf_seconds:
         times["crf"] = sum(counter.crf_seconds) / len(counter.crf_seconds)
-    return [_of_all(gather(total.evaluation(names, times))) for total in totals]
+    parts = [replace(total.evaluation(names, times), losses=tuple(losses)) for total in totals]
+    return [_of_all(gather(part)) for part in parts]
 
 
 def _of_all(parts: list[Evaluation]) -> Evaluation:
@@ -238,6 +255,7 @@ def _of_all(parts: list[Evaluation]) -> Evaluation:
         np.sum([each.confusion for each in parts], axis=0),
         {name: np.concatenate([each.counts[name] for each in parts])[places] for name in parts[0].counts},
         {name: max(each.seconds.get(name, 0.0) for each in parts) for name in parts[0].seconds},
+        tuple(parts[part].losses[index] for index, part in order if parts[part].losses),
     )
 
 

@@ -64,7 +64,7 @@ class Metric(Protocol):
         """
 
 
-def load_metrics(names: Iterable[str], num_classes: int) -> dict[str, Metric]:
+def load_metrics(names: Iterable[str], num_classes: int, made_with: Iterable[str] = ()) -> dict[str, Metric]:
     """Metrics by their names, after the built-in one, and tried on an image without a valid pixel.
 
     Raises:
@@ -74,7 +74,7 @@ def load_metrics(names: Iterable[str], num_classes: int) -> dict[str, Metric]:
     metrics: dict[str, Metric] = {}
     origin = dict.fromkeys(RESERVED, "the files of an evaluation")
     for name in dict.fromkeys([BUILT_IN, *names]):
-        metric = metrics[name] = find_metric(name)
+        metric = metrics[name] = find_metric(name, made_with)
         counts = empty_counts(metric, num_classes)
         for score, values in metric.scores(np.zeros((2, *counts.shape[1:]), counts.dtype)).items():
             if np.shape(values) != (2,):
@@ -302,6 +302,12 @@ class Scores:
     mean_accuracy: float
     frequency_weighted_iou: float
     pixels: int
+
+    @property
+    def scope(self) -> str:
+        """The classes that `mean_iou` is the mean of, if they are not all: " over 2 of 3 classes", else ""."""
+        scored = sum(not math.isnan(value) for value in self.iou)
+        return "" if scored == len(self.iou) else f" over {scored} of {len(self.iou)} classes"
 
     @classmethod
     def from_counts(cls, counts: np.ndarray) -> Scores:

@@ -90,7 +90,11 @@ def save_evaluation(folder: Path, evaluation: Evaluation, report: dict[str, Any]
     arrays: dict[str, Any] = {f"{COUNTS}{name}": counts for name, counts in evaluation.counts.items()}
     with replacing(folder / IMAGES_FILE) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, names=np.array(evaluation.names, np.str_), measures=np.array(MEASURES), **arrays)
-    with replacing(folder / TABLE_FILE) as temporary, open(temporary, "w", newline="", encoding="utf-8") as table:
+    # Names of files need not be UTF-8: they are written byte by byte as they are.
+    with (
+        replacing(folder / TABLE_FILE) as temporary,
+        open(temporary, "w", newline="", encoding="utf-8", errors="surrogateescape") as table,
+    ):
         _write_table(csv.writer(table), evaluation, list(report["classes"]))
     with replacing(folder / SCORES_FILE) as temporary:
         sealed = {**report, "seconds": _sealed(report["seconds"]), IMAGES_CHECKSUM: file_crc32(folder / IMAGES_FILE)}

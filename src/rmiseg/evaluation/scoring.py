@@ -48,7 +48,7 @@ def evaluate(
     tiling: TilingConfig | None = None,
     crf: Sequence[int] = (),
     dense_crf: CRFConfig | None = None,
-    metrics: Sequence[str] = (),
+    metrics: str | Sequence[str] = (),
     device: str = "auto",
     out: str | Path | None = None,
     console: Console | None = None,
@@ -83,7 +83,7 @@ def evaluate(
         out=None if out is None else str(out),
         crf=list(crf),
         dense_crf=dense_crf or CRFConfig(),
-        metrics=list(metrics),
+        metrics=[metrics] if isinstance(metrics, str) else list(metrics),
         device=device,
     )
     with processes(device) as place:
@@ -121,7 +121,7 @@ def score_checkpoint(
     device = device or select_device(config.device)
     tiling = tiling_config(config)
     plan_tiles((1, 1), tiling)  # whose errors come before any work
-    load_metrics(config.metrics, len(checkpoint.classes))  # likewise
+    load_metrics(config.metrics, len(checkpoint.classes), checkpoint.made_with)  # likewise
     images = None if data is None else own_images(data, checkpoint, config)
     split_name = images.name if images else config.split or checkpoint.data.val_split
     settings = [_settings(tiling, config, count) for count in (0, *config.crf)]
@@ -260,7 +260,7 @@ def print_scores(saved: list[SavedEvaluation], console: Console) -> None:
     table.add_section()
     interval = " to ".join(map(percent, report["intervals"]["mean_iou"]))
     boundary = percent(report["boundary_mean_iou"])
-    table.add_row("mean", percent(scores.mean_iou), interval, percent(scores.mean_accuracy), boundary)
+    table.add_row(f"mean{scores.scope}", percent(scores.mean_iou), interval, percent(scores.mean_accuracy), boundary)
     console.print(table)
     console.print(
         f"pixel accuracy {scores.pixel_accuracy:.2%}   frequency-weighted IoU {scores.frequency_weighted_iou:.2%}   "

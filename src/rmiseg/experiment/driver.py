@@ -10,19 +10,20 @@ from typing import Any
 import yaml
 from rich.console import Console
 
-from rmiseg.config import CRFConfig, EvaluateConfig, ExperimentConfig
+from rmiseg.config import CRFConfig, EvaluateConfig, ExperimentConfig, PredictConfig, TrainConfig
 from rmiseg.config.parser import train_config
 from rmiseg.config.recipes import checked_names, merged, read_recipe
 from rmiseg.evaluation.scoring import find_or_score
-from rmiseg.experiment.plan import Plan, Run, read_plan
+from rmiseg.experiment.plan import Plan, Run, TestFiles, read_plan
 from rmiseg.experiment.report import Outcome, write_report
 from rmiseg.experiment.timing import find_or_time
 from rmiseg.experiment.trainings import train_all
-from rmiseg.inference.checkpoint import CHECKPOINTS, LAST
+from rmiseg.inference.checkpoint import CHECKPOINTS, LAST, digest
 from rmiseg.inference.crf import DenseCRF
+from rmiseg.inference.predict import predict_files
 from rmiseg.runtime.files import replacing
 from rmiseg.training.assembly import complete
-from rmiseg.training.run_folder import DIVERGED_FILE, RESULT_FILE
+from rmiseg.training.run_folder import CONFIG_FILE, DIVERGED_FILE, RESULT_FILE, stored_options
 
 RECIPE_FILE, RUN_FOLDER, SECONDS_FILE = "recipe.yaml", "run", "seconds.json"
 
@@ -76,6 +77,39 @@ def run_experiment(config: ExperimentConfig, console: Console) -> None:
         for count in plan.crf.get(method, ()):
             shown[f"{method} + CRF-{count}"] = [_scored(each.run, out, config, console, count) for each in found]
     write_report(plan, sweeps, shown, seconds, out, console)
+    if plan.predict is not None:
+        _write_test_files(
+            plan.predict, {method: found[0].folder for method, found in outcomes.items()}, config, console
+        )
+
+
+def _write_test_files(files: TestFiles, folders: dict[str, Path], config: ExperimentConfig, console: Console) -> None:
+    """Write the predictions that a test server takes, once, beside the run with the first seed."""
+    for method, counts in files.methods.items():
+        checkpoint = folders[method] / CHECKPOINTS / LAST
+        for count in counts:
+            title = f"{method} + CRF-{count}" if count else method
+            out = folders[method].parent / f"{files.split}{f'-crf{count}' if count else ''}"
+            mark, sign = out.with_name(f"{out.name}.complete"), digest(checkpoint)
+            if mark.is_file() and mark.read_text() == sign:
+                continue
+            options = PredictConfig(
+                checkpoint=str(checkpoint),
+                split=files.split,
+                root=config.root,
+                out=str(out),
+                write=[files.write],  # type: ignore[list-item]  # checked when it is written
+                crf=[count] if count else [],
+                overwrite=True,
+                device=config.device,
+            )
+            try:
+                predict_files(options, console)
+            except (ValueError, OSError) as error:  # such as a split that must be fetched apart
+                console.print(f"warning: no files for the test server of {title}: {error}", markup=False)
+                continue
+            with replacing(mark) as temporary:
+                temporary.write_text(sign)
 
 
 def _recipe(plan: Plan, run: Run, out: Path, config: ExperimentConfig) -> dict[str, Any]:
@@ -92,20 +126,32 @@ def _check(plan: Plan, runs: list[Run], out: Path, config: ExperimentConfig) -> 
     for run in runs:
         recipe, known = _recipe(plan, run, out, config), out / run.name / RECIPE_FILE
         try:
-            complete(train_config(recipe))
+            config_now = complete(train_config(recipe))
         except ValueError as error:
             raise ValueError(f"{config.plan}, {run.name}: {error}") from error
-        if known.is_file() and _training(read_recipe(known)) != _training(checked_names(recipe)):
+        if known.is_file() and (
+            _training(read_recipe(known)) != _training(checked_names(recipe)) or _warmed_otherwise(known, config_now)
+        ):
             raise ValueError(
                 f"{known.parent} was trained with other options than the plan has now. Its recipe: {known}. Remove "
                 "the folder to train it again, or choose another --out"
             )
 
 
+def _warmed_otherwise(recipe: Path, config: TrainConfig) -> bool:
+    """Tell whether a run has other rates than its recipe gives now: the meaning of a recipe was once another."""
+    folder = recipe.parent / RUN_FOLDER
+    if not config.optim.warmup_steps or not (folder / CONFIG_FILE).is_file():
+        return False
+    return bool(stored_options(folder).get("optim.warmup_to") != config.optim.warmup_to)
+
+
 def _training(recipe: dict[str, Any]) -> dict[str, Any]:
     """The options of a recipe that make a difference to the training, and not only to where it happens."""
     data = {name: value for name, value in recipe.get("data", {}).items() if name != "root"}
-    return {name: recipe[name] for name in recipe if name not in ("out", "resume", "device")} | {"data": data}
+    optim = {name: value for name, value in recipe.get("optim", {}).items() if name != "warmup_to"}  # checked apart
+    others = {name: recipe[name] for name in recipe if name not in ("out", "resume", "device")}
+    return others | {"data": data, "optim": optim}
 
 
 def _write_recipe(plan: Plan, run: Run, out: Path, config: ExperimentConfig) -> Path:

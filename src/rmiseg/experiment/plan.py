@@ -11,7 +11,7 @@ from typing import Any
 
 from rmiseg.config.recipes import merged, read_recipe, read_yaml
 
-KEYS = {"title", "recipe", "train", "methods", "baseline", "seeds", "sweep", "crf"}
+KEYS = {"title", "recipe", "train", "methods", "baseline", "seeds", "sweep", "crf", "published", "predict"}
 
 EXAMPLE = """
 title: my data, cross entropy and RMI
@@ -28,6 +28,13 @@ sweep:                  # tried by every method with the first seed; the value w
   optim.lr: [0.005, 0.01, 0.02]
 crf:                    # methods that are also scored with a dense CRF, and with how many iterations
   CE: [1, 10]
+published:              # mIoU in percent that somebody else reports, to be shown beside
+  RMI: 78.71
+  CE + CRF-10: 78.28
+predict:                # files that a test server takes, of methods with so many iterations of a dense CRF; 0 for none
+  split: test
+  write: voc
+  methods: {CE: [0, 10], RMI: [0]}
 """
 
 
@@ -53,6 +60,21 @@ class Run:
 
 
 @dataclass(frozen=True)
+class TestFiles:
+    """Predictions to write, for a server that scores them.
+
+    Attributes:
+        split: The split to predict.
+        write: Format, as for `rmiseg predict`.
+        methods: Numbers of iterations of a dense CRF by method; 0 for none.
+    """
+
+    split: str
+    write: str
+    methods: Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
 class Plan:
     """An experiment.
 
@@ -64,6 +86,8 @@ class Plan:
         seeds: Seeds of the runs; sweeps use the first.
         sweep: Values to try of some options, by their dotted names.
         crf: Numbers of iterations of a dense CRF to score some methods with, besides without.
+        published: Mean IoU in percent by row of the report, as somebody else reports it.
+        predict: Files for a test server; None for none.
     """
 
     title: str
@@ -73,6 +97,17 @@ class Plan:
     seeds: tuple[int, ...]
     sweep: Mapping[str, tuple[Any, ...]]
     crf: Mapping[str, tuple[int, ...]]
+    published: Mapping[str, float]
+    predict: TestFiles | None
+
+    @property
+    def rows(self) -> dict[str, tuple[str, int]]:
+        """Method and number of CRF iterations of each row of the report, by its title."""
+        return {
+            f"{method} + CRF-{count}" if count else method: (method, count)
+            for method in self.methods
+            for count in (0, *self.crf.get(method, ()))
+        }
 
     def sweep_runs(self, method: str) -> list[Run]:
         """The runs among which the best values of a method are chosen."""
@@ -149,7 +184,7 @@ def _parse(content: Any, folder: Path) -> Plan:
             raise ValueError(f"the options of {name} must be a mapping, as in a recipe, not {options!r}")
         if fixed := {"out", "seed"} & set(options):
             raise ValueError(f"{', '.join(fixed)} of {name} is for the experiment to set; leave it out")
-    return Plan(
+    plan = Plan(
         title=str(content.get("title", "Experiment")),
         base=base,
         methods=methods,
@@ -157,7 +192,36 @@ def _parse(content: Any, folder: Path) -> Plan:
         seeds=tuple(seeds),
         sweep={name: tuple(values) for name, values in sweep.items()},
         crf={name: tuple(counts) for name, counts in crf.items()},
+        published=content.get("published") or {},
+        predict=_test_files(content.get("predict"), methods),
     )
+    _check_published(plan)
+    return plan
+
+
+def _check_published(plan: Plan) -> None:
+    if not isinstance(plan.published, dict):
+        raise ValueError(f"`published` must map rows of the report to percents, not {plan.published!r}")
+    for row, value in plan.published.items():
+        if row not in plan.rows:
+            raise ValueError(f"`published` names {row!r}, none of the rows {', '.join(plan.rows)}")
+        if not isinstance(value, int | float) or not 0 <= value <= 100:
+            raise ValueError(f"`published` gives {row} {value!r}, which is no percent")
+
+
+def _test_files(content: Any, methods: Mapping[str, Any]) -> TestFiles | None:
+    if content is None:
+        return None
+    known = {"split", "write", "methods"}
+    if not isinstance(content, dict) or set(content) != known or not isinstance(content["methods"], dict):
+        raise ValueError(f"`predict` must have split, write and methods, not {content!r}")
+    for method, counts in content["methods"].items():
+        if method not in methods:
+            raise ValueError(f"`predict` names {method!r}, none of the methods {', '.join(methods)}")
+        if not isinstance(counts, list) or not all(type(count) is int and count >= 0 for count in counts):
+            raise ValueError(f"`predict` must give {method} a list of numbers of iterations, not {counts!r}")
+    chosen = {method: tuple(counts) for method, counts in content["methods"].items()}
+    return TestFiles(str(content["split"]), str(content["write"]), chosen)
 
 
 def slug(name: str) -> str:

@@ -117,10 +117,11 @@ def markdown(
         f"Last checkpoint of each run on {len(baseline[0].evaluation.names)} validation images; percent, mean over "
         f"{seeds} seed{'s' * (seeds > 1)}" + (" and standard deviation.\n" if seeds > 1 else ".\n"),
         _table(
-            ["", *COLUMNS.values(), "training step", "inference"],
+            ["", *(["published mIoU"] if plan.published else []), *COLUMNS.values(), "training step", "inference"],
             [
                 [
                     method,
+                    *([_published(plan, method)] if plan.published else []),
                     *(_spread([o.scores[name] for o in found]) for name in COLUMNS),
                     _ratio(seconds.get(method), seconds[plan.baseline]),
                     _milliseconds(seconds[found[0].run.method], found),
@@ -234,6 +235,10 @@ def _spread(values: Sequence[float]) -> str:
         return "-"
     mean = f"{statistics.fmean(values):.2f}"
     return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.2f}"
+
+
+def _published(plan: Plan, row: str) -> str:
+    return f"{plan.published[row]:.2f}" if row in plan.published else "-"
 
 
 def _ratio(seconds: Seconds | None, baseline: Seconds) -> str:

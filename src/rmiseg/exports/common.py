@@ -35,6 +35,8 @@ def metadata(segmenter: Segmenter) -> dict[str, str]:
         "image_mean": json.dumps(network.image_mean),
         "image_std": json.dumps(network.image_std),
         "image_scale": json.dumps(segmenter.image_scale),
+        # Values that become 0 and 255 in images of more than 8 bits, before they are the input; null for none.
+        "value_range": json.dumps(segmenter.description.data.value_range),
     }
 
 

@@ -6,7 +6,7 @@ compared with PyTorch on images of other sizes before it gets its name. A format
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,7 +81,7 @@ def export_segmenter(segmenter: Segmenter, format: str, out: Path, overwrite: bo
 
 def export(
     run: str | Path,
-    formats: Sequence[str] = ("onnx",),
+    formats: str | Sequence[str] = ("onnx",),
     *,
     out: str | Path | None = None,
     overwrite: bool = False,
@@ -104,10 +104,12 @@ def export(
     Raises:
         ValueError, OSError, ModuleNotFoundError: As `export_segmenter` and `load_checkpoint`.
     """
-    chosen = {name: _format(name) for name in formats}
     source = Path(run)
+    checkpoint = load_checkpoint(source)
+    names = [formats] if isinstance(formats, str) else formats
+    chosen = {name: _format(name, checkpoint.made_with) for name in names}
     folder = Path(out) if out is not None else (source if source.is_dir() else source.parent) / "export"
-    segmenter = Segmenter.from_checkpoint(load_checkpoint(source), model)
+    segmenter = Segmenter.from_checkpoint(checkpoint, model)
     exported = {}
     for name, each in chosen.items():
         with console.status(f"writing {name}, and comparing it with PyTorch") if console else nullcontext():
@@ -124,8 +126,8 @@ def print_exported(exported: Exported, console: Console) -> None:
     console.print(f"  largest difference to PyTorch's logits: {exported.difference:.1e}")
 
 
-def _format(name: str) -> ExportFormat:
-    made: ExportFormat = find("export", name).make()
+def _format(name: str, made_with: Iterable[str] = ()) -> ExportFormat:
+    made: ExportFormat = find("export", name, made_with).make()
     return made
 
 

@@ -103,7 +103,10 @@ class Checkpoint:
         if network is not None:
             if not self.given_in_python:
                 raise ValueError(f"this run's network has a name, {name}; leave model= out")
-            return adapt_model(copy.deepcopy(network), len(self.classes))
+            # With the mean and standard deviation of the training, whatever the network given now says.
+            model = adapt_model(copy.deepcopy(network), len(self.classes), architecture=self.architecture)
+            model.expect(self.data.image_mean, self.data.image_std)
+            return model
         if self.given_in_python:
             raise ValueError(
                 f"the network of this run was given in Python as {name.removeprefix(GIVEN)}; give it again: "
@@ -111,9 +114,11 @@ class Checkpoint:
             )
         find("model", name, self.made_with)  # which says what is missing
         options = {key: value for key, value in asdict(self.model).items() if key not in ("name", "weights")}
-        return build_model(
+        model = build_model(
             name, num_classes=len(self.classes), weights="none", architecture=self.architecture, **options
         )
+        model.expect(self.data.image_mean, self.data.image_std)
+        return model
 
     def load_split(self, name: str | None = None, root: str | None = None, *, masks: bool = True) -> Split:
         """A split of the data set that the model was trained on, with the classes of the model.
@@ -135,6 +140,7 @@ class Checkpoint:
         find("dataset", data.name, self.made_with)
         options = getattr(data, "options", {})
         split = load_split(data.name, data.root, name or data.val_split, masks=masks, options=options)
+        split = split.with_range(data.value_range)
         if masks:
             self.check_classes(split.classes, data.root)
         return split
@@ -199,6 +205,8 @@ def checkpoint_from_plain(content: Mapping[str, Any], weights: Mapping[str, Tens
     """
     table: dict[str, Any] = {
         name: tuple(tuple(value) if isinstance(value, list) else value for value in values)
+        if isinstance(values, list | tuple)
+        else values
         for name, values in content["classes"].items()
     }
     checkpoint = Checkpoint(

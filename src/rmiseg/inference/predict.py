@@ -270,7 +270,7 @@ class Writer:
             return _problem(frame, future.result)
 
         with ThreadPoolExecutor(workers) as executor:
-            for frame in read_frames(sources, windows=self.predictor.tiling.window is not None):
+            for frame in read_frames(sources, self.predictor.tiling.window is not None, self.predictor.value_range):
                 if frame.problem is not None:
                     yield frame.problem
                 elif frame.is_large:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from rmiseg.config import TilingConfig
 from rmiseg.data import read_image, rgb_pixels
+from rmiseg.data.deep import ValueRange, scaled
 from rmiseg.inference.checkpoint import Checkpoint, load_checkpoint
 from rmiseg.inference.segment import probabilities, segment
 from rmiseg.inference.tiles import Area, TileLogits, plan_tiles, run_tiles
@@ -50,6 +51,7 @@ class Predictor:
         self.classes = checkpoint.classes
         self.model = checkpoint.build_model(select_device(device), model)
         self.image_scale = checkpoint.data.image_scale
+        self.value_range = checkpoint.data.value_range
         self.tiling = tiling or TilingConfig()
         plan_tiles((1, 1), self.tiling)  # whose errors come early
 
@@ -79,8 +81,8 @@ class Predictor:
         """The class of each pixel.
 
         Args:
-            image: The path of an image file; a Pillow image; a NumPy array (H, W, 3) or (H, W), uint8; or a tensor
-                (3, H, W) uint8.
+            image: The path of an image file; a Pillow image; a NumPy array (H, W, 3) or (H, W), uint8, or of
+                the values that the model was trained on, if they have more bits; or a tensor (3, H, W) uint8.
 
         Returns:
             Class ids (H, W) uint8.
@@ -88,7 +90,7 @@ class Predictor:
         Raises:
             OSError, ValueError: The file cannot be read, or the pixels are not of this kind.
         """
-        pixels = to_tensor(image)
+        pixels = to_tensor(image, self.value_range)
         size = (pixels.shape[1], pixels.shape[2])
         return segment(self.tile_logits(size, _reader(pixels)), size, self.model.align_corners)
 
@@ -98,7 +100,7 @@ class Predictor:
         Args:
             image: As for a call.
         """
-        pixels = to_tensor(image)
+        pixels = to_tensor(image, self.value_range)
         size = (pixels.shape[1], pixels.shape[2])
         outputs = list(self.tile_logits(size, _reader(pixels)))
         return probabilities(outputs, size, self.model.align_corners).cpu().numpy()
@@ -118,16 +120,18 @@ def _reader(pixels: Tensor) -> Callable[[Area], Tensor]:
     return lambda area: pixels[:, area.rows, area.columns]
 
 
-def to_tensor(image: ImageLike) -> Tensor:
+def to_tensor(image: ImageLike, value_range: ValueRange | None = None) -> Tensor:
     """An image, see `Predictor.__call__`, as a tensor (3, H, W) uint8."""
     if isinstance(image, str | Path):
-        image = read_image(Path(image))
+        image = read_image(Path(image), value_range=value_range)
     elif isinstance(image, Image.Image):
         image = rgb_pixels(image.copy())
     if isinstance(image, np.ndarray):
         image = np.repeat(image[..., None], 3, axis=2) if image.ndim == 2 else image
         if image.ndim != 3 or image.shape[2] != 3:
             raise ValueError(f"an image as an array must have the shape (H, W, 3) or (H, W), not {image.shape}")
+        if image.dtype != np.uint8 and value_range is not None:
+            image = scaled(image, value_range)
         # Of the other order of bytes or negative strides torch takes no view.
         image = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
     if not isinstance(image, Tensor):

@@ -29,6 +29,8 @@ from rmiseg.models import SegmentationModel
 from rmiseg.runtime.checksums import HEADER_ENTRY, ZEROS, check_safetensors, json_crc32, seal_safetensors
 from rmiseg.runtime.tensor_files import check_tensors
 
+DATA_OPTIONS = ("name", "image_scale", "image_mean", "image_std", "value_range")
+
 MODEL_CARD = """---
 {{ card_data }}
 ---
@@ -84,7 +86,7 @@ class Segmenter(
 
     Args:
         model: How the network is built, the fields of `ModelConfig`.
-        data: On what it was trained: name and image_scale of `DataConfig`.
+        data: On what it was trained, and how images were prepared: `DATA_OPTIONS` of `DataConfig`.
         classes: The fields of `ClassTable`.
         step: Training steps taken.
         scores: Scores on the validation split, from 0 to 1.
@@ -145,7 +147,7 @@ class Segmenter(
         segmenter = cls(
             model={**asdict(checkpoint.model), "weights": "none"},
             # Not the folder of the data set, which is nobody else's business.
-            data={"name": checkpoint.data.name, "image_scale": checkpoint.data.image_scale},
+            data={name: getattr(checkpoint.data, name) for name in DATA_OPTIONS},
             classes=asdict(checkpoint.classes),
             step=checkpoint.step,
             scores={name: score if math.isfinite(score) else None for name, score in checkpoint.scores.items()},

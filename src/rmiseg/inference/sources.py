@@ -17,7 +17,8 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from rmiseg.data import read_image, rgb_pixels
-from rmiseg.data.folder import IMAGE_SUFFIXES
+from rmiseg.data.deep import ValueRange, is_deep, is_garbled, read_deep, scaled, unmapped
+from rmiseg.data.pairing import IMAGE_SUFFIXES
 from rmiseg.inference.tiles import Area
 from rmiseg.runtime.extras import import_extra
 
@@ -133,22 +134,23 @@ def _is_input(file: Path, root: Path) -> bool:
     )
 
 
-def read_frames(sources: Sequence[Source], windows: bool) -> Iterator[Frame]:
+def read_frames(sources: Sequence[Source], windows: bool, value_range: ValueRange | None = None) -> Iterator[Frame]:
     """The images of `sources`, decoded while those before them are worked on.
 
     Args:
         sources: Image and video files.
         windows: True if images are seen in windows, so that large ones may come.
+        value_range: See `read_image`.
     """
-    return ahead(frame for source in sources for frame in _frames(source, windows))
+    return ahead(frame for source in sources for frame in _frames(source, windows, value_range))
 
 
-def _frames(source: Source, windows: bool) -> Iterator[Frame]:
+def _frames(source: Source, windows: bool, value_range: ValueRange | None) -> Iterator[Frame]:
     try:
         if source.is_video:
             yield from _video_frames(source)
         else:
-            yield _image_frame(source, windows)
+            yield _image_frame(source, windows, value_range)
     except (ValueError, OSError, ModuleNotFoundError) as error:
         yield Frame(source.name, problem=str(error))
 
@@ -158,15 +160,15 @@ def array_frame(name: Path, pixels: np.ndarray) -> Frame:
     return Frame(name, (pixels.shape[0], pixels.shape[1]), lambda area: pixels[area.rows, area.columns])
 
 
-def _image_frame(source: Source, windows: bool) -> Frame:
+def _image_frame(source: Source, windows: bool, value_range: ValueRange | None) -> Frame:
     width, height = _size(source.file)
     if width * height <= LARGE:
-        return array_frame(source.name, read_image(source.file))
+        return array_frame(source.name, read_image(source.file, value_range=value_range))
     if not windows:
         raise ValueError(
             f"image {source.file} has {width} x {height} pixels, too many to be seen at once; use --window 1024 or so"
         )
-    image = _open_large(source.file)
+    image = _open_large(source.file, value_range)
     # Pillow holds 4 bytes a pixel; of a part a copy is made.
     return Frame(source.name, (image.height, image.width), lambda area: _crop(image, area))
 
@@ -188,9 +190,11 @@ def _opened(path: Path) -> Image.Image:
         Image.MAX_IMAGE_PIXELS = limit
 
 
-def _open_large(path: Path) -> Image.Image:
+def _open_large(path: Path, value_range: ValueRange | None) -> Image.Image:
     try:
-        image = _opened(path)
+        image = unmapped(_opened(path))
+        if is_deep(image) and (value_range is not None or is_garbled(image)):
+            return Image.fromarray(scaled(read_deep(image, path), value_range))
         image.load()
         ImageOps.exif_transpose(image, in_place=True)
     except Exception as error:

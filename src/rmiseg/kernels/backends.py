@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from rmiseg.functional import RMIOptions
+from rmiseg.kernels.modes import is_transformed
 
 IMPLEMENTATIONS = ("auto", "native", "triton", "chunked", "plain")
 DEVICES = {"native": "cpu", "triton": "cuda"}
@@ -27,9 +28,10 @@ class Backend(NamedTuple):
     computation, `rmiseg.functional.computed_dtype`.
 
     Attributes:
-        rmi_forward: (logits, target, valid, class_weights, options, with_gradient) to what `functional.rmi_sums`
-            returns, pixel_sums (N,) wide, rmi (N, C) float64 and present (N, C) bool, and gradient_maps: the gradient
-            of each map's RMI in its pooled probabilities, (N, C, *pooled size) wide, or (N, C, 0, ...) without
+        rmi_forward: (logits, target, valid, class_weights, options, with_gradient, with_perfect) to what
+            `functional.rmi_sums` returns, pixel_sums (N,) wide, rmi (N, C) float64 and present (N, C) bool; perfect,
+            `functional.perfect_rmi`, (N, C) float64, or (N, 0) without with_perfect; and gradient_maps: the gradient of
+            each map's RMI in its pooled probabilities, (N, C, *pooled size) wide, or (N, C, 0, ...) without
             with_gradient.
         rmi_backward: (grad_pixel, grad_rmi, logits, target, valid, class_weights, gradient_maps, options) to the
             gradient in the logits, in their shape and dtype, given those in pixel_sums (N,) wide and rmi (N, C)
@@ -40,7 +42,7 @@ class Backend(NamedTuple):
     """
 
     rmi_forward: Callable[
-        [Tensor, Tensor, Tensor, Tensor | None, RMIOptions, bool], tuple[Tensor, Tensor, Tensor, Tensor]
+        [Tensor, Tensor, Tensor, Tensor | None, RMIOptions, bool, bool], tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
     ]
     rmi_backward: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor, RMIOptions], Tensor]
     pixel_forward: Callable[[Tensor, Tensor, Tensor, Tensor | None, str, bool], Tensor]
@@ -109,6 +111,9 @@ def resolve(implementation: str, logits: Tensor, target: Tensor) -> str:
         logits: (N, C, *low).
         target: (N, *size), or soft (N, C, *size).
 
+    Inside of function transforms and forward-mode differentiation the plain definition serves everything: operators
+    have no derivatives of that kind.
+
     Raises:
         ValueError: The implementation is for another device, or not for such targets.
     """
@@ -117,6 +122,8 @@ def resolve(implementation: str, logits: Tensor, target: Tensor) -> str:
         raise ValueError(
             f"implementation={implementation!r} is for {DEVICES[implementation]} logits, got {device} ones"
         )
+    if is_transformed():
+        return "plain"
     if implementation != "plain" and (logits.ndim != 4 or target.ndim == logits.ndim):
         if implementation in DEVICES:
             raise ValueError(
@@ -128,7 +135,9 @@ def resolve(implementation: str, logits: Tensor, target: Tensor) -> str:
         return implementation
     if device == "cpu" and _native_is_available():
         return "native"
-    return "triton" if device == "cuda" and _triton_is_available() else "chunked"
+    # AMD's GPUs are "cuda" devices too; the kernels have never run there.
+    tested = device == "cuda" and torch.version.hip is None
+    return "triton" if tested and _triton_is_available() else "chunked"
 
 
 def _native_is_available() -> bool:

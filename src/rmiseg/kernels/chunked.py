@@ -18,7 +18,8 @@ from torch import Tensor
 
 from rmiseg.functional import PROBABILITY_OFFSET, RMIOptions, computed_dtype, pooled_size
 from rmiseg.kernels.interpolation import Resampler, nearest_labels
-from rmiseg.kernels.regions import region_covariance, region_gradient, rmi_of_covariance
+from rmiseg.kernels.perfect import perfect_rmi_of_classes
+from rmiseg.kernels.regions import region_covariance, region_factor, region_gradient, rmi_of_factor
 
 STRIP = 1 << 19
 """Logits of a strip: two megabytes in float32. Smaller ones cost more in calls than they save in cache."""
@@ -34,7 +35,8 @@ def rmi_forward(
     class_weights: Tensor | None,
     options: RMIOptions,
     with_gradient: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    with_perfect: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """See `rmiseg.kernels.backends.Backend`."""
     strips = _Strips(logits, target, valid, class_weights, options)
     probabilities = logits.new_zeros((*logits.shape[:2], *strips.pooled), dtype=strips.dtype)
@@ -43,12 +45,16 @@ def rmi_forward(
         probabilities += strips.pooled_offset()
     labels = strips.pooled_labels()
     covariance = region_covariance(probabilities, labels, options.region_size)
+    factor = region_factor(covariance, options.alpha)
     present = labels.amax(dim=(2, 3)) > 0
+    perfect = covariance.new_empty((len(logits), 0))
+    if with_perfect:
+        perfect = perfect_rmi_of_classes(target, valid, labels, covariance, options)
     if with_gradient:
-        gradient_maps = region_gradient(probabilities, labels, covariance, options.region_size, options.alpha)
+        gradient_maps = region_gradient(probabilities, labels, factor, options.region_size)
     else:
         gradient_maps = probabilities.new_empty((*logits.shape[:2], 0, 0))
-    return pixel_sums, rmi_of_covariance(covariance, options.alpha), present, gradient_maps
+    return pixel_sums, rmi_of_factor(factor), present, perfect, gradient_maps
 
 
 def rmi_backward(
@@ -174,11 +180,13 @@ class _Strips:
                 yield _Strip(n, slice(start, stop), rows, slice(rows.start - top, rows.stop - top))
 
     def read(self, strip: _Strip) -> Tensor:
-        """Full-size logits (C, rows, W) of a strip, in the dtype of the computation."""
+        """Full-size logits (C, rows, W) of a strip, in the dtype of the computation; 0 where not valid."""
         logits = self.logits[strip.n]
         if self.resampler is None:
-            return logits[:, strip.rows].to(self.dtype)
-        return self.resampler.rows(logits, strip.rows, self.dtype)
+            x = logits[:, strip.rows].to(self.dtype)
+        else:
+            x = self.resampler.rows(logits, strip.rows, self.dtype)
+        return x if self.all_valid[strip.n] else x.masked_fill(~self.valid[strip.n, strip.rows], 0)
 
     def forward(self, pooled: Tensor | None) -> Tensor:
         """The pixel losses of the samples (N,). Adds to the pooled probabilities as `add_forward` does."""

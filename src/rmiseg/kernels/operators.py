@@ -11,7 +11,7 @@ three arguments, which `_pack` makes and `_unpack` reads:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,6 +20,23 @@ from rmiseg import functional
 from rmiseg.functional import WITHOUT_FLOAT64, RMIOptions, computed_dtype, pooled_size
 from rmiseg.kernels import backends
 from rmiseg.kernels.backends import BACKENDS
+from rmiseg.kernels.modes import is_kept
+
+
+class RMISums(NamedTuple):
+    """Sums of a batch.
+
+    Attributes:
+        pixel: The sums of the pixel loss over each sample's valid pixels (N,), float32 or float64.
+        rmi: RMI of every map (N, C) float64.
+        present: The classes that are present in each sample (N, C) bool.
+        perfect: RMI of a perfect prediction (N, C) float64; (N, 0) if it was not asked for.
+    """
+
+    pixel: Tensor
+    rmi: Tensor
+    present: Tensor
+    perfect: Tensor
 
 
 def rmi_sums(
@@ -29,20 +46,26 @@ def rmi_sums(
     class_weights: Tensor | None,
     options: RMIOptions,
     implementation: str,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """`functional.rmi_sums` by one of `backends.IMPLEMENTATIONS`."""
+    with_perfect: bool = False,
+) -> RMISums:
+    """`functional.rmi_sums` by one of `backends.IMPLEMENTATIONS`, and `functional.perfect_rmi` if asked for."""
     if logits.device.type in WITHOUT_FLOAT64:
         inputs = _on_cpu(logits, target, valid, class_weights)
-        pixel_sums, rmi, present = rmi_sums(*inputs, options, implementation)
-        return pixel_sums.to(logits.device), rmi.float().to(logits.device), present.to(logits.device)
+        found = rmi_sums(*inputs, options, implementation, with_perfect)
+        narrow = (each.float() if each.dtype == torch.float64 else each for each in found)
+        return RMISums(*(each.to(logits.device) for each in narrow))
     backend = backends.resolve(implementation, logits, target)
     if backend == "plain":
-        return functional.rmi_sums(logits, target, valid, class_weights, options)
-    with_gradient = torch.is_grad_enabled() and logits.requires_grad
+        plain = functional.rmi_sums(logits, target, valid, class_weights, options)
+        perfect = plain[1].new_empty((len(logits), 0))
+        if with_perfect:
+            own = functional.perfect_rmi(target, valid, logits.shape[1], options, computed_dtype(logits))
+            perfect = own.detach()
+        return RMISums(*plain, perfect)
+    with_gradient = is_kept() or (torch.is_grad_enabled() and logits.requires_grad)
     with_gradient = with_gradient and backends.keeps_maps(backend, logits.shape, target.shape, options)
     inputs = logits, target, valid, _doubles(class_weights)
-    pixel_sums, rmi, present, _ = rmi_operator(*inputs, *_pack(options, backend), with_gradient)
-    return pixel_sums, rmi, present
+    return RMISums(*rmi_operator(*inputs, *_pack(options, backend), with_gradient, with_perfect)[:4])
 
 
 def pixel_sums(
@@ -106,7 +129,8 @@ def rmi_operator(
     method: str,
     alpha: float,
     with_gradient: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    with_perfect: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Pixel loss and RMI of a batch.
 
     Args:
@@ -115,15 +139,19 @@ def rmi_operator(
         valid: (N, *size) bool.
         class_weights: (C,) float64, or None.
         sizes, method, alpha: See the module.
-        with_gradient: Whether the gradient maps are kept for the backward pass.
+        with_gradient: Keep the gradient maps for the backward pass.
+        with_perfect: Compute the RMI of perfect predictions too.
 
     Returns:
-        Pixel sums (N,) in the dtype of the computation, RMI (N, C) float64, present classes (N, C) bool, and gradient
-        maps (N, C, *pooled size), or (N, C, 0, ...) without with_gradient.
+        Pixel sums (N,) in the dtype of the computation, RMI (N, C) float64, present classes (N, C) bool, RMI of perfect
+        predictions (N, C) float64, or (N, 0) without with_perfect, and gradient maps (N, C, *pooled size), or
+        (N, C, 0, ...) without with_gradient.
     """
     options, backend = _unpack(sizes, method, alpha)
     with without_autocast(logits):
-        return BACKENDS[backend]().rmi_forward(logits, target, valid, class_weights, options, with_gradient)
+        return BACKENDS[backend]().rmi_forward(
+            logits, target, valid, class_weights, options, with_gradient, with_perfect
+        )
 
 
 @torch.library.custom_op("rmiseg::rmi_backward", mutates_args=())
@@ -223,7 +251,8 @@ def _(
     method: str,
     alpha: float,
     with_gradient: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    with_perfect: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     options, _ = _unpack(sizes, method, alpha)
     classes, size = tuple(logits.shape[:2]), valid.shape[1:]
     pooled = pooled_size(size, options.pool, options.pool_size) if with_gradient else (0,) * len(size)
@@ -231,6 +260,7 @@ def _(
         logits.new_empty(classes[:1], dtype=computed_dtype(logits)),
         logits.new_empty(classes, dtype=torch.float64),
         logits.new_empty(classes, dtype=torch.bool),
+        logits.new_empty(classes if with_perfect else (classes[0], 0), dtype=torch.float64),
         logits.new_empty((*classes, *pooled), dtype=computed_dtype(logits)),
     )
 
@@ -254,15 +284,15 @@ def _(grad_pixel: Tensor, logits: Tensor, *_: Any) -> Tensor:
 
 
 def _save_rmi(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    _, _, present, gradient_maps = output
+    _, _, present, perfect, gradient_maps = output
     ctx.save_for_backward(*inputs[:4], gradient_maps)
-    ctx.settings = inputs[4:-1]
-    ctx.mark_non_differentiable(present, gradient_maps)
+    ctx.settings = inputs[4:-2]
+    ctx.mark_non_differentiable(present, perfect, gradient_maps)
 
 
 def _rmi_gradient(ctx: Any, grad_pixel: Tensor, grad_rmi: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
     gradient = rmi_backward_operator(grad_pixel, grad_rmi, *ctx.saved_tensors, *ctx.settings)
-    return (gradient, *(None,) * (4 + len(ctx.settings)))
+    return (gradient, *(None,) * (5 + len(ctx.settings)))
 
 
 def _save_pixel(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -6,6 +6,10 @@ With z = [p; y] the 2d region values at one position, centered over all position
     K    = d rmi / d G = ((G + aI)^-1 - blockdiag((Gpp + aI)^-1, 0)) / 2d
     d rmi / d z = 2 K z
 
+With the Cholesky factor [[A, 0], [B, C]] of G + aI, and X = C^-1 B A^-1, the rows of 2 K that belong to p are
+X^T [X, -C^-1] / d: no inverse of a matrix, and no difference of large ones. A prediction that equals the labels has
+Gpp = Gpy = Gyy, and the value 1/2 ln a + (logdet(2 Gyy + aI) - logdet(Gyy + aI)) / 2d.
+
 All of it in float64: at the paper's sizes the condition number of G + aI is near 3e7.
 
 The values at row offset i of all regions are a slice of rows of the map, so only the R column offsets are copied, 2R
@@ -47,30 +51,52 @@ def region_covariance(probabilities: Tensor, labels: Tensor, region_size: int) -
     return covariance.reshape(*probabilities.shape[:2], 2 * size * columns_count, 2 * size * columns_count)
 
 
+def region_factor(covariance: Tensor, alpha: float) -> Tensor:
+    """Cholesky factor of G + aI, of G (..., m, m) float64; NaN where that is not finite."""
+    factor: Tensor
+    factor, info = torch.linalg.cholesky_ex(_with_alpha(covariance, alpha))
+    factor.masked_fill_((info != 0)[..., None, None], math.nan)
+    return factor
+
+
+def rmi_of_factor(factor: Tensor) -> Tensor:
+    """RMI (...) float64 of `region_factor` (..., 2d, 2d)."""
+    d = factor.shape[-1] // 2
+    value: Tensor = factor.diagonal(dim1=-2, dim2=-1)[..., d:].log().sum(-1) / d
+    return value
+
+
 def rmi_of_covariance(covariance: Tensor, alpha: float) -> Tensor:
     """RMI (...) float64 of covariances (..., 2d, 2d); NaN where one is not finite."""
+    return rmi_of_factor(region_factor(covariance, alpha))
+
+
+def perfect_rmi(covariance: Tensor, alpha: float) -> Tensor:
+    """RMI (...) float64 of predictions that equal the labels, from covariances (..., 2d, 2d)."""
     d = covariance.shape[-1] // 2
-    factor, info = torch.linalg.cholesky_ex(_with_alpha(covariance, alpha))
-    value: Tensor = factor.diagonal(dim1=-2, dim2=-1)[..., d:].log().sum(-1) / d
-    return value.masked_fill(info != 0, math.nan)
+    labels = covariance[..., d:, d:]
+    pivots = region_factor(torch.stack([2 * labels, labels]), alpha).diagonal(dim1=-2, dim2=-1)
+    together, alone = (pivots.log().sum(-1) / d).unbind(0)
+    return together - alone + 0.5 * math.log(alpha)
 
 
-def region_weights(covariance: Tensor, alpha: float) -> Tensor:
-    """The rows of 2 K that belong to p: (N, C, d, 2d) float64."""
-    d = covariance.shape[-1] // 2
-    weights: Tensor = torch.linalg.inv_ex(_with_alpha(covariance, alpha))[0][..., :d, :].contiguous()
-    weights[..., :d] -= torch.linalg.inv_ex(_with_alpha(covariance[..., :d, :d], alpha))[0]
-    return weights.div_(d)
+def region_weights(factor: Tensor) -> Tensor:
+    """The rows of 2 K that belong to p, (..., d, 2d) float64, of `region_factor` (..., 2d, 2d)."""
+    d = factor.shape[-1] // 2
+    own, cross, rest = factor[..., :d, :d], factor[..., d:, :d], factor[..., d:, d:]
+    identity = torch.eye(d, dtype=factor.dtype, device=factor.device).expand_as(rest)
+    solved = torch.linalg.solve_triangular(rest, torch.cat([cross, identity], dim=-1), upper=False)
+    x = torch.linalg.solve_triangular(own, solved[..., :d], upper=False, left=False)
+    weights: Tensor = (x.mT / d) @ torch.cat([x, -solved[..., d:]], dim=-1)
+    return weights
 
 
-def region_gradient(
-    probabilities: Tensor, labels: Tensor, covariance: Tensor, region_size: int, alpha: float
-) -> Tensor:
-    """Gradient of the RMI of every map in its probabilities: (N, C, *size), in their dtype."""
+def region_gradient(probabilities: Tensor, labels: Tensor, factor: Tensor, region_size: int) -> Tensor:
+    """Gradient of the RMI of every map in its probabilities: (N, C, *size), in their dtype; see `region_factor`."""
     size, columns_count = region_size, region_size ** (probabilities.ndim - 3)
     height, *width = (side - size + 1 for side in probabilities.shape[2:])
     # In the order (i, j, p column, kind and y column).
-    weights = region_weights(covariance, alpha).view(-1, size, columns_count, 2, size, columns_count)
+    weights = region_weights(factor).view(-1, size, columns_count, 2, size, columns_count)
     weights = weights.permute(0, 1, 4, 2, 3, 5).reshape(-1, size, size, columns_count, 2 * columns_count)
     gradient = torch.zeros_like(probabilities, dtype=torch.float64).flatten(0, 1)
     for maps, columns in _column_offsets(probabilities, labels, size):

@@ -19,7 +19,8 @@ from torch import Tensor
 from rmiseg import functional
 from rmiseg.functional import PROBABILITY_OFFSET, RMIOptions, computed_dtype, per_class, pooled_size
 from rmiseg.kernels.interpolation import interpolation_matrix
-from rmiseg.kernels.regions import region_covariance, region_gradient, rmi_of_covariance
+from rmiseg.kernels.perfect import perfect_rmi_of_maps
+from rmiseg.kernels.regions import region_covariance, region_factor, region_gradient, rmi_of_factor
 
 BLOCK = 1 << 19
 """Values of a block at full size: two megabytes in float32."""
@@ -32,12 +33,14 @@ def rmi_forward(
     class_weights: Tensor | None,
     options: RMIOptions,
     with_gradient: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    with_perfect: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """See `rmiseg.kernels.backends.Backend`."""
     blocks = _Blocks(logits, target, valid, class_weights, options.align_corners)
     pixel_sums = blocks.pixel_sums("ce") if options.pixel_loss == "ce" else blocks.zeros(len(logits))
     pooled = pooled_size(valid.shape[1:], options.pool, options.pool_size)
-    probabilities, labels = (blocks.zeros(*logits.shape[:2], *pooled) for _ in range(2))
+    probabilities, labels, certain = (blocks.zeros(*logits.shape[:2], *pooled) for _ in range(3))
+    interpolated = with_perfect and options.pool == "interp"
     for at in blocks.of_classes():
         block = blocks.read(*at)
         if options.pixel_loss == "bce":
@@ -48,13 +51,20 @@ def rmi_forward(
                 *block[:3], pool=options.pool, pool_size=options.pool_size, clamp=options.pixel_loss == "ce"
             )
         )
+        if interpolated:
+            soft = functional.soft_targets(*block[1:3], block[0].shape[1], blocks.dtype)
+            certain[at] = functional.upsample_logits(soft, pooled, align_corners=True)[0]
     covariance = region_covariance(probabilities, labels, options.region_size)
+    factor = region_factor(covariance, options.alpha)
     present = labels.flatten(2).amax(dim=2) > 0
     if with_gradient:
-        gradient_maps = region_gradient(probabilities, labels, covariance, options.region_size, options.alpha)
+        gradient_maps = region_gradient(probabilities, labels, factor, options.region_size)
     else:
         gradient_maps = blocks.zeros(*logits.shape[:2], *(0,) * len(pooled))
-    return pixel_sums, rmi_of_covariance(covariance, options.alpha), present, gradient_maps
+    perfect = covariance.new_empty((len(logits), 0))
+    if with_perfect:
+        perfect = perfect_rmi_of_maps(labels, certain, covariance, options)
+    return pixel_sums, rmi_of_factor(factor), present, perfect, gradient_maps
 
 
 def rmi_backward(
@@ -158,6 +168,7 @@ class _Blocks:
         x = functional.upsample_logits(
             self.logits[n : n + 1, classes].to(self.dtype), valid.shape[1:], self.align_corners
         )
+        x = functional.silenced(x, valid)
         if self.target.ndim == self.valid.ndim:
             target = self.target[n : n + 1] - classes.start
         else:

@@ -13,7 +13,7 @@ from rmiseg import functional
 from rmiseg.config.options import AffinityConfig
 from rmiseg.config.registry import register
 from rmiseg.losses.base import LossOptions, LossTerms, SegmentationLoss, spread_non_finite
-from rmiseg.losses.inputs import Batch, Target
+from rmiseg.losses.inputs import IGNORE_INDEX, Batch, Target
 from rmiseg.losses.pixelwise import pixel_mean
 
 DECAY_BASE = 20.0
@@ -45,7 +45,7 @@ class AffinityLoss(SegmentationLoss):
         max_steps: int,
         downsample: int = 8,
         init_step: int = 0,
-        ignore_index: int | Sequence[int] | None = 255,
+        ignore_index: int | Sequence[int] | None = IGNORE_INDEX,
         **loss_options: Unpack[LossOptions],
     ) -> None:
         super().__init__(num_classes, ignore_index=ignore_index, **loss_options)
@@ -65,7 +65,7 @@ class AffinityLoss(SegmentationLoss):
         mask: Tensor | None = None,
         return_parts: bool = False,
     ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
-        return self._result(self.sample_terms(self._read(logits, target, mask)), return_parts, step=step)
+        return self._result(self.sample_terms(self._read(logits, target, mask, return_parts)), return_parts, step=step)
 
     def sample_terms(self, batch: Batch) -> LossTerms:
         """Sums of cross entropy, of affinity across label edges and of affinity elsewhere: (N, 3), and their counts."""
@@ -111,4 +111,4 @@ class AffinityLoss(SegmentationLoss):
 
 def _affinity(sums: Tensor, counts: Tensor) -> Tensor:
     """Mean over pairs across an edge plus mean over the others; a mean over nothing is 0."""
-    return (sums / counts.clamp(min=1)).sum(dim=-1)
+    return (sums / counts.clamp(min=1)).sum(dim=-1).to(sums.dtype)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple, TypedDict
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, NamedTuple, Self, TypedDict
 
 import torch
 from torch import Tensor, nn
 
 from rmiseg.functional import upsample_logits, widened, widest
-from rmiseg.losses.inputs import Batch, InputReader, Target, logits_of_probabilities
+from rmiseg.losses.inputs import IGNORE_INDEX, Batch, InputReader, Target, logits_of_probabilities
 
 MODES = ("multiclass", "binary", "multilabel")
 REDUCTIONS = ("mean", "sum", "none")
@@ -26,7 +26,7 @@ class LossTerms(NamedTuple):
         sums: (K,) differentiable sums, one a term of the loss.
         counts: (K,), over how much each was summed (valid pixels, samples, ...); depends on the target alone. int64;
             float64 where class weights or single entries of multilabel masks count.
-        parts: Detached scalars for logging.
+        parts: Detached scalars for logging; none where nobody asked for them.
     """
 
     sums: Tensor
@@ -53,7 +53,8 @@ class SegmentationLoss(nn.Module):
     Args:
         num_classes: Number of classes C; 1 in mode "binary".
         ignore_index: Label of pixels that do not count, or several; None if there is none. In multilabel masks it
-            stands for a class that is not known there.
+            stands for a class that is not known there. By default 255, which must not be one of the classes; given
+            explicitly, it may.
         mode: "multiclass": every pixel is of one class. "binary": one logit, which says how likely class 1 is rather
             than 0. "multilabel": a mask for every class, which may overlap.
         class_weights: (C,) weights of the classes, at least 0. In cross entropy as in torch: the mean is over the
@@ -65,7 +66,8 @@ class SegmentationLoss(nn.Module):
         align_corners: Corner convention of the interpolation of logits that are smaller than the target.
         check_target: Raise a ValueError on a label that is neither a class nor ignored. By default that is so on the
             CPU; on other devices, where looking at the labels would wait for the device, it makes the loss NaN instead,
-            unless True asks for the exception.
+            unless True asks for the exception. Likewise, whatever is asked for, where no branch may depend on labels:
+            inside of `torch.compile`, `torch.export`, `torch.jit.trace` and the transforms of `torch.func`.
     """
 
     modes: ClassVar[tuple[str, ...]] = MODES
@@ -76,7 +78,7 @@ class SegmentationLoss(nn.Module):
         self,
         num_classes: int,
         *,
-        ignore_index: int | Sequence[int] | None = 255,
+        ignore_index: int | Sequence[int] | None = IGNORE_INDEX,
         mode: str = "multiclass",
         class_weights: Sequence[float] | Tensor | None = None,
         reduction: str = "mean",
@@ -105,13 +107,22 @@ class SegmentationLoss(nn.Module):
         self.inputs = InputReader(
             type(self).__name__, num_classes, ignore_index, mode, self.takes_any_target, check_target
         )
-        weights = None if class_weights is None else torch.as_tensor(class_weights, dtype=torch.float32).detach()
-        if weights is not None and (weights.shape != (num_classes,) or not ((weights >= 0) & weights.isfinite()).all()):
-            raise ValueError(
-                f"class_weights must be {num_classes} finite numbers, one a class, none below 0; got {class_weights}"
-            )
+        self._given_weights = _checked_weights(class_weights, num_classes)
         self.class_weights: Tensor | None
-        self.register_buffer("class_weights", weights, persistent=False)
+        self.register_buffer("class_weights", self._own_weights(class_weights), persistent=False)
+
+    def _own_weights(self, like: Any) -> Tensor | None:
+        """The class weights as they were given, on the device of a tensor; else on the CPU, under any default."""
+        if self._given_weights is None:
+            return None
+        device = like.device if isinstance(like, Tensor) else "cpu"
+        return torch.tensor(self._given_weights, dtype=torch.float32, device=device)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch does not annotate it
+        # `to_empty` leaves any values, and `half` fewer digits.
+        self.class_weights = self._own_weights(self.class_weights)
+        return self
 
     def sample_terms(self, batch: Batch) -> LossTerms:
         """`terms` of every sample: sums (N, K) and counts (N, K)."""
@@ -168,7 +179,7 @@ class SegmentationLoss(nn.Module):
         Raises:
             ValueError: Shapes that do not fit, or (see `check_target`) labels that are not classes.
         """
-        terms = self.sample_terms(self._read(logits, target, mask))
+        terms = self.sample_terms(self._read(logits, target, mask, return_parts))
         return self._result(terms, return_parts)
 
     def _result(
@@ -184,8 +195,9 @@ class SegmentationLoss(nn.Module):
     def _weights_on(self, device: torch.device) -> Tensor | None:
         return None if self.class_weights is None else self.class_weights.to(device)
 
-    def _read(self, logits: Tensor, target: Tensor, mask: Tensor | None) -> Batch:
-        return self.inputs.read(logits, target, mask, self._weights_on(logits.device))
+    def _read(self, logits: Tensor, target: Tensor, mask: Tensor | None, with_parts: bool = True) -> Batch:
+        batch = self.inputs.read(logits, target, mask, self._weights_on(logits.device))
+        return batch._replace(with_parts=with_parts)
 
     def _logits(self, batch: Batch, *, softmax: bool = False) -> Tensor:
         """Logits whose sigmoid (or softmax) is the probabilities: the caller's, or made of the caller's."""
@@ -219,11 +231,24 @@ class SegmentationLoss(nn.Module):
         text = f"num_classes={self.num_classes}, ignore_index={self.ignore_index}"
         if self.mode != "multiclass":
             text += f", mode={self.mode!r}"
-        if self.class_weights is not None:
-            text += f", class_weights={[round(w, 6) for w in self.class_weights.tolist()]}"
+        if self._given_weights is not None:
+            text += f", class_weights={[round(w, 6) for w in self._given_weights]}"
         if self.reduction != "mean":
             text += f", reduction={self.reduction!r}"
         return text + (", from_probabilities=True" if self.from_probabilities else "")
+
+
+def _checked_weights(class_weights: Sequence[float] | Tensor | None, num_classes: int) -> tuple[float, ...] | None:
+    """Class weights as numbers."""
+    if class_weights is None:
+        return None
+    values = class_weights.tolist() if isinstance(class_weights, Tensor) else list(class_weights)
+    numbers = tuple(float(value) for value in (values if isinstance(values, list) else [values]))
+    if len(numbers) != num_classes or not all(0 <= number < math.inf for number in numbers):
+        raise ValueError(
+            f"class_weights must be {num_classes} finite numbers, one a class, none below 0; got {class_weights}"
+        )
+    return numbers
 
 
 def check_choice(name: str, choice: str, choices: Sequence[str]) -> None:
@@ -237,4 +262,4 @@ def spread_non_finite(loss: Tensor) -> Tensor:
 
     The derivative of the sigmoid cross entropy at an infinite logit, for one, would be finite.
     """
-    return loss * torch.where(loss.detach().isfinite(), 1.0, math.nan)
+    return loss * loss.new_ones(()).where(loss.detach().isfinite(), math.nan)

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from rmiseg.config.registry import register
 from rmiseg.functional import upsample_logits, widened
-from rmiseg.losses.inputs import InputReader
+from rmiseg.kernels.modes import is_kept
+from rmiseg.losses.inputs import IGNORE_INDEX, InputReader
 from rmiseg.runtime.extras import import_extra
 
 
@@ -142,7 +143,11 @@ class ExternalLoss(nn.Module):
 
         Raises:
             ValueError: See `SegmentationLoss.forward`.
+            RuntimeError: Inside of `torch.jit.trace` or `torch.export`: the number of valid pixels, which other targets
+                would not have, would become a constant.
         """
+        if is_kept():
+            raise RuntimeError(f"{self.name} cannot be traced or exported: it depends on the number of valid pixels")
         batch = self.inputs.read(logits, target, None, None)
         labels, valid = batch.target.values, batch.target.valid
         wide = upsample_logits(widened(logits), valid.shape[1:])
@@ -166,7 +171,7 @@ class ExternalLoss(nn.Module):
 
 @register("loss", "smp:")
 def smp_loss(
-    name: str, *, num_classes: int, ignore_index: int | Sequence[int] | None = 255, **options: Any
+    name: str, *, num_classes: int, ignore_index: int | Sequence[int] | None = IGNORE_INDEX, **options: Any
 ) -> ExternalLoss:
     """A loss of segmentation_models_pytorch, of the valid pixels of the whole batch.
 
@@ -188,7 +193,7 @@ def smp_loss(
 
 @register("loss", "monai:")
 def monai_loss(
-    name: str, *, num_classes: int, ignore_index: int | Sequence[int] | None = 255, **options: Any
+    name: str, *, num_classes: int, ignore_index: int | Sequence[int] | None = IGNORE_INDEX, **options: Any
 ) -> ExternalLoss:
     """A loss of MONAI, of the valid pixels of each sample, and averaged over samples that have any.
 

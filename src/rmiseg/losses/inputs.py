@@ -10,6 +10,15 @@ import torch
 from torch import Tensor
 
 from rmiseg.functional import upsample_logits, valid_pixels, widened
+from rmiseg.kernels.modes import hides_values
+
+
+class _DefaultLabel(int):
+    """A label that nobody has chosen, unlike the same number given explicitly."""
+
+
+IGNORE_INDEX = _DefaultLabel(255)
+"""The label of ignored pixels where none is given."""
 
 PROBABILITY_SLACK = 1e-3
 """The distance from [0, 1] that rounding in half precision may bring probabilities to."""
@@ -45,12 +54,14 @@ class Batch(NamedTuple):
         doubt: Where labels could not be checked, a scalar that the loss must be multiplied by, 1 or NaN: a label that
             is no class raises no exception then, which would wait for the device, but is no secret either.
         class_weights: (C,) or None, on the device of the scores.
+        with_parts: The parts of the loss are asked for, see `LossTerms`.
     """
 
     scores: Tensor
     target: Target
     doubt: Tensor | None
     class_weights: Tensor | None
+    with_parts: bool = True
 
 
 class InputReader:
@@ -63,6 +74,9 @@ class InputReader:
         mode: "multiclass", "binary" or "multilabel", see `SegmentationLoss`.
         takes_any_target: Take volumes and soft targets too.
         check_target: Look at the labels and raise; None for on the CPU alone.
+
+    Raises:
+        ValueError: The default of `ignore_index` is one of the classes.
     """
 
     def __init__(
@@ -74,6 +88,12 @@ class InputReader:
         takes_any_target: bool,
         check_target: bool | None,
     ) -> None:
+        if isinstance(ignore_index, _DefaultLabel) and num_classes > ignore_index and mode == "multiclass":
+            raise ValueError(
+                f"with num_classes={num_classes}, label {ignore_index} is a class, but by default it is the label of "
+                f"ignored pixels: write ignore_index=None if every label counts, or the label that is to be ignored, "
+                f"ignore_index={num_classes} for one; ignore_index={ignore_index} leaves class {ignore_index} out"
+            )
         self.owner = owner
         self.num_classes = num_classes
         self.ignore_index = ignore_index
@@ -215,7 +235,8 @@ class InputReader:
     def _doubt(self, read: Target, target: Tensor) -> Tensor | None:
         """Raise on labels that are neither a class nor ignored, or return a doubt if that is deferred."""
         if not self._looks(target):
-            return torch.where(read.unknown.any(), math.nan, 1.0)
+            one = torch.ones((), dtype=torch.float32, device=target.device)
+            return one.masked_fill(read.unknown.any(), math.nan)
         if read.unknown.any():
             raise ValueError(self._complaint(read, target))
         return None
@@ -223,7 +244,7 @@ class InputReader:
     def _looks(self, target: Tensor) -> bool:
         """True if the values of a target may be looked at, for which a device must be waited for."""
         check = target.device.type == "cpu" if self.check_target is None else self.check_target
-        return check and not torch.compiler.is_compiling()
+        return check and not hides_values()
 
     def _complaint(self, read: Target, target: Tensor) -> str:
         place = read.unknown.nonzero()[0].tolist()

@@ -12,7 +12,7 @@ from rmiseg.functional import cross_entropy_counts
 from rmiseg.kernels import operators
 from rmiseg.kernels.backends import check_implementation
 from rmiseg.losses.base import LossOptions, LossTerms, SegmentationLoss, spread_non_finite
-from rmiseg.losses.inputs import Batch, Target
+from rmiseg.losses.inputs import IGNORE_INDEX, Batch, Target
 
 
 def pixel_mean(name: str, total: Tensor, count: Tensor) -> Tensor:
@@ -20,7 +20,8 @@ def pixel_mean(name: str, total: Tensor, count: Tensor) -> Tensor:
 
     The original divides the sum of "bce" by one more than the number of valid pixels.
     """
-    return total / (count.where(count > 0, 1) if name == "ce" else count + 1)
+    mean = total / (count.where(count > 0, 1) if name == "ce" else count + 1)
+    return mean.to(total.dtype)  # weighted counts are float64
 
 
 class _PixelLoss(SegmentationLoss):
@@ -31,7 +32,7 @@ class _PixelLoss(SegmentationLoss):
     def __init__(
         self,
         num_classes: int,
-        ignore_index: int | Sequence[int] | None = 255,
+        ignore_index: int | Sequence[int] | None = IGNORE_INDEX,
         *,
         implementation: str = "auto",
         **loss_options: Unpack[LossOptions],
@@ -53,6 +54,8 @@ class _PixelLoss(SegmentationLoss):
         )
         sums = self._by_sample(sums if batch.doubt is None else sums * batch.doubt, batch).unsqueeze(1)
         counts = self.sample_counts(target, weights)
+        if not batch.with_parts:
+            return LossTerms(sums, counts, {})
         return LossTerms(sums, counts, {"pixel": pixel_mean(self.name, sums.sum(), counts.sum()).detach()})
 
     def sample_counts(self, target: Target, class_weights: Tensor | None) -> Tensor:

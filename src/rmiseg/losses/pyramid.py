@@ -12,7 +12,7 @@ from rmiseg import functional
 from rmiseg.config.options import PyramidConfig
 from rmiseg.config.registry import register
 from rmiseg.losses.base import LossOptions, LossTerms, SegmentationLoss, spread_non_finite
-from rmiseg.losses.inputs import Batch, Target
+from rmiseg.losses.inputs import IGNORE_INDEX, Batch, Target
 from rmiseg.losses.pixelwise import pixel_mean
 
 
@@ -37,7 +37,7 @@ class PyramidLoss(SegmentationLoss):
         self,
         num_classes: int,
         scales: Sequence[float] = (0.25, 0.5, 0.75, 1.0),
-        ignore_index: int | Sequence[int] | None = 255,
+        ignore_index: int | Sequence[int] | None = IGNORE_INDEX,
         **loss_options: Unpack[LossOptions],
     ) -> None:
         super().__init__(num_classes, ignore_index=ignore_index, **loss_options)

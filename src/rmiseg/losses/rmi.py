@@ -15,7 +15,7 @@ from rmiseg.functional import PIXEL_SUMS, RMI_ALPHA, RMIOptions, cross_entropy_c
 from rmiseg.kernels import operators
 from rmiseg.kernels.backends import check_implementation
 from rmiseg.losses.base import LossOptions, LossTerms, SegmentationLoss, check_choice, spread_non_finite
-from rmiseg.losses.inputs import Batch, Target
+from rmiseg.losses.inputs import IGNORE_INDEX, Batch, Target
 from rmiseg.losses.pixelwise import pixel_mean
 
 POOLS = ("avg", "max", "interp")
@@ -32,8 +32,10 @@ class RMILoss(SegmentationLoss):
     it is the log-determinant of what stays unexplained. So it rewards the right structure, not only the right pixels.
 
     **The value can be negative; only its gradient matters.** A class that is absent from an image, and predicted
-    absent, contributes the least possible value, 1/2 ln alpha = -3.80 (`functional.RMI_FLOOR`), and no gradient. With
-    `subtract_floor=True` the loss counts from there: the same gradients, never below zero.
+    absent, contributes the least possible value, 1/2 ln alpha = -3.80 (`functional.RMI_FLOOR`), and no gradient; one
+    that is present and perfectly predicted up to 1/2 ln 2 more. With `subtract_floor=True` the loss counts from what
+    a perfect prediction reaches: the same gradients, and 0 for that. It is no bound: predictions with more contrast
+    than the pooled labels have, as of a whole pooling window for a single pixel, can come a little below.
 
     Args:
         num_classes: Number of classes C.
@@ -49,18 +51,20 @@ class RMILoss(SegmentationLoss):
             as noise.
         covariance: "sum": over all positions of a region, as in the paper; "mean": divided by their number, so that
             `alpha` means the same for images of any size. Sums are thousands of times larger.
-        subtract_floor: Count the RMI of each class from its floor.
+        subtract_floor: Count the RMI of each class from that of a perfect prediction of the same target.
         implementation: "native" (CPU, compiled), "triton" (CUDA), "chunked" (any device, in ordinary operations),
-            "plain" (the readable definition, slow), or "auto": the fastest that there is for the device of the logits.
-            Values and gradients are the same. The first two are for images with class ids.
+            "plain" (the readable definition, slow), or "auto": the fastest that there is for the device of the logits
+            ("chunked" on AMD's GPUs, where Triton is not tested). Values and gradients are the same. The first two are
+            for images with class ids. Inside of the transforms of `torch.func` and of forward-mode differentiation, all
+            are "plain"; only that can be differentiated twice by autograd.
         loss_options: What all losses have: `mode` ("multiclass", "binary", "multilabel"), `class_weights`, `reduction`,
             `from_probabilities`, `align_corners`, `check_target`; see `SegmentationLoss`.
 
     Shape:
         logits (N, C, h, w) at any resolution up to (H, W); target (N, H, W); output scalar. For volumes, binary and
         multilabel masks and targets that are probabilities see `SegmentationLoss.forward`. `return_parts=True` adds
-        "pixel", the pixel loss, and "rmi", the mean RMI above the floor of the classes present in each image: 0 is
-        perfect.
+        "pixel", the pixel loss, and "rmi", the mean RMI of the classes present in each image, counted from that of a
+        perfect prediction, which has 0. Samples without a valid pixel do not count.
 
     Example:
         >>> loss = RMILoss(num_classes=21)
@@ -76,7 +80,7 @@ class RMILoss(SegmentationLoss):
         weight_lambda: float = 0.5,
         combine: str = "convex",
         pixel_loss: str = "bce",
-        ignore_index: int | Sequence[int] | None = 255,
+        ignore_index: int | Sequence[int] | None = IGNORE_INDEX,
         *,
         alpha: float = RMI_ALPHA,
         covariance: str = "sum",
@@ -122,41 +126,49 @@ class RMILoss(SegmentationLoss):
         # Dividing covariances by their number of positions is multiplying alpha by it, but for a constant.
         settings = self.region_size, self.pool, self.pool_size, self.pixel_loss, self.align_corners
         options = RMIOptions(*settings, self.alpha * count)
-        pixel_sums, rmi, present = operators.rmi_sums(*inputs, options, self.implementation)
+        with_perfect = batch.with_parts or self.subtract_floor
+        found = operators.rmi_sums(*inputs, options, self.implementation, with_perfect)
+        pixel_sums, rmi, present, perfect = found
         if self.from_probabilities and self.pixel_loss == "ce":  # whose logits are not those of a sigmoid
             inputs = (self._logits(batch, softmax=True), *inputs[1:])
             pixel_sums = operators.pixel_sums(*inputs, "ce", self.align_corners, self.implementation)
         pixel_sums = self._by_sample(pixel_sums if batch.doubt is None else pixel_sums * batch.doubt, batch)
-        rmi, present = (values.view(-1, self.num_classes) for values in (rmi, present))
-        above_floor = rmi - 0.5 * math.log(self.alpha * count)
-        rmi = rmi - 0.5 * math.log(count)
-        rmi_sums = self._per_sample(above_floor if self.subtract_floor else rmi, batch)
-        counted = present & target.samples.unsqueeze(1)
-        total, counts = pixel_sums.sum(), self.sample_counts(target, weights)
-        return LossTerms(
-            sums=torch.stack([pixel_sums, rmi_sums.to(pixel_sums.dtype)], dim=1),
-            counts=counts,
-            parts={
-                "pixel": pixel_mean(self.pixel_loss, total, counts[:, 0].sum()).detach(),
-                "rmi": ((above_floor.detach() * counted).sum() / counted.sum().clamp(min=1)).to(total.dtype),
-            },
-        )
+        counted = self._counted_maps(target)
+        values = rmi - perfect if self.subtract_floor else rmi - 0.5 * math.log(count)
+        values = values.masked_fill(~counted.unsqueeze(1), 0).view(-1, self.num_classes)
+        if weights is not None:
+            values = values * weights.to(values.dtype)
+        sums = torch.stack([pixel_sums, values.sum(dim=1).to(pixel_sums.dtype)], dim=1)
+        counts = self._counts(target, weights, counted)
+        if not batch.with_parts:
+            return LossTerms(sums, counts, {})
+        shown = present & counted.unsqueeze(1)
+        above_perfect = (rmi.detach() - perfect).masked_fill(~shown, 0).sum() / shown.sum().clamp(min=1)
+        pixel = pixel_mean(self.pixel_loss, pixel_sums.sum(), counts[:, 0].sum()).detach()
+        return LossTerms(sums, counts, {"pixel": pixel, "rmi": above_perfect.to(pixel.dtype)})
 
-    def _per_sample(self, rmi: Tensor, batch: Batch) -> Tensor:
-        """RMI (N, C), weighted over the classes: (N,), 0 of samples that do not count."""
-        weighted = rmi if batch.class_weights is None else rmi * batch.class_weights.to(rmi.dtype)
-        return weighted.sum(dim=1).masked_fill(~batch.target.samples, 0)
+    def _counted_maps(self, target: Target) -> Tensor:
+        """Maps that count in the mean of RMI, those with a valid pixel: (M,) bool."""
+        return target.valid.flatten(1).any(dim=1)
 
     def sample_counts(self, target: Target, class_weights: Tensor | None) -> Tensor:
+        return self._counts(target, class_weights, self._counted_maps(target))
+
+    def _counts(self, target: Target, class_weights: Tensor | None, counted: Tensor) -> Tensor:
+        """Valid pixels, and samples of which RMI counts: (N, 2); for multilabel masks, means over the classes."""
         if self.pixel_loss == "ce":
             pixel_counts = cross_entropy_counts(target.values, target.valid, class_weights)
         else:
             pixel_counts = self._pixel_counts(target)
-        return torch.stack([pixel_counts, target.samples.to(pixel_counts.dtype)], dim=1)
+        samples = counted.to(pixel_counts.dtype)
+        if self.mode == "multilabel":
+            samples = samples.view(-1, self.num_classes).mean(dim=1)
+        return torch.stack([pixel_counts, samples], dim=1)
 
     def from_sums(self, sums: Tensor, counts: Tensor) -> Tensor:
         pixel = pixel_mean(self.pixel_loss, sums[..., 0], counts[..., 0])
-        rmi = sums[..., 1] / counts[..., 1].clamp(min=1) * (counts[..., 0] > 0)
+        samples = counts[..., 1].where(counts[..., 0] > 0, math.inf)
+        rmi = (sums[..., 1] / samples.where(samples > 0, 1)).to(sums.dtype)
         if self.combination == "convex":
             return spread_non_finite(self.weight_lambda * pixel + (1 - self.weight_lambda) * rmi)
         return spread_non_finite(pixel + self.weight_lambda * rmi)

@@ -46,6 +46,26 @@ class SegmentationModel(nn.Module):
         self.align_corners = False
         self.norm_is_frozen = False
 
+    def expect(self, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
+        """Have images normalized otherwise than at first.
+
+        Args:
+            mean: Mean of red, green and blue, 0 to 255; None to leave it as it is.
+            std: Their standard deviation, likewise.
+
+        Raises:
+            ValueError: Numbers that cannot be those of images from 0 to 255.
+        """
+        for name, values in (("image_mean", mean), ("image_std", std)):
+            if values is None:
+                continue
+            smallest = 0.0 if name == "image_mean" else 1e-9
+            if len(values) != 3 or not all(smallest <= value <= 255 for value in values) or max(values) <= 1:
+                raise ValueError(
+                    f"data.{name} must be three numbers, of red, green and blue from 0 to 255, not {list(values)}"
+                )
+            setattr(self, name, tuple(value / 255 for value in values))
+
     def freeze_norm(self) -> None:
         """Keep every batch norm as it is, statistics and parameters, in training mode too."""
         self.norm_is_frozen = True
@@ -81,6 +101,8 @@ class BackboneModel(SegmentationModel):
     Args:
         backbone: Feature extractor, as `build_backbone` makes it.
         num_classes: Number of classes C.
+        align_corners: Corner convention of the interpolations inside the head, and, before training says otherwise, of
+            its logits to full size.
 
     Attributes:
         output_stride: Image size over the size of the deepest feature map.
@@ -88,8 +110,9 @@ class BackboneModel(SegmentationModel):
 
     backbone: Backbone
 
-    def __init__(self, backbone: Backbone, num_classes: int) -> None:
+    def __init__(self, backbone: Backbone, num_classes: int, align_corners: bool = False) -> None:
         super().__init__(num_classes, backbone.image_mean, backbone.image_std)
+        self.align_corners = align_corners
         self.backbone = backbone
         self.output_stride = backbone.reductions[-1]
 

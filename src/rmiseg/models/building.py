@@ -15,6 +15,7 @@ from rmiseg.config.registry import Component, find, names
 from rmiseg.models.backbones import build_backbone
 from rmiseg.models.base import BackboneModel, SegmentationModel
 from rmiseg.models.external.wrapped import refuse
+from rmiseg.models.original import HEAD_OPTIONS, check_original, undilate
 from rmiseg.models.own import adapt_model
 from rmiseg.models.weights import copy_weights, read_weights
 
@@ -31,6 +32,7 @@ def build_model(
     output_stride: int | None = None,
     architecture: dict[str, Any] | None = None,
     options: Mapping[str, Any] | None = None,
+    compat: str | None = None,
 ) -> SegmentationModel:
     """Build a segmentation model.
 
@@ -49,6 +51,9 @@ def build_model(
         architecture: For a model of another library, what its attribute of this name was when it was first built; then
             nothing is looked up elsewhere.
         options: Options of the model's own, if it is registered with any.
+        compat: "original" for deeplabv3, deeplabv3plus and pspnet as the code of the RMI paper has them, see
+            `rmiseg.models.original`; for use with a ResNet at output stride 8 or 16. Their logits are to be
+            upsampled with aligned corners.
 
     Returns:
         The model, in training mode: images (N, 3, H, W) to logits (N, C, h, w), see `SegmentationModel`.
@@ -61,6 +66,10 @@ def build_model(
         OSError: The download of the weights failed.
     """
     component = find("model", name)
+    if compat not in (None, "original"):
+        raise ValueError(f"model.compat must be original or left out, not {compat!r}")
+    if compat == "original":
+        check_original(name, backbone or DEFAULT_BACKBONE, output_stride or DEFAULT_OUTPUT_STRIDE)
     own = checked_options(component, options or {}, "model.options")
     made: SegmentationModel
     if component.name.endswith(":"):
@@ -77,6 +86,9 @@ def build_model(
         timm_backbone = build_backbone(
             backbone or DEFAULT_BACKBONE, weights=weights, output_stride=output_stride or DEFAULT_OUTPUT_STRIDE
         )
+        if compat == "original":
+            undilate(timm_backbone.body)
+            own |= HEAD_OPTIONS[name]
         made = component.make(timm_backbone, num_classes, **own)
     else:
         for option, value in (("model.backbone", backbone), ("model.output_stride", output_stride)):

@@ -7,6 +7,8 @@ convolutions are an option of that paper; the plain ones are used here.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -50,7 +52,26 @@ class ASPP(nn.Module):
         return context
 
 
-@register("model", "deeplabv3")
+@dataclass
+class DeepLabV3Options:
+    """Own options of deeplabv3."""
+
+    align_corners: bool = False
+    """Corner convention of the interpolations inside the head."""
+    refine: bool = False
+    """A 3x3 convolution between ASPP and classifier, as torchvision, segmentation-models-pytorch and PyTorch-Encoding
+    have it."""
+
+
+@dataclass
+class DeepLabV3PlusOptions:
+    """Own options of deeplabv3plus."""
+
+    align_corners: bool = False
+    """Corner convention of the interpolations inside the head."""
+
+
+@register("model", "deeplabv3", options=DeepLabV3Options)
 class DeepLabV3(BackboneModel):
     """DeepLabv3 (arXiv:1706.05587): ASPP on the deepest feature map and a 1x1 classifier.
 
@@ -59,15 +80,18 @@ class DeepLabV3(BackboneModel):
     Args:
         backbone: Feature extractor.
         num_classes: Number of classes.
+        align_corners: See `BackboneModel`.
+        refine: Put a 3x3 convolution between ASPP and classifier, which the paper does not have.
     """
 
-    def __init__(self, backbone: Backbone, num_classes: int) -> None:
-        super().__init__(backbone, num_classes)
+    def __init__(self, backbone: Backbone, num_classes: int, align_corners: bool = False, refine: bool = False) -> None:
+        super().__init__(backbone, num_classes, align_corners)
         self.aspp = ASPP(backbone.channels[-1], self.output_stride)
+        self.refine = ConvNormReLU(WIDTH, WIDTH, kernel_size=3) if refine else nn.Identity()
         self.classifier = conv2d(WIDTH, num_classes)
 
     def decode(self, features: list[Tensor]) -> Tensor:
-        logits: Tensor = self.classifier(self.aspp(features[-1]))
+        logits: Tensor = self.classifier(self.refine(self.aspp(features[-1])))
         return logits
 
     @property
@@ -75,7 +99,7 @@ class DeepLabV3(BackboneModel):
         return self.aspp.image_pooling.project.norm
 
 
-@register("model", "deeplabv3plus")
+@register("model", "deeplabv3plus", options=DeepLabV3PlusOptions)
 class DeepLabV3Plus(BackboneModel):
     """DeepLabv3+ (arXiv:1802.02611, section 3.1, figure 2): DeepLabv3 with a decoder that sees features of stride 4.
 
@@ -84,18 +108,20 @@ class DeepLabV3Plus(BackboneModel):
     Args:
         backbone: Feature extractor.
         num_classes: Number of classes.
+        align_corners: See `BackboneModel`.
 
     Raises:
         ValueError: The backbone has no feature map of stride 4.
     """
 
-    def __init__(self, backbone: Backbone, num_classes: int) -> None:
-        super().__init__(backbone, num_classes)
+    def __init__(self, backbone: Backbone, num_classes: int, align_corners: bool = False) -> None:
+        super().__init__(backbone, num_classes, align_corners)
         if LOW_LEVEL_STRIDE not in backbone.reductions:
             raise ValueError(
                 f"DeepLabv3+ needs a feature map of stride {LOW_LEVEL_STRIDE}; this backbone has strides "
                 f"{backbone.reductions}"
             )
+        self.decoder_corners = align_corners
         self.low_level_index = backbone.reductions.index(LOW_LEVEL_STRIDE)
         self.aspp = ASPP(backbone.channels[-1], self.output_stride)
         self.low_level = ConvNormReLU(backbone.channels[self.low_level_index], LOW_LEVEL_WIDTH)
@@ -108,7 +134,7 @@ class DeepLabV3Plus(BackboneModel):
     def decode(self, features: list[Tensor]) -> Tensor:
         low_level = self.low_level(features[self.low_level_index])
         context = self.aspp(features[-1])
-        context = F.interpolate(context, low_level.shape[-2:], mode="bilinear", align_corners=False)
+        context = F.interpolate(context, low_level.shape[-2:], mode="bilinear", align_corners=self.decoder_corners)
         logits: Tensor = self.classifier(self.decoder(torch.cat([context, low_level], dim=1)))
         return logits
 

@@ -47,14 +47,15 @@ class PooledContext(nn.Module):
     of PSPNet's pyramid (arXiv:1612.01105, section 3.2). Maps (N, in_channels, h, w) become (N, out_channels, h, w).
     """
 
-    def __init__(self, in_channels: int, out_channels: int, bins: int = 1) -> None:
+    def __init__(self, in_channels: int, out_channels: int, bins: int = 1, align_corners: bool = False) -> None:
         super().__init__()
         self.bins = bins
+        self.align_corners = align_corners
         self.project = ConvNormReLU(in_channels, out_channels)
 
     def forward(self, features: Tensor) -> Tensor:
         context = self.project(F.adaptive_avg_pool2d(features, self.bins))
-        return F.interpolate(context, features.shape[-2:], mode="bilinear", align_corners=False)
+        return F.interpolate(context, features.shape[-2:], mode="bilinear", align_corners=self.align_corners)
 
 
 def set_norm_momentum(model: nn.Module, momentum: float) -> None:

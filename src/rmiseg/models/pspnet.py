@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
@@ -23,26 +25,36 @@ class PyramidPooling(nn.Module):
 
     Args:
         in_channels: Channels of the deepest feature map.
+        align_corners: Corner convention by which the means are resized.
     """
 
-    def __init__(self, in_channels: int) -> None:
+    def __init__(self, in_channels: int, align_corners: bool = False) -> None:
         super().__init__()
         level_channels = in_channels // len(BINS)
-        self.levels = nn.ModuleList(PooledContext(in_channels, level_channels, bins) for bins in BINS)
+        self.levels = nn.ModuleList(PooledContext(in_channels, level_channels, bins, align_corners) for bins in BINS)
         self.out_channels = in_channels + len(BINS) * level_channels
 
     def forward(self, features: Tensor) -> Tensor:
         return torch.cat([features, *(level(features) for level in self.levels)], dim=1)
 
 
-def classification_head(in_channels: int, width: int, num_classes: int) -> nn.Sequential:
-    """A 3x3 convolution, dropout and a 1x1 classifier."""
-    return nn.Sequential(
-        ConvNormReLU(in_channels, width, kernel_size=3), nn.Dropout(DROPOUT), conv2d(width, num_classes)
-    )
+def classification_head(in_channels: int, width: int, num_classes: int, channel_dropout: bool) -> nn.Sequential:
+    """A 3x3 convolution, dropout (of whole channels, if so chosen) and a 1x1 classifier."""
+    dropout = nn.Dropout2d(DROPOUT) if channel_dropout else nn.Dropout(DROPOUT)
+    return nn.Sequential(ConvNormReLU(in_channels, width, kernel_size=3), dropout, conv2d(width, num_classes))
 
 
-@register("model", "pspnet")
+@dataclass
+class PSPNetOptions:
+    """Own options of pspnet."""
+
+    align_corners: bool = False
+    """Corner convention of the interpolations inside the head."""
+    channel_dropout: bool = False
+    """Drop whole channels before the classifiers, instead of single values."""
+
+
+@register("model", "pspnet", options=PSPNetOptions)
 class PSPNet(BackboneModel):
     """PSPNet: pyramid pooling on the deepest feature map, and an auxiliary classifier on the stage before it.
 
@@ -52,13 +64,17 @@ class PSPNet(BackboneModel):
     Args:
         backbone: Feature extractor.
         num_classes: Number of classes.
+        align_corners: See `BackboneModel`.
+        channel_dropout: Drop whole channels before the classifiers, instead of single values.
     """
 
-    def __init__(self, backbone: Backbone, num_classes: int) -> None:
-        super().__init__(backbone, num_classes)
-        self.pyramid = PyramidPooling(backbone.channels[-1])
-        self.classifier = classification_head(self.pyramid.out_channels, WIDTH, num_classes)
-        self.auxiliary = classification_head(backbone.channels[-2], AUXILIARY_WIDTH, num_classes)
+    def __init__(
+        self, backbone: Backbone, num_classes: int, align_corners: bool = False, channel_dropout: bool = False
+    ) -> None:
+        super().__init__(backbone, num_classes, align_corners)
+        self.pyramid = PyramidPooling(backbone.channels[-1], align_corners)
+        self.classifier = classification_head(self.pyramid.out_channels, WIDTH, num_classes, channel_dropout)
+        self.auxiliary = classification_head(backbone.channels[-2], AUXILIARY_WIDTH, num_classes, channel_dropout)
 
     def decode(self, features: list[Tensor]) -> Tensor | tuple[Tensor, Tensor]:
         logits = self.classifier(self.pyramid(features[-1]))

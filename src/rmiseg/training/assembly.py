@@ -11,12 +11,12 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from rmiseg.config import DataConfig, TrainConfig
-from rmiseg.config.parser import check_choices
+from rmiseg.config import DataConfig, LossConfig, TrainConfig
+from rmiseg.config.parser import check_choices, checked_options, chosen_components
 from rmiseg.config.ranges import check_ranges
 from rmiseg.config.registry import GIVEN, find, loaded_plugins
 from rmiseg.data import LabeledImages, SegmentationDataset, adapt_transform
-from rmiseg.inference.checkpoint import load_checkpoint
+from rmiseg.inference.conversion import initial_weights
 from rmiseg.models import (
     DEFAULT_BACKBONE,
     DEFAULT_OUTPUT_STRIDE,
@@ -26,11 +26,17 @@ from rmiseg.models import (
     takes_backbone,
 )
 from rmiseg.models.base import SegmentationModel
+from rmiseg.models.conversion import fit
+from rmiseg.models.conversion.own import OWN
 from rmiseg.models.layers import synchronize_norm
+from rmiseg.models.original import OWN_CRITERION, check_original
 from rmiseg.runtime.distributed import distribute
 from rmiseg.training.criterion import Criterion
 from rmiseg.training.optim import HEAD_LR_FACTORS, build_optimizer
 from rmiseg.training.step import TrainStep
+
+OWN_OPTIONS = {"data": "dataset", "model": "model", "loss": "loss"}
+"""The kind of component that each section of the options names, and whose own options it carries."""
 
 
 def complete(config: TrainConfig) -> TrainConfig:
@@ -51,10 +57,45 @@ def complete(config: TrainConfig) -> TrainConfig:
             output_stride=config.model.output_stride or DEFAULT_OUTPUT_STRIDE,
         )
         config = replace(config, model=model_config)
+    if config.model.compat == "original":
+        check_original(config.model.name, config.model.backbone or "", config.model.output_stride or 0)
     if config.optim.head_lr_factor is None and not given:
         factor = HEAD_LR_FACTORS.get(config.model.name, max(HEAD_LR_FACTORS.values()))
         config = replace(config, optim=replace(config.optim, head_lr_factor=factor))
-    return replace(config, made_with=list(loaded_plugins()))
+    config = replace(config, loss=_complete_loss(config))
+    sections = {name: _with_own_options(getattr(config, name), name) for name in OWN_OPTIONS}
+    return replace(config, made_with=made_with(config), **sections)
+
+
+def made_with(config: TrainConfig) -> list[str]:
+    """The plugins that are loaded, and the modules of others that registered something which the options name."""
+    chosen = [component.origin for component in chosen_components(config)]
+    own = [origin for origin in chosen if not origin.startswith("rmiseg.")]
+    loaded = loaded_plugins()
+    known = {name.removesuffix(".py").rpartition("/")[2] for name in loaded}
+    return [*loaded, *dict.fromkeys(origin for origin in own if origin not in known)]
+
+
+def _with_own_options(section: Any, name: str) -> Any:
+    """A section of the options with all own options of the component that it names, checked."""
+    if section.name.startswith(GIVEN) or hasattr(section, section.name):  # whose options have a section of their own
+        return section
+    component = find(OWN_OPTIONS[name], section.name)
+    return replace(section, options=checked_options(component, section.options, f"{name}.options"))
+
+
+def _complete_loss(config: TrainConfig) -> LossConfig:
+    """The options of the loss, with those that follow from the network."""
+    loss, original = config.loss, config.model.compat == "original"
+    if original and loss.align_corners is False:
+        raise ValueError("model.compat original interpolates with aligned corners; leave loss.align_corners out")
+    auxiliary = loss.name if original and loss.name in OWN_CRITERION else "ce"
+    aligned = original or bool(config.model.options.get("align_corners", False))
+    return replace(
+        loss,
+        align_corners=aligned if loss.align_corners is None else loss.align_corners,
+        aux_loss=loss.aux_loss or auxiliary,
+    )
 
 
 def train_dataset(images: LabeledImages, config: DataConfig, transform: Any = None) -> SegmentationDataset:
@@ -89,7 +130,8 @@ def make_model(
     if not config.train.freeze_norm:
         model = synchronize_norm(model, config.train.sync_norm, device)
     model = model.to(device).to(memory_format=torch.channels_last)  # a fifth faster on a CPU
-    model.align_corners = config.loss.align_corners
+    model.align_corners = bool(config.loss.align_corners)
+    model.expect(config.data.image_mean, config.data.image_std)
     set_norm_momentum(model, config.train.norm_momentum)
     if config.init is not None:
         initialize(model, config.init, console)
@@ -121,15 +163,19 @@ def initialize(model: nn.Module, path: str | Path, console: Console) -> None:
     Raises:
         ValueError: None fits.
     """
-    weights, own = load_checkpoint(path).weights, model.state_dict()
-    fitting = {name: tensor for name, tensor in weights.items() if name in own and own[name].shape == tensor.shape}
-    if not fitting:
+    fitting = fit(initial_weights(path), model)
+    if not fitting.found:
         raise ValueError(f"init: no weights of {path} fit the model; is it another architecture or backbone?")
-    model.load_state_dict(fitting, strict=False)
-    console.print(f"Initial weights from {path}: {len(fitting)} of {len(own)} tensors")
+    model.load_state_dict(fitting.found, strict=False)
+    origin = "" if fitting.family is OWN else f" ({fitting.family.title})"
+    console.print(
+        f"Initial weights from {path}{origin}: {len(fitting.found)} of {len(model.state_dict())} tensors",
+        soft_wrap=True,
+    )
+    misshapen = [text.partition(" ")[0] for text in fitting.misshapen]
     for title, names in (
-        ("Not in the checkpoint, or of another shape there", [name for name in own if name not in fitting]),
-        ("In the checkpoint alone", [name for name in weights if name not in own]),
+        ("Not in the checkpoint, or of another shape there", fitting.missing + misshapen),
+        ("In the checkpoint alone", fitting.unused),
     ):
         if names:
             console.print(f"{title}: {', '.join(names[:8])}{f' and {len(names) - 8} more' if len(names) > 8 else ''}")
@@ -138,6 +184,7 @@ def initialize(model: nn.Module, path: str | Path, console: Console) -> None:
 def make_step(config: TrainConfig, model: SegmentationModel, criterion: Criterion, device: torch.device) -> TrainStep:
     """Wrap the model for several processes and compile it as configured, and build its optimizer."""
     dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[config.train.precision]
+    criterion.to(device)
     network = distribute(model, config.train.strategy, device)
     if config.train.compile:
         network = torch.compile(network)  # type: ignore[assignment]  # for training alone: images to score come in many sizes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -37,14 +38,21 @@ class Criterion:
     def __init__(
         self, config: LossConfig, num_classes: int, total_steps: int, loss: LossFunction | None = None
     ) -> None:
-        common = {"align_corners": config.align_corners, "class_weights": config.class_weights}
+        align_corners = bool(config.align_corners)
+        common = {"align_corners": align_corners, "class_weights": config.class_weights}
         chosen = loss if loss is not None else named_loss(config, num_classes, total_steps)
-        self.terms = [_term("", 1.0, chosen, config.align_corners)]
+        self.terms = [_term("", 1.0, chosen, align_corners)]
         for name, weight in config.plus.items():
             further = _make(name, {}, num_classes, total_steps, common)
-            self.terms.append(_term(f"plus {name}", weight, further, config.align_corners))
-        auxiliary = build_loss("ce", num_classes=num_classes, **common)
-        self.auxiliary = _term("auxiliary", config.aux_weight, auxiliary, config.align_corners)
+            self.terms.append(_term(f"plus {name}", weight, further, align_corners))
+        auxiliary = _auxiliary_loss(config, num_classes, total_steps, common)
+        self.auxiliary = _term("auxiliary", config.aux_weight, auxiliary, align_corners)
+
+    def to(self, device: torch.device) -> None:
+        """Move the losses, which may have buffers."""
+        for term in (*self.terms, self.auxiliary):
+            if isinstance(term.loss, nn.Module):
+                term.loss.to(device)
 
     def compile(self) -> None:
         """Let torch.compile make the loss faster."""
@@ -92,6 +100,21 @@ class Criterion:
             parts |= own_parts
         return loss, {name: part.item() for name, part in {"loss": loss, **parts}.items()}
 
+    def of_image(self, logits: Tensor, target: Tensor, step: int) -> float:
+        """Return the loss of a single image, without an auxiliary head; NaN if it is not defined.
+
+        Args:
+            logits: (1, C, h, w).
+            target: (1, H, W) class ids.
+            step: Number of the optimizer step.
+        """
+        target = target.to(logits.device)
+        try:
+            _, parts = self(logits, None, target, self.counts(target), step)
+        except ValueError:  # such as RMI on an image that is smaller than a region
+            return math.nan
+        return parts["loss"]
+
 
 def named_loss(config: LossConfig, num_classes: int, total_steps: int) -> LossFunction:
     """Build the loss that `config` names, with its options."""
@@ -99,8 +122,16 @@ def named_loss(config: LossConfig, num_classes: int, total_steps: int) -> LossFu
     if section is not None and config.options:
         raise ValueError(f"loss.options is for losses of plugins; the options of {config.name} are loss.{config.name}")
     options = asdict(section) if section is not None else config.options
-    common = {"align_corners": config.align_corners, "class_weights": config.class_weights}
+    common = {"align_corners": bool(config.align_corners), "class_weights": config.class_weights}
     return _make(config.name, options, num_classes, total_steps, common)
+
+
+def _auxiliary_loss(config: LossConfig, num_classes: int, total_steps: int, common: dict[str, Any]) -> LossFunction:
+    """Build the loss on the auxiliary head; the loss itself has its options there too."""
+    name = config.aux_loss or "ce"
+    if name == config.name:
+        return named_loss(config, num_classes, total_steps)
+    return _make(name, {}, num_classes, total_steps, common)
 
 
 def _make(

@@ -17,6 +17,7 @@ from rmiseg.data import Batch, ClassTable
 from rmiseg.evaluation.evaluate import Evaluation
 from rmiseg.evaluation.metrics import MEASURES
 from rmiseg.inference.pictures import confusion_picture, panel_row
+from rmiseg.runtime.files import printable
 from rmiseg.training.loggers.base import Logger
 from rmiseg.training.loggers.table import CURVES_FILE, Curves, read_table
 
@@ -42,7 +43,7 @@ class RunCurves:
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
         """Log numbers of a step by their names."""
-        for logger in self.loggers:
+        for logger in self.loggers if values else ():
             logger.scalars(step, values)
 
     def add_training(self, step: int, values: Mapping[str, float]) -> None:
@@ -59,6 +60,8 @@ class RunCurves:
             **{f"val/{name}_mIoU": evaluation.measures[name].mean_iou for name in MEASURES[1:]},
             **{f"val/{name}": score for name, score in evaluation.further_scores().items()},
         }
+        if not math.isnan(evaluation.loss):
+            values["val/loss"] = evaluation.loss
         for name, iou in zip(self.classes.names, evaluation.everywhere.iou):
             if not math.isnan(iou):
                 values[f"val IoU/{name}"] = iou
@@ -76,7 +79,7 @@ class RunCurves:
         pixels = torch.nn.functional.interpolate(batch["image"], truth.shape)[0].permute(1, 2, 0).numpy()
         row = panel_row(pixels, [truth, prediction[0].to("cpu", torch.uint8).numpy()], self.classes)
         for logger in self.loggers:
-            logger.picture(step, f"image, truth, prediction/{name}", row)
+            logger.picture(step, f"image, truth, prediction/{printable(name)}", row)
 
     def flush(self) -> None:
         """Write everything that is not written yet."""

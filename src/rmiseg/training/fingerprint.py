@@ -40,7 +40,7 @@ def fingerprints(data: DataConfig, train: LabeledImages, val: LabeledImages) -> 
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
-    """What has changed, in words; None if nothing has, or it is not known what was before.
+    """The change of the data, in words; None if nothing has, or it is not known what was before.
 
     Args:
         before: Fingerprints by the names of splits.

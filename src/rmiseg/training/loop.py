@@ -18,6 +18,7 @@ import torch
 from rich.console import Console
 
 from rmiseg.config import TrainConfig
+from rmiseg.config.registry import short_name
 from rmiseg.data import (
     Batch,
     SegmentationDataset,
@@ -98,6 +99,8 @@ class TrainingRun:
         # A divided model cannot be scored, since the processes need it for different numbers of images.
         self.whole_model = copy.deepcopy(self.model) if config.train.strategy == "fsdp" else self.model
         criterion = Criterion(config.loss, len(self.classes), self.total_steps, parts.loss)
+        # Apart from the one for training, which may be compiled: images to score come in many sizes.
+        self.val_criterion = Criterion(config.loss, len(self.classes), self.total_steps, parts.loss)
         self.step = make_step(config, self.model, criterion, device)
         self.confusion = torch.zeros(len(self.classes), len(self.classes), dtype=torch.int64, device=device)
         self.folder = RunFolder(config, asked)
@@ -178,7 +181,7 @@ class TrainingRun:
         self.curves.add_training(self.state.step, self.state.curves)
         several = f", {world_size()} processes ({config.train.strategy})" if world_size() > 1 else ""
         self.console.print(
-            f"Training {config.model} and the {config.loss.name} loss: {len(self.parts.train)} images, "
+            f"Training {config.model} and the {short_name(config.loss.name)} loss: {len(self.parts.train)} images, "
             f"{len(self.classes)} classes, {self.total_steps} steps ({self.epochs} epochs) on {self.device}{several}",
             markup=False,
         )
@@ -215,7 +218,7 @@ class TrainingRun:
         for group in progress.waiting(islice(grouped(self.batches, config.train.accumulate), left)):
             outcome = self._take_step(group)
             scores = Scores.from_confusion(self.confusion)
-            progress.advance(state.epoch, outcome.parts["loss"], scores.mean_iou)
+            progress.advance(state.epoch, outcome.parts["loss"], scores.mean_iou, scores.scope)
             self._log(outcome, scores, progress.wait_share)
             self._call("on_step_end", outcome)
             if self.request.agreed(self.device):
@@ -263,6 +266,7 @@ class TrainingRun:
             self.device,
             on_batch=partial(self.curves.add_picture, self.state.step),
             metrics=self.config.train.metrics,
+            loss=partial(self.val_criterion.of_image, step=self.state.step),
         )
         self.curves.add_evaluation(self.state.step, evaluation)
         self._call("on_validation_end", evaluation)
@@ -282,7 +286,7 @@ class TrainingRun:
             step=self.state.step,
             scores=evaluation.summary() if evaluation else {},
             architecture=self.model.architecture,
-            align_corners=self.config.loss.align_corners,
+            align_corners=self.model.align_corners,
             made_with=tuple(self.config.made_with),
         )
         if is_main():
@@ -327,7 +331,11 @@ class TrainingRun:
                 save_validation(path, step, self.parts.val, self.config.data, evaluation)
             self.folder.finish(result)
         best = result.best
-        score = f"Best mIoU {best['mean_iou']:.2%}." if best else "No pixel of the validation split could be scored."
+        # Of a run that went on, the best may be from before; its classes are those of the last.
+        validation = self.validations.get(BEST) or self.validations.get(LAST)
+        scope = validation[1].everywhere.scope if validation else ""
+        nothing = "No pixel of the validation split could be scored."
+        score = f"Best mIoU {best['mean_iou']:.2%}{scope}." if best else nothing
         self.console.print(f"{score} Checkpoints, curves and configuration are in {self.out}", markup=False)
         self._call("on_fit_end", result)
         return result

@@ -51,7 +51,9 @@ def build_optimizer(model: SegmentationModel, config: OptimConfig) -> torch.opti
     for name in ("momentum", "weight_decay", "warmup_steps", "warmup_lr", "min_lr", "step_factor"):
         if getattr(config, name) < 0:
             raise ValueError(f"optim.{name} must be 0 or more, not {getattr(config, name)}")
+    if config.nesterov and (config.name != "sgd" or config.momentum == 0):
+        raise ValueError("optim.nesterov is for sgd with a momentum; leave it out")
     groups = parameter_groups(model, config)
     if config.name == "adamw":
         return torch.optim.AdamW(groups, lr=config.lr, betas=(config.momentum, 0.999))
-    return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
+    return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov)

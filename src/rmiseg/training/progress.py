@@ -58,15 +58,15 @@ class TrainingProgress:
         """Share of the time of the last whole steps that was spent waiting for data; NaN before the first."""
         return sum(self.waits) / sum(self.times) if self.times else math.nan
 
-    def advance(self, epoch: int, loss: float, train_mean_iou: float) -> None:
-        """One step is done."""
+    def advance(self, epoch: int, loss: float, train_mean_iou: float, scope: str = "") -> None:
+        """One step is done; `scope` is that of the mean IoU, see `Scores`."""
         self.recent_losses = [*self.recent_losses[1 - RECENT :], loss]
         self.progress.update(
             self.task,
             advance=1,
             description=f"epoch {epoch + 1}",
             loss=f"{self.mean_loss:.2f}",
-            train=f"{train_mean_iou:.1%}",
+            train=f"{train_mean_iou:.1%}{scope}",
         )
 
     def validating(self, batches: Loader) -> Iterator[Batch]:
@@ -82,8 +82,9 @@ class TrainingProgress:
             line += f"  loss {self.mean_loss:7.3f}"
         if evaluation is not None:
             scores = evaluation.everywhere
-            self.progress.update(self.task, description=f"epoch {epoch + 1}", val=f"{scores.mean_iou:.1%}")
-            line += f"  val mIoU {scores.mean_iou:6.2%}  pixel accuracy {scores.pixel_accuracy:6.2%}"
+            val = f"{scores.mean_iou:.1%}{scores.scope}"
+            self.progress.update(self.task, description=f"epoch {epoch + 1}", val=val)
+            line += f"  val mIoU {scores.mean_iou:6.2%}{scores.scope}  pixel accuracy {scores.pixel_accuracy:6.2%}"
         self.console.print(line)
 
     @property

@@ -18,7 +18,7 @@ from rmiseg.config import TrainConfig
 from rmiseg.config.recipes import flat, read_recipe, shortened
 from rmiseg.data import LabeledImages
 from rmiseg.inference.checkpoint import CHECKPOINTS
-from rmiseg.runtime.files import leftovers, locked, replacing, to_json
+from rmiseg.runtime.files import leftovers, locked, printable, replacing, to_json
 from rmiseg.training.fingerprint import changes, fingerprints
 from rmiseg.training.state import STATES, SavedState, StateFolder
 
@@ -38,6 +38,9 @@ CHANGEABLE = {
     *("train.checkpoint_every", "train.max_skipped", "train.metrics", "train.loggers"),
 }
 """Options that may change when a run goes on: the others make another training of it."""
+
+UNSAID = {"optim.warmup_to": "curve"}
+"""Options that config.yaml of older runs does not name, and what those runs did."""
 
 
 @dataclass(frozen=True)
@@ -232,13 +235,13 @@ class RunFolder:
     def diverged(self, message: str) -> None:
         """Note that the training diverged."""
         with replacing(self.path / DIVERGED_FILE) as temporary:
-            temporary.write_text(f"{message}\n", encoding="utf-8")
+            temporary.write_text(f"{printable(message)}\n", encoding="utf-8")
 
     def _check_same(self) -> None:
         """Refuse to go on with a run under options that would have made another run of it."""
         path = self.path / CONFIG_FILE
-        stored = flat(read_recipe(path))
-        if not stored:
+        stored = stored_options(self.path)
+        if not flat(read_recipe(path)):
             raise ValueError(
                 f"{path} is empty, so that nothing says which run this is. Put a copy of it back, or the recipe that "
                 "the run was started with; or choose another folder with --out"
@@ -247,7 +250,8 @@ class RunFolder:
 
     def _compare(self, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
         for name, value in wanted.items():
-            if name in stored and stored[name] != value and name not in CHANGEABLE and value != BALANCED:
+            decided = value == BALANCED or (name == "data.value_range" and value is None)  # by the data
+            if name in stored and stored[name] != value and name not in CHANGEABLE and not decided:
                 raise ValueError(
                     f"the run in {self.path} has {name} {shortened(str(stored[name]))}, not {shortened(str(value))}: "
                     "it goes on with the options that it was started with. Choose another folder with --out for "
@@ -272,6 +276,30 @@ class RunFolder:
 def _number(value: Any) -> float:
     """A number of a JSON file, in which what is not a number is null."""
     return math.nan if value is None else float(value)
+
+
+def stored_options(folder: Path) -> dict[str, Any]:
+    """The options that the run in a folder was started with, by their dotted names."""
+    said = flat(read_recipe(folder / CONFIG_FILE))
+    return _unsaid(said) | said
+
+
+def _unsaid(said: Mapping[str, Any]) -> dict[str, Any]:
+    """Options that an older run does not name in a section that it has, and what it did."""
+    sections = {name.partition(".")[0] for name in said}
+    return {name: value for name, value in UNSAID.items() if name not in said and name.partition(".")[0] in sections}
+
+
+def with_unsaid(config: TrainConfig) -> TrainConfig:
+    """The options of a run that may go on, with what the older run in its folder did where it did not say so."""
+    folder = Path(config.out)
+    if config.resume == "never" or not (folder / CONFIG_FILE).is_file():
+        return config
+    said = flat(read_recipe(folder / CONFIG_FILE))
+    for name, value in _unsaid(said).items():
+        section, _, field = name.partition(".")
+        config = replace(config, **{section: replace(getattr(config, section), **{field: value})})
+    return config
 
 
 def write_config(path: Path, config: TrainConfig) -> None:

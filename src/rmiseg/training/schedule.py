@@ -27,24 +27,40 @@ def training_length(config: TrainConfig, batches: int) -> tuple[int, int, int]:
 def learning_rate(step: int, total_steps: int, config: OptimConfig) -> float:
     """Learning rate of the backbone at `step` (0 is the first) of `total_steps`.
 
-    Poly, lr (1 - t/T)^power, cosine, lr (1 + cos(pi t/T)) / 2, or step, lr factor^(milestones behind t/T); never below
-    `min_lr`. The warmup rises in a line from `warmup_lr` to the value that the schedule has where it ends.
+    Poly, lr (1 - p)^power, and cosine, lr (1 + cos(pi p)) / 2, of the share p that is over of the steps behind the
+    warmup; or step, lr factor^(milestones behind t/T). Never below `min_lr`. The warmup rises in a line from
+    `warmup_lr` to `lr`, which its last step has. These are the rates of the paper's code.
+
+    With `warmup_to` "curve" p is a share of all steps, and the warmup rises to the value that the schedule has where
+    it ends.
     """
+    warmup = config.warmup_steps
+    if config.warmup_to == "curve":
+        if step < warmup:
+            return _rise(step, warmup, config, _scheduled(warmup / total_steps, config))
+        return _scheduled(step / total_steps, config)
+    if step < warmup:
+        return _rise(step + 1, warmup, config, config.lr)
+    if config.schedule == "step":
+        return _scheduled(step / total_steps, config)
+    full = max(warmup - 1, 0)  # the step that has lr itself
+    return _scheduled((step - full) / (total_steps - warmup), config)
 
-    def scheduled(t: int) -> float:
-        progress = min(t / total_steps, 1.0)
-        if config.schedule == "poly":
-            factor = float((1 - progress) ** config.poly_power)
-        elif config.schedule == "step":
-            factor = config.step_factor ** sum(progress >= milestone for milestone in config.step_milestones)
-        else:
-            factor = (1 + math.cos(math.pi * progress)) / 2
-        return max(config.lr * factor, config.min_lr)
 
-    if step < config.warmup_steps:
-        end = scheduled(config.warmup_steps)
-        return config.warmup_lr + (end - config.warmup_lr) * step / config.warmup_steps
-    return scheduled(step)
+def _rise(step: int, steps: int, config: OptimConfig, end: float) -> float:
+    return config.warmup_lr + (end - config.warmup_lr) * step / steps
+
+
+def _scheduled(progress: float, config: OptimConfig) -> float:
+    """The rate when a share of the fall is over."""
+    progress = min(progress, 1.0)
+    if config.schedule == "poly":
+        factor = float((1 - progress) ** config.poly_power)
+    elif config.schedule == "step":
+        factor = config.step_factor ** sum(progress >= milestone for milestone in config.step_milestones)
+    else:
+        factor = (1 + math.cos(math.pi * progress)) / 2
+    return max(config.lr * factor, config.min_lr)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:

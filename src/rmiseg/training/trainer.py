@@ -14,7 +14,7 @@ from torch import nn
 from rmiseg.config import TrainConfig
 from rmiseg.config.parser import train_config
 from rmiseg.config.registry import find, given_name
-from rmiseg.data import ClassTable, LabeledImages, OwnImages, load_split
+from rmiseg.data import ClassTable, LabeledImages, OwnImages, open_training_data
 from rmiseg.data.loader import worker_deaths
 from rmiseg.runtime.device import tune
 from rmiseg.runtime.distributed import is_main, on_main, processes
@@ -24,8 +24,8 @@ from rmiseg.training.callbacks import Callback
 from rmiseg.training.criterion import LossFunction
 from rmiseg.training.loggers import Logger
 from rmiseg.training.loop import TrainingRun
-from rmiseg.training.parts import Parts
-from rmiseg.training.run_folder import RunFolder, RunResult
+from rmiseg.training.parts import Parts, check_parts, check_unused
+from rmiseg.training.run_folder import RunFolder, RunResult, with_unsaid
 
 
 class Trainer:
@@ -78,13 +78,14 @@ class Trainer:
             raise ValueError("give both train and val, or neither")
         if train is None and classes is not None:
             raise ValueError("classes are for data sets that are given as train and val; others name their own")
+        check_parts(model, loss, callbacks, loggers)
         self.model, self.loss, self.transform = model, loss, transform
         self.train = None if train is None else _images(train, "train", classes)
         self.val = None if val is None else _images(val, "val", classes)
         self.loggers = tuple(loggers)
         self.console = console or Console(markup=False)
         source = os.fspath(config) if isinstance(config, os.PathLike) else config
-        self.config = complete(self._with_names(train_config(source)))
+        self.config = with_unsaid(complete(self._with_names(train_config(source))))
         named = [find("callback", name).make() for name in self.config.train.callbacks]
         self.callbacks: tuple[Callback, ...] = (*named, *callbacks)
 
@@ -111,24 +112,41 @@ class Trainer:
                 console.print(f"The run in {self.config.out} is finished", markup=False)
                 return finished
             tune(device)
-            train, val = self._data()
+            config, train, val = self._data(console)
             parts = Parts(train, val, self.model, self.loss, self.transform, self.callbacks, self.loggers)
-            return TrainingRun(self.config, parts, device, request, stack, console).train()
+            return TrainingRun(config, parts, device, request, stack, console).train()
 
-    def _data(self) -> tuple[LabeledImages, LabeledImages]:
+    def _data(self, console: Console) -> tuple[TrainConfig, LabeledImages, LabeledImages]:
+        """The images, and the options with what was learned from them."""
         if self.train is not None and self.val is not None:
-            return self.train, self.val
+            return self.config, self.train, self.val
         data = self.config.data
-
-        def load() -> list[LabeledImages]:
-            names = data.train_split, data.val_split
-            return [load_split(data.name, data.root, name, options=data.options) for name in names]
-
-        train, val = on_main(load)
-        return train, val
+        train, val = on_main(
+            lambda: open_training_data(
+                data.name,
+                data.root,
+                (data.train_split, data.val_split),
+                options=data.options,
+                value_range=data.value_range,
+                console=console,
+            )
+        )
+        return replace(self.config, data=replace(data, value_range=train.value_range)), train, val
 
     def _with_names(self, config: TrainConfig) -> TrainConfig:
-        """The options with names for the parts that are given as objects, as they are stored with the run."""
+        """The options with names for the parts that are given as objects, as they are stored with the run.
+
+        Raises:
+            ValueError: They hold an option for a part that is given.
+        """
+        for name, part in (
+            ("data", self.train),
+            ("transform", self.transform),
+            ("model", self.model),
+            ("loss", self.loss),
+        ):
+            if part is not None:
+                check_unused(config, name)
         if self.train is not None:
             data = replace(config.data, name=given_name(self.train.origin), root="", options={})
             config = replace(config, data=data)

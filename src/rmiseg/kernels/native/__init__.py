@@ -17,7 +17,8 @@ from torch import Tensor
 
 from rmiseg.functional import RMIOptions, computed_dtype, pooled_size
 from rmiseg.kernels.interpolation import nearest_labels
-from rmiseg.kernels.regions import region_weights, rmi_of_covariance
+from rmiseg.kernels.perfect import perfect_rmi_of_classes
+from rmiseg.kernels.regions import region_factor, region_weights, rmi_of_factor
 
 ELEMENTS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 PIXEL_LOSSES = ("bce", "ce")
@@ -90,7 +91,8 @@ def rmi_forward(
     class_weights: Tensor | None,
     options: RMIOptions,
     with_gradient: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    with_perfect: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """See `rmiseg.kernels.backends.Backend`."""
     n, c, height, width = *logits.shape[:2], *target.shape[-2:]
     pooled = pooled_size((height, width), options.pool, options.pool_size)
@@ -113,13 +115,17 @@ def rmi_forward(
         "labels": labels,
     }
     _call("rmiseg_covariance", _Regions, **regions, covariance=covariance)
+    factor = region_factor(covariance, options.alpha)
     present = labels.flatten(2).amax(dim=2) > 0
+    perfect = covariance.new_empty((n, 0))
+    if with_perfect:
+        perfect = perfect_rmi_of_classes(target, valid, labels, covariance, options)
     if with_gradient:  # takes the place of the probabilities
-        _call("rmiseg_region_gradient", _Regions, **regions, weights=region_weights(covariance, options.alpha))
+        _call("rmiseg_region_gradient", _Regions, **regions, weights=region_weights(factor))
         gradient_maps = probabilities
     else:
         gradient_maps = probabilities.new_empty((n, c, 0, 0))
-    return pixel_sums, rmi_of_covariance(covariance, options.alpha), present, gradient_maps
+    return pixel_sums, rmi_of_factor(factor), present, perfect, gradient_maps
 
 
 def rmi_backward(

@@ -174,7 +174,8 @@ struct Leaves {
 
 // Softmax, of rows [top, bottom): each pixel's largest logit, and the sum over classes of e^(logit - largest).
 template <class T>
-void softmax_terms(Reader<T>& reader, const Problem& p, int64_t n, int64_t top, int64_t bottom, T* peak, T* total) {
+void softmax_terms(Reader<T>& reader, const Problem& p, int64_t n, int64_t top, int64_t bottom, const T* weight, T* peak,
+                   T* total) {
     std::fill(peak, peak + (bottom - top) * p.width, -std::numeric_limits<T>::infinity());
     std::fill(total, total + (bottom - top) * p.width, T(0));
     for (const bool first : {true, false})
@@ -188,6 +189,7 @@ void softmax_terms(Reader<T>& reader, const Problem& p, int64_t n, int64_t top, 
                     add_exponentials(reader.row(y), peak + at, p.width, total + at);
             }
         }
+    silence(weight, (bottom - top) * p.width, peak, total);
 }
 
 // The weight of each pixel's class, 0 where it does not count.
@@ -263,7 +265,7 @@ void forward_block(const Plan<T>& plan, int64_t task, Scratch& scratch) {
 
     read_labels(p.target + (n * p.height + top) * p.width, p.valid + (n * p.height + top) * p.width, count, label, weight);
     if (p.pixel_loss == CE) {
-        softmax_terms(reader, p, n, top, bottom, pixel, product);
+        softmax_terms(reader, p, n, top, bottom, weight, pixel, product);
     } else {
         std::fill(pixel, pixel + count, T(0));
         std::fill(product, product + count, T(1));
@@ -447,7 +449,7 @@ void backward_block(const Plan<T>& plan, int64_t task, Scratch& scratch) {
     Unpool<T> unpool(plan);
 
     read_labels(p.target + (n * p.height + top) * p.width, p.valid + (n * p.height + top) * p.width, count, label, weight);
-    if (p.pixel_loss == CE) softmax_terms(reader, p, n, top, bottom, peak, total);
+    if (p.pixel_loss == CE) softmax_terms(reader, p, n, top, bottom, weight, peak, total);
     if (weighted) class_weights_of(p, label, count, pixel_weight);
     for (int64_t c = 0; c < p.classes; ++c) {
         reader.start(n, c);

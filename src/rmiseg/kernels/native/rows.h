@@ -155,6 +155,15 @@ LEAF void add_exponentials(const T* __restrict logit, const T* __restrict peak, 
     for (int64_t x = 0; x < count; ++x) total[x] += exp_negative(logit[x] - peak[x]);
 }
 
+// The same where nothing counts: of a single logit, 0.
+template <class T>
+LEAF void silence(const T* __restrict weight, int64_t count, T* __restrict peak, T* __restrict total) {
+    for (int64_t x = 0; x < count; ++x) {
+        peak[x] = weight[x] != 0 ? peak[x] : T(0);
+        total[x] = weight[x] != 0 ? total[x] : T(1);
+    }
+}
+
 template <class T>
 LEAF void add_logarithm(const T* __restrict from, int64_t count, T* __restrict to) {
     for (int64_t x = 0; x < count; ++x) to[x] += log_above_one(from[x]);
@@ -226,7 +235,8 @@ template <class T, bool IS_CE, bool HAS_REGIONS>
 LEAF void forward_row(const T* __restrict logit, const int32_t* __restrict label, const T* __restrict weight, int32_t c,
                       int64_t count, T* __restrict pixel, T* __restrict product, T* __restrict probability) {
     for (int64_t x = 0; x < count; ++x) {
-        const T value = logit[x], own = label[x] == c ? value : T(0);
+        // What is not finite where it does not count does no harm.
+        const T value = weight[x] != 0 ? logit[x] : T(0), own = label[x] == c ? value : T(0);
         pixel[x] += (IS_CE || value < 0 ? T(0) : value) - own;
         if (IS_CE && !HAS_REGIONS) continue;
         // sigmoid; and softplus(value) = max(value, 0) + log(1 + e)
@@ -250,7 +260,7 @@ LEAF void backward_row(const T* __restrict logit, const int32_t* __restrict labe
                        T* __restrict out) {
     constexpr bool IS_CE = PROBABILITY != SIGMOID;
     for (int64_t x = 0; x < count; ++x) {
-        const T value = logit[x];
+        const T value = weight[x] != 0 ? logit[x] : T(0);
         T gradient = 0, p = 0, q = 0;
         if (!IS_CE || HAS_REGIONS) {
             const T e = exp_negative(value < 0 ? value : -value), larger = 1 / (1 + e);

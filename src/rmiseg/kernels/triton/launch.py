@@ -27,6 +27,7 @@ import triton
 from torch import Tensor
 
 from rmiseg.functional import RMIOptions, one_hot, pooled_size
+from rmiseg.kernels.perfect import perfect_rmi_of_classes
 from rmiseg.kernels.triton.arguments import Bands, Batch, Gradient, Pooled, Reading, Tiles, Windows
 from rmiseg.kernels.triton.pixels_backward import (
     argmax_kernel,
@@ -79,10 +80,11 @@ def rmi_forward(
     class_weights: Tensor | None,
     options: RMIOptions,
     with_gradient: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    with_perfect: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """See `rmiseg.kernels.backends.Backend`; without `keeps_maps` samples are worked on apart."""
     at_once = with_gradient or keeps_maps(logits.shape, target.shape, options)
-    pixel_sums, rmi, present, gradient_maps = [], [], [], []
+    parts: list[tuple[Tensor, ...]] = []
     for at in [slice(None)] if at_once else _samples(logits, target, options):
         problem = _Problem.of(logits[at], target[at], valid[at], class_weights, options)
         own_sums, probabilities, labels = problem.forward()
@@ -90,15 +92,15 @@ def rmi_forward(
         own_rmi, own_present, covariance = region_information(*maps, options.region_size, options.alpha)
         if with_gradient:
             ones = torch.ones_like(own_rmi)
-            gradient_maps.append(region_gradient(*maps, covariance, ones, options.region_size, options.alpha))
+            gradient_maps = region_gradient(*maps, covariance, ones, options.region_size, options.alpha)
         else:
-            gradient_maps.append(probabilities.new_empty((*own_rmi.shape, 0, 0)))
-        pixel_sums.append(own_sums)
-        rmi.append(own_rmi)
-        present.append(own_present)
-    if len(rmi) == 1:
-        return pixel_sums[0], rmi[0], present[0], gradient_maps[0]
-    return torch.cat(pixel_sums), torch.cat(rmi), torch.cat(present), torch.cat(gradient_maps)
+            gradient_maps = probabilities.new_empty((*own_rmi.shape, 0, 0))
+        perfect = own_rmi.new_empty((len(own_rmi), 0))
+        if with_perfect:
+            perfect = perfect_rmi_of_classes(target[at], valid[at], labels, covariance, options)
+        parts.append((own_sums, own_rmi, own_present, perfect, gradient_maps))
+    first, second, third, fourth, fifth = parts[0] if len(parts) == 1 else map(torch.cat, zip(*parts))
+    return first, second, third, fourth, fifth
 
 
 @on_its_device

@@ -113,7 +113,7 @@ def _share(position, size, pooled_size, READING: tl.constexpr, WINDOWS: tl.const
 
 
 @triton.jit
-def _pixel_gradient(v, label, c, grad_pixel, log_sum, through, POOL: tl.constexpr, CROSS_ENTROPY: tl.constexpr):
+def _pixel_gradient(v, label, c, grad_pixel, log_sum, through, WINDOWS: tl.constexpr, CROSS_ENTROPY: tl.constexpr):
     """Gradient in full-size logits `v` of class `c`, given that in their probability through the pooled ones."""
     e, r, p = exact_sigmoid(v)
     is_label = label == c
@@ -123,7 +123,7 @@ def _pixel_gradient(v, label, c, grad_pixel, log_sum, through, POOL: tl.constexp
         # Probability minus label, without cancellation where the pixel is certain.
         direct = tl.where((v >= 0) != is_label, r, e * r) * tl.where(is_label, -1.0, 1.0)
     out = direct * grad_pixel
-    if POOL != "none":
+    if WINDOWS.pool != "none":
         slope = e * r * r
         if CROSS_ENTROPY:
             slope = tl.where(p < OFFSET, 0.0, slope)  # the gradient of clamping
@@ -221,9 +221,8 @@ def backward_kernel(
             grad_pixel = upstreams[dy]
             if batch.class_weights is not None and not CROSS_ENTROPY:
                 grad_pixel *= tl.load(batch.class_weights + c).to(WIDE)
-            grad = _pixel_gradient(
-                values[dy], own_labels[dy], c, grad_pixel, log_sums[dy], through, POOL, CROSS_ENTROPY
-            )
+            log_sum, label = log_sums[dy], own_labels[dy]
+            grad = _pixel_gradient(values[dy], label, c, grad_pixel, log_sum, through, WINDOWS, CROSS_ENTROPY)
             to = out + y.to(tl.int64) * gradient.stride_h + x.to(tl.int64) * gradient.stride_w
             tl.store(to, grad.to(gradient.out.dtype.element_ty), mask=exists)
         of_class += pooled.height * pooled.width
@@ -332,8 +331,8 @@ def low_backward_kernel(
             above = tl.maximum(k, 0)
             upper_row = plane + tl.cast(above, tl.int64) * batch.stride_h
             lower_row = plane + tl.cast(tl.minimum(above + 1, batch.low_height - 1), tl.int64) * batch.stride_h
-            upper = read_along(upper_row, left, right, along, in_row, WIDE)
-            lower = read_along(lower_row, left, right, along, in_row, WIDE)
+            upper = read_along(upper_row, left, right, along, in_row, READING)
+            lower = read_along(lower_row, left, right, along, in_row, READING)
             to_next = zero
             y_stop = _interval(k + 1, batch.low_height, batch.height, READING)
             for line in range(y_start, y_stop):
@@ -351,7 +350,7 @@ def low_backward_kernel(
                     grad_pixel *= pixel_weight(batch, label, WIDE)
                 elif batch.class_weights is not None:
                     grad_pixel *= tl.load(batch.class_weights + c).to(WIDE)
-                grad = _pixel_gradient(v, label, c, grad_pixel, log_sum, through, WINDOWS.pool, CROSS_ENTROPY)
+                grad = _pixel_gradient(v, label, c, grad_pixel, log_sum, through, WINDOWS, CROSS_ENTROPY)
                 to_lower = tl.where(k < 0, 1.0, tl.where(k >= batch.low_height - 1, 0.0, down))
                 carried += (1 - to_lower) * grad
                 to_next += to_lower * grad

@@ -39,9 +39,9 @@ def _binary_terms(v, e, label, c, weight, linear, product):
 
 
 @triton.jit
-def _pool_rows(p, is_label, pooled_p, pooled_y, poison, POOL: tl.constexpr):
+def _pool_rows(p, is_label, pooled_p, pooled_y, poison, WINDOWS: tl.constexpr):
     """Take one row more of probabilities and labels into the windows' sums, or maxima and NaN, which these may drop."""
-    if POOL == "avg":
+    if WINDOWS.pool == "avg":
         pooled_p += p
         pooled_y += is_label
     else:
@@ -137,7 +137,7 @@ def forward_kernel(
                     p *= weight
                     if CROSS_ENTROPY:
                         p = tl.where(exists, tl.where(p < OFFSET, OFFSET, p), 0.0)
-                    pooled_p, pooled_y, poison = _pool_rows(p, is_label, pooled_p, pooled_y, poison, WINDOWS.pool)
+                    pooled_p, pooled_y, poison = _pool_rows(p, is_label, pooled_p, pooled_y, poison, WINDOWS)
             if CROSS_ENTROPY:
                 own, largest, total = new_own, new_largest, new_total
             if POOLED:

@@ -87,7 +87,8 @@ def axis_places(position, stride, low_size, size, READING: tl.constexpr):
     if READING.upsample == "none":
         place = (position.to(tl.int64) * stride,)
     else:
-        first, second, weight = source_pixels(position, low_size, size, READING.upsample == "corners", READING)
+        CORNERS: tl.constexpr = READING.upsample == "corners"
+        first, second, weight = source_pixels(position, low_size, size, CORNERS, READING)
         place = (first.to(tl.int64) * stride, second.to(tl.int64) * stride, weight)
     return place
 
@@ -105,10 +106,10 @@ def column_places(batch, x, READING: tl.constexpr):
 
 
 @triton.jit
-def read_along(row, left, right, along, exists, WIDE: tl.constexpr):
+def read_along(row, left, right, along, exists, READING: tl.constexpr):
     """Logits of a row of small ones, interpolated between two columns."""
-    value = (1 - along) * tl.load(row + left, mask=exists, other=0.0).to(WIDE)
-    value += along * tl.load(row + right, mask=exists, other=0.0).to(WIDE)
+    value = (1 - along) * tl.load(row + left, mask=exists, other=0.0).to(READING.wide)
+    value += along * tl.load(row + right, mask=exists, other=0.0).to(READING.wide)
     return value
 
 
@@ -118,8 +119,8 @@ def read_logits(plane, rows, columns, exists, READING: tl.constexpr):
     if READING.upsample == "none":
         value = tl.load(plane + rows[0] + columns[0], mask=exists, other=0.0).to(READING.wide)
     else:
-        upper = read_along(plane + rows[0], columns[0], columns[1], columns[2], exists, READING.wide)
-        lower = read_along(plane + rows[1], columns[0], columns[1], columns[2], exists, READING.wide)
+        upper = read_along(plane + rows[0], columns[0], columns[1], columns[2], exists, READING)
+        lower = read_along(plane + rows[1], columns[0], columns[1], columns[2], exists, READING)
         value = (1 - rows[2]) * upper + rows[2] * lower
     return value
 

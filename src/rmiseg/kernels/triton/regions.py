@@ -196,7 +196,8 @@ def region_gradient(
 ) -> Tensor:
     """Gradient in the probabilities (N, C, h, w), in their dtype, given that in RMI (N, C)."""
     if region_size > MAX_REGION_SIZE:
-        gradient = regions.region_gradient(probabilities, labels, covariance, region_size, alpha)
+        factor = regions.region_factor(covariance, alpha)
+        gradient = regions.region_gradient(probabilities, labels, factor, region_size)
         return gradient * grad_rmi.to(gradient.dtype)[..., None, None]
     kernels = RegionKernels(probabilities, region_size)
     sums = kernels.lag_sums(probabilities, labels, slice(0, kernels.maps), with_products=False)

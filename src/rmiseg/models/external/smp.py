@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,10 +67,14 @@ def build(
     except Exception as error:  # its refusals, and timm's, have no type in common
         raise ValueError(f"smp:{name} cannot have the encoder {encoder_name!r}: {error}") from error
     head = network.segmentation_head
+    align_corners = False
     if isinstance(head, nn.Sequential) and isinstance(head[1], nn.Upsample):
+        align_corners = bool(head[1].align_corners)
         head[1] = nn.Identity()
     statistics = _load_encoder(network.encoder, encoder_name, weights)
-    return WrappedModel(network, _call, "encoder", num_classes=num_classes, architecture=architecture or statistics)
+    model = WrappedModel(network, _call, "encoder", num_classes=num_classes, architecture=architecture or statistics)
+    model.align_corners = align_corners  # before training says otherwise
+    return model
 
 
 def _library() -> Any:
@@ -93,6 +98,12 @@ def _check_encoder(name: str) -> None:
     )
 
 
+def _encoder_entries(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The entries of an encoder, of a file that holds it alone or a whole model."""
+    own = {name: tensor for name, tensor in state.items() if name.startswith("encoder.")}
+    return {name.removeprefix("encoder."): tensor for name, tensor in (own or state).items()}
+
+
 def _load_encoder(encoder: Any, name: str, weights: str) -> dict[str, Any]:
     """Load weights into an encoder; returns the mean and the standard deviation of images that it expects."""
     if name.startswith(TIMM):
@@ -104,7 +115,8 @@ def _load_encoder(encoder: Any, name: str, weights: str) -> dict[str, Any]:
     if weights == "package":
         raise ValueError(f"no package carries weights for the encoder {name!r}; {TIMM}NAME takes those of timm's NAME")
     if weights != "hub":
-        copy_weights(read_weights(Path(weights)), encoder, f"weights {weights!r} do not fit encoder {name!r}")
+        state = _encoder_entries(read_weights(Path(weights)))
+        copy_weights(state, encoder, f"weights {weights!r} do not fit encoder {name!r}")
         return IMAGENET
     smp = _library()
     (source, settings), *_ = smp.encoders.encoders[name]["pretrained_settings"].items()

@@ -30,7 +30,7 @@ from rmiseg.evaluation.evaluate import Evaluation
 from rmiseg.evaluation.scoring import find_or_score, own_images
 from rmiseg.inference.checkpoint import Checkpoint, load_checkpoint
 from rmiseg.inference.predictor import Predictor
-from rmiseg.runtime.files import remove_leftovers, replacing, to_json
+from rmiseg.runtime.files import printable, remove_leftovers, replacing, to_json
 from rmiseg.runtime.progress import track
 from rmiseg.training.curves import read_curves
 
@@ -62,6 +62,46 @@ class Run:
     def image_scores(self) -> np.ndarray:
         """(I,) mean IoU in each image, over the classes in it; NaN where nothing counts."""
         return self.evaluation.image_scores["mean_iou"]
+
+
+def report(
+    runs: str | Path | Sequence[str | Path],
+    out: str | Path = "report.html",
+    *,
+    split: str | None = None,
+    root: str | Path | None = None,
+    data: LabeledImages | Dataset[Any] | None = None,
+    model: nn.Module | None = None,
+    images: int = 24,
+    image_size: int = 640,
+    device: str = "auto",
+    console: Console | None = None,
+) -> Path:
+    """Write one HTML page that shows and compares runs, as `rmiseg report` does.
+
+    Args:
+        runs: Folder of a run, or several of runs with the same classes.
+        out: File of the page; an existing one is replaced.
+        split: Split to score on and to show; by default the validation split of the first run.
+        root: Folder of the data set, if it is no longer where the runs found it.
+        data: See `write_report`.
+        model: See `write_report`.
+        images: Most pictures to show.
+        image_size: Longer side of the pictures, in pixels.
+        device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps, ...
+        console: Where to show progress; by default nowhere.
+
+    Returns:
+        The file.
+
+    Raises:
+        ValueError, OSError: As `write_report`.
+    """
+    paths = [runs] if isinstance(runs, str | Path) else runs
+    where = None if root is None else str(root)
+    config = ReportConfig([str(path) for path in paths], str(out), split, where, images, image_size, device)
+    write_report(config, console, data=data, model=model)
+    return Path(out)
 
 
 def write_report(
@@ -114,13 +154,13 @@ def write_report(
         shown = select_images(np.stack([run.image_scores for run in runs]), config.images)
         pictures = track(_pictures(runs, images, shown, config), "drawing", console, total=len(shown))
         page = render(_content(runs, images, list(pictures)))
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(printable(page), encoding="utf-8")
     console.print(f"{out}  {len(page) / 1e6:.1f} MB: {len(runs)} runs, {len(shown)} pictures", soft_wrap=True)
 
 
 def render(content: dict[str, Any]) -> str:
     """The page that shows `content`."""
-    files = resources.files("rmiseg.report")
+    files = resources.files("rmiseg.reports")
     parts = {
         "css": (files / "page.css").read_text(encoding="utf-8"),
         "js": (files / "page.js").read_text(encoding="utf-8"),

@@ -17,7 +17,9 @@ from PIL import Image
 from rmiseg.cli import main
 from rmiseg.data import load_split, read_image, read_mask
 from rmiseg.inference.predictor import Predictor
-from rmiseg.report.page import _names, select_images
+from rmiseg.reports.page import _names, select_images
+
+pytestmark = pytest.mark.slow
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 HOSTILE = "</script><img src=x onerror=alert(1)>{{ css }}"
@@ -189,7 +191,7 @@ def test_refuses(runs, shapes, tmp_path, capsys):
 
 
 def test_interrupted_report_leaves_the_old_one(runs, tmp_path, monkeypatch):
-    from rmiseg.report import page as report
+    from rmiseg.reports import page as report
 
     out = tmp_path / "report.html"
     out.write_text("old")

@@ -122,6 +122,7 @@ const CURVES = [
   ["val/pixel_accuracy", "Validation pixel accuracy", true],
   ["val/boundary_mIoU", "Validation boundary mIoU", true],
   ["train/mIoU", "Training mIoU, of the epoch so far", true],
+  ["val/loss", "Validation loss", false],
   ["train/loss", "Training loss", false],
   ["train/pixel", "Pixel loss", false],
   ["train/rmi", "RMI above its floor", false],

@@ -1,0 +1,188 @@
+"""Description of a data set of somebody's own: the file dataset.yaml."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rmiseg.config.recipes import read_yaml
+from rmiseg.data.classes import IGNORE_INDEX, ClassTable, Color, RawValue, voc_palette
+from rmiseg.data.deep import ValueRange, checked_range
+from rmiseg.data.reading import SMOOTHED_SHARE, SMOOTHED_VALUES, read_raw_mask
+
+NAMES = ("dataset.yaml", "dataset.yml")
+ENTRIES = ("classes", "ignore", "colors", "nearest", "range")
+FEW_LEVELS = 6
+"""Values that cover a hundredth of the pixels, up to which others are taken for edges that were smoothed."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """Content of a dataset.yaml.
+
+    Attributes:
+        path: The file.
+        classes: The classes.
+        ignore_assumed: True if the file does not say what is ignored, so that 255 is.
+        value_range: Values of pixels that become 0 and 255, in images of more than 8 bits; None if it does not say.
+    """
+
+    path: Path
+    classes: ClassTable
+    ignore_assumed: bool = False
+    value_range: ValueRange | None = None
+
+
+def read_description(root: Path, masks: Iterable[Path] = ()) -> Description:
+    """Read dataset.yaml, or dataset.yml, whose entries are
+
+    - ``classes``: a list of names, whose mask values are 0, 1, 2, ...; or a mapping from names to mask values, or from
+      mask values to names; or a mapping from names to [red, green, blue] or '#rrggbb', for masks that hold colors.
+      It may be called ``names``;
+    - ``ignore``: the value (or color), or a list of them, of pixels that belong to no class. Default: 255, unless
+      that is a class; nothing for colors;
+    - ``colors``: a list of [red, green, blue] in the order of the classes, for pictures. Default: the colors of the
+      masks, else those of PASCAL VOC;
+    - ``nearest``: true if any other value in the masks stands for the nearest of these. Default: false;
+    - ``range``: the values [black, white] of images of more than 8 bits. Default: taken from the training images.
+
+    Args:
+        root: Folder of the data set.
+        masks: Its masks, from whose values a description is suggested where there is none.
+
+    Raises:
+        ValueError: the file is missing (the message shows one to start from), is not valid YAML, or says something
+            that is not allowed.
+    """
+    found = [root / name for name in NAMES if (root / name).is_file()]
+    if not found:
+        raise ValueError(
+            f"{root / NAMES[0]} is missing: it says what the values in the masks mean. To start from (rename the "
+            f"classes):\n\n{suggest(list(masks))}"
+        )
+    if len(found) > 1:
+        raise ValueError(f"there are both {found[0]} and {found[1]}: remove one")
+    path = found[0]
+    spec = read_yaml(path)
+    try:
+        return _parse(path, spec)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _parse(path: Path, spec: Any) -> Description:
+    if isinstance(spec, dict) and "names" in spec:  # as other programs call them
+        if "classes" in spec:
+            raise ValueError("give the classes once, as `classes`; they are there as `names`, too")
+        spec = {**{key: value for key, value in spec.items() if key != "names"}, "classes": spec["names"]}
+    if not isinstance(spec, dict) or "classes" not in spec:
+        raise ValueError("there must be an entry `classes`: a list of names, or a mapping from names to mask values")
+    if unknown := [key for key in spec if key not in ENTRIES]:
+        raise ValueError(f"unknown entry {', '.join(map(repr, unknown))}; valid: {', '.join(ENTRIES)}")
+    names, values = _classes(spec["classes"])
+    rgb = isinstance(values[0], tuple)
+    ignore = spec.get("ignore", [] if rgb or IGNORE_INDEX in values else [IGNORE_INDEX])
+    if ignore is None:
+        ignore = []
+    elif not isinstance(ignore, list) or (rgb and len(ignore) == 3 and all(type(x) is int for x in ignore)):
+        ignore = [ignore]
+    palette: Any = spec.get("colors") or (values if rgb else voc_palette(len(values)))
+    if not isinstance(palette, list | tuple):
+        raise ValueError(f"`colors` must be a list of [red, green, blue] in the order of the classes, not {palette!r}")
+    nearest = spec.get("nearest", False)
+    if not isinstance(nearest, bool):
+        raise ValueError(f"`nearest` must be true or false, not {nearest!r}")
+    value_range = spec.get("range")
+    if value_range is not None and not isinstance(value_range, list):
+        raise ValueError(f"`range` must be two numbers, such as [0, 4095], not {value_range!r}")
+    classes = ClassTable(
+        names=names,
+        values=values,
+        ignore=tuple(map(_raw_value, ignore)),
+        palette=tuple(map(_color, palette)),
+        nearest=nearest,
+    )
+    assumed = "ignore" not in spec and bool(classes.ignore)
+    return Description(path, classes, assumed, None if value_range is None else checked_range(value_range))
+
+
+def _classes(classes: Any) -> tuple[tuple[str, ...], tuple[RawValue, ...]]:
+    """Names and raw values of the entry `classes`."""
+    if isinstance(classes, dict) and all(type(k) is int and isinstance(v, str) for k, v in classes.items()):
+        # {0: background}, as other programs have it
+        classes = dict(zip(classes.values(), classes)) if len(set(classes.values())) == len(classes) else classes
+    names = list(classes) if isinstance(classes, list | dict) else []
+    if not names or not all(isinstance(name, str) for name in names):
+        raise ValueError(
+            f"`classes` must be a list of names, or a mapping from names to mask values, not {classes!r} "
+            f"(names such as no, on or 1 need quotes)"
+        )
+    return tuple(names), tuple(map(_raw_value, classes.values() if isinstance(classes, dict) else range(len(names))))
+
+
+def _raw_value(value: Any) -> RawValue:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    return _color(value)
+
+
+def _color(value: Any) -> Color:
+    if isinstance(value, list | tuple) and len(value) == 3 and all(type(channel) is int for channel in value):
+        return (value[0], value[1], value[2])
+    if isinstance(value, str) and re.fullmatch("#[0-9a-fA-F]{6}", value):
+        return (int(value[1:3], 16), int(value[3:5], 16), int(value[5:7], 16))
+    hint = "; a color that begins with # needs quotes" if value is None else ""
+    raise ValueError(f"{value!r} is neither a mask value such as 3 nor a color such as [128, 0, 0] or '#800000'{hint}")
+
+
+def suggest(paths: list[Path], files: int = 20, most: int = 40) -> str:
+    """Return a dataset.yaml made from the values in the first of some masks."""
+    paths = paths[:files]
+    rgb = any(map(_holds_colors, paths))
+    counts: dict[RawValue, int] = {}
+    for path in paths:
+        try:
+            raw = read_raw_mask(path, rgb).values
+        except (ValueError, OSError):
+            continue  # `rmiseg data check` names it, once there is a dataset.yaml
+        values, pixels = np.unique(raw.reshape(-1, 3) if rgb else raw.ravel(), axis=0, return_counts=True)
+        for value, count in zip(values.tolist(), pixels.tolist()):
+            key = tuple(value) if rgb else value
+            counts[key] = counts.get(key, 0) + count
+    if not counts:
+        return "classes:\n  background: 0\n  something: 1\nignore: 255\n"
+    total = sum(counts.values())
+    frequent = {value: count for value, count in counts.items() if count >= 0.01 * total}
+    most_levels = min(FEW_LEVELS, (len(counts) - SMOOTHED_VALUES) // 2)
+    smooth = len(frequent) <= most_levels and sum(frequent.values()) >= SMOOTHED_SHARE * total
+    if smooth:  # edges that were smoothed: the values in between are none
+        counts = frequent
+    # 255 beside several values is the usual mark of ignored pixels; beside 0 alone it is the usual foreground.
+    ignored = [255] if 255 in counts and len(counts) > 2 else []
+    lines = [f"# from {len(paths)} of the masks, with the share of pixels", "classes:"]
+    for number, value in enumerate(sorted(counts.keys() - set(ignored))[:most]):
+        entry = f"class_{number}: {list(value)}" if isinstance(value, tuple) else f"class_{value}: {value}"
+        lines.append(f"  {entry}  # {counts[value] / total:.2%}")
+    if len(counts) > most + len(ignored):
+        lines.append(f"  # ... and {len(counts) - most - len(ignored)} more values: are these masks?")
+    lines += [f"ignore: {value}  # {counts[value] / total:.2%}" for value in ignored]
+    lines += ["nearest: true  # the edges look smoothed"] if smooth else []
+    return "\n".join(lines) + "\n"
+
+
+def _holds_colors(path: Path) -> bool:
+    """Tell whether a mask holds colors, rather than values or gray that was saved as RGB."""
+    try:
+        read_raw_mask(path, rgb=False)
+    except (ValueError, OSError):
+        try:
+            read_raw_mask(path, rgb=True)
+        except (ValueError, OSError):
+            return False
+        return True
+    return False

@@ -1,0 +1,230 @@
+"""Inspection of image and mask files, and what is found in those of a split."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from rmiseg.data.classes import ClassTable, Color, RawValue
+from rmiseg.data.deep import ORIENTATION, ValueRange
+from rmiseg.data.images import Sample, Split, size_mismatch
+from rmiseg.data.reading import RawMask, read_image, read_raw_mask
+
+
+@dataclass
+class Inspection:
+    """Findings in one pair of files.
+
+    Attributes:
+        sample: The pair.
+        unreadable: Reasons why a file cannot be read.
+        size_mismatch: Sizes of image and mask, where they differ.
+        image_size: Width and height.
+        counts: Pixels of each class id, (256,).
+        ignored: Pixels of each ignored raw value.
+        unknown: Pixels of each raw value that is neither a class nor ignored.
+        palette: Colors of the raw values in the mask, of a file with a palette.
+        unique: Those values whose color has no other value in that palette.
+        turned_alone: True if the image is turned by its EXIF orientation, the mask is not, and their sizes do not tell.
+    """
+
+    sample: Sample
+    unreadable: list[str] = field(default_factory=list)
+    size_mismatch: str = ""
+    image_size: tuple[int, int] | None = None
+    counts: np.ndarray | None = None
+    ignored: dict[RawValue, int] = field(default_factory=dict)
+    unknown: dict[RawValue, int] = field(default_factory=dict)
+    palette: dict[int, Color] = field(default_factory=dict)
+    unique: set[int] = field(default_factory=set)
+    turned_alone: bool = False
+
+
+@dataclass
+class UnknownValue:
+    """A raw mask value that is neither a class nor ignored: how many pixels hold it, and in which masks."""
+
+    pixels: int = 0
+    files: list[Path] = field(default_factory=list)
+
+
+@dataclass
+class SplitReport:
+    """Findings in one split. Sizes are (width, height).
+
+    Args:
+        name: Name of the split.
+        images: Image files that the split refers to and that exist.
+        masks: Mask files of these images, and masks without image.
+        images_without_mask: A problem each.
+        masks_without_image: A warning each.
+        problems: Other problems of lists and file names, one line each.
+        class_pixels: Pixels of each class, (C,) int64, over the readable masks.
+        class_images: Masks in which each class occurs, (C,) int64.
+        notes: Decisions on files and values, one line each.
+        warnings: Things that seldom are intended, one line each.
+        unreadable: Image or mask files that cannot be read, with the reason, one line each.
+        size_mismatches: Pairs whose sizes differ, one line each.
+        unknown_values: Raw mask values that are neither a class nor ignored.
+        ignored_values: Pixels of each ignored raw value.
+        ignored_pixels: Ignored pixels.
+        colors: Colors that palettes give each raw value, each with the first file that does.
+        values: Raw values that palettes give each color, likewise.
+        turned_alone: Pairs of which the image is turned by its EXIF orientation, and the mask is not.
+        smallest: Smallest width and smallest height of the readable images; None if there is none.
+        largest: Likewise the largest.
+    """
+
+    name: str
+    images: int
+    masks: int
+    images_without_mask: list[Path]
+    masks_without_image: list[Path]
+    problems: list[str]
+    class_pixels: np.ndarray
+    class_images: np.ndarray
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
+    size_mismatches: list[str] = field(default_factory=list)
+    unknown_values: dict[RawValue, UnknownValue] = field(default_factory=dict)
+    ignored_values: dict[RawValue, int] = field(default_factory=dict)
+    ignored_pixels: int = 0
+    colors: dict[int, dict[Color, Path]] = field(default_factory=dict)
+    values: dict[Color, dict[int, Path]] = field(default_factory=dict)
+    turned_alone: list[Sample] = field(default_factory=list)
+    smallest: tuple[int, int] | None = None
+    largest: tuple[int, int] | None = None
+
+    @classmethod
+    def of(cls, split: Split) -> SplitReport:
+        """Return what is known of a split before any file of it is read."""
+        return cls(
+            name=split.name,
+            images=len(split.samples) + len(split.images_without_mask),
+            masks=sum(sample.mask is not None for sample in split.samples) + len(split.masks_without_image),
+            images_without_mask=list(split.images_without_mask),
+            masks_without_image=list(split.masks_without_image),
+            problems=list(split.problems),
+            class_pixels=np.zeros(len(split.classes), np.int64),
+            class_images=np.zeros(len(split.classes), np.int64),
+            notes=list(split.notes),
+            warnings=list(split.warnings),
+        )
+
+    @property
+    def problem_count(self) -> int:
+        """Number of problems; an unknown mask value counts once for each mask that holds it."""
+        return (
+            (self.images == 0)
+            + len(self.images_without_mask)
+            + len(self.problems)
+            + len(self.unreadable)
+            + len(self.size_mismatches)
+            + sum(len(unknown.files) for unknown in self.unknown_values.values())
+        )
+
+    def add(self, found: Inspection) -> None:
+        """Add the findings in one pair."""
+        self.unreadable += found.unreadable
+        if found.size_mismatch:
+            self.size_mismatches.append(found.size_mismatch)
+        for value, pixels in found.unknown.items():
+            unknown = self.unknown_values.setdefault(value, UnknownValue())
+            unknown.pixels += pixels
+            if found.sample.mask is not None:
+                unknown.files.append(found.sample.mask)
+        if found.counts is not None:
+            counts = found.counts[: len(self.class_pixels)]
+            self.class_pixels += counts
+            self.class_images += counts > 0
+            self.ignored_pixels += int(found.counts[-1])
+        for value, pixels in found.ignored.items():
+            self.ignored_values[value] = self.ignored_values.get(value, 0) + pixels
+        for index, color in found.palette.items():
+            assert found.sample.mask is not None
+            self.colors.setdefault(index, {}).setdefault(color, found.sample.mask)
+            if index in found.unique:
+                self.values.setdefault(color, {}).setdefault(index, found.sample.mask)
+        if found.turned_alone:
+            self.turned_alone.append(found.sample)
+        if size := found.image_size:
+            small, large = self.smallest or size, self.largest or size
+            self.smallest = (min(small[0], size[0]), min(small[1], size[1]))
+            self.largest = (max(large[0], size[0]), max(large[1], size[1]))
+
+
+def inspect(
+    sample: Sample, classes: ClassTable, *, decode: bool = True, value_range: ValueRange | None = None
+) -> Inspection:
+    """Read a pair of files, whatever is wrong with them.
+
+    Args:
+        sample: The pair.
+        classes: The classes.
+        decode: True to read the image; else its header alone.
+        value_range: See `read_image`.
+    """
+    found = Inspection(sample)
+    if decode:
+        try:
+            height, width = read_image(sample.image, value_range=value_range).shape[:2]
+            found.image_size = (width, height)
+        except (ValueError, OSError, ModuleNotFoundError) as error:
+            found.unreadable.append(str(error))
+    if sample.mask is None:
+        return found
+    mask_size = None
+    try:
+        mask = read_raw_mask(sample.mask, classes.rgb)
+        mask_size = (mask.values.shape[1], mask.values.shape[0])
+        _count(found, mask, classes)
+    except (ValueError, OSError) as error:
+        found.unreadable.append(str(error))
+    if found.image_size and mask_size and found.image_size != mask_size:
+        found.size_mismatch = size_mismatch(sample.describe(), found.image_size, mask_size)
+    elif mask_size:
+        turn = _orientation(sample.image)
+        keeps_size = turn in (2, 3, 4) or (turn > 4 and mask_size[0] == mask_size[1])
+        found.turned_alone = keeps_size and _orientation(sample.mask) != turn
+    return found
+
+
+def _count(found: Inspection, mask: RawMask, classes: ClassTable) -> None:
+    ids, found.unknown = classes.encode(mask.values)
+    found.counts = np.bincount(ids.ravel(), minlength=256)
+    found.counts[-1] -= sum(found.unknown.values())
+    if classes.rgb:
+        pixels = {value: int((mask.values == value).all(axis=-1).sum()) for value in classes.ignore}
+        found.ignored = {value: count for value, count in pixels.items() if count}
+        return
+    counts = _histogram(mask.values)
+    found.ignored = {value: counts[value] for value in classes.ignore if isinstance(value, int) and value in counts}
+    if mask.palette:
+        found.palette = {value: mask.palette[value] for value in counts if value < len(mask.palette)}
+        found.unique = {value for value, color in found.palette.items() if mask.palette.count(color) == 1}
+
+
+def _histogram(values: NDArray[Any]) -> dict[int, int]:
+    """Pixels of each value that occurs."""
+    if values.dtype == np.uint8:  # the common case
+        pixels = np.bincount(values.ravel(), minlength=256)
+        return {value: int(pixels[value]) for value in np.flatnonzero(pixels).tolist()}
+    found, counts = np.unique(values, return_counts=True)
+    return dict(zip(found.tolist(), counts.tolist()))
+
+
+def _orientation(path: Path) -> int:
+    """The EXIF orientation of an image file, 1 if it has none, by its header."""
+    try:
+        with Image.open(path) as image:
+            # Of a PNG, Pillow would look for EXIF data behind the pixels, too, and decode them all.
+            known = image.format != "PNG" or "exif" in image.info
+            return int(image.getexif().get(ORIENTATION, 1)) if known else 1
+    except Exception:  # what is wrong with it, reading says
+        return 1

@@ -1,0 +1,208 @@
+"""Pairing of images with masks by their names: the same name, or names that differ in the same way throughout."""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm"),
+)
+MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")
+LOSSY_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif")
+"""Suffixes of files that do not keep the values of a mask."""
+UNIMPORTANT = ("thumbs.db", "desktop.ini")
+"""Files that programs leave everywhere; so are those whose names begin with a dot."""
+
+MASK_WORDS = r"(?:masks?|labels?|gt|groundtruth|ground_truth|seg|segmentation|annotations?|labelids|anno|target)"
+IMAGE_WORDS = r"(?:images?|img|sat|rgb|photo|0000)"
+_MASK_END = re.compile(rf"(?:[-_. ]{MASK_WORDS}|\.(?:jpe?g|png|tiff?|bmp|webp|jfif))$", re.I)
+_MASK_BEGIN = re.compile(rf"^{MASK_WORDS}[-_. ]", re.I)
+_IMAGE_END = re.compile(rf"[-_. ]{IMAGE_WORDS}$", re.I)
+_IMAGE_BEGIN = re.compile(rf"^{IMAGE_WORDS}[-_. ]", re.I)
+
+
+@dataclass
+class Listing:
+    """Files of a folder and its subfolders, by their paths below it, without suffix and with forward slashes.
+
+    Attributes:
+        files: Those of the suffixes that were asked for.
+        others: Number of files of each other suffix, and one of them.
+        problems: Files that differ in nothing but the suffix, one line each.
+    """
+
+    files: dict[str, Path] = field(default_factory=dict)
+    others: dict[str, tuple[int, Path]] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+
+def walk(folder: Path) -> list[str]:
+    """Return the paths of all files below a folder, sorted; what has a name that begins with a dot is left out.
+
+    Each folder is listed once, and no file is looked at: that takes long on network drives.
+    """
+    found: list[str] = []
+    pending, links = [""], {os.path.realpath(folder)}
+    while pending:
+        below = pending.pop()
+        try:
+            entries = list(os.scandir(os.path.join(folder, below)))
+        except FileNotFoundError:
+            continue
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            path = f"{below}/{entry.name}" if below else entry.name
+            if not entry.is_dir():
+                found.append(path)
+            elif not entry.is_symlink():
+                pending.append(path)
+            elif (target := os.path.realpath(entry.path)) not in links:  # links may go in circles
+                links.add(target)
+                pending.append(path)
+    # By folders and names, as paths are sorted; plain text sorts faster where there is one folder.
+    return sorted(found, key=lambda path: path.split("/")) if any("/" in path for path in found) else sorted(found)
+
+
+def index_files(folder: Path, names: Iterable[str], suffixes: tuple[str, ...]) -> Listing:
+    """Sort the files of a folder by their suffixes.
+
+    Args:
+        folder: The folder.
+        names: Paths below it, as `walk` returns them.
+        suffixes: Suffixes that are asked for, in lower case.
+    """
+    listing = Listing()
+    for name in names:
+        key, suffix = os.path.splitext(name)
+        if suffix.lower() not in suffixes:
+            if os.path.basename(name).lower() not in UNIMPORTANT:
+                count, first = listing.others.get(suffix.lower(), (0, folder / name))
+                listing.others[suffix.lower()] = (count + 1, first)
+        elif key in listing.files:
+            listing.problems.append(
+                f"{listing.files[key]} and {folder / name} have the same name but for the suffix: remove one"
+            )
+        else:
+            listing.files[key] = folder / name
+    return listing
+
+
+def describe_others(listing: Listing, folder: Path, kind: str) -> str:
+    """Say how many files of a folder are left out because of their suffixes; "" if none is."""
+    if not listing.others:
+        return ""
+    counts = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, (count, _) in listing.others.items())
+    first = next(iter(listing.others.values()))[1]
+    return f"{folder}: files of these suffixes are not read as {kind}: {counts}, such as {first.name}"
+
+
+def pair(images: Mapping[str, Path], masks: Mapping[str, Path]) -> tuple[dict[str, str], list[str]]:
+    """Find the mask of each image.
+
+    Names that are the same are pairs. Of those that are left, pairs are names that differ in capitals or Unicode form
+    alone; then in a word such as mask, label or gt, or in a second suffix such as .jpg; then in a beginning and an
+    ending that all images that are left have in common, and all masks.
+
+    Args:
+        images: Images by their paths without suffix.
+        masks: Masks likewise.
+
+    Returns:
+        The key of the mask of each image that has one, and what was decided, one line for each rule.
+    """
+    pairs = {key: key for key in images if key in masks}
+    notes: list[str] = []
+    for title, rule in _RULES:
+        left = [key for key in images if key not in pairs]
+        free = sorted(masks.keys() - set(pairs.values()))
+        found = _match(*rule(left, free)) if left and free else {}
+        if found:
+            pairs |= found
+            image, mask = next(iter(found.items()))
+            notes.append(
+                f"{len(found)} of {len(images)} images have masks of other names, {title}, such as "
+                f"{images[image].name} and {masks[mask].name}"
+            )
+    return pairs, notes
+
+
+def _match(images: dict[str, str], masks: dict[str, str]) -> dict[str, str]:
+    """Pairs of an image and a mask that the same stands for, and for no others."""
+    image_counts, mask_counts = Counter(images.values()), Counter(masks.values())
+    mask_of = {stand_in: key for key, stand_in in masks.items() if mask_counts[stand_in] == 1}
+    return {
+        key: mask_of[stand_in]
+        for key, stand_in in images.items()
+        if image_counts[stand_in] == 1 and stand_in in mask_of
+    }
+
+
+def folded(key: str) -> str:
+    """Return a name without the difference of capitals and of the forms of Unicode."""
+    if key.isascii():
+        return key.lower()
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", key).casefold())
+
+
+def _fold(images: list[str], masks: list[str]) -> tuple[dict[str, str], dict[str, str]]:
+    return {key: folded(key) for key in images}, {key: folded(key) for key in masks}
+
+
+def _strip_mask(images: list[str], masks: list[str]) -> tuple[dict[str, str], dict[str, str]]:
+    return _fold(images, [])[0], {key: _stripped(key, _MASK_BEGIN, _MASK_END) for key in masks}
+
+
+def _strip_image(images: list[str], masks: list[str]) -> tuple[dict[str, str], dict[str, str]]:
+    return {key: _stripped(key, _IMAGE_BEGIN, _IMAGE_END) for key in images}, _fold([], masks)[1]
+
+
+def _strip_both(images: list[str], masks: list[str]) -> tuple[dict[str, str], dict[str, str]]:
+    return _strip_image(images, [])[0], _strip_mask([], masks)[1]
+
+
+def _stripped(key: str, begin: re.Pattern[str], end: re.Pattern[str]) -> str:
+    folder, slash, whole = folded(key).rpartition("/")
+    name = end.sub("", whole, count=1)
+    name = name if name != whole else begin.sub("", whole, count=1)
+    return f"{folder}{slash}{name or whole}"
+
+
+def _strip_common(images: list[str], masks: list[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Take of the name of each what is left without the beginning and the ending that all have.
+
+    Two of each are needed to tell, and nearly all must be pairs then: names must not match by accident.
+    """
+    cores = _cores(images), _cores(masks)
+    both = set(cores[0].values()) & set(cores[1].values())
+    fewer = min(len(images), len(masks))
+    return cores if fewer >= 2 and len(both) >= 0.8 * fewer else ({}, {})
+
+
+def _cores(keys: list[str]) -> dict[str, str]:
+    parts = {key: folded(key).rpartition("/") for key in keys}
+    names = [name for _, _, name in parts.values()]
+    begin = re.sub(r"\d+$", "", _common_begin(names))
+    end = re.sub(r"^\d+", "", _common_begin([name[::-1] for name in names])[::-1])
+    return {key: f"{folder}/{name[len(begin) : len(name) - len(end)]}" for key, (folder, _, name) in parts.items()}
+
+
+def _common_begin(names: list[str]) -> str:
+    first, last = min(names), max(names)
+    return first[: next((i for i, (a, b) in enumerate(zip(first, last)) if a != b), min(len(first), len(last)))]
+
+
+_RULES: tuple[tuple[str, Callable[[list[str], list[str]], tuple[dict[str, str], dict[str, str]]]], ...] = (
+    ("which differ in capitals, or in the form of Unicode, alone", _fold),
+    ("which say that they are masks", _strip_mask),
+    ("where those of the images say that they are images", _strip_image),
+    ("where all say what they are", _strip_both),
+    ("but for a beginning and an ending that all images, and all masks, have", _strip_common),
+)
+"""Rules, and what each takes names to be: from names of images and of masks to what stands for each."""

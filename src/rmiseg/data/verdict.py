@@ -1,0 +1,158 @@
+"""Judgement of a whole data set by what its masks hold: what training on it could not learn, or would learn wrong.
+
+`rmiseg data check` asks for it after it has read all files, and training, before its first step, after some; see
+`rmiseg.data.training`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from rmiseg.data.classes import ClassTable, RawValue
+from rmiseg.data.description import Description
+from rmiseg.data.inspection import SplitReport
+
+
+def class_problems(classes: ClassTable, description: Description | None, reports: Sequence[SplitReport]) -> list[str]:
+    """Say which classes cannot be learned from the masks of a training.
+
+    Args:
+        classes: The classes.
+        description: What the data set's own dataset.yaml says, if it has one.
+        reports: Findings in the masks that are trained on.
+    """
+    where = description.path if description else "the data set"
+    names = " and ".join(report.name for report in reports)
+    if len(classes) == 1:
+        return [
+            f"{where} names one class, {classes.names[0]}, and nothing to tell it from: name what all else is, too, "
+            f"as in `classes: {{background: 0, {_plain(classes.names[0])}: 1}}`"
+        ]
+    pixels = np.sum([report.class_pixels for report in reports], axis=0)
+    ignored = _ignored(reports)
+    unknown = any(report.unknown_values for report in reports)
+    if (not pixels.any() and not ignored) or (unknown and not ignored):
+        return []  # no mask could be read, or what they hold has to be told first
+    present, absent = np.flatnonzero(pixels).tolist(), np.flatnonzero(pixels == 0).tolist()
+    if ignored and absent and (len(present) < 2 or (description and description.ignore_assumed)):
+        total = int(pixels.sum()) + sum(ignored.values())
+        shares = " and ".join(f"{value} ({count / total:.1%} of the pixels)" for value, count in ignored.items())
+        missing = ", ".join(classes.names[index] for index in absent[:5]) + (", ..." if len(absent) > 5 else "")
+        default = " unless dataset.yaml says otherwise" if description and description.ignore_assumed else ""
+        remedy = _remedy(classes, present, absent, list(ignored)) if description else "Are these its masks?"
+        return [
+            f"no mask of {names} holds the class{'es' if len(absent) > 1 else ''} {missing}, but {shares} is "
+            f"ignored{default}. {remedy}"
+        ]
+    if len(present) == 1:
+        return [
+            f"the masks of {names} hold one class, {classes.names[present[0]]}, alone: there is nothing to tell it "
+            f"from. {_known(classes)}"
+        ]
+    return []
+
+
+def palette_problems(reports: Sequence[SplitReport]) -> list[str]:
+    """Say where the same value has different colors in the palettes of masks, or the same color different values."""
+    colors: dict[int, dict[tuple[int, int, int], Path]] = {}
+    values: dict[tuple[int, int, int], dict[int, Path]] = {}
+    for report in reports:
+        for index, files in report.colors.items():
+            colors[index] = {**files, **colors.get(index, {})}
+        for color, indices in report.values.items():
+            values[color] = {**indices, **values.get(color, {})}
+    found = sorted({color for files in colors.values() for color in files})
+    remedy = (
+        f"The palettes differ from file to file, so the values alone mean nothing. Give each class its color in "
+        f"dataset.yaml, as in `classes: {{background: {list(found[0])}, something: {list(found[-1])}}}`; the masks "
+        f"hold the colors {', '.join(str(list(color)) for color in found[:20])}"
+        if found
+        else ""
+    )
+    for index, files in sorted(colors.items()):
+        if len(files) > 1:
+            (first, one), (second, other) = list(files.items())[:2]
+            return [f"value {index} is the color {list(first)} in mask {one}, but {list(second)} in {other}. {remedy}"]
+    for color, indices in sorted(values.items()):
+        if len(indices) > 1:
+            (low, one), (high, other) = list(indices.items())[:2]
+            return [f"the color {list(color)} is value {low} in mask {one}, but {high} in {other}. {remedy}"]
+    return []
+
+
+def warnings_of(classes: ClassTable, reports: Sequence[SplitReport]) -> list[str]:
+    """List what need not be wrong, but seldom is intended."""
+    warnings = list(dict.fromkeys(warning for report in reports for warning in report.warnings))
+    warnings += [
+        f"{report.name}: {count(len(turned), 'image')} turned by the EXIF orientation, with a mask that has none, e.g. "
+        f"{turned[0].image}: was the mask drawn on the image as it is stored? Then turn the mask, or remove the "
+        f"orientation from the image"
+        for report in reports
+        if (turned := report.turned_alone)
+    ]
+    absent: dict[tuple[str, ...], list[int]] = {}
+    for index in range(len(classes)):
+        names = tuple(report.name for report in reports if report.class_pixels.any() and not report.class_pixels[index])
+        if names:
+            absent.setdefault(names, []).append(index)
+    for names, indices in absent.items():
+        if len(indices) == 1:
+            index = indices[0]
+            warnings.append(
+                f"class {classes.names[index]} (mask value {classes.values[index]}) does not occur in "
+                f"{', '.join(names)}"
+            )
+        else:
+            shown = ", ".join(classes.names[index] for index in indices[:10]) + (", ..." if len(indices) > 10 else "")
+            warnings.append(f"{len(indices)} of {len(classes)} classes do not occur in {', '.join(names)}: {shown}")
+    return warnings
+
+
+def count(number: int, noun: str) -> str:
+    """Say how many of something there are."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _ignored(reports: Sequence[SplitReport]) -> dict[RawValue, int]:
+    ignored: dict[RawValue, int] = {}
+    for report in reports:
+        for value, pixels in report.ignored_values.items():
+            ignored[value] = ignored.get(value, 0) + pixels
+    return ignored
+
+
+def _remedy(classes: ClassTable, present: list[int], absent: list[int], ignored: list[RawValue]) -> str:
+    """The line to write into dataset.yaml, in place of what is there."""
+    used = {classes.names[index]: _yaml_value(classes.values[index]) for index in present}
+    for index, value in zip(absent, ignored):
+        used[classes.names[index]] = _yaml_value(value)
+    line = yaml.safe_dump(used, default_flow_style=True, sort_keys=False, width=10**6, allow_unicode=True).strip()
+    if not present:
+        return f"Name what the masks hold, as in `classes: {line}`"
+    exact = len(absent) == len(ignored)
+    values = [_yaml_value(value) for value in ignored]
+    # Without a second class there is nothing to learn.
+    keep = (
+        f"; if it is to be ignored, write `ignore: {values[0] if len(values) == 1 else values}`" if present[1:] else ""
+    )
+    return (
+        f"If {'it is that class' if len(absent) == 1 else 'it is one of them'}, write {'' if exact else 'the like of '}"
+        f"this into dataset.yaml: `classes: {line}`{keep if len(present) > 1 else ''}"
+    )
+
+
+def _known(classes: ClassTable) -> str:
+    values = ", ".join(f"{name}: {value}" for name, value in list(zip(classes.names, classes.values))[:5])
+    return f"Known are {values}{', ...' if len(classes) > 5 else ''}"
+
+
+def _yaml_value(value: RawValue) -> int | list[int]:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _plain(name: str) -> str:
+    return str(yaml.safe_dump([name], default_flow_style=True, allow_unicode=True).strip()[1:-1])

@@ -1,0 +1,221 @@
+"""Checkpoints of other programs: their weights as initial ones, and as checkpoints of this package."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from torch import Tensor
+
+from rmiseg.config import ConvertConfig, DataConfig, ModelConfig
+from rmiseg.data import ClassTable
+from rmiseg.data.ade20k import CLASSES as ADE20K
+from rmiseg.data.camvid import CLASSES as CAMVID
+from rmiseg.data.camvid import WITH_VOID
+from rmiseg.data.cityscapes import CLASSES as CITYSCAPES
+from rmiseg.data.classes import IGNORE_INDEX, voc_palette
+from rmiseg.data.voc import CLASSES as VOC
+from rmiseg.inference.checkpoint import (
+    CHECKPOINTS,
+    FORMAT,
+    PRETRAINED_CONFIG,
+    PRETRAINED_FORMAT,
+    Checkpoint,
+    find_checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+)
+from rmiseg.models import build_model
+from rmiseg.models.conversion import Family, fit, recognize
+from rmiseg.models.conversion.original import ORIGINAL
+from rmiseg.models.conversion.own import OWN
+from rmiseg.models.conversion.smp_files import SMP
+from rmiseg.models.conversion.torchvision_files import TORCHVISION
+from rmiseg.models.original import IMAGE_STATISTICS
+from rmiseg.models.weights import load_file, read_weights
+
+CLASS_TABLES: dict[str, tuple[ClassTable, ...]] = {
+    "voc": (VOC,),
+    "cityscapes": (CITYSCAPES["labelIds"],),
+    "camvid": (CAMVID, WITH_VOID),
+    "ade20k": (ADE20K,),
+}
+DEPTHS = {3: "14", 4: "26", 8: "18", 16: "50", 33: "101", 50: "152"}
+"""Depths of ResNets of bottlenecks by the number of their blocks."""
+
+SHALLOW = {8: "18", 16: "34"}
+"""Depths of ResNets of basic blocks by the number of their blocks."""
+
+
+def initial_weights(path: str | Path) -> Mapping[str, Tensor]:
+    """Weights of a checkpoint or run of this package, or of a file or folder of another program, as it names them.
+
+    Raises:
+        FileNotFoundError: There is no such file, or no weights in the folder.
+        ValueError: The file is damaged, or holds objects other than tensors and plain values.
+    """
+    path = Path(path)
+    return load_checkpoint(path).weights if _is_own(path) else read_weights(path)
+
+
+def _is_own(path: Path) -> bool:
+    if (path / PRETRAINED_CONFIG).is_file():
+        return _settings(path).get("format") == PRETRAINED_FORMAT
+    if (path / CHECKPOINTS).is_dir() or not path.exists():
+        return True  # which says what is missing
+    if path.is_dir() or path.suffix == ".safetensors":
+        return False
+    content = load_file(path)
+    return isinstance(content, dict) and str(content.get("format", "")) == FORMAT
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    try:
+        settings = json.loads((folder / PRETRAINED_CONFIG).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{folder / PRETRAINED_CONFIG} is no JSON: {error}") from error
+    return settings if isinstance(settings, dict) else {}
+
+
+def convert(config: ConvertConfig, console: Console) -> Checkpoint:
+    """Write the model of another program as a checkpoint of this package.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        FileExistsError: The file to write exists.
+        ValueError: It holds no whole model that this package has; the message says what is missing.
+    """
+    source, out = Path(config.source), Path(config.out)
+    if out.exists() and not config.overwrite:
+        raise FileExistsError(f"{out} exists; choose another file with --out, or replace it with --overwrite")
+    if not source.exists():
+        raise FileNotFoundError(f"{source} does not exist")
+    if _is_own(source):
+        raise ValueError(f"{find_checkpoint(source)} is a checkpoint of rmiseg already")
+    state = read_weights(source)
+    family = recognize(state)
+    description, num_classes = _describe(state, family, source, config)
+    table = _class_table(config.data, num_classes)
+    options = {name: value for name, value in asdict(description).items() if name != "weights"}
+    model = build_model(num_classes=num_classes, weights="none", **options)
+    fitted = fit(state, model)
+    if not fitted.complete:
+        raise ValueError(
+            f"{source} ({family.title}) does not hold all of {description}: "
+            f"{_some(['missing ' + name for name in fitted.missing] + fitted.misshapen)}"
+            f"{'; the file alone has ' + _some(fitted.unused) if fitted.unused else ''}. As far as it fits, it can be "
+            "the beginning of a training: --init"
+        )
+    model.load_state_dict(fitted.found, strict=False)
+    data = _data(config.data, family, num_classes)
+    checkpoint = Checkpoint(
+        weights=model.state_dict(),
+        model=description,
+        data=data,
+        classes=table,
+        step=0,
+        scores={},
+        architecture=model.architecture,
+        align_corners=model.align_corners,
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    save_checkpoint(out, checkpoint)
+    left = f"; left out: {_some(fitted.unused)}" if fitted.unused else ""
+    console.print(
+        f"{out}: {description} of {family.title}, {num_classes} classes, {len(fitted.found)} tensors{left}",
+        soft_wrap=True,
+    )
+    return checkpoint
+
+
+def _describe(
+    state: Mapping[str, Tensor], family: Family, source: Path, config: ConvertConfig
+) -> tuple[ModelConfig, int]:
+    """Say how the model of a file is built, and how many classes it has."""
+    settings = _settings(source) if (source / PRETRAINED_CONFIG).is_file() else {}
+    if family is SMP and settings.get("_model_class"):
+        stride = settings.get("encoder_output_stride")
+        found = ModelConfig(f"smp:{settings['_model_class']}", settings["encoder_name"], output_stride=stride)
+        return _overridden(found, config), int(settings["classes"])
+    names = {ours: tensor for name, tensor in state.items() if (ours := family.own_name(name))}
+    if family is TORCHVISION and "auxiliary.2.weight" in names:
+        architecture = "deeplabv3" if "aspp.project.conv.weight" in names else "fcn"
+        found = ModelConfig(f"torchvision:{architecture}_{_resnet(names)}")
+        return _overridden(found, config), len(state["classifier.4.weight"])
+    heads = {"pyramid.": "pspnet", "low_level.": "deeplabv3plus", "aspp.": "deeplabv3"}
+    head = next((head for mark, head in heads.items() if any(name.startswith(mark) for name in names)), None)
+    classifier = next((n for n in ("classifier.2.weight", "classifier.weight") if n in names), None)
+    if config.model is None and (head is None or classifier is None or family is OWN):
+        raise ValueError(
+            f"{source} ({family.title}) holds no whole model that rmiseg has, {_some(list(state))}. A backbone alone "
+            "goes into a training as --model.weights, and what fits of a whole model as --init. Is it a model of "
+            "another library? Name it: --model smp:NAME --backbone ENCODER"
+        )
+    options = dict(family.options)
+    if head == "deeplabv3" and "refine.conv.weight" in names:
+        options["refine"] = True
+    found = ModelConfig(
+        head or "",
+        None if config.backbone else _resnet(names),
+        output_stride=family.output_stride,  # type: ignore[arg-type]  # 8 or 16
+        compat="original" if family is ORIGINAL else None,
+        options=options,
+    )
+    classes = len(names[classifier]) if classifier else len(list(state.values())[-1])
+    return _overridden(found, config), classes
+
+
+def _overridden(found: ModelConfig, config: ConvertConfig) -> ModelConfig:
+    if config.model is not None:
+        found = ModelConfig(config.model, compat=None, output_stride=None)
+    return replace(
+        found,
+        weights="none",
+        backbone=config.backbone or found.backbone,
+        output_stride=config.output_stride or found.output_stride,
+    )
+
+
+def _resnet(names: Mapping[str, Tensor]) -> str:
+    """Name the ResNet of a file, by its blocks and its first convolutions."""
+    body = {name.removeprefix("backbone.body."): tensor for name, tensor in names.items() if "backbone.body." in name}
+    blocks = {found[0] for name in body if (found := re.match(r"layer\d\.\d+\.", name))}
+    deep = "layer1.0.conv3.weight" in body
+    depth = (DEPTHS if deep else SHALLOW).get(len(blocks))
+    stem = body.get("conv1.0.weight")
+    if depth is None or (stem is None and "conv1.weight" not in body):
+        raise ValueError("the backbone of the file is no ResNet that rmiseg knows; name it: --backbone NAME")
+    return f"resnet{depth}{'' if stem is None else {64: 's', 32: 'c'}.get(len(stem), '')}"
+
+
+def _class_table(data: str | None, num_classes: int) -> ClassTable:
+    if data is None:
+        values = tuple(range(num_classes))
+        names = tuple(f"class {value}" for value in values)
+        return ClassTable(names, values, (IGNORE_INDEX,), voc_palette(num_classes))
+    tables = CLASS_TABLES.get(data)
+    if tables is None:
+        raise ValueError(f"--data {data} is none of {', '.join(CLASS_TABLES)}, whose classes are known; leave it out")
+    table = next((table for table in tables if len(table) == num_classes), None)
+    if table is None:
+        raise ValueError(f"the model has {num_classes} classes, and {data} has {len(tables[0])}")
+    return table
+
+
+def _data(name: str | None, family: Family, num_classes: int) -> DataConfig:
+    data = DataConfig(name=name or "folder")
+    if name == "camvid" and num_classes == len(WITH_VOID):
+        data = replace(data, options={"void": True})
+    if family is ORIGINAL and name in IMAGE_STATISTICS:
+        mean, std = IMAGE_STATISTICS[name]
+        data = replace(data, image_mean=mean, image_std=std)
+    return data
+
+
+def _some(items: list[str], count: int = 6) -> str:
+    return ", ".join(items[:count]) + (f" and {len(items) - count} more" if len(items) > count else "")

@@ -1,0 +1,31 @@
+"""The modes of PyTorch in which a call is more than a computation: function transforms, and recording of any kind."""
+
+from __future__ import annotations
+
+import torch
+from torch.autograd import forward_ad
+from torch.fx.experimental import proxy_tensor
+
+
+def is_transformed() -> bool:
+    """True inside of the transforms of `torch.func`, and of forward-mode differentiation."""
+    # Neither has a public name.
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
+def is_recorded() -> bool:
+    """True if the operations are recorded, to run later on other values, or in another grad mode."""
+    if torch.compiler.is_compiling():
+        return True
+    traced = torch._C._get_tracing_state() is not None  # torch.jit.trace
+    return traced or proxy_tensor.get_proxy_mode() is not None  # make_fx
+
+
+def is_kept() -> bool:
+    """True if the operations are recorded to run later in any grad mode; `torch.compile` records them for each."""
+    return is_recorded() and (torch.compiler.is_exporting() or not torch.compiler.is_compiling())
+
+
+def hides_values() -> bool:
+    """True if no branch may depend on the values of tensors."""
+    return is_transformed() or is_recorded()

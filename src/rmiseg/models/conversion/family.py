@@ -1,0 +1,54 @@
+"""Table of names: how the entries of one kind of file are called in this package."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+BODY = "backbone.body."
+"""Beginning of the names of a backbone's entries in this package; what follows is timm's name."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """Files of one program.
+
+    Attributes:
+        title: Name of the program, for people.
+        marks: Patterns that names in its files begin with: a file is of the family if each finds some name.
+        table: Patterns that names begin with, and what stands there in this package; the first that fits counts.
+        unused: Patterns of names that nothing in this package stands for.
+        output_stride: Output stride of its networks, which files do not tell.
+        options: Options of the models of this package that make them these.
+    """
+
+    title: str
+    marks: tuple[str, ...]
+    table: tuple[tuple[str, str], ...]
+    unused: tuple[str, ...] = ()
+    output_stride: int = 16
+    options: tuple[tuple[str, bool], ...] = ()
+
+    def recognizes(self, names: Iterable[str]) -> bool:
+        """Return whether a file with entries of these names is of the family."""
+        names = list(names)
+        return all(any(re.match(mark, name) for name in names) for mark in self.marks)
+
+    def own_name(self, name: str) -> str | None:
+        """Return the name in this package; None if nothing there stands for it."""
+        if any(re.match(pattern, name) for pattern in self.unused):
+            return None
+        for pattern, replacement in self.table:
+            renamed, count = re.subn(f"^{pattern}", replacement, name)
+            if count:
+                return renamed
+        return None
+
+
+def conv_norm(theirs: str, ours: str, conv: str = "0", norm: str = "1") -> tuple[tuple[str, str], ...]:
+    """Return the rows of a convolution and the norm behind it."""
+    return (
+        (rf"{theirs}\.{conv}\.", f"{ours}.conv."),
+        (rf"{theirs}\.{norm}\.", f"{ours}.norm."),
+    )

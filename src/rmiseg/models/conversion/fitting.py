@@ -1,0 +1,108 @@
+"""Finding the family of a file, and which of its entries fit a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from rmiseg.models.conversion.family import BODY, Family
+from rmiseg.models.conversion.mmsegmentation import MMSEGMENTATION
+from rmiseg.models.conversion.original import ORIGINAL
+from rmiseg.models.conversion.own import OWN
+from rmiseg.models.conversion.pytorch_encoding import PYTORCH_ENCODING
+from rmiseg.models.conversion.smp_files import SMP
+from rmiseg.models.conversion.timm_files import TIMM
+from rmiseg.models.conversion.torchvision_files import TORCHVISION
+
+FAMILIES = (OWN, ORIGINAL, PYTORCH_ENCODING, MMSEGMENTATION, SMP, TORCHVISION, TIMM)
+"""Every family; a file is of the first that recognizes it."""
+
+COUNTER = "num_batches_tracked"
+"""Entry that files of early PyTorch versions lack, and that only norms without momentum use."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Entries of a file that fit a model, and those that do not.
+
+    Attributes:
+        family: Family of the file.
+        found: Entries that fit, under the model's names.
+        missing: Names of the model that the file has no entry for.
+        misshapen: Names of the model whose entry has another shape in the file, with both shapes.
+        unused: Names of the file that nothing in the model stands for.
+    """
+
+    family: Family
+    found: dict[str, Tensor]
+    missing: list[str]
+    misshapen: list[str]
+    unused: list[str]
+
+    @property
+    def complete(self) -> bool:
+        """True if every entry of the model was found."""
+        return not self.missing and not self.misshapen
+
+
+def recognize(names: Iterable[str]) -> Family:
+    """Return the family of a file with entries of these names."""
+    names = [name for name in names if isinstance(name, str)]
+    return next(family for family in FAMILIES if family.recognizes(names))
+
+
+def backbone_entries(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entries of a file that are a backbone's, under timm's names."""
+    family = recognize(state)
+    if family is TIMM:
+        return dict(state)
+    renamed = {family.own_name(name): value for name, value in state.items()}
+    return {name.removeprefix(BODY): value for name, value in renamed.items() if name and name.startswith(BODY)}
+
+
+def fit(state: Mapping[str, Any], model: nn.Module) -> Fit:
+    """Find the entries of a file that fit a model of this package.
+
+    Args:
+        state: Tensors by name, whatever program wrote them. Values that are no tensors are passed over.
+        model: The model, whose weights are not touched.
+    """
+    own = model.state_dict()
+    tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+    family = recognize(tensors)
+    names = _names(tensors, own, family)
+    known = {_plain(name): name for name in own}
+    found: dict[str, Tensor] = {}
+    misshapen, unused = [], []
+    for name, value in tensors.items():
+        target = known.get(_plain(names[name] or ""))
+        if target is None:
+            unused.append(name)
+        elif value.shape != own[target].shape:
+            misshapen.append(f"{target} is {tuple(value.shape)} instead of {tuple(own[target].shape)}")
+        else:
+            found[target] = value
+    if any((each or "").startswith("refine.") for each in names.values()) and "refine.conv.weight" not in own:
+        # The file's classifier reads what a convolution makes that the model does not have.
+        unused += [name for name, ours in names.items() if (ours or "").startswith("classifier.")]
+        found = {name: value for name, value in found.items() if not name.startswith("classifier.")}
+        misshapen = [text for text in misshapen if not text.startswith("classifier.")]
+    named = {*found, *(text.split(" ")[0] for text in misshapen)}
+    missing = [name for name in own if name not in named and not name.endswith(COUNTER)]
+    return Fit(family, found, missing, misshapen, unused)
+
+
+def _names(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], family: Family) -> dict[str, str | None]:
+    """The model's names of a file's entries: the same, or within a network of another library, or by the table."""
+    for prefix in ("", "network."):
+        if sum(prefix + name in own for name in tensors) > len(own) // 2:
+            return {name: prefix + name for name in tensors}
+    return {name: family.own_name(name) for name in tensors}
+
+
+def _plain(name: str) -> str:
+    """A name that a classification model and its feature extractor share: timm renames stages.0 to stages_0."""
+    return name.replace(".", "_")

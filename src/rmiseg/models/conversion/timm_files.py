@@ -1,0 +1,12 @@
+"""Files of timm: a classification model, or its feature extractor; and backbones that are named as timm names them."""
+
+from __future__ import annotations
+
+from rmiseg.models.conversion.family import BODY, Family
+
+TIMM = Family(
+    title="timm",
+    marks=(),
+    table=((r"(?:model\.|body\.)?", BODY),),
+    unused=(r"(?:model\.)?(?:fc|classifier|head\.fc)\.",),
+)

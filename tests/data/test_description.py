@@ -1,0 +1,96 @@
+"""dataset.yaml as people write it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from miniatures import write_mask
+from rmiseg.data import read_mask
+from rmiseg.data.description import read_description, suggest
+
+
+def described(root, text: str | bytes, name: str = "dataset.yaml"):
+    (root / name).write_bytes(text.encode() if isinstance(text, str) else text)
+    return read_description(root)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["classes: [a, b]", "names: [a, b]", "classes: {0: a, 1: b}", "names: {0: a, 1: b}", "classes: {a: 0, b: 1}"],
+)
+def test_every_way_to_name_classes(tmp_path, text):
+    classes = described(tmp_path, text).classes
+    assert (classes.names, classes.values) == (("a", "b"), (0, 1))
+
+
+def test_yml(tmp_path):
+    assert described(tmp_path, "classes: [a, b]", "dataset.yml").path.name == "dataset.yml"
+    with pytest.raises(ValueError, match=r"both .*dataset\.yaml and .*dataset\.yml"):
+        described(tmp_path, "classes: [a, b]")
+
+
+def test_colors_as_web_pages_have_them(tmp_path):
+    classes = described(tmp_path, "classes: {a: '#000000', b: '#ff0080'}\nignore: '#FFFFFF'").classes
+    assert classes.values == ((0, 0, 0), (255, 0, 128))
+    assert classes.ignore == ((255, 255, 255),)
+    with pytest.raises(ValueError, match="begins with # needs quotes"):
+        described(tmp_path, "classes:\n  a: [0, 0, 0]\n  b: #ff0080")
+
+
+def test_latin_1_is_answered_with_the_remedy(tmp_path):
+    with pytest.raises(ValueError, match=r"dataset.yaml: line 2 is not UTF-8 \(byte 0xf6\).*save the file as UTF-8"):
+        described(tmp_path, "classes:\n- größe\n".encode("latin-1"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("classes: [a, b]\nnames: [a, b]", "give the classes once"),
+        ("classes: {0: a, 1: a}", "must be a list of names"),
+        ("classes: [a, b]\nrange: 4095", "`range` must be two numbers"),
+        ("classes: [a, b]\nrange: [4095, 0]", "must be two numbers"),
+        ("classes: [a, b]\nnearest: 3", "`nearest` must be true or false"),
+    ],
+)
+def test_mistakes(tmp_path, text, message):
+    with pytest.raises(ValueError, match=message) as error:
+        described(tmp_path, text)
+    assert "dataset.yaml" in str(error.value)
+
+
+def smooth_mask(path):
+    values = np.zeros((40, 600), np.uint8)
+    values[:, 300:] = 255
+    values[:, 297:303] = [20, 60, 100, 140, 180, 220]
+    Image.fromarray(values).save(path)
+    return path
+
+
+def test_smoothed_edges_are_recognised(tmp_path):
+    path = smooth_mask(tmp_path / "m.png")
+    classes = described(tmp_path, "classes: {a: 0, b: 255}").classes
+    with pytest.raises(
+        ValueError, match=r"99\.0% of the pixels are classes or ignored.*hold 6 values.*`nearest: true`"
+    ):
+        read_mask(path, classes)
+    ids = read_mask(path, described(tmp_path, "classes: {a: 0, b: 255}\nnearest: true").classes)
+    np.testing.assert_array_equal(ids, np.tile(np.arange(600) >= 300, (40, 1)))
+    assert "nearest: true" in suggest([path])
+    assert "class_255: 255" in suggest([path])
+
+
+def test_nearest_color(tmp_path):
+    Image.fromarray(np.array([[[0, 0, 0], [120, 10, 0], [250, 3, 5], [255, 255, 250]]], np.uint8)).save(
+        tmp_path / "m.png"
+    )
+    text = "classes: {a: [0, 0, 0], b: [255, 0, 0]}\nignore: [255, 255, 255]\nnearest: true"
+    assert read_mask(tmp_path / "m.png", described(tmp_path, text).classes).tolist() == [[0, 0, 1, 255]]
+
+
+def test_masks_of_some_other_values_are_not_called_smoothed(tmp_path):
+    write_mask(tmp_path / "m.png", value=37)
+    with pytest.raises(ValueError, match="37") as error:
+        read_mask(tmp_path / "m.png", described(tmp_path, "classes: [a, b]").classes)
+    assert "smoothed" not in str(error.value)

@@ -1,0 +1,193 @@
+"""What `data check` and training refuse before any step: masks from which nothing, or something else, is learned."""
+
+from __future__ import annotations
+
+import io
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from miniatures import every, write_image, write_mask, write_values
+from rmiseg.data import check_dataset, load_split, open_training_data, print_report
+from rmiseg.data import training as opening
+from rmiseg.data.deep import turned
+from rmiseg.data.reading import read_raw_mask
+
+CASES = Path(__file__).parent / "cases"
+
+
+def case(name: str, tmp_path: Path) -> Path:
+    """A case whose pairs lie in train and in val."""
+    root = tmp_path / name
+    for folder in ("images", "masks"):
+        for split in ("train", "val"):
+            shutil.copytree(CASES / name / folder, root / folder / split)
+    shutil.copy(CASES / name / "dataset.yaml", root)
+    return root
+
+
+def data_set(root: Path, classes: str, *masks: np.ndarray, val: np.ndarray | None = None) -> Path:
+    for index, values in enumerate(masks):
+        write_image(root / "images" / "train" / f"{index}.png")
+        write_values(root / "masks" / "train" / f"{index}.png", values)
+    write_image(root / "images" / "val" / "v.png")
+    write_values(root / "masks" / "val" / "v.png", masks[0] if val is None else val)
+    (root / "dataset.yaml").write_text(classes)
+    return root
+
+
+def problems(root: Path) -> list[str]:
+    """Those that the check finds, after training was seen to say the same."""
+    found = check_dataset("folder", root, workers=0).problems
+    if found:
+        with pytest.raises(ValueError, match="says more") as error:
+            open_training_data("folder", str(root), ("train", "val"))
+        assert str(error.value).splitlines()[:-1] == found
+    else:
+        open_training_data("folder", str(root), ("train", "val"))
+    return found
+
+
+def said(root: Path) -> str:
+    stream = io.StringIO()
+    open_training_data("folder", str(root), ("train", "val"), console=Console(file=stream, width=200))
+    return stream.getvalue()
+
+
+def test_masks_of_0_and_255_with_two_classes(tmp_path):
+    root = case("bin255", tmp_path)
+    (problem,) = problems(root)
+    assert "no mask of train holds the class defect, but 255 (5.7% of the pixels) is ignored" in problem
+    assert "`classes: {background: 0, defect: 255}`" in problem
+    (root / "dataset.yaml").write_text("classes: {background: 0, defect: 255}")
+    assert problems(root) == []
+
+
+@pytest.mark.parametrize(
+    ("classes", "masks", "message"),
+    [
+        ("classes: [a, b]\nignore: 255", [every(0, 255)], "`classes: {a: 0, b: 255}`"),  # even if it is said to be so
+        ("classes: [a, b, c]", [every(0, 1, 255)], "`classes: {a: 0, b: 1, c: 255}`; if it is to be ignored"),
+        ("classes: [a, b, c]", [every(0, 255)], "the classes b, c.*the like of this.*{a: 0, b: 255}"),
+        ("classes: [a, b]", [every(255)], "the classes a, b, but 255"),
+        ("classes: [a, b]", [every(0)], "hold one class, a, alone"),
+        ("classes: [road]", [every(0)], "names one class, road, .*`classes: {background: 0, road: 1}`"),
+        ("classes: {a: [0, 0, 0], b: [9, 9, 9]}\nignore: [255, 255, 255]", [every(0, 255)], r"{a: \[0, 0, 0\], b: \["),
+    ],
+)  # fmt: skip
+def test_nothing_to_learn(tmp_path, classes, masks, message):
+    root = data_set(tmp_path, classes, *masks)
+    if "[0, 0, 0]" in classes:
+        for path in (root / "masks").rglob("*.png"):
+            Image.open(path).convert("RGB").save(path)
+    (problem,) = problems(root)
+    assert re.search(message, problem), problem
+
+
+@pytest.mark.parametrize(
+    ("classes", "masks"),
+    [
+        ("classes: [a, b, c]\nignore: 255", [every(0, 1, 255)]),
+        ("classes: [a, b, c]", [every(0, 1)]),
+        ("classes: [a, b]", [every(0), every(1)]),
+    ],
+)
+def test_an_absent_class_that_may_be_meant(tmp_path, classes, masks):
+    assert problems(data_set(tmp_path, classes, *masks)) == []
+
+
+def test_an_image_out_of_sight_of_the_sample_counts(tmp_path, monkeypatch):
+    monkeypatch.setattr(opening, "SAMPLE", 2)
+    masks = [every(0, 255)] * 9
+    masks[4] = every(0, 1)
+    assert problems(data_set(tmp_path, "classes: [a, b]", *masks)) == []
+
+
+def test_many_absent_classes_are_one_line(tmp_path):
+    root = data_set(tmp_path, f"classes: [{', '.join(f'c{i}' for i in range(200))}]", every(0, 1))
+    report = check_dataset("folder", root, workers=0)
+    (warning,) = report.warnings
+    assert warning.startswith("198 of 200 classes do not occur in train, val: c2, c3, ")
+    stream = io.StringIO()
+    print_report(report, Console(file=stream, width=140))
+    assert stream.getvalue().count("\n") < 30
+
+
+def test_palettes_that_differ_are_refused(tmp_path):
+    root = case("gimp_palette", tmp_path)
+    (problem,) = problems(root)
+    for part in ("value 0 is the color [", "a0.png", "a1.png", "[0, 255, 0]", "[255, 0, 0]"):
+        assert part in problem
+    (root / "dataset.yaml").write_text("classes: {background: [0, 0, 0], scratch: [255, 0, 0], dent: [0, 255, 0]}")
+    assert problems(root) == []
+    split = load_split("folder", root, "train")
+    for index, name in enumerate(("a0", "a1")):
+        right = np.asarray(Image.open(CASES / "gimp_palette" / "RIGHT_class_ids" / f"{name}.png"))
+        np.testing.assert_array_equal(split.read_mask(index), right)
+
+
+@pytest.mark.parametrize(
+    ("palettes", "values", "differ"),
+    [
+        ([[0, 0, 0, 9, 9, 9], [0, 0, 0, 9, 9, 9, 7, 7, 7]], [every(0, 1)] * 2, False),
+        ([[0, 0, 0, 9, 9, 9, 1, 1, 1], [0, 0, 0, 9, 9, 9, 7, 7, 7]], [every(0, 1)] * 2, False),  # where unused
+        ([[0, 0, 0] * 3, [0, 0, 0] * 3], [every(0, 1), every(1)], False),  # a palette that says nothing
+        ([[0, 0, 0, 9, 9, 9], [0, 0, 0, 8, 8, 8, 9, 9, 9]], [every(0, 1), every(0, 2)], True),
+    ],
+)
+def test_palettes(tmp_path, palettes, values, differ):
+    root = data_set(tmp_path, "classes: [a, b, c]", *values, val=every(0, 1))
+    for index, (palette, ids) in enumerate(zip(palettes, values)):
+        image = Image.fromarray(ids)
+        image.putpalette(palette)
+        image.save(root / "masks" / "train" / f"{index}.png")
+    assert bool(problems(root)) == differ
+
+
+def test_an_orientation_of_the_image_alone_is_a_warning(tmp_path):
+    root = case("exif180", tmp_path)
+    assert problems(root) == []
+    report = check_dataset("folder", root, workers=0)
+    for text in (report.warnings[0], said(root)):
+        assert "1 image turned by the EXIF orientation, with a mask that has none" in text
+        assert "IMG_0.jpg" in text
+
+
+def test_a_mask_is_turned_by_its_own_orientation(tmp_path):
+    split = load_split("folder", CASES / "exif180_both", "train")
+    for index in range(len(split)):
+        pixels, ids = split.read(index)
+        np.testing.assert_array_equal(pixels.mean(axis=-1) > 128, ids == 1)
+    report = check_dataset("folder", CASES / "exif180_both", workers=0)
+    assert report.warnings == report.problems == []
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_masks_of_every_orientation(tmp_path, orientation, suffix):
+    values = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    image = Image.fromarray(values)
+    exif = image.getexif()
+    exif[0x0112] = orientation
+    image.save(tmp_path / f"m{suffix}", exif=exif)
+    expected = turned(values, orientation)
+    np.testing.assert_array_equal(read_raw_mask(tmp_path / f"m{suffix}", rgb=False).values, expected)
+    np.testing.assert_array_equal(read_raw_mask(tmp_path / f"m{suffix}", rgb=True).values[..., 0], expected)
+
+
+def test_a_square_image_turned_by_a_quarter_is_a_warning(tmp_path):
+    write_mask(tmp_path / "masks" / "train" / "a.png", size=(20, 20))
+    write_mask(tmp_path / "masks" / "val" / "b.png", size=(20, 20))
+    write_image(tmp_path / "images" / "val" / "b.png", size=(20, 20))
+    image = Image.new("RGB", (20, 20))
+    exif = image.getexif()
+    exif[0x0112] = 6
+    (tmp_path / "images" / "train").mkdir()
+    image.save(tmp_path / "images" / "train" / "a.jpg", exif=exif)
+    (tmp_path / "dataset.yaml").write_text("classes: [a, b]")
+    assert "turned by the EXIF orientation" in said(tmp_path)
