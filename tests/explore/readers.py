@@ -164,7 +164,7 @@ def read_result(path: Path) -> RunResult:
     """As `RunFolder.finished` does, which says these errors in words."""
     try:
         return RunResult.read(path)
-    except (KeyError, TypeError, AttributeError) as error:
+    except (ArithmeticError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(str(error)) from error
 
 
