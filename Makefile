@@ -15,9 +15,10 @@ lint: .venv/test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Every implementation of the losses against float64, over random configurations; some minutes.
+# Every implementation of the losses against float64, over random configurations; every reader of files on mutated ones.
 explore: .venv/test
 	$(BIN)/python tests/explore/losses.py --count 10000
+	$(BIN)/python tests/explore/readers.py --inputs 10000
 
 quick: .venv/test
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,12 @@ def write(path: Path, text: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
     return path
+
+
+BOMB = "model:\n  options:\n    a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
+    f"    a{n}: &a{n} [{', '.join(9 * [f'*a{n - 1}'])}]\n" for n in range(1, 20)
+)
+"""A few lines that stand for 10^19 values."""
 
 
 def complaint(path: Path) -> str:
@@ -65,10 +72,44 @@ def test_bases_that_cannot_be(tmp_path):
         ("optim: {slow_start_steps: 1, warmup_steps: 2}\n", "optim.warmup_steps is given twice"),
         ("optim: {lr: 0.1", "while parsing"),
         ("\x00", "unacceptable character"),
+        ("loss: {options: {1: a, 0x1: b}}\n", "line 1: '0x1' is given twice, first in line 1"),
+        ("out: a\nseed: !!timestamp x\n", "line 2: x is no timestamp"),
+        ("out: 2020-99-99\n", "line 1: 2020-99-99 is no timestamp"),
+        ("train: {compile: !!bool x}\n", "line 1: x is no bool"),
+        ("seed: " + 10_000 * "9", "99 ... is no int"),
+        ("out: " + 2_000_000 * "x", "it has 2000005 bytes, and may have 1000000"),
+        ("optim: {lr: " + 500_000 * "x" + "}", "optim.lr: xxx"),
+        ("? " + 500_000 * "x" + "\n: 1", "there is no option xxx"),
+        ("\n".join(f"key{number}: 1" for number in range(20_000)), "line 2501: it holds more than 5000 values"),
+        ("model: {options: {a: " + 5000 * "[" + 5000 * "]" + "}}", "line 1: it is more than 40 levels deep"),
+        ("model: {options: &a {b: *a}}", "line 1: an alias stands for what it is a part of"),
+        (BOMB, "line 6: it holds more than 5000 values, aliases counted as what they are"),
     ],
 )
 def test_errors_name_file_option_and_value(tmp_path, text, message):
     assert message in complaint(write(tmp_path / "recipe.yaml", text))
+
+
+def test_every_complaint_comes_within_a_second(tmp_path):
+    texts = [BOMB, 20_000 * "a: 1\n", 5000 * "{a: ", 900_000 * "x", 100_000 * "- a\n", 100_000 * "? "]
+    started = time.process_time()
+    for text in texts:
+        complaint(write(tmp_path / "recipe.yaml", text))
+    assert time.process_time() - started < len(texts)
+
+
+def test_aliases_within_reason(tmp_path):
+    text = "data: {crop_size: &size [3, 4]}\nmodel: {options: {a: *size}}\n"
+    config = train_config(write(tmp_path / "a.yaml", text))
+    assert (config.data.crop_size, config.model.options) == ((3, 4), {"a": [3, 4]})
+
+
+def test_no_option_opens_a_file(tmp_path, monkeypatch):
+    write(tmp_path / "other.yaml", "ce: 1.0\n")
+    monkeypatch.chdir(tmp_path)
+    for text in ("loss: {plus: other.yaml}", "model: {options: other.yaml}", "loss: {class_weights: other.yaml}"):
+        assert "other.yaml is not a" in complaint(write(tmp_path / "recipe.yaml", text))
+    assert train_config(write(tmp_path / "recipe.yaml", "data: {root: '@other.yaml'}")).data.root == "@other.yaml"
 
 
 def test_older_names(tmp_path):

@@ -75,6 +75,17 @@ def test_flipped_bits_of_a_checkpoint(tmp_path):
     assert torch.load(path, weights_only=True, mmap=True)["step"] == 5
 
 
+@pytest.mark.parametrize("keep", [slice(None, -4), slice(None, -1), slice(4, None)])
+def test_a_seal_that_is_damaged_is_none_of_an_older_file(tmp_path, keep):
+    path = tmp_path / "a.pt"
+    save_checkpoint(path, checkpoint())
+    whole = path.read_bytes()
+    for damaged in (whole[:-21] + whole[-21:][keep], whole + whole[-13:], whole + b"\n"):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"a\.pt is damaged"):
+            load_checkpoint(path)
+
+
 def test_flipped_bits_of_a_state(tmp_path):
     folder = StateFolder(tmp_path)
     folder.save(state(1))

@@ -68,13 +68,18 @@ def test_states_that_cannot_be_read_are_not_touched(data, tmp_path):
     assert unchanged(before, tmp_path / "run")
 
 
-@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"last": 3}', '{"last": {}, "best": {}, "steps": "many"}', "\0"])
+HUGE = '{"last": {}, "best": {}, "steps": 1e999, "peak_memory": 1, "seconds_per_step": 1}'
+
+
+@pytest.mark.parametrize(
+    "content", ["{", "[]", "{}", '{"last": 3}', '{"last": {}, "best": {}, "steps": "many"}', "\0", HUGE]
+)
 def test_damaged_result(data, tmp_path, content):
     out = tmp_path / "run"
     out.mkdir()
     trainer = Trainer(configuration(data, out))
     with ExitStack() as stack:
-        RunFolder(trainer.config).open(stack, Console(quiet=True), *trainer._data())
+        RunFolder(trainer.config).open(stack, Console(quiet=True), *trainer._data(Console(quiet=True))[1:])
     (out / "result.json").write_text(content)
     with pytest.raises(ValueError, match=r"result\.json cannot be read as the result of a run"):
         fit(configuration(data, out))

@@ -23,18 +23,58 @@ RENAMED = {"optim.slow_start_steps": "optim.warmup_steps", "optim.slow_start_lr"
 """Options that were called otherwise when older runs wrote their config.yaml."""
 
 
+DEEPEST, MOST_VALUES, MOST_BYTES = 40, 5000, 1_000_000
+"""Levels, values and bytes of a YAML file beyond which it is none that a person wrote."""
+
+
 class StrictLoader(yaml.SafeLoader):
-    """YAML as the standard has it: a key that is given twice is an error, where PyYAML keeps the last."""
+    """YAML of plain values, within reason: a key that is given twice is an error, where PyYAML keeps the last.
+
+    Values count as often as aliases repeat them: a file of ten lines can stand for billions.
+    """
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self.depth = self.count = 0
+        self.sizes: dict[yaml.Node, int] = {}
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event = self.peek_event()  # type: ignore[no-untyped-call]  # as PyYAML's stubs have it
+        line, is_alias, before = event.start_mark.line + 1, isinstance(event, yaml.AliasEvent), self.count
+        self.depth += 1
+        if self.depth > DEEPEST:
+            raise ValueError(f"line {line}: it is more than {DEEPEST} levels deep")
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        assert node is not None
+        if is_alias and node not in self.sizes:
+            raise ValueError(f"line {line}: an alias stands for what it is a part of")
+        self.count += self.sizes[node] if is_alias else 1
+        if self.count > MOST_VALUES:
+            raise ValueError(f"line {line}: it holds more than {MOST_VALUES} values, aliases counted as what they are")
+        self.sizes.setdefault(node, self.count - before)
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: dict[Any, int] = {}
         for key, _ in node.value:
-            line = key.start_mark.line + 1
-            if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                raise ValueError(f"line {line}: {key.value!r} is given twice, first in line {seen[key.value]}")
-            if isinstance(key, yaml.ScalarNode):
-                seen[key.value] = line
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                value, line = self.construct_object(key), key.start_mark.line + 1
+                if value in seen:
+                    raise ValueError(
+                        f"line {line}: {shortened(key.value)!r} is given twice, first in line {seen[value]}"
+                    )
+                seen[value] = line
         return super().construct_mapping(node, deep)
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        if not isinstance(node, yaml.ScalarNode):
+            return super().construct_object(node, deep)
+        try:
+            return super().construct_object(node, deep)
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:  # of PyYAML's conversions
+            kind = node.tag.rpartition(":")[2]
+            raise ValueError(f"line {node.start_mark.line + 1}: {shortened(node.value, 100)} is no {kind}") from error
 
 
 def read_yaml(path: Path) -> Any:
@@ -42,12 +82,15 @@ def read_yaml(path: Path) -> Any:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is no YAML, or a key is given twice; the message names file and line.
+        ValueError: It is no YAML, a key is given twice, or it is larger than any that a person writes; the message
+            names file and line.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist")
-    data = path.read_bytes()
     try:
+        if (size := path.stat().st_size) > MOST_BYTES:
+            raise ValueError(f"it has {size} bytes, and may have {MOST_BYTES}")
+        data = path.read_bytes()
         return yaml.load(data.decode("utf-8-sig"), StrictLoader)
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
@@ -55,7 +98,7 @@ def read_yaml(path: Path) -> Any:
             f"{path}: line {line} is not UTF-8 (byte 0x{data[error.start]:02x}), as if it were saved as Latin-1; save "
             f"the file as UTF-8"
         ) from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{path}: {shortened(str(error))}") from error
 
 
@@ -107,7 +150,9 @@ def checked_names(options: Mapping[str, Any], config: type = TrainConfig, prefix
         if name in checked or (renamed != dotted and name in options):
             raise ValueError(f"{renamed} is given twice, once by its older name")
         if name not in kinds:
-            raise ValueError(f"there is no option {dotted}{closest(dotted, [prefix + each for each in kinds])}")
+            raise ValueError(
+                f"there is no option {shortened(dotted)}{closest(dotted[:100], [prefix + each for each in kinds])}"
+            )
         if dataclasses.is_dataclass(kinds[name]):
             if not isinstance(value, Mapping):
                 raise ValueError(f"{dotted} is a section with options of its own, not {shortened(repr(value))}")

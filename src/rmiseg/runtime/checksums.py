@@ -55,12 +55,11 @@ def check_zip(path: Path) -> None:
     length = len(ZIP_COMMENT) + len(ZEROS)
     with open(path, "rb") as file:
         size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - length - 22))  # 22 bytes end a zip file without a comment
+        file.seek(max(0, size - 256))
         end = file.read()
-        announced = end.startswith(ZIP_END) and end[20:22] == length.to_bytes(2, "little")
-        if (announced or end[-length:].startswith(ZIP_COMMENT)) and not (
-            end[-length:].startswith(ZIP_COMMENT) and _is_sealed(file, size - len(ZEROS))
-        ):
+        announced = end[end.rfind(ZIP_END) :][20:22] == length.to_bytes(2, "little")
+        in_place = end[-length:].startswith(ZIP_COMMENT)
+        if (announced or ZIP_COMMENT in end) and not (in_place and _is_sealed(file, size - len(ZEROS))):
             raise DamagedError(path)
 
 

@@ -68,7 +68,7 @@ class RunResult:
         """Read the file of a result.
 
         Raises:
-            ValueError, KeyError, TypeError, AttributeError: It is none.
+            ValueError, ArithmeticError, LookupError, TypeError, AttributeError: It is none.
         """
         content = json.loads(path.read_text(encoding="utf-8"))
         scores = {name: {key: _number(score) for key, score in content[name].items()} for name in ("last", "best")}
@@ -197,7 +197,7 @@ class RunFolder:
         try:
             result = RunResult.read(path)
             options = json.loads(path.read_text(encoding="utf-8")).get("options", {})
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, ArithmeticError, LookupError, TypeError, AttributeError) as error:
             raise ValueError(
                 f"{path} cannot be read as the result of a run ({shortened(str(error))}). The run is over, and its "
                 "checkpoints can be used as they are; choose another folder with --out to train again"
