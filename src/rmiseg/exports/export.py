@@ -6,7 +6,7 @@ compared with PyTorch on images of other sizes before it gets its name. A format
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,7 +107,7 @@ def export(
     source = Path(run)
     checkpoint = load_checkpoint(source)
     names = [formats] if isinstance(formats, str) else formats
-    chosen = {name: _format(name, checkpoint.made_with) for name in names}
+    chosen = {name: _format(name) for name in names}
     folder = Path(out) if out is not None else (source if source.is_dir() else source.parent) / "export"
     segmenter = Segmenter.from_checkpoint(checkpoint, model)
     exported = {}
@@ -126,8 +126,8 @@ def print_exported(exported: Exported, console: Console) -> None:
     console.print(f"  largest difference to PyTorch's logits: {exported.difference:.1e}")
 
 
-def _format(name: str, made_with: Iterable[str] = ()) -> ExportFormat:
-    made: ExportFormat = find("export", name, made_with).make()
+def _format(name: str) -> ExportFormat:
+    made: ExportFormat = find("export", name).make()
     return made
 
 

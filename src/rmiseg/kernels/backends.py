@@ -6,6 +6,7 @@ take "soft".
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 from collections.abc import Callable
 from typing import NamedTuple
@@ -133,7 +134,7 @@ def resolve(implementation: str, logits: Tensor, target: Tensor) -> str:
         return "soft"
     if implementation != "auto":
         return implementation
-    if device == "cpu" and _native_is_available():
+    if device == "cpu" and _native_was_found():
         return "native"
     # AMD's GPUs are "cuda" devices too; the kernels have never run there.
     tested = device == "cuda" and torch.version.hip is None
@@ -142,6 +143,12 @@ def resolve(implementation: str, logits: Tensor, target: Tensor) -> str:
 
 def _native_is_available() -> bool:
     return importlib.util.find_spec("rmiseg.kernels.native._library") is not None
+
+
+@functools.cache
+def _native_was_found() -> bool:
+    """The same, once and for all: looking costs as much as a small loss."""
+    return _native_is_available()
 
 
 def _triton_is_available() -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 from torch.autograd import forward_ad
 from torch.fx.experimental import proxy_tensor
 
@@ -24,6 +25,13 @@ def is_recorded() -> bool:
 def is_kept() -> bool:
     """True if the operations are recorded to run later in any grad mode; `torch.compile` records them for each."""
     return is_recorded() and (torch.compiler.is_exporting() or not torch.compiler.is_compiling())
+
+
+def is_plain_call(logits: Tensor) -> bool:
+    """True if nothing but autograd sees the operations on a tensor: no recording, no subclass, no dispatch mode."""
+    return (
+        not is_recorded() and type(logits) in (Tensor, torch.nn.Parameter) and torch._C._len_torch_dispatch_stack() == 0
+    )
 
 
 def hides_values() -> bool:

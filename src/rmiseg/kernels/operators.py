@@ -20,7 +20,7 @@ from rmiseg import functional
 from rmiseg.functional import WITHOUT_FLOAT64, RMIOptions, computed_dtype, pooled_size
 from rmiseg.kernels import backends
 from rmiseg.kernels.backends import BACKENDS
-from rmiseg.kernels.modes import is_kept
+from rmiseg.kernels.modes import is_kept, is_plain_call
 
 
 class RMISums(NamedTuple):
@@ -65,6 +65,8 @@ def rmi_sums(
     with_gradient = is_kept() or (torch.is_grad_enabled() and logits.requires_grad)
     with_gradient = with_gradient and backends.keeps_maps(backend, logits.shape, target.shape, options)
     inputs = logits, target, valid, _doubles(class_weights)
+    if is_plain_call(logits):
+        return RMISums(*_RMI.apply(*inputs, options, backend, with_gradient, with_perfect)[:4])
     return RMISums(*rmi_operator(*inputs, *_pack(options, backend), with_gradient, with_perfect)[:4])
 
 
@@ -86,7 +88,8 @@ def pixel_sums(
         wide = functional.upsample_logits(functional.widened(logits), valid.shape[1:], align_corners)
         return functional.PIXEL_SUMS[pixel_loss](wide, target, valid, class_weights)
     inputs = logits, target, valid, _doubles(class_weights)
-    sums: Tensor = pixel_operator(*inputs, pixel_loss, align_corners, backend)
+    apply = _Pixel.apply if is_plain_call(logits) else pixel_operator
+    sums: Tensor = apply(*inputs, pixel_loss, align_corners, backend)
     return sums
 
 
@@ -303,6 +306,71 @@ def _save_pixel(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _pixel_gradient(ctx: Any, grad_pixel: Tensor) -> tuple[Tensor | None, ...]:
     gradient = pixel_backward_operator(grad_pixel, *ctx.saved_tensors, *ctx.settings)
     return (gradient, *(None,) * (3 + len(ctx.settings)))
+
+
+# The same operators without PyTorch's dispatcher, which costs more than a small loss itself.
+
+
+class _RMI(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        logits: Tensor,
+        target: Tensor,
+        valid: Tensor,
+        class_weights: Tensor | None,
+        options: RMIOptions,
+        backend: str,
+        with_gradient: bool,
+        with_perfect: bool,
+    ) -> tuple[Tensor, ...]:
+        inputs = logits, target, valid, class_weights
+        with without_autocast(logits):
+            output = BACKENDS[backend]().rmi_forward(*inputs, options, with_gradient, with_perfect)
+        ctx.save_for_backward(*inputs, output[4])
+        ctx.options, ctx.backend = options, backend
+        ctx.mark_non_differentiable(*output[2:])
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, grad_pixel: Tensor, grad_rmi: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+        saved = ctx.saved_tensors
+        if torch.is_grad_enabled():  # somebody may differentiate again, which the operator refuses
+            gradient = rmi_backward_operator(grad_pixel, grad_rmi, *saved, *_pack(ctx.options, ctx.backend))
+        else:
+            with without_autocast(saved[0]):
+                logits, target, valid, class_weights, maps = saved
+                backward = BACKENDS[ctx.backend]().rmi_backward
+                gradient = backward(grad_pixel, grad_rmi, logits, target, valid, class_weights, maps, ctx.options)
+        return (gradient, *(None,) * 7)
+
+
+class _Pixel(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        logits: Tensor,
+        target: Tensor,
+        valid: Tensor,
+        class_weights: Tensor | None,
+        pixel_loss: str,
+        align_corners: bool,
+        backend: str,
+    ) -> Tensor:
+        ctx.save_for_backward(logits, target, valid, class_weights)
+        ctx.settings = pixel_loss, align_corners, backend
+        with without_autocast(logits):
+            return BACKENDS[backend]().pixel_forward(logits, target, valid, class_weights, pixel_loss, align_corners)
+
+    @staticmethod
+    def backward(ctx: Any, grad_pixel: Tensor) -> tuple[Tensor | None, ...]:
+        saved, (*settings, backend) = ctx.saved_tensors, ctx.settings
+        if torch.is_grad_enabled():  # as above
+            gradient = pixel_backward_operator(grad_pixel, *saved, *settings, backend)
+        else:
+            with without_autocast(saved[0]):
+                gradient = BACKENDS[backend]().pixel_backward(grad_pixel, *saved, *settings)
+        return (gradient, *(None,) * 6)
 
 
 def _refuse(ctx: Any, *_: Any) -> None:

@@ -16,12 +16,13 @@ from rmiseg.losses.inputs import IGNORE_INDEX, Batch, Target
 
 
 def pixel_mean(name: str, total: Tensor, count: Tensor) -> Tensor:
-    """The mean that "ce" and "bce" take of their sums; 0 if no pixel is valid.
+    """The mean that "ce" and "bce" take of their sums; 0 if no pixel is valid."""
+    return (total / pixel_divisor(name, count)).to(total.dtype)  # weighted counts are float64
 
-    The original divides the sum of "bce" by one more than the number of valid pixels.
-    """
-    mean = total / (count.where(count > 0, 1) if name == "ce" else count + 1)
-    return mean.to(total.dtype)  # weighted counts are float64
+
+def pixel_divisor(name: str, count: Tensor) -> Tensor:
+    """The number of valid pixels that "ce" and "bce" divide by; the original takes one more for "bce"."""
+    return count.where(count > 0, 1) if name == "ce" else count + 1
 
 
 class _PixelLoss(SegmentationLoss):

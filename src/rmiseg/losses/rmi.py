@@ -16,7 +16,7 @@ from rmiseg.kernels import operators
 from rmiseg.kernels.backends import check_implementation
 from rmiseg.losses.base import LossOptions, LossTerms, SegmentationLoss, check_choice, spread_non_finite
 from rmiseg.losses.inputs import IGNORE_INDEX, Batch, Target
-from rmiseg.losses.pixelwise import pixel_mean
+from rmiseg.losses.pixelwise import pixel_divisor, pixel_mean
 
 POOLS = ("avg", "max", "interp")
 COMBINES = ("convex", "additive")
@@ -166,12 +166,12 @@ class RMILoss(SegmentationLoss):
         return torch.stack([pixel_counts, samples], dim=1)
 
     def from_sums(self, sums: Tensor, counts: Tensor) -> Tensor:
-        pixel = pixel_mean(self.pixel_loss, sums[..., 0], counts[..., 0])
-        samples = counts[..., 1].where(counts[..., 0] > 0, math.inf)
-        rmi = (sums[..., 1] / samples.where(samples > 0, 1)).to(sums.dtype)
-        if self.combination == "convex":
-            return spread_non_finite(self.weight_lambda * pixel + (1 - self.weight_lambda) * rmi)
-        return spread_non_finite(pixel + self.weight_lambda * rmi)
+        pixels, samples = counts.to(sums.dtype).unbind(-1)
+        samples = samples.where((samples > 0) & (pixels > 0), math.inf)
+        additive = self.combination == "additive"
+        pixel_share = (1 if additive else self.weight_lambda) / pixel_divisor(self.pixel_loss, pixels)
+        rmi_share = (self.weight_lambda if additive else 1 - self.weight_lambda) / samples
+        return spread_non_finite((sums * torch.stack([pixel_share, rmi_share], dim=-1)).sum(dim=-1))
 
     def _positions(self, size: tuple[int, ...]) -> int:
         """Number of regions in targets of a size, which must not be too small for one."""

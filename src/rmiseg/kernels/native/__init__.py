@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import importlib.util
+import math
 from ctypes import c_int64, c_void_p
 from typing import Any
 
@@ -23,6 +24,9 @@ from rmiseg.kernels.regions import region_factor, region_weights, rmi_of_factor
 ELEMENTS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 PIXEL_LOSSES = ("bce", "ce")
 POOLS = (None, "avg", "max", "interp")
+
+THREAD_VALUES = 1 << 14
+"""Full-size logits, or values of pooled maps, that are worth a thread of their own."""
 
 
 class _Problem(ctypes.Structure):
@@ -253,5 +257,7 @@ def _pooling(options: RMIOptions, pooled: Tensor) -> dict[str, Any]:
 
 def _call(function: str, structure: type[ctypes.Structure], **fields: Any) -> None:
     """Call a function of the library; it sees tensors by their addresses."""
+    sides = [fields[name] for name in ("samples", "maps", "classes", "height", "width") if name in fields]
+    threads = min(torch.get_num_threads(), max(1, math.prod(sides) // THREAD_VALUES))
     values = {name: value.data_ptr() if isinstance(value, Tensor) else value for name, value in fields.items()}
-    getattr(_library(), function)(ctypes.byref(structure(threads=torch.get_num_threads(), **values)))
+    getattr(_library(), function)(ctypes.byref(structure(threads=threads, **values)))
