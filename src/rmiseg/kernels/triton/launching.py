@@ -47,7 +47,7 @@ def launch(kernel: Any, programs: int, *arguments: Any, **constants: Any) -> Non
 
 
 def _likeness(arguments: tuple[Any, ...]) -> Iterator[Any]:
-    """Everything that a compiled kernel depends on: devices, dtypes and alignment of tensors, and numbers as they are."""
+    """Everything that a compiled kernel depends on: devices, dtypes and alignment of tensors; numbers as they are."""
     for each in arguments:
         if isinstance(each, Tensor):
             yield each.get_device()
