@@ -20,7 +20,7 @@ from torchvision.transforms.v2 import functional as F
 
 from rmiseg.config import BenchDataConfig, DataConfig, TrainConfig
 from rmiseg.data import IGNORE_INDEX, SegmentationDataset, Split, load_split, train_loader
-from rmiseg.data.loader import TrainLoader
+from rmiseg.data.loader import MOST_WORKERS, TrainLoader, worker_count
 from rmiseg.training.assembly import train_dataset
 from rmiseg.training.measuring import timed_recipe, timed_step
 
@@ -39,24 +39,22 @@ def run_data_benchmark(config: BenchDataConfig, recipe: TrainConfig, console: Co
         if getattr(config, name) < 1:
             raise ValueError(f"{name} must be at least 1, not {getattr(config, name)}")
     recipe = timed_recipe(recipe)
-    data = replace(
-        recipe.data,
-        root=recipe.data.root if config.root is None else config.root,
-        workers=recipe.data.workers if config.workers is None else config.workers,
-    )
+    workers = worker_count(recipe.data.workers if config.workers is None else config.workers, MOST_WORKERS)
+    root = recipe.data.root if config.root is None else config.root
+    data = replace(recipe.data, root=root, workers=workers)
     split = load_split(data.name, data.root, data.train_split)
     datasets = {
         OWN: train_dataset(split, data),
         **{name: ReferenceDataset(split, data, tensors) for name, tensors in REFERENCES.items()},
     }
-    options = {"batch_size": data.batch_size, "workers": data.workers, "seed": recipe.seed}
+    options = {"batch_size": data.batch_size, "workers": workers, "seed": recipe.seed}
     streams = {name: _endless(train_loader(dataset, **options)) for name, dataset in datasets.items()}
     rates: dict[str, list[float]] = {name: [] for name in streams}
     # Workers read ahead while others are measured, but no further than this many batches.
-    ahead = 2 * data.workers
+    ahead = 2 * workers
     for round_ in track(range(config.rounds + 1), "loading", console=console, transient=True):
         for name, stream in streams.items():
-            if data.workers:
+            if workers:
                 list(islice(stream, ahead))
             started = time.perf_counter()
             list(islice(stream, config.batches))
@@ -69,9 +67,7 @@ def run_data_benchmark(config: BenchDataConfig, recipe: TrainConfig, console: Co
         streams.pop(name).close()
     result["training"], result["wait"] = _train(recipe, split, streams[OWN], config.batches, console)
 
-    table = Table(
-        "", "images/s", "of which waiting for data", title=f"{len(split.samples)} images, {data.workers} workers"
-    )
+    table = Table("", "images/s", "of which waiting for data", title=f"{len(split.samples)} images, {workers} workers")
     for name in (OWN, *REFERENCES):
         table.add_row(f"loading: {name}", f"{result[name]:.1f}", "")
     table.add_row("training", f"{result['training']:.1f}", f"{result['wait']:.0%}")

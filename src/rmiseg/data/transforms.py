@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -231,9 +232,15 @@ def normalize(images: torch.Tensor, mean: Sequence[float], std: Sequence[float])
         raise ValueError(f"images must be uint8 with values 0 .. 255, not {images.dtype}")
     if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
         raise ValueError(f"mean and std must be three numbers each, and std positive, not {mean} and {std}")
-    center = torch.tensor(mean, dtype=torch.float32, device=images.device).mul_(255).view(3, 1, 1)
-    scale = torch.tensor(std, dtype=torch.float32, device=images.device).mul_(255).view(3, 1, 1)
+    center, scale = (_channels(tuple(values), images.device) for values in (mean, std))
     return images.to(torch.float32).sub_(center).div_(scale)
+
+
+@lru_cache(maxsize=64)
+def _channels(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
+    """255 times the values, (3, 1, 1) float32; made once, since to move them waits for a GPU."""
+    with torch.inference_mode(False):  # it may be needed outside of the mode that it is made in
+        return torch.tensor(values, dtype=torch.float32, device=device).mul_(255).view(3, 1, 1)
 
 
 def _resize_mask(mask: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:

@@ -140,8 +140,10 @@ def confusion_matrix(prediction: Tensor, target: Tensor, num_classes: int) -> Te
         (C, C) int64: rows are true classes, columns predicted ones.
     """
     valid = (target >= 0) & (target < num_classes)
-    pairs = target[valid].long() * num_classes + prediction[valid].long()
-    return torch.bincount(pairs, minlength=num_classes**2).view(num_classes, num_classes)
+    # Neither indices by a mask nor bincount, which wait for a GPU.
+    pairs = torch.where(valid, target.long() * num_classes + prediction.long(), num_classes**2).flatten()
+    counts = torch.zeros(num_classes**2 + 1, dtype=torch.int64, device=pairs.device)
+    return counts.scatter_add_(0, pairs, torch.ones_like(pairs))[:-1].view(num_classes, num_classes)
 
 
 @dataclass(frozen=True)

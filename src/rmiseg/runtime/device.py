@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import resource
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -38,6 +39,17 @@ def tune(device: torch.device) -> None:
         torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.allow_tf32 = True
         torch.backends.cudnn.benchmark = True
+
+
+@contextmanager
+def sizes_vary() -> Iterator[None]:
+    """Do without cuDNN's search, which takes longer than it saves where nearly every image has a size of its own."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 def peak_memory(device: torch.device) -> int:

@@ -199,7 +199,15 @@ def load_full_state(
     """Take back what `full_state` returned, also with another number of processes or another strategy."""
     options = StateDictOptions(full_state_dict=True)
     set_model_state_dict(model, dict(weights), options=options)
-    set_optimizer_state_dict(model, optimizer, optimizer_state, options=options)
+    # The way to compute is this optimizer's, whatever that of the state was.
+    fused = optimizer.defaults.get("fused")
+    groups = [{**group, "fused": fused} if "fused" in group else group for group in optimizer_state["param_groups"]]
+    set_optimizer_state_dict(model, optimizer, {**optimizer_state, "param_groups": groups}, options=options)
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            # One kernel for all goes through memory, and does not look where in it a number is.
+            if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                state[name] = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
 
 
 def shard(indices: Sequence[T]) -> Sequence[T]:
