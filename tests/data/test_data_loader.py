@@ -109,14 +109,10 @@ def test_batches_of_different_sizes_are_refused(split_root):
 
 def test_processes_by_cores(monkeypatch):
     monkeypatch.setattr(loader_module, "usable_cores", lambda: 12)
-    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
     assert worker_count(None, 1000) == 12
     assert worker_count(None, 3) == 3  # no more than there are batches
     assert worker_count(0, 1000) == 0
     assert worker_count(40, 3) == 40
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
-    assert worker_count(None, 1000) == 1
-    monkeypatch.delenv("LOCAL_WORLD_SIZE")
     monkeypatch.setattr(loader_module, "usable_cores", lambda: 128)
     assert worker_count(None, 1000) == loader_module.MOST_WORKERS
     with pytest.raises(ValueError, match="workers must be 0 or more, not -1"):

@@ -6,7 +6,6 @@ in the main process. Workers only carry it out.
 
 from __future__ import annotations
 
-import os
 import signal
 import warnings
 from collections.abc import Callable, Iterator
@@ -150,8 +149,7 @@ def worker_count(asked: int | None, most: int) -> int:
         if asked < 0:
             raise ValueError(f"workers must be 0 or more, not {asked}")
         return asked
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # of torchrun, on this machine
-    return max(1, min(usable_cores() // processes, most, MOST_WORKERS))
+    return max(1, min(usable_cores(), most, MOST_WORKERS))
 
 
 class Loader(DataLoader[Any]):
