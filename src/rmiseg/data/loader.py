@@ -312,7 +312,10 @@ def collate(items: list[Any]) -> tuple[Batch | Exception | None, list[str]]:
         if len(shapes) > 1:
             raise ValueError(f"{part}s of one batch differ in size: {sorted(shapes)}; crop them to one size")
     batch: Batch = {
-        "image": torch.stack([item["image"].as_subclass(torch.Tensor) for item in items]),
+        # In memory (N, H, W, 3), as images come from a file and as networks take them.
+        "image": torch.stack([item["image"].as_subclass(torch.Tensor).permute(1, 2, 0) for item in items]).permute(
+            0, 3, 1, 2
+        ),
         "mask": torch.stack([item["mask"].as_subclass(torch.Tensor) for item in items]),
         "name": [item["name"] for item in items],
     }
