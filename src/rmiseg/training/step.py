@@ -61,11 +61,11 @@ class StepInFlight(NamedTuple):
         if self.arrived is not None:
             self.arrived.synchronize()
         sizes = [len(self.names), self.num_classes**2, 2, len(self.images)]
-        parts, confusion, (stop, skipped), finite = (part.tolist() for part in torch.split(self.numbers, sizes))
-        suspects = [name for names, is_finite in zip(self.images, finite) if not is_finite for name in names]
+        parts, confusion, (stop, skipped), finite = torch.split(self.numbers, sizes)
+        suspects = [name for names, is_finite in zip(self.images, finite.tolist()) if not is_finite for name in names]
         return StepOutcome(
-            dict(zip(self.names, parts)),
-            torch.tensor(confusion).long().view(self.num_classes, self.num_classes),
+            dict(zip(self.names, parts.tolist())),
+            confusion.long().view(self.num_classes, self.num_classes),
             bool(skipped),
             [name for names in gather(suspects) for name in names] if skipped else [],
             bool(stop),
@@ -118,7 +118,7 @@ class TrainStep:
         parts, losses, confusion = self._backward(batches, targets, counts, step)
 
         place = self.device if self.device.type == "cuda" else torch.device("cpu")  # others have no float64
-        numbers = [*parts.values(), confusion, torch.tensor(float(stop()))]
+        numbers = [*parts.values(), confusion, torch.full((), float(stop()), device=place)]
         reduced = torch.cat([each.to(place, torch.float64, non_blocking=True).flatten() for each in numbers])
         add_up(reduced)
         bad = ~reduced[0].isfinite().to(self.device)  # the loss comes first
