@@ -56,8 +56,9 @@ class DataConfig:
     """Augmentation, which makes training crops of images: scale-crop (with the options above), or one of a plugin."""
     batch_size: int = 8
     """Images per training step, of all processes together."""
-    workers: int = 2
-    """Processes that load images, for each training process; 0 loads in the main process."""
+    workers: int | None = None
+    """Processes that load images, for each training process; 0 loads in the main process. By default one for each of
+    its cores, 16 at most."""
     on_error: Literal["fail", "skip"] = "fail"
     """Treatment of an image or mask that cannot be read: fail, or skip it with a warning; in training the next image
     takes its place."""
