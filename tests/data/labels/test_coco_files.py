@@ -47,8 +47,8 @@ def test_polygons_are_those_of_pycocotools(tmp_path):
     _, masks, classes = imported(source, val=0)
     assert classes == ["background", "car"]
     coco = COCO(source / "annotations.json")
-    for image_id, annotations in coco.imgToAnns.items():
-        np.testing.assert_array_equal(masks[f"train/{image_id:02}"], coco.annToMask(annotations[0]))
+    for image_id, found in coco.imgToAnns.items():
+        np.testing.assert_array_equal(masks[f"train/{image_id:02}"], coco.annToMask(found[0]))
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -104,7 +104,7 @@ def test_what_is_not_used_is_said(tmp_path):
 
 
 def test_splits_of_roboflow(tmp_path):
-    """Folders of the splits, each with a file; a category above the others that has no labels; background pixels ignored."""
+    """Folders of the splits, each with a file; pixels without a label are ignored."""
     source = tmp_path / "coco"
     for split, name in (("train", "a.jpg"), ("valid", "a.jpg"), ("test", "c.jpg")):
         write_photo(source / split / name)
@@ -209,8 +209,8 @@ def test_folders(tmp_path):
     assert not (tmp_path / "out" / "images" / "train" / "a.jpg").is_symlink()
     with pytest.raises(FileExistsError, match="is not of `rmiseg data import`"):
         run(out=str(source), overwrite=True)
+    (source / "import.json").write_text("{}")
     with pytest.raises(ValueError, match="holds the source"):
-        (source / "import.json").write_text("{}")
         run(out=str(source), overwrite=True)
     with pytest.raises(FileNotFoundError, match="does not exist"):
         import_labels(DataImportConfig(source=str(tmp_path / "none"), out=str(tmp_path / "other")))

@@ -50,7 +50,7 @@ class Region:
 
 @dataclass
 class LabeledImage:
-    """What a tool knows of one image.
+    """One image, as a tool knows it.
 
     Attributes:
         reference: The image as the tool names it.

@@ -26,6 +26,9 @@ class Documents:
         source: A folder, or one file.
         images: Folder of the images, if they are not in the source.
 
+    Attributes:
+        damaged: Reasons why files cannot be read, of those that were looked at to recognize the format.
+
     Raises:
         FileNotFoundError: There is no such file or folder.
         ValueError: It is an archive.
@@ -41,6 +44,7 @@ class Documents:
         self.source = source
         self.root = source if source.is_dir() else source.parent
         self.images = images
+        self.damaged: dict[Path, str] = {}
         self._json: dict[Path, Any] = {}
 
     @cached_property
@@ -75,8 +79,8 @@ class Documents:
         for path in self.files(".json")[:most]:
             try:
                 found.append(self.json(path))
-            except ValueError:
-                continue  # if it is of the format that is found, reading says what is wrong
+            except ValueError as error:  # if it is of the format that is found, reading says so
+                self.damaged.setdefault(path, str(error))
         return found
 
     def find_image(self, reference: str, document: Path) -> Path | None:

@@ -99,6 +99,8 @@ def recognized(documents: Documents, name: str | None) -> tuple[str, LabelFormat
     listed = ", ".join(f"{each} ({labels.TITLE})" for each, labels in (found or known).items())
     if found:
         raise ValueError(f"{documents.source} may be of several formats; name one with --format: {listed}")
+    if documents.damaged:
+        raise ValueError(next(iter(documents.damaged.values())))
     holds = ", ".join(documents.names[:5]) or "nothing"
     raise ValueError(
         f"{documents.source} is of no format that is known here: {listed}. It holds {holds}"

@@ -115,7 +115,9 @@ def _image(path: Path, content: dict[str, Any], unused: Tally) -> LabeledImage:
         except ValueError as error:
             raise ValueError(f"shape {number}, {label!r}: {error}") from error
         if region is None:
-            unused.add(f"labels are of the kind {shape.get('shape_type')}, which has no area", f"{label} in {path.name}")
+            unused.add(
+                f"labels are of the kind {shape.get('shape_type')}, which has no area", f"{label} in {path.name}"
+            )
         else:
             image.regions.append(region)
     return image
@@ -138,5 +140,3 @@ def _region(label: str, shape: dict[str, Any]) -> Region | None:
     if kind in ("polygon", "oriented_rectangle", "rectangle", "circle", "mask"):
         raise ValueError(f"a {kind} has {len(corners)} points")
     return None
-
-
