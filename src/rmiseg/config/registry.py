@@ -72,6 +72,8 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "labels": {
         "coco": "rmiseg.data.labels.coco",
         "labelme": "rmiseg.data.labels.labelme",
+        "cvat": "rmiseg.data.labels.cvat",
+        "yolo": "rmiseg.data.labels.yolo",
     },
     "callback": {},
     "logger": {
