@@ -73,6 +73,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "coco": "rmiseg.data.labels.coco",
         "labelme": "rmiseg.data.labels.labelme",
         "cvat": "rmiseg.data.labels.cvat",
+        "label-studio": "rmiseg.data.labels.label_studio",
         "yolo": "rmiseg.data.labels.yolo",
     },
     "callback": {},

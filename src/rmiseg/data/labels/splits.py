@@ -38,8 +38,10 @@ def assign_splits(pictures: list[Picture], share: float, report: ImportReport) -
     if any(picture.split == "val" for picture in pictures):
         return
     train = sorted((picture for picture in pictures if picture.split == "train"), key=_draw)
-    if share == 0 or len(train) < 2:
-        report.notes.append("there is no split val")
+    if share == 0:
+        return
+    if len(train) < 2:
+        report.notes.append("there is no split val, for which two images are needed")
         return
     count = sum(_draw(picture) < share for picture in train)
     for picture in train[: min(max(count, 1), len(train) - 1)]:
