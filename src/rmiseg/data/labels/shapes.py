@@ -62,19 +62,19 @@ def exact_polygons(polygons: Sequence[NDArray[np.float64]], size: Size) -> NDArr
     return drawn
 
 
-def rounded_polygon(outer: NDArray[np.float64], holes: Sequence[NDArray[np.float64]], size: Size) -> NDArray[np.bool_]:
+def filled_polygon(outer: NDArray[np.float64], holes: Sequence[NDArray[np.float64]], size: Size) -> NDArray[np.bool_]:
     """Return the pixels of a polygon with its outline, as OpenCV's fillPoly draws it: YOLO, Supervisely.
 
     Args:
-        outer: Corners (N, 2), which are rounded to whole pixels.
+        outer: Corners (N, 2), of which the whole pixels count, without what is behind the point.
         holes: Corners of what is taken out, with the outlines of the holes.
         size: Height and width of the image.
     """
     cv2 = import_extra("cv2", "labels", "drawing polygons")
     drawn = np.zeros(size, np.uint8)
-    cv2.fillPoly(drawn, [np.round(_near(outer, size)).astype(np.int32)], 1)
+    cv2.fillPoly(drawn, [_near(outer, size).astype(np.int32)], 1)
     if holes:
-        cv2.fillPoly(drawn, [np.round(_near(hole, size)).astype(np.int32) for hole in holes], 0)
+        cv2.fillPoly(drawn, [_near(hole, size).astype(np.int32) for hole in holes], 0)
     return drawn.astype(bool)
 
 

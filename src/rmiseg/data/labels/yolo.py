@@ -19,7 +19,7 @@ from rmiseg.config.registry import register
 from rmiseg.data.labels.annotations import Annotations, LabeledImage, LabelFormat, Region, Size
 from rmiseg.data.labels.coco import SPLITS, split_of
 from rmiseg.data.labels.documents import Documents, read_mapping, read_text, whole
-from rmiseg.data.labels.shapes import points, rectangle, rounded_polygon
+from rmiseg.data.labels.shapes import filled_polygon, points, rectangle
 
 OTHER_TEXTS = ("classes.txt", "labels.txt", "obj.names", "readme.txt", "labelmap.txt")
 """Names of text files that hold no objects; so do those that begin with README."""
@@ -177,4 +177,4 @@ def relative_polygon(corners: NDArray[np.float64], size: Size) -> NDArray[np.boo
     """Return the pixels of a polygon whose corners (N, 2) are shares of width and height."""
     with np.errstate(over="ignore"):  # what is not finite then is refused
         scaled = corners.astype(np.float32) * np.array(size[::-1], np.float32)
-    return rounded_polygon(scaled.astype(np.float64), (), size)
+    return filled_polygon(np.round(scaled).astype(np.float64), (), size)
