@@ -7,7 +7,8 @@ from typing import Literal, NamedTuple
 
 from rmiseg.config.options import TrainConfig
 
-PredictionFormat = Literal["index", "gray", "color", "overlay", "probabilities", "voc", "cityscapes"]
+PREDICTION_FORMATS = ("index", "gray", "color", "overlay", "probabilities", "voc", "cityscapes")
+"""Files that predictions can be written as, beside those of labelling tools."""
 
 
 @dataclass(kw_only=True)
@@ -137,10 +138,12 @@ class PredictConfig(TilingConfig):
     """Folder of that data set, if it is no longer where the run found it."""
     out: str = "predictions"
     """Folder for the results, which mirror the names of the images."""
-    write: list[PredictionFormat] = field(default_factory=lambda: ["index", "overlay"])
+    write: list[str] = field(default_factory=lambda: ["index", "overlay"])
     """Files to write: index (PNG of class ids with a palette), gray (PNG of class ids), color (PNG of class colors),
     overlay (colors over the image), probabilities (float16 npz), voc (what PASCAL VOC's test server takes),
-    cityscapes (what that of Cityscapes takes)."""
+    cityscapes (what that of Cityscapes takes); coco, cvat, label-studio and labelme (labels for these tools)."""
+    tolerance: float = 1.0
+    """Farthest that the outlines of labels may be from the edges of regions, in pixels; 0 keeps every step."""
     opacity: float = 0.5
     """Opacity of the class colors in the overlays, 0 to 1."""
     overwrite: bool = False

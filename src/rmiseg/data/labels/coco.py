@@ -59,7 +59,7 @@ class COCOFile(LabelFormat):
         for path in documents.files(".json"):
             content = documents.json(path)
             if not _is_coco(content):
-                found.notes.append(f"{path} is no COCO JSON, and is left out")
+                found.unused.add("JSON files are not of COCO", str(path))
                 continue
             try:
                 _read_file(path, content, split_of(path, documents.root), found)

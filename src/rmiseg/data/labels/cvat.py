@@ -52,7 +52,7 @@ class CVAT(LabelFormat):
         for path in documents.files(".xml"):
             root = read_xml(path)
             if root.tag != "annotations":
-                found.notes.append(f"{path} is none of CVAT, and is left out")
+                found.unused.add("XML files are not of CVAT", str(path))
                 continue
             if root.find("track") is not None:
                 raise ValueError(f"{path} is of a video: export it as CVAT for images 1.1")

@@ -53,8 +53,6 @@ def import_labels(config: DataImportConfig, console: Console | None = None) -> I
         FileExistsError: The folder exists.
     """
     console = console or Console(quiet=True)
-    if not 0 <= config.val < 1:
-        raise ValueError(f"val must be from 0 to less than 1, not {config.val}")
     out = Path(config.out)
     _check_free(out, config.overwrite)
     documents = Documents(Path(config.source), None if config.images is None else Path(config.images))

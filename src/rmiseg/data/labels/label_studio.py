@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,7 +55,7 @@ class LabelStudio(LabelFormat):
         for path in documents.files(".json"):
             content = documents.json(path)
             if not _is_tasks(content):
-                found.notes.append(f"{path} is no JSON of Label Studio with its tasks, and is left out")
+                found.unused.add("JSON files are not of Label Studio, with its tasks", str(path))
                 continue
             for number, task in enumerate(content, start=1):
                 try:
@@ -87,7 +88,7 @@ class LabelStudio(LabelFormat):
                 names = {"from_name": "label", "to_name": "image", "type": "polygonlabels"}
                 result.append({"id": f"r{len(result)}", **names, **place, "value": value})
         prediction = {"model_version": "rmiseg", "result": result}
-        task = {"data": {"image": f"/data/local-files/?d={labels.name}"}, "predictions": [prediction]}
+        task = {"data": {"image": f"/data/local-files/?d={quote(labels.name)}"}, "predictions": [prediction]}
         return json.dumps(task, ensure_ascii=False)
 
     def compose(self, parts: Sequence[str], classes: ClassTable) -> Mapping[str, str]:

@@ -52,7 +52,7 @@ class Labelme(LabelFormat):
         for path in documents.files(".json"):
             content = documents.json(path)
             if not _is_labelme(content):
-                found.notes.append(f"{path} is no labelme JSON, and is left out")
+                found.unused.add("JSON files are not of labelme", str(path))
                 continue
             try:
                 image = _image(path, content, found.unused)

@@ -43,7 +43,7 @@ class Supervisely(LabelFormat):
                 elif _is_annotation(content):
                     found.images.append(_image(path, content, documents, found.unused))
                 else:
-                    found.notes.append(f"{path} is no annotation of Supervisely, and is left out")
+                    found.unused.add("JSON files are not of Supervisely", str(path))
             except (KeyError, TypeError, AttributeError, IndexError) as error:
                 raise ValueError(
                     f"{path} does not hold Supervisely's labels: {type(error).__name__} {error}"

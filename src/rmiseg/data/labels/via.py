@@ -42,7 +42,7 @@ class VIA(LabelFormat):
         for path in documents.files(".json"):
             entries = _entries(documents.json(path))
             if entries is None:
-                found.notes.append(f"{path} is no JSON of VIA, and is left out")
+                found.unused.add("JSON files are not of VIA", str(path))
                 continue
             try:
                 attribute = _attribute(entries)
