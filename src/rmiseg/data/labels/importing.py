@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -142,12 +143,16 @@ def _usable(image: LabeledImage, config: DataImportConfig, report: ImportReport)
     for region in image.regions:
         if region.box and config.boxes == "leave-out":
             reason = "labels are boxes, no outlines (--boxes fill takes all of a box)"
-        elif config.classes and region.label not in config.classes and not _is_ignored(region.label):
+        elif config.classes and region.label not in config.classes and not _is_special(region.label):
             reason = "labels are of classes that --classes does not name"
         else:
             yield region
             continue
         report.unused.add(reason, f"{region.label} in {image.reference}")
+
+
+def _is_special(label: str) -> bool:
+    return _is_ignored(label) or label.lower() in BACKGROUND_NAMES
 
 
 def _is_ignored(label: str) -> bool:
@@ -169,19 +174,22 @@ def class_table(
     grounds = [label for label in [*found.classes, *sorted(used)] if label.lower() in BACKGROUND_NAMES]
     background = config.unlabeled == "background" or bool(set(grounds) & used)
     listed = list(dict.fromkeys([*found.classes, *sorted(used - set(found.classes))]))
-    things = [
-        name
-        for name in (config.classes or [name for name in listed if name in used])
-        if name.lower() not in BACKGROUND_NAMES and not _is_ignored(name)
-    ]
+    things = [name for name in (config.classes or [name for name in listed if name in used]) if not _is_special(name)]
     lost = [name for name in listed if name not in used | set(grounds) and not _is_ignored(name)]
     if lost and not config.classes:
         report.notes.append(f"classes without any label are left out: {', '.join(lost)}")
     ordered = [*([grounds[0].strip("_") if grounds else BACKGROUND] if background else []), *things]
     if not ordered:
         raise ValueError(f"{report.source}: there is no label, and so no class; --classes names the classes")
+    if unseen := [name for name in config.classes or [] if name not in used | set(BACKGROUND_NAMES)]:
+        report.notes.append(f"of --classes, {', '.join(unseen)} have no labels")
+    if strange := [name for name in ordered if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name)]:
+        raise ValueError(f"{report.source}: the name of the class {strange[0]!r} is no text")
     palette = tuple(found.colors.get(name, color) for name, color in zip(ordered, voc_palette(len(ordered))))
-    table = ClassTable(tuple(ordered), tuple(range(len(ordered))), (IGNORE_INDEX,), palette)
+    try:
+        table = ClassTable(tuple(ordered), tuple(range(len(ordered))), (IGNORE_INDEX,), palette)
+    except ValueError as error:
+        raise ValueError(f"{report.source}: {error}") from error
     ids = {name: index for index, name in enumerate(ordered)} | {label: 0 for label in grounds if background}
     return table, ids | {label: IGNORE_INDEX for label in used if _is_ignored(label)}
 

@@ -23,6 +23,8 @@ from rmiseg.runtime.extras import import_extra
 
 FARTHEST = 4
 """Sides of the image that a coordinate may lie outside of it; library functions take memory for what lies between."""
+LONGEST = 2
+"""Steps of an outline for each pixel of the image; even that of a checkerboard has no more."""
 
 
 def points(values: Any) -> NDArray[np.float64]:
@@ -55,9 +57,14 @@ def _near(corners: NDArray[np.float64], size: Size) -> NDArray[np.float64]:
 def exact_polygons(polygons: Sequence[NDArray[np.float64]], size: Size) -> NDArray[np.bool_]:
     """Return the pixels in any of some polygons (N, 2), as pycocotools draws them: COCO, CVAT, Label Studio."""
     coco = import_extra("pycocotools.mask", "labels", "drawing polygons")
-    flat = [_near(polygon, size).ravel().tolist() for polygon in polygons if len(polygon) > 2]
-    if not flat:
+    kept = [_near(polygon, size) for polygon in polygons if len(polygon) > 2]
+    if not kept:
         return np.zeros(size, bool)
+    # Memory is taken for every step along the outlines.
+    length = sum(float(np.abs(polygon - np.roll(polygon, 1, axis=0)).max(axis=1).sum()) for polygon in kept)
+    if length > LONGEST * size[0] * size[1] + 100 * sum(size):
+        raise ValueError(f"an outline of {length:.6g} pixels is longer than any in {size[1]} x {size[0]} pixels")
+    flat = [polygon.ravel().tolist() for polygon in kept]
     drawn: NDArray[np.bool_] = coco.decode(coco.merge(coco.frPyObjects(flat, *size))).astype(bool)
     return drawn
 

@@ -139,7 +139,7 @@ def _is_in(path: Path, places: set[str]) -> bool:
 
 
 def _places(image: Path) -> list[Path]:
-    """Where the labels of an image are: in the folder labels in place of images, or beside it."""
+    """Places where the labels of an image may be: in the folder labels in place of images, or beside it."""
     parts = list(image.parts)
     places = []
     if "images" in parts[:-1]:
