@@ -74,6 +74,8 @@ COMMAND_RANGES: dict[str, tuple[float, float]] = {
     "seed": (0, 2**32 - 1),
     "steps": (1, MANY),
     "jobs": (-1, 1024),
+    "tolerance": (0, 1000),
+    "val": (0, 0.99),
 }
 """Those of the options of the other commands."""
 

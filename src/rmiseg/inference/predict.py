@@ -11,17 +11,18 @@ from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import torch
 from rich.console import Console
 from torch import nn
 
 from rmiseg.config import CRFConfig, PredictConfig, TilingConfig, tiling_config
-from rmiseg.config.commands import PredictionFormat
+from rmiseg.config.commands import PREDICTION_FORMATS
 from rmiseg.config.recipes import shortened
 from rmiseg.inference.checkpoint import digest, find_checkpoint, load_checkpoint
 from rmiseg.inference.crf import DenseCRF
+from rmiseg.inference.labels import LabelFiles, writable_labels
 from rmiseg.inference.outputs import (
     PictureFormat,
     Pictures,
@@ -88,7 +89,7 @@ def predict(
         out: Folder for the results, which mirror the names of the images.
         write: What to write: index (PNG of class ids with a palette), gray (PNG of class ids), color (PNG of class
             colors), overlay (colors over the image), probabilities (float16 npz), voc (what PASCAL VOC's test server
-            takes), cityscapes (what that of Cityscapes takes).
+            takes), cityscapes (what that of Cityscapes takes); coco, cvat, label-studio, labelme (labels).
         opacity: Opacity of the class colors in the overlays, 0 to 1.
         overwrite: Replace results that exist.
         tiling: Scales, flip and windows; by default the network sees every image once, whole.
@@ -108,7 +109,7 @@ def predict(
         checkpoint=str(run),
         images=[str(pattern) for pattern in patterns],
         out=str(out),
-        write=list(write),  # type: ignore[arg-type]  # checked with the pictures
+        write=list(write),
         opacity=opacity,
         overwrite=overwrite,
         crf=list(crf),
@@ -149,7 +150,8 @@ def predict_files(
     out = Path(config.out)
     with DenseCRF(config.crf, config.dense_crf) if config.crf else nullcontext() as crf:
         predictor = Predictor(checkpoint, config.device if device is None else str(device), tiling, model=model)
-        writer = Writer(predictor, out, config.write, opacity=config.opacity, crf=crf)
+        labels = label_files(config, sources, predictor)
+        writer = Writer(predictor, out, config.write, opacity=config.opacity, crf=crf, labels=labels)
         about = {
             "checkpoint": str(path.absolute()),
             "sha256": digest(path),
@@ -158,6 +160,7 @@ def predict_files(
             "settings": asdict(tiling),
             "crf": {"iterations": config.crf, **asdict(config.dense_crf)} if config.crf else None,
             "opacity": config.opacity,
+            "tolerance": config.tolerance,
             "write": config.write,
         }
         wanted = on_main(lambda: _prepare(writer, sources, about, config))
@@ -166,11 +169,14 @@ def predict_files(
         with patience() as group:
             results = list(track(writer.run(own), "predicting", console, total=total))
             everywhere = gather((results, writer.crf_seconds), group)
+        together = on_main(writer.finish_labels)
     results, seconds = ([each for part in parts for each in part] for parts in zip(*everywhere))
     problems = [problem for problem in results if problem is not None]
     kept = len(sources) - len(wanted)
     there = f" ({kept} more were there already)" if kept else ""
     console.print(f"{len(results) - len(problems)} images{there}: {', '.join(config.write)} in {out}", markup=False)
+    for each in together:
+        console.print(f"labels of all images: {each}", markup=False)
     if seconds:
         console.print(f"dense CRF: {sum(seconds) / len(seconds):.2f} s an image")
     return Predictions(out, len(results) - len(problems), problems, kept)
@@ -192,6 +198,19 @@ def _prepare(
     with replacing(out / RESULTS_FILE) as temporary:
         temporary.write_text(to_json(about), encoding="utf-8")
     return sources
+
+
+def label_files(config: PredictConfig, sources: Sequence[Source], predictor: Predictor) -> list[LabelFiles]:
+    """The formats of labelling tools that are to be written.
+
+    Raises:
+        ValueError: There is no format of a name; or see `LabelFiles`.
+    """
+    wanted = [name for name in dict.fromkeys(config.write) if name not in PREDICTION_FORMATS]
+    known = writable_labels() if wanted else []
+    if unknown := [name for name in wanted if name not in known]:
+        raise ValueError(f"write: {unknown[0]!r} is none of {', '.join([*PREDICTION_FORMATS, *known])}")
+    return [LabelFiles(name, sources, predictor.classes, config.tolerance) for name in wanted]
 
 
 def _missing(
@@ -237,9 +256,10 @@ class Writer:
         write: Names of what to write.
         opacity: Opacity of the class colors in overlays.
         crf: Refines what the network puts out; results of several numbers of iterations go to folders of their own.
+        labels: Formats of labelling tools.
 
     Raises:
-        ValueError: A format does not exist or is for other classes, or the opacity is not from 0 to 1.
+        ValueError: A format is for other classes, or the opacity is not from 0 to 1.
     """
 
     def __init__(
@@ -250,12 +270,12 @@ class Writer:
         *,
         opacity: float = 0.5,
         crf: DenseCRF | None = None,
+        labels: Sequence[LabelFiles] = (),
     ) -> None:
         if not write:
             raise ValueError("nothing to write; name something with --write")
-        if unknown := [name for name in write if name not in get_args(PredictionFormat)]:
-            raise ValueError(f"write: {unknown[0]!r} is none of {', '.join(get_args(PredictionFormat))}")
         self.predictor = predictor
+        self.labels = labels
         self.formats: list[PictureFormat] = list(picture_formats(write, predictor.classes, opacity).values())
         self.with_probabilities = "probabilities" in write
         self.crf = crf
@@ -266,7 +286,8 @@ class Writer:
 
     def files(self, name: Path) -> list[Path]:
         """All files that an image of that name gets."""
-        paths = [folder / each.path(name) for folder in self.folders for each in self.formats]
+        relative = [each.path(name) for each in self.formats] + [each.path(name) for each in self.labels]
+        paths = [folder / path for folder in self.folders for path in relative]
         return paths + ([self.folders[0] / probabilities_path(name)] if self.with_probabilities else [])
 
     def check(self, sources: Sequence[Source], overwrite: bool) -> None:
@@ -341,11 +362,19 @@ class Writer:
         for folder, ids in zip(self.folders, results):
             with self._pictures(folder, frame) as pictures:
                 pictures.write(pixels, ids)
+            for each in self.labels:
+                each.write(folder, frame.name, ids)
+
+    def finish_labels(self) -> list[Path]:
+        """Write the label files that are of all images; returns them."""
+        return [path for folder in self.folders for each in self.labels for path in each.finish(folder)]
 
     def _write_in_strips(self, frame: Frame) -> None:
         """An image that is too large to be held as an array, and its result too."""
-        if self.with_probabilities or self.crf:
-            raise ValueError(f"{frame.size[1]} x {frame.size[0]} pixels are too many for probabilities or a dense CRF")
+        if self.with_probabilities or self.crf or self.labels:
+            raise ValueError(
+                f"{frame.size[1]} x {frame.size[0]} pixels are too many for probabilities, labels or a dense CRF"
+            )
         with self._pictures(self.folders[0], frame) as pictures:
             top = 0
             for ids in id_strips(self._tile_logits(frame), frame.size, self.align_corners):
