@@ -17,7 +17,7 @@ from rmiseg.data.finding import scan_splits
 from rmiseg.data.images import Split
 from rmiseg.data.inspection import Inspection, SplitReport, inspect
 from rmiseg.data.training import choose_range
-from rmiseg.data.verdict import class_problems, count, palette_problems, warnings_of
+from rmiseg.data.verdict import class_problems, count, ignored_note, palette_problems, two_ways, warnings_of
 from rmiseg.runtime.progress import track
 
 
@@ -73,9 +73,11 @@ def check_dataset(
         reports[index].add(inspection)
     if note:
         reports[0].notes.append(note)
+    reports[0].notes += ignored_note(scans[0].description, reports)
     learned = [report for report in reports if report.name in {scan.name for scan in trained}]
     problems = class_problems(scans[0].classes, scans[0].description, learned) + palette_problems(reports)
-    return Report(name, Path(root), scans[0].classes, reports, _warnings(scans, reports), problems)
+    warnings = two_ways(scans[0].classes, scans[0].description, learned) + _warnings(scans, reports)
+    return Report(name, Path(root), scans[0].classes, reports, warnings, problems)
 
 
 class _Inspections(Dataset[tuple[int, Inspection]]):

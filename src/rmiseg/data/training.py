@@ -14,7 +14,7 @@ from rmiseg.data.finding import load_splits
 from rmiseg.data.images import Split
 from rmiseg.data.inspection import SplitReport, inspect
 from rmiseg.data.reading import deep_values
-from rmiseg.data.verdict import class_problems, count, palette_problems, warnings_of
+from rmiseg.data.verdict import class_problems, count, ignored_note, palette_problems, two_ways, warnings_of
 from rmiseg.runtime.progress import track
 
 SAMPLE = 200
@@ -61,9 +61,10 @@ def open_training_data(
         problems = _problems([train, val], reports)
     if problems:
         raise ValueError("\n".join([*problems, f"`rmiseg data check --root {root}` says more"]))
-    for line in dict.fromkeys(lines):
+    for line in dict.fromkeys(lines + ignored_note(train.description, reports)):
         console.print(line, markup=False, soft_wrap=True)
-    for warning in warnings_of(train.classes, reports if len(train) <= SAMPLE >= len(val) else []):
+    warnings = warnings_of(train.classes, reports if len(train) <= SAMPLE >= len(val) else [])
+    for warning in two_ways(train.classes, train.description, reports[:1]) + warnings:
         console.print(f"warning: {warning}", markup=False, soft_wrap=True)
     return train.with_range(chosen), val.with_range(chosen)
 

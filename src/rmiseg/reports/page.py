@@ -292,6 +292,7 @@ def _content(runs: Sequence[Run], images: LabeledImages, pictures: list[dict[str
                 "loss": _loss_name(run.path),
                 "steps": run.checkpoint.step,
                 "scores": run.evaluation.summary(),
+                "scope": run.evaluation.everywhere.scope,
                 "further": list(run.evaluation.further_scores()),
                 "iou": run.evaluation.everywhere.iou,
                 "confusion": run.evaluation.confusion.tolist(),
