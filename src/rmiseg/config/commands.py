@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 from rmiseg.config.options import TrainConfig
 
-PredictionFormat = Literal["index", "gray", "color", "overlay", "probabilities", "voc", "cityscapes"]
+PredictionFormat = Literal["index", "gray", "color", "overlay", "geotiff", "probabilities", "voc", "cityscapes"]
 
 
 @dataclass(kw_only=True)
@@ -139,8 +139,8 @@ class PredictConfig(TilingConfig):
     """Folder for the results, which mirror the names of the images."""
     write: list[PredictionFormat] = field(default_factory=lambda: ["index", "overlay"])
     """Files to write: index (PNG of class ids with a palette), gray (PNG of class ids), color (PNG of class colors),
-    overlay (colors over the image), probabilities (float16 npz), voc (what PASCAL VOC's test server takes),
-    cityscapes (what that of Cityscapes takes)."""
+    overlay (colors over the image), geotiff (TIFF of class ids with the coordinates of the image), probabilities
+    (float16 npz), voc (what PASCAL VOC's test server takes), cityscapes (what that of Cityscapes takes)."""
     opacity: float = 0.5
     """Opacity of the class colors in the overlays, 0 to 1."""
     overwrite: bool = False

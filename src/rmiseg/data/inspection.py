@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from rmiseg.data.bands import RGB, Bands
 from rmiseg.data.classes import ClassTable, Color, RawValue
-from rmiseg.data.deep import ORIENTATION, ValueRange
 from rmiseg.data.images import Sample, Split, size_mismatch
 from rmiseg.data.reading import RawMask, read_image, read_raw_mask
+from rmiseg.data.tiff import ORIENTATION
 
 
 @dataclass
@@ -175,21 +176,19 @@ class SplitReport:
             self.largest = (max(large[0], size[0]), max(large[1], size[1]))
 
 
-def inspect(
-    sample: Sample, classes: ClassTable, *, decode: bool = True, value_range: ValueRange | None = None
-) -> Inspection:
+def inspect(sample: Sample, classes: ClassTable, *, decode: bool = True, bands: Bands = RGB) -> Inspection:
     """Read a pair of files, whatever is wrong with them.
 
     Args:
         sample: The pair.
         classes: The classes.
         decode: True to read the image; else its header alone.
-        value_range: See `read_image`.
+        bands: See `read_image`.
     """
     found = Inspection(sample)
     if decode:
         try:
-            height, width = read_image(sample.image, value_range=value_range).shape[:2]
+            height, width = read_image(sample.image, bands=bands).shape[:2]
             found.image_size = (width, height)
         except (ValueError, OSError, ModuleNotFoundError) as error:
             found.unreadable.append(str(error))

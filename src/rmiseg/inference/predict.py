@@ -22,6 +22,7 @@ from rmiseg.config.commands import PredictionFormat
 from rmiseg.config.recipes import shortened
 from rmiseg.inference.checkpoint import digest, find_checkpoint, load_checkpoint
 from rmiseg.inference.crf import DenseCRF
+from rmiseg.inference.geotiff import TIFF, geography_of
 from rmiseg.inference.outputs import (
     PictureFormat,
     Pictures,
@@ -82,8 +83,9 @@ def predict(
         images: Image files, videos, folders or glob patterns, or one of them.
         out: Folder for the results, which mirror the names of the images.
         write: What to write: index (PNG of class ids with a palette), gray (PNG of class ids), color (PNG of class
-            colors), overlay (colors over the image), probabilities (float16 npz), voc (what PASCAL VOC's test server
-            takes), cityscapes (what that of Cityscapes takes).
+            colors), overlay (colors over the image), geotiff (TIFF of class ids with the image's coordinates),
+            probabilities (float16 npz), voc (what PASCAL VOC's test server takes), cityscapes (what that of Cityscapes
+            takes).
         opacity: Opacity of the class colors in the overlays, 0 to 1.
         overwrite: Replace results that exist.
         tiling: Scales, flip and windows; by default the network sees every image once, whole.
@@ -270,7 +272,7 @@ class Writer:
             return _problem(frame, future.result)
 
         with ThreadPoolExecutor(workers) as executor:
-            for frame in read_frames(sources, self.predictor.tiling.window is not None, self.predictor.value_range):
+            for frame in read_frames(sources, self.predictor.tiling.window is not None, self.predictor.bands):
                 if frame.problem is not None:
                     yield frame.problem
                 elif frame.is_large:
@@ -305,7 +307,7 @@ class Writer:
             results = [segment(outputs, frame.size, self.align_corners)]
         for folder, ids in zip(self.folders, results):
             with self._pictures(folder, frame) as pictures:
-                pictures.write(pixels, ids)
+                pictures.write(self.predictor.bands.picture_of(pixels), ids)
 
     def _write_in_strips(self, frame: Frame) -> None:
         """An image that is too large to be held as an array, and its result too."""
@@ -314,12 +316,15 @@ class Writer:
         with self._pictures(self.folders[0], frame) as pictures:
             top = 0
             for ids in id_strips(self._tile_logits(frame), frame.size, self.align_corners):
-                pictures.write(frame.rows(top, top + len(ids)), ids)
+                rows = frame.rows(top, top + len(ids))
+                pictures.write(self.predictor.bands.picture_of(rows), ids)
                 top += len(ids)
 
     def _pictures(self, folder: Path, frame: Frame) -> Pictures:
         paths = [folder / each.path(frame.name) for each in self.formats]
-        return Pictures(paths, self.formats, frame.size, self.predictor.classes)
+        with_place = any(each.mode == TIFF for each in self.formats)
+        geography = geography_of(frame.file, self.predictor.bands.count) if with_place else []
+        return Pictures(paths, self.formats, frame.size, self.predictor.classes, geography)
 
 
 def _problem(frame: Frame, work: Callable[[], None]) -> str | None:

@@ -245,7 +245,7 @@ def _pictures(
             "name": images.names[index],
             "width": width,
             "height": height,
-            "photo": _photo_url(pixels, (width, height)),
+            "photo": _photo_url(images.bands.picture_of(pixels), (width, height)),
             "truth": truth,
             "predictions": predictions,
             "scores": [float(run.image_scores[index]) for run in runs],
