@@ -10,9 +10,10 @@ from PIL import Image
 
 from miniatures import write_png, write_values
 from rmiseg.config import DataConfig, ModelConfig
-from rmiseg.data import check_dataset, load_split, open_training_data, read_image
+from rmiseg.data import ClassTable, check_dataset, class_ids, load_split, open_training_data, read_image, read_mask
 from rmiseg.data.bands import Bands, checked_range
 from rmiseg.data.choice import choose_bands
+from rmiseg.data.opening import has_deep_values
 from rmiseg.data.reading import deep_values, read_raw_mask
 
 CASES = Path(__file__).parent / "cases"
@@ -180,3 +181,33 @@ def test_gray_that_was_saved_as_colors(tmp_path, mode):
     np.testing.assert_array_equal(read_raw_mask(tmp_path / "m.png", rgb=False).values, values)
     write_png(tmp_path / "deep.png", np.repeat(values[..., None].astype(np.uint16), 3, -1), 16, color_type=2)
     np.testing.assert_array_equal(read_raw_mask(tmp_path / "deep.png", rgb=False).values, values)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64", "uint32", "int16", "int8"])
+def test_whole_numbers_of_any_type_are_masks(tmp_path, dtype):
+    tifffile = pytest.importorskip("tifffile")
+    values = np.array([[0, 1, 2], [2, 1, 0]])
+    tifffile.imwrite(tmp_path / "m.tif", values.astype(dtype))
+    np.testing.assert_array_equal(read_raw_mask(tmp_path / "m.tif", rgb=False).values, values)
+    if dtype.startswith("float"):
+        tifffile.imwrite(tmp_path / "m.tif", (values + 0.5).astype(dtype))
+        with pytest.raises(ValueError, match="not whole numbers"):
+            read_raw_mask(tmp_path / "m.tif", rgb=False)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int16", "int32"])
+def test_values_below_0_may_be_ignored(tmp_path, dtype):
+    tifffile = pytest.importorskip("tifffile")
+    tifffile.imwrite(tmp_path / "m.tif", np.array([[0, 1, -1]], dtype))
+    classes = ClassTable(("a", "b"), (0, 1), (-1,), ((0, 0, 0), (1, 1, 1)))
+    np.testing.assert_array_equal(read_mask(tmp_path / "m.tif", classes), [[0, 1, 255]])
+    with pytest.raises(ValueError, match=r"neither a class nor ignored: -1 \(1 pixels\)"):
+        read_mask(tmp_path / "m.tif", class_ids(["a", "b"]))
+
+
+def test_images_of_more_bits_than_those_of_the_training_are_told(tmp_path):
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "8.png")
+    Image.fromarray(np.zeros((4, 4), np.uint16)).save(tmp_path / "16.png")
+    assert has_deep_values(tmp_path / "16.png")
+    assert not has_deep_values(tmp_path / "8.png")
+    assert not has_deep_values(tmp_path / "none.png")

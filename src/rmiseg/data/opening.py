@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from PIL import Image, UnidentifiedImageError
 
-from rmiseg.data.deep import header, unmapped
+from rmiseg.data.deep import header, is_deep, unmapped
 from rmiseg.data.tiff import Header, TiffImage, is_tiff, several
 
 NEW_SUBFILE_TYPE = 254
@@ -27,7 +27,7 @@ def opened(path: Path, kind: str, read: Callable[[Image.Image], T], otherwise: C
     def work() -> T:
         try:
             # Pillow, not torchvision.io: the latter is deprecated, and reads no TIFF or BMP.
-            with open_image(path) as image:
+            with open_image(path, kind) as image:
                 return read(image)
         except UnidentifiedImageError:
             if otherwise is None or not is_tiff(path):
@@ -46,8 +46,12 @@ def said(path: Path, kind: str, work: Callable[[], T]) -> T:
         raise ValueError(f"cannot read {kind} {path}: {error}") from error
 
 
-def open_image(path: Path) -> Image.Image:
+def open_image(path: Path, kind: str = "image") -> Image.Image:
     """Open an image file that holds one image.
+
+    Args:
+        path: The file.
+        kind: image or mask, that it is taken for.
 
     Raises:
         ValueError: it holds several: pages of a TIFF, frames of an animation.
@@ -55,7 +59,7 @@ def open_image(path: Path) -> Image.Image:
     image = Image.open(path)
     if image.format in ("TIFF", "GIF", "WEBP", "PNG") and (pages := _pages(image)) > 1:
         image.close()
-        raise ValueError(several(pages, "pages" if image.format == "TIFF" else "frames"))
+        raise ValueError(several(pages, "pages" if image.format == "TIFF" else "frames", kind))
     return unmapped(image)
 
 
@@ -96,3 +100,11 @@ def nodata_of(path: Path) -> float | None:
             return image.nodata
 
     return said(path, "image", nodata)
+
+
+def has_deep_values(path: Path) -> bool:
+    """Return whether the values of an image of gray or colors have more than 8 bits; False if it cannot be read."""
+    try:
+        return opened(path, "image", is_deep, lambda: True)
+    except (ValueError, OSError, ModuleNotFoundError):
+        return False

@@ -188,10 +188,17 @@ def is_tiff(path: Path) -> bool:
         return file.read(4) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
-def several(number: int, kind: str) -> str:
-    """Say that a file holds several images."""
-    bands = f"; if they are bands of one image, write `bands: {number}` into dataset.yaml" if kind == "pages" else ""
-    return f"it holds {number} {kind}, which are several images: save each as a file of its own{bands}"
+def several(number: int, unit: str, kind: str = "image") -> str:
+    """Say that a file holds several images.
+
+    Args:
+        number: Number of them.
+        unit: pages or frames.
+        kind: image or mask, that it was taken for.
+    """
+    hint = f"; if they are bands of one image, write `bands: {number}` into dataset.yaml"
+    bands = hint if (unit, kind) == ("pages", "image") and number != 3 else ""
+    return f"it holds {number} {unit}, which are several images: save each as a file of its own{bands}"
 
 
 def _chunk(page: Any) -> tuple[int, int]:

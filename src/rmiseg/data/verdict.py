@@ -16,6 +16,10 @@ from rmiseg.data.classes import ClassTable, RawValue
 from rmiseg.data.description import Description
 from rmiseg.data.inspection import SplitReport
 
+SELDOM = 2
+"""Where nobody said what is ignored, a class that so many times as many pixels are nearest to as hold its value is not
+what the masks hold."""
+
 
 def class_problems(classes: ClassTable, description: Description | None, reports: Sequence[SplitReport]) -> list[str]:
     """Say which classes cannot be learned from the masks of a training.
@@ -32,8 +36,12 @@ def class_problems(classes: ClassTable, description: Description | None, reports
             f"{where} names one class, {classes.names[0]}, and nothing to tell it from: name what all else is, too, "
             f"as in `classes: {{background: 0, {_plain(classes.names[0])}: 1}}`"
         ]
-    pixels = np.sum([report.exact_pixels for report in reports], axis=0)
+    exact, near = (
+        np.sum([getattr(each, name) for each in reports], axis=0) for name in ("exact_pixels", "class_pixels")
+    )
     ignored = _ignored(reports)
+    assumed = ignored and description and description.ignore_assumed
+    pixels = np.where(SELDOM * exact < near, 0, near) if assumed else near
     unknown = any(report.unknown_values for report in reports)
     if (not pixels.any() and not ignored) or (unknown and not ignored):
         return []  # no mask could be read, or what they hold has to be told first

@@ -20,6 +20,8 @@ from torch import nn
 from rmiseg.config import CRFConfig, PredictConfig, TilingConfig, tiling_config
 from rmiseg.config.commands import PredictionFormat
 from rmiseg.config.recipes import shortened
+from rmiseg.data.bands import RGB
+from rmiseg.data.opening import has_deep_values
 from rmiseg.inference.checkpoint import digest, find_checkpoint, load_checkpoint
 from rmiseg.inference.crf import DenseCRF
 from rmiseg.inference.geotiff import TIFF, geography_of
@@ -43,6 +45,10 @@ PENDING = 2
 MAY_DIFFER = ("checkpoint", "write")
 """Entries of predictions.json that may be others when a prediction goes on: where the same checkpoint lies, and the
 kinds of files."""
+
+
+LOOKED_AT = 16
+"""Images whose bits are looked at before a prediction."""
 
 
 class Predictions(NamedTuple):
@@ -144,6 +150,8 @@ def predict_files(
             "write": config.write,
         }
         found = len(sources)
+        for warning in _depth_warning(sources, predictor):
+            console.print(f"warning: {warning}", markup=False, soft_wrap=True)
         if config.resume == "auto":
             sources = _missing(writer, sources, about, config)
         writer.check(sources, config.overwrite or config.resume == "auto")
@@ -159,6 +167,19 @@ def predict_files(
     if writer.crf_seconds:
         console.print(f"dense CRF: {sum(writer.crf_seconds) / len(writer.crf_seconds):.2f} s an image")
     return Predictions(out, len(results) - len(problems), problems, kept)
+
+
+def _depth_warning(sources: Sequence[Source], predictor: Predictor) -> list[str]:
+    """Say so, if one of the first images has more bits than those that the model was trained on."""
+    if predictor.bands.count != RGB.count or predictor.bands.ranges is not None:
+        return []
+    deep = next((each.file for each in sources[:LOOKED_AT] if not each.is_video and has_deep_values(each.file)), None)
+    if deep is None:
+        return []
+    return [
+        f"{deep} has more than 8 bits, and the model was trained on images of 8: of 16 bits it sees the higher 8. "
+        f"Scale the values as those of the training images were"
+    ]
 
 
 def _missing(
