@@ -17,8 +17,8 @@ from rmiseg.data.description import Description
 from rmiseg.data.inspection import SplitReport
 
 SELDOM = 2
-"""Where nobody said what is ignored, a class that so many times as many pixels are nearest to as hold its value is not
-what the masks hold."""
+"""Factor by which pixels nearest to a class may exceed those that hold its value, where nobody said what is ignored; a
+class beyond it is not what the masks hold."""
 
 
 def class_problems(classes: ClassTable, description: Description | None, reports: Sequence[SplitReport]) -> list[str]:
