@@ -37,6 +37,7 @@ def choose_bands(
 
     Raises:
         ValueError: images of different bands, or ranges or pictures of other bands than there are.
+        ModuleNotFoundError: an image needs a package that is not installed.
     """
     if split.description is not None:
         count = count or split.description.band_count
@@ -73,7 +74,7 @@ def _headers(split: Split) -> dict[Path, Header | None]:
         path = split.samples[index].image
         try:
             headers[path] = image_header(path)
-        except (ValueError, OSError, ModuleNotFoundError):
+        except (ValueError, OSError):
             headers[path] = None
     return headers
 
@@ -105,7 +106,7 @@ def _alpha_note(headers: Mapping[Path, Header | None], count: int) -> list[str]:
         assert header is not None
         try:
             alpha = band_values(path, header.bands + 1)[..., -1]
-        except (ValueError, OSError, ModuleNotFoundError):
+        except (ValueError, OSError):
             continue
         if len(np.unique(alpha[:: max(1, len(alpha) // 256)])) > 2:
             return [
@@ -123,7 +124,7 @@ def _ranges(paths: list[Path], count: int) -> tuple[Ranges, list[str]]:
         try:
             values = deep_values(path, count)
             nodata = None if values is None else nodata_of(path)
-        except (ValueError, OSError, ModuleNotFoundError):
+        except (ValueError, OSError):
             continue
         if values is not None:
             finder.add(values, nodata)

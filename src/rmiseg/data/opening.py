@@ -9,6 +9,7 @@ from typing import TypeVar
 from PIL import Image, UnidentifiedImageError
 
 from rmiseg.data.deep import header, is_deep, unmapped
+from rmiseg.data.dicom import dicom_header, is_dicom
 from rmiseg.data.tiff import Header, TiffImage, is_tiff, several
 
 NEW_SUBFILE_TYPE = 254
@@ -18,7 +19,9 @@ T = TypeVar("T")
 
 
 def opened(path: Path, kind: str, read: Callable[[Image.Image], T], otherwise: Callable[[], T] | None = None) -> T:
-    """Do something with an image or a mask that Pillow opens, or otherwise with a TIFF file that it does not know.
+    """Do something with an image or a mask that Pillow opens, or otherwise with a file that it does not know.
+
+    Such are DICOM files, and TIFF files of other bands and types.
 
     Raises:
         FileNotFoundError, ValueError, ModuleNotFoundError: as `read_image`.
@@ -30,7 +33,7 @@ def opened(path: Path, kind: str, read: Callable[[Image.Image], T], otherwise: C
             with open_image(path, kind) as image:
                 return read(image)
         except UnidentifiedImageError:
-            if otherwise is None or not is_tiff(path):
+            if otherwise is None or not (is_tiff(path) or is_dicom(path)):
                 raise
             return otherwise()
 
@@ -83,11 +86,13 @@ def image_header(path: Path) -> Header:
         FileNotFoundError, ValueError: as `read_image`.
     """
 
-    def pages() -> Header:
+    def otherwise() -> Header:
+        if is_dicom(path):
+            return dicom_header(path)
         with TiffImage(path) as image:
             return image.header
 
-    return opened(path, "image", header, pages)
+    return opened(path, "image", header, otherwise)
 
 
 def nodata_of(path: Path) -> float | None:

@@ -13,6 +13,7 @@ from PIL import Image, ImageOps
 from rmiseg.data.bands import RGB, Bands, scaled, scaled_values
 from rmiseg.data.classes import ClassTable, Color, RawValue, describe_classes
 from rmiseg.data.deep import COLORS, header, is_deep, is_garbled, is_signed, packing, read_deep, read_tiff
+from rmiseg.data.dicom import is_dicom, read_dicom
 from rmiseg.data.opening import opened, said
 from rmiseg.data.tiff import PHOTOMETRIC, is_tiff
 from rmiseg.runtime.extras import import_extra
@@ -56,7 +57,7 @@ def read_image(path: Path, reduction: int = 1, bands: Bands = RGB) -> NDArray[np
         return reduced(rgb_pixels(image), reduction)
 
     def read_otherwise() -> NDArray[np.uint8]:
-        values = read_tiff(path)
+        values = _unknown_to_pillow(path)
         if values.ndim == 3 and values.shape[-1] != 3:
             raise ValueError(wrong_bands(values.shape[-1], 3))
         return reduced(scaled(values, bands.ranges), reduction)
@@ -95,6 +96,8 @@ def band_values(path: Path, count: int) -> NDArray[Any]:
             return values[..., :count]
         raise ValueError(wrong_bands(found, count))
 
+    if is_dicom(path):
+        return said(path, "image", lambda: chosen(read_dicom(path)))
     if is_tiff(path):  # pages may be bands, which Pillow would take for several images
         return said(path, "image", through_tifffile)
     return opened(path, "image", read)
@@ -122,12 +125,16 @@ def deep_values(path: Path, count: int = 3) -> NDArray[Any] | None:
     if count != RGB.count:
         values = band_values(path, count)
         return None if values.dtype == np.uint8 else values
-    return opened(
-        path,
-        "image",
-        lambda image: read_deep(image, path) if is_deep(image) else None,
-        lambda: read_tiff(path),
-    )
+
+    def read_otherwise() -> NDArray[Any] | None:
+        values = _unknown_to_pillow(path)
+        return None if values.dtype == np.uint8 else values
+
+    return opened(path, "image", lambda image: read_deep(image, path) if is_deep(image) else None, read_otherwise)
+
+
+def _unknown_to_pillow(path: Path) -> NDArray[Any]:
+    return read_dicom(path) if is_dicom(path) else read_tiff(path)
 
 
 def reduced(pixels: NDArray[np.uint8], reduction: int) -> NDArray[np.uint8]:
