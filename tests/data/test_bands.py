@@ -171,6 +171,13 @@ def test_images_of_different_bands_are_refused(tmp_path):
         said(root)
 
 
+def test_other_bands_in_the_split_to_score_on_are_told_before_training(tmp_path):
+    root = data_set(tmp_path, values_of(4, "uint8"))
+    write_tiff(root / "images" / "val" / "1.tif", values_of(5, "uint8"))
+    with pytest.raises(ValueError, match=r"1\.tif of val: it has 5 bands, and 4 are expected"):
+        said(root)
+
+
 def test_gray_and_colors_stay_three_bands(tmp_path):
     root = data_set(tmp_path, values_of(1, "uint8"), values_of(3, "uint8"), photometric=None)
     train, _ = open_training_data("folder", str(root), ("train", "val"))

@@ -12,7 +12,7 @@ from rmiseg.data.bands import MOST_BANDS, RGB, Bands, Ranges, checked_ranges
 from rmiseg.data.deep import SHARES, RangeFinder
 from rmiseg.data.images import Split
 from rmiseg.data.opening import image_header, nodata_of
-from rmiseg.data.reading import band_values, deep_values
+from rmiseg.data.reading import band_values, deep_values, wrong_bands
 from rmiseg.data.tiff import Header
 from rmiseg.data.verdict import count as counted
 
@@ -60,6 +60,19 @@ def choose_bands(
         return Bands(count, checked_ranges(ranges, count), picture), notes
     found, note = _ranges(list(headers), count)
     return Bands(count, found, picture), [*notes, *note]
+
+
+def check_bands(split: Split, bands: Bands) -> None:
+    """See whether some images of a split have the bands that were chosen for the training.
+
+    Raises:
+        ValueError: one has others.
+        ModuleNotFoundError: an image needs a package that is not installed.
+    """
+    allowed = (1, RGB.count) if bands.count == RGB.count else (bands.count,)
+    for path, header in _headers(split).items():
+        if header is not None and header.bands not in allowed and header.bands + header.alpha != bands.count:
+            raise ValueError(f"image {path} of {split.name}: {wrong_bands(header.bands, bands.count)}")
 
 
 def spread(size: int, most: int) -> list[int]:

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from rmiseg.data.bands import Ranges
-from rmiseg.data.choice import choose_bands, spread
+from rmiseg.data.choice import check_bands, choose_bands, spread
 from rmiseg.data.finding import load_splits
 from rmiseg.data.images import Split
 from rmiseg.data.inspection import SplitReport, inspect
@@ -57,6 +57,9 @@ def open_training_data(
     console = console or Console(quiet=True)
     shown = None if picture is None else (picture[0] - 1, picture[1] - 1, picture[2] - 1)
     chosen, decisions = choose_bands(train, count=bands, ranges=value_range, picture=shown)
+    if on_error == "fail":
+        check_bands(train, chosen)
+        check_bands(val, chosen)
     lines = [*train.notes, *val.notes, *decisions]
     reports = [_sampled(train), _sampled(val)]
     problems = _problems([train, val], reports)
