@@ -99,6 +99,21 @@ def test_pyvips_gives_the_same_areas(tmp_path, suffix, dtype, bands):
     np.testing.assert_allclose(read(Area(3, 5, 40, 50)).astype(int), whole[3:43, 5:55], atol=1)
 
 
+def test_one_large_strip_is_read_as_other_files_are(tmp_path, monkeypatch):
+    monkeypatch.setattr(large, "_through_pyvips", lambda path, bands: None)
+    monkeypatch.setattr(large, "CACHE", 1000)
+    values = RNG.integers(0, 256, (70, 90), dtype=np.uint8)
+    for name, options in (
+        ("one", {"compression": "zlib", "rowsperstrip": 70}),
+        ("plain", {}),
+        ("small", {"tile": (16, 16)}),
+    ):
+        tifffile.imwrite(tmp_path / f"{name}.tif", values, **options)
+        assert (large._in_areas(tmp_path / f"{name}.tif", Bands()) is None) == (name == "one")
+        _, read = open_large(tmp_path / f"{name}.tif", Bands())
+        np.testing.assert_array_equal(read(AREAS[1])[..., 1], values[AREAS[1].rows, AREAS[1].columns])
+
+
 def test_limits_of_what_is_decoded_whole(tmp_path, monkeypatch):
     monkeypatch.setattr(large, "_through_pyvips", lambda path, bands: None)
     Image.new("RGB", (90, 70)).save(tmp_path / "i.png")

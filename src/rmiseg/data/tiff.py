@@ -107,6 +107,15 @@ class TiffImage:
         found = [self.pages[0].tags.get(code) for code in GEO_TAGS]
         return [(tag.code, int(tag.dtype), tag.count, tag.value, True) for tag in found if tag is not None]
 
+    @property
+    def part_bytes(self) -> int:
+        """Bytes of the largest part that must be decoded at once: of a tile or a strip; 0 if nothing is packed."""
+        page = self.pages[0]
+        if all(page.is_final for page in self.pages):
+            return 0
+        rows, columns = _chunk(page)
+        return int(rows * columns * np.dtype(page.dtype).itemsize * (1 if self.planar else page.samplesperpixel))
+
     def read(self, top: int = 0, left: int = 0, height: int | None = None, width: int | None = None) -> NDArray[Any]:
         """Return the values of an area, (height, width, samples), alpha among them.
 
@@ -152,8 +161,7 @@ class TiffImage:
             self._kept.move_to_end(key)
             return self._kept[key]
         own = self.pages[page]
-        rows, columns = _chunk(own)
-        _check_size(rows * columns * np.dtype(own.dtype).itemsize * (1 if self.planar else own.samplesperpixel))
+        _check_size(self.part_bytes)
         if own.databytecounts[index] == 0:
             return None
         handle = own.parent.filehandle

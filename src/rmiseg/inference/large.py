@@ -17,7 +17,7 @@ from rmiseg.data.bands import RGB, Bands, scaled, scaled_values
 from rmiseg.data.deep import is_deep
 from rmiseg.data.opening import open_image
 from rmiseg.data.reading import rgb_pixels, wrong_bands
-from rmiseg.data.tiff import PHOTOMETRIC, TiffImage, is_tiff
+from rmiseg.data.tiff import CACHE, PHOTOMETRIC, TiffImage, is_tiff
 from rmiseg.inference.tiles import Area
 from rmiseg.runtime.extras import import_extra
 
@@ -50,11 +50,12 @@ def open_large(path: Path, bands: Bands) -> tuple[tuple[int, int], Reader]:
 
 
 def _in_areas(path: Path, bands: Bands) -> tuple[tuple[int, int], Reader] | None:
-    """A TIFF file read area by area; None if its colors or its orientation need more than its values."""
+    """A TIFF file read area by area; None if its colors, its orientation or its size of strips need more."""
     image = TiffImage(path, pages=bands.count)
     page, found = image.pages[0], image.header
     photometric = page.tags.get(PHOTOMETRIC)
-    if image.orientation != 1 or page.bitspersample % 8 or (photometric and photometric.value not in PLAIN):
+    coded = photometric and photometric.value not in PLAIN
+    if image.orientation != 1 or page.bitspersample % 8 or coded or image.part_bytes > CACHE:
         image.close()
         return None
     _check(found.size, MOST_PIXELS)
