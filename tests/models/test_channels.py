@@ -57,6 +57,16 @@ def test_three_bands_are_left_alone():
     assert all(torch.equal(plain[key], same[key]) for key in plain)
 
 
+def test_three_bands_in_another_order():
+    torch.manual_seed(0)
+    plain = build_model("deeplabv3plus", num_classes=2, **OPTIONS).eval()
+    torch.manual_seed(0)
+    turned = build_model("deeplabv3plus", num_classes=2, in_channels=3, rgb=(2, 1, 0), **OPTIONS).eval()
+    images = torch.rand(1, 3, 64, 64)
+    torch.testing.assert_close(turned(images.flip(1)), plain(images))
+    assert turned.image_mean == plain.image_mean[::-1]
+
+
 def test_a_network_without_such_a_layer_is_refused():
     class Fixed(nn.Module):
         def __init__(self, num_classes: int = 2) -> None:

@@ -22,7 +22,8 @@ COMPARED_SIZES = ((1, 120, 81), (3, 75, 160))
 def metadata(segmenter: Segmenter) -> dict[str, str]:
     """Return what a user of an exported program needs to know; all but the plain words are JSON."""
     classes, network = segmenter.classes, segmenter.network
-    kind = "RGB images" if network.in_channels == 3 else f"images of {network.in_channels} bands"
+    in_order = segmenter.description.data.picture in (None, (1, 2, 3))
+    kind = "RGB images" if network.in_channels == 3 and in_order else f"images of {network.in_channels} bands"
     return {
         "classes": json.dumps(classes.names),
         "palette": json.dumps(classes.palette),

@@ -17,7 +17,8 @@ def take_channels(model: SegmentationModel, channels: int, rgb: tuple[int, int, 
     """Make a network of three channels take images of another number, in place.
 
     Weights of red, green and blue go to the channels that are these, their mean to each of the others; all are scaled
-    by 3 / channels, so that what comes out is about as large as before. One channel gets the sum of all three, as timm
+    by 3 / channels, so that what comes out is about as large as before. Three channels in another order, such as blue,
+    green and red, get their weights in that order; one channel gets the sum of all three, as timm
     (https://github.com/huggingface/pytorch-image-models) has it. Mean and standard deviation follow likewise.
 
     Args:
@@ -28,7 +29,7 @@ def take_channels(model: SegmentationModel, channels: int, rgb: tuple[int, int, 
     Raises:
         ValueError: It has no convolution of the image's three channels, or cannot do with others.
     """
-    if channels == model.in_channels:
+    if channels == model.in_channels and rgb in (None, (0, 1, 2)):
         return
     convolutions = _first_convolutions(model)
     title = f"the network {type(getattr(model, 'network', model)).__name__} cannot take images of {channels} bands"
