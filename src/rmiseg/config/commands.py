@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 from rmiseg.config.options import TrainConfig
 
-PREDICTION_FORMATS = ("index", "gray", "color", "overlay", "probabilities", "voc", "cityscapes")
+PREDICTION_FORMATS = ("index", "gray", "color", "overlay", "geotiff", "probabilities", "voc", "cityscapes")
 """Files that predictions can be written as, beside those of labelling tools."""
 
 
@@ -140,8 +140,9 @@ class PredictConfig(TilingConfig):
     """Folder for the results, which mirror the names of the images."""
     write: list[str] = field(default_factory=lambda: ["index", "overlay"])
     """Files to write: index (PNG of class ids with a palette), gray (PNG of class ids), color (PNG of class colors),
-    overlay (colors over the image), probabilities (float16 npz), voc (what PASCAL VOC's test server takes),
-    cityscapes (what that of Cityscapes takes); coco, cvat, label-studio and labelme (labels for these tools)."""
+    overlay (colors over the image), geotiff (TIFF of class ids with the coordinates of the image), probabilities
+    (float16 npz), voc (what PASCAL VOC's test server takes), cityscapes (what that of Cityscapes takes); coco, cvat,
+    label-studio and labelme (labels for these tools)."""
     tolerance: float = 1.0
     """Farthest that the outlines of labels may be from the edges of regions, in pixels; 0 keeps every step."""
     opacity: float = 0.5
@@ -284,8 +285,8 @@ class DataImportConfig:
     out: str
     """Folder to write, in the layout of the data set `folder`."""
     format: str | None = None
-    """Its format: coco, cvat, label-studio, labelme, supervisely, via, voc-masks, yolo, or one of a plugin; by default it
-    is recognized."""
+    """Its format: coco, cvat, label-studio, labelme, supervisely, via, voc-masks, yolo, or one of a plugin; by default
+    it is recognized."""
     images: str | None = None
     """Folder of the images, if they do not lie in the source."""
     classes: list[str] | None = None
