@@ -135,12 +135,19 @@ def triton_serves() -> bool:
     return torch.version.hip is None and _triton_is_available()
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # torch does not annotate it
+def _constant(function: Callable[[], bool]) -> Callable[[], bool]:
+    """Have torch.compile call a function rather than read it, as `torch.compiler.assume_constant_result` does, which
+    imports the compiler."""
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
+
+
+@_constant
 def _native_is_available() -> bool:
     return _exists("rmiseg.kernels.native._library")
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # torch does not annotate it
+@_constant
 def _triton_is_available() -> bool:
     return _exists("triton")
 
