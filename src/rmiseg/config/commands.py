@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 from rmiseg.config.options import TrainConfig
 
-PREDICTION_FORMATS = ("index", "gray", "color", "overlay", "probabilities", "voc", "cityscapes")
+PREDICTION_FORMATS = ("index", "gray", "color", "overlay", "geotiff", "probabilities", "voc", "cityscapes")
 """Files that predictions can be written as, beside those of labelling tools."""
 
 
@@ -140,8 +140,9 @@ class PredictConfig(TilingConfig):
     """Folder for the results, which mirror the names of the images."""
     write: list[str] = field(default_factory=lambda: ["index", "overlay"])
     """Files to write: index (PNG of class ids with a palette), gray (PNG of class ids), color (PNG of class colors),
-    overlay (colors over the image), probabilities (float16 npz), voc (what PASCAL VOC's test server takes),
-    cityscapes (what that of Cityscapes takes); coco, cvat, label-studio and labelme (labels for these tools)."""
+    overlay (colors over the image), geotiff (TIFF of class ids with the coordinates of the image), probabilities
+    (float16 npz), voc (what PASCAL VOC's test server takes), cityscapes (what that of Cityscapes takes); coco, cvat,
+    label-studio and labelme (labels for these tools)."""
     tolerance: float = 1.0
     """Farthest that the outlines of labels may be from the edges of regions, in pixels; 0 keeps every step."""
     opacity: float = 0.5
@@ -271,8 +272,8 @@ class DataCheckConfig:
     """Folder of the data set."""
     splits: list[str] | None = None
     """Splits to read; by default all but trainval, which repeats others."""
-    workers: int = 2
-    """Processes that read images."""
+    workers: int | None = None
+    """Processes that read images; by default one a core, 16 at most."""
 
 
 @dataclass

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from rmiseg.data.deep import ORIENTATION
 from rmiseg.data.labels.annotations import LabeledImage, Size
 from rmiseg.data.labels.shapes import from_base64
+from rmiseg.data.tiff import ORIENTATION
 from rmiseg.runtime.extras import import_extra
 
 EMBEDDED = {"JPEG": ".jpg", "PNG": ".png", "BMP": ".bmp", "TIFF": ".tif", "WEBP": ".webp"}
