@@ -201,6 +201,11 @@ class OptimConfig:
     value there of the schedule over all steps, which is lower (older runs have this, and go on with it)."""
     min_lr: float = 1e-6
     """The learning rate never falls below this."""
+    layer_decay: float = 1.0
+    """Factor of the learning rate from each layer of the backbone to the one before it, counted from the head; 1 for
+    none, 0.9 for a pretrained one that is to change little."""
+    clip_norm: float | None = None
+    """Longest gradient, by its norm over all parameters, to which longer ones are scaled down; by default none is."""
 
 
 @dataclass
@@ -239,6 +244,12 @@ class LoopConfig:
     checkpoint_every: int | None = None
     """Steps between two savings of the training's state, from which --resume auto goes on; it is also saved after every
     epoch."""
+    ema: float | None = None
+    """Decay of an exponential moving average of the weights, such as 0.99 or 0.999, which is scored and saved in place
+    of the weights; by default there is none."""
+    patience: int | None = None
+    """Evaluations without a better mIoU after which the training ends; best.pt is the best. By default it never
+    does."""
     max_skipped: int = 10
     """A step whose loss or gradient is not finite is skipped; after so many in a row training ends."""
     metrics: list[str] = field(default_factory=list)

@@ -47,6 +47,8 @@ def complete(config: TrainConfig) -> TrainConfig:
     """
     check_choices(config)
     check_ranges(config)
+    if config.train.ema is not None and config.train.strategy == "fsdp":
+        raise ValueError("train.ema needs the whole model in every process: choose train.strategy ddp, or leave it out")
     if config.data.root:  # absolute, so that the run can be evaluated from any folder
         config = replace(config, data=replace(config.data, root=str(Path(config.data.root).absolute())))
     given = config.model.name.startswith(GIVEN)
@@ -191,4 +193,4 @@ def make_step(config: TrainConfig, model: SegmentationModel, criterion: Criterio
         criterion.compile()
     optimizer = build_optimizer(model, config.optim)
     scaler = torch.amp.GradScaler(device.type, enabled=config.train.precision == "fp16")
-    return TrainStep(model, network, criterion, optimizer, scaler, dtype, device)
+    return TrainStep(model, network, criterion, optimizer, scaler, dtype, device, config.optim.clip_norm)

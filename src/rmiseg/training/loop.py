@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import statistics
 import sys
@@ -34,7 +33,6 @@ from rmiseg.inference.checkpoint import BEST, LAST, Checkpoint, CheckpointFolder
 from rmiseg.runtime.device import peak_memory
 from rmiseg.runtime.distributed import (
     full_state,
-    full_weights,
     gather,
     is_main,
     load_full_state,
@@ -45,6 +43,7 @@ from rmiseg.runtime.distributed import (
 from rmiseg.runtime.signals import Preempted, TerminationRequest
 from rmiseg.runtime.tensor_files import first_sentence, not_finite
 from rmiseg.training.assembly import make_model, make_step, train_dataset
+from rmiseg.training.average import ScoredModel
 from rmiseg.training.criterion import Criterion
 from rmiseg.training.curves import RunCurves, open_loggers
 from rmiseg.training.parts import Parts
@@ -96,8 +95,7 @@ class TrainingRun:
         self.model = make_model(config, len(self.classes), device, console, parts.model)
         if (found := not_finite(self.model.state_dict())) is not None:
             raise ValueError(f"the weights that the training would begin with are not finite: {found}")
-        # A divided model cannot be scored, since the processes need it for different numbers of images.
-        self.whole_model = copy.deepcopy(self.model) if config.train.strategy == "fsdp" else self.model
+        self.scored = ScoredModel(self.model, config.train)
         criterion = Criterion(config.loss, len(self.classes), self.total_steps, parts.loss)
         # Apart from the one for training, which may be compiled: images to score come in many sizes.
         self.val_criterion = Criterion(config.loss, len(self.classes), self.total_steps, parts.loss)
@@ -195,6 +193,7 @@ class TrainingRun:
         self.state = saved.run
         try:
             load_full_state(self.model, self.optimizer, saved.weights, saved.optimizer)
+            self.scored.load_state_dict(saved.average)
             self.step.scaler.load_state_dict(saved.scaler)
             self.confusion.copy_(saved.confusion)
         except Exception as error:  # of whatever does not fit
@@ -238,6 +237,7 @@ class TrainingRun:
             self._report_skipped(outcome)
         else:
             self.confusion += outcome.confusion
+            self.scored.follow(self.state.step - self.state.skipped)
         return outcome
 
     def _log(self, outcome: StepOutcome, scores: Scores, data_wait: float) -> None:
@@ -257,10 +257,8 @@ class TrainingRun:
         """Score the model, if it is time to."""
         if not self._is_last_epoch and (self.state.epoch + 1) % self.config.train.val_every:
             return None
-        if self.whole_model is not self.model:
-            self.whole_model.load_state_dict(full_weights(self.model))
         evaluation = evaluate_model(
-            self.whole_model,
+            self.scored.current(),
             progress.validating(self.val_batches),
             len(self.classes),
             self.device,
@@ -279,7 +277,7 @@ class TrainingRun:
     def _save_checkpoint(self, evaluation: Evaluation | None) -> Checkpoint:
         """Write what evaluation and prediction need."""
         checkpoint = Checkpoint(
-            weights=full_weights(self.model),
+            weights=self.scored.weights(),
             model=self.config.model,
             data=self.config.data,
             classes=self.classes,
@@ -308,11 +306,17 @@ class TrainingRun:
             self.curves.flush()
             callbacks = [callback.state_dict() for callback in self.parts.callbacks]
             scaler = self.step.scaler.state_dict()
-            content = SavedState(self.state, weights, optimizer_state, scaler, self.confusion, callbacks)
+            average = self.scored.state_dict()
+            content = SavedState(self.state, weights, optimizer_state, scaler, self.confusion, callbacks, average)
             with _going_on_without(self.console):
                 self.folder.save_state(content)
 
     def _end_epoch(self, progress: TrainingProgress, evaluation: Evaluation | None) -> None:
+        if evaluation and is_main():
+            self.state.waited = 0 if self.state.best != self.checkpoints.best else self.state.waited + 1
+            if self.state.waited >= (self.config.train.patience or math.inf):
+                self.console.print(f"No better mIoU in {self.state.waited} evaluations: the training ends here")
+                self.stop()
         self.state.best = self.checkpoints.best
         progress.end_epoch(self.state.epoch, evaluation)
         self.state.end_epoch()

@@ -35,12 +35,14 @@ BALANCED = "balanced"
 CHANGEABLE = {
     *("out", "resume", "device", "made_with", "data.root", "data.workers", "data.on_error"),
     *("train.strategy", "train.compile", "train.val_every", "train.log_every", "train.panels", "train.keep"),
-    *("train.checkpoint_every", "train.max_skipped", "train.metrics", "train.loggers"),
+    *("train.checkpoint_every", "train.max_skipped", "train.patience", "train.metrics", "train.loggers"),
 }
 """Options that may change when a run goes on: the others make another training of it."""
 
 UNSAID = {"optim.warmup_to": "curve"}
 """Options that config.yaml of older runs does not name, and what those runs did."""
+OFF: dict[str, Any] = {"train.ema": None, "optim.clip_norm": None, "optim.layer_decay": 1.0}
+"""Those of them that are as they were then by default."""
 
 
 @dataclass(frozen=True)
@@ -281,13 +283,13 @@ def _number(value: Any) -> float:
 def stored_options(folder: Path) -> dict[str, Any]:
     """The options that the run in a folder was started with, by their dotted names."""
     said = flat(read_recipe(folder / CONFIG_FILE))
-    return _unsaid(said) | said
+    return _unsaid(said, UNSAID | OFF) | said
 
 
-def _unsaid(said: Mapping[str, Any]) -> dict[str, Any]:
+def _unsaid(said: Mapping[str, Any], known: Mapping[str, Any] = UNSAID) -> dict[str, Any]:
     """Options that an older run does not name in a section that it has, and what it did."""
     sections = {name.partition(".")[0] for name in said}
-    return {name: value for name, value in UNSAID.items() if name not in said and name.partition(".")[0] in sections}
+    return {name: value for name, value in known.items() if name not in said and name.partition(".")[0] in sections}
 
 
 def with_unsaid(config: TrainConfig) -> TrainConfig:

@@ -49,6 +49,7 @@ class TrainStep:
         scaler: The gradient scaler; it does nothing but with float16.
         dtype: Type of the network's arithmetic under autocast; None without autocast.
         device: Where to compute.
+        clip_norm: Longest gradient, by its norm over all parameters; None for any.
     """
 
     model: SegmentationModel
@@ -58,6 +59,7 @@ class TrainStep:
     scaler: torch.amp.GradScaler
     dtype: torch.dtype | None
     device: torch.device
+    clip_norm: float | None = None
 
     def __call__(self, batches: list[Batch], step: int) -> StepOutcome:
         """Take step number `step`, on one or several batches in each process."""
@@ -73,6 +75,9 @@ class TrainStep:
         totals, confusion, suspects = self._backward(batches, targets, counts, step)
         finite = math.isfinite(totals["loss"]) and (self.scaler.is_enabled() or _gradient_is_finite(self.model))
         if finite or self.scaler.is_enabled():  # which looks at the gradients itself, and scales less the next time
+            if self.clip_norm is not None:
+                self.scaler.unscale_(self.optimizer)
+                nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
             self.scaler.step(self.optimizer)
             self.scaler.update()
         if finite:
