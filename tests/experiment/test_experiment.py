@@ -255,7 +255,7 @@ def test_changed_options_are_noticed(experiment, monkeypatch, capsys):
     ("options", "message"),
     [
         ({"loss": {"naem": "rmi"}}, "loss.naem"),
-        ({"loss": {"name": "dice"}}, "loss.name: dice is none of rmi, ce, bce, pyramid, affinity"),
+        ({"loss": {"name": "dise"}}, "loss.name: dise is none of rmi, ce, bce, pyramid, affinity"),
         ({"train": {"val_every": 0}}, "train.val_every must be 1 or more"),
     ],
 )

@@ -142,8 +142,8 @@ class LossConfig:
     """The loss. The options of each loss have a section of their own."""
 
     name: str = "rmi"
-    """Loss to train with: rmi, ce, bce, pyramid, affinity; smp:NAME (segmentation-models-pytorch) or monai:NAME; or one
-    of a plugin."""
+    """Loss to train with: rmi, ce, bce, pyramid, affinity, focal, dice, lovasz, ohem; smp:NAME (segmentation-models-
+    pytorch) or monai:NAME; or one of a plugin."""
     rmi: RMIConfig = field(default_factory=RMIConfig)
     """Options of the RMI loss."""
     pyramid: PyramidConfig = field(default_factory=PyramidConfig)
@@ -161,10 +161,12 @@ class LossConfig:
     class_weights: list[float] | Literal["balanced"] | None = None
     """A weight for each class, or balanced: the median of all classes' frequencies in the training split over the own
     (Eigen and Fergus 2015). By default all count alike."""
-    plus: dict[str, float] = field(default_factory=dict)
-    """Further losses that are added, each times its weight, such as {"smp:Dice": 0.5, "ce": 1.0}."""
+    plus: dict[str, float | dict[str, Any]] = field(default_factory=dict)
+    """Further losses that are added, each times its weight, such as {"dice": 0.5, "ce": 1.0}; with options of its own
+    {"focal": {"weight": 0.5, "gamma": 3.0}}."""
     options: dict[str, Any] = field(default_factory=dict)
-    """Own options of a loss of a plugin."""
+    """Own options of a loss without a section: label_smoothing of ce, gamma of focal, smooth of dice, per_image of
+    lovasz, threshold and least of ohem, or those of a plugin."""
 
 
 @dataclass

@@ -60,6 +60,10 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "bce": "rmiseg.losses.pixelwise",
         "pyramid": "rmiseg.losses.pyramid",
         "affinity": "rmiseg.losses.affinity",
+        "focal": "rmiseg.losses.focal",
+        "dice": "rmiseg.losses.dice",
+        "lovasz": "rmiseg.losses.lovasz",
+        "ohem": "rmiseg.losses.ohem",
         "smp:": "rmiseg.losses.external",
         "monai:": "rmiseg.losses.external",
     },
@@ -85,6 +89,9 @@ BUILT_IN: dict[str, dict[str, str]] = {
 """The module that registers each of the package's own components. A new one is a file and a line here."""
 
 KINDS = tuple(BUILT_IN)
+
+OWN_OPTIONS = {"data": "dataset", "model": "model", "loss": "loss"}
+"""The kind of component that each section of the options names, and whose own options it carries."""
 
 
 @dataclass(frozen=True)

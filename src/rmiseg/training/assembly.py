@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from rmiseg.config import DataConfig, LossConfig, TrainConfig
 from rmiseg.config.parser import check_choices, checked_options, chosen_components
 from rmiseg.config.ranges import check_ranges
-from rmiseg.config.registry import GIVEN, find, loaded_plugins
+from rmiseg.config.registry import GIVEN, OWN_OPTIONS, find, loaded_plugins
 from rmiseg.data import LabeledImages, SegmentationDataset, adapt_transform
 from rmiseg.inference.conversion import initial_weights
 from rmiseg.models import (
@@ -34,9 +34,6 @@ from rmiseg.runtime.distributed import distribute
 from rmiseg.training.criterion import Criterion
 from rmiseg.training.optim import HEAD_LR_FACTORS, build_optimizer
 from rmiseg.training.step import TrainStep
-
-OWN_OPTIONS = {"data": "dataset", "model": "model", "loss": "loss"}
-"""The kind of component that each section of the options names, and whose own options it carries."""
 
 
 def complete(config: TrainConfig) -> TrainConfig:

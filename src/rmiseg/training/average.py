@@ -15,10 +15,10 @@ from rmiseg.runtime.distributed import full_weights
 class ScoredModel:
     """A network as it is to be scored and saved, beside the one that is trained.
 
-    With `train.ema` that is an exponential moving average of the weights (Polyak and Juditsky 1992; as Tarvainen and
-    Valpola, NeurIPS 2017, arXiv:1703.01780, use it): after each step, decay * average + (1 - decay) * weights, where the
-    decay rises as (1 + n) / (10 + n) with the number n of steps until it reaches the chosen one. Batch norm's statistics
-    are averaged likewise.
+    With `train.ema` that is an exponential moving average of the weights (Polyak and Juditsky 1992; as in Tarvainen
+    and Valpola, NeurIPS 2017, arXiv:1703.01780): after each step, decay * average + (1 - decay) * weights. The decay
+    rises as (1 + n) / (10 + n) with the number n of steps until it reaches the chosen one. Batch norm's statistics are
+    averaged likewise.
 
     Args:
         trained: The network that is trained; not divided between processes yet.

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from rich.console import Console
 
 from rmiseg.config import TrainConfig
 from rmiseg.config.recipes import flat, read_recipe, shortened
+from rmiseg.config.registry import OWN_OPTIONS, find, is_known
 from rmiseg.data import LabeledImages
 from rmiseg.inference.checkpoint import CHECKPOINTS
 from rmiseg.runtime.files import leftovers, locked, printable, replacing, to_json
@@ -251,6 +252,7 @@ class RunFolder:
         self._compare(stored, self.asked)
 
     def _compare(self, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+        stored = _with_defaults(stored)
         for name, value in wanted.items():
             decided = value == BALANCED or (name == "data.value_range" and value is None)  # by the data
             if name in stored and stored[name] != value and name not in CHANGEABLE and not decided:
@@ -283,13 +285,32 @@ def _number(value: Any) -> float:
 def stored_options(folder: Path) -> dict[str, Any]:
     """The options that the run in a folder was started with, by their dotted names."""
     said = flat(read_recipe(folder / CONFIG_FILE))
-    return _unsaid(said, UNSAID | OFF) | said
+    return _unsaid(said) | said
 
 
 def _unsaid(said: Mapping[str, Any], known: Mapping[str, Any] = UNSAID) -> dict[str, Any]:
     """Options that an older run does not name in a section that it has, and what it did."""
     sections = {name.partition(".")[0] for name in said}
     return {name: value for name, value in known.items() if name not in said and name.partition(".")[0] in sections}
+
+
+def _with_defaults(said: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a run with those that there were none of when it was made, which are off by default."""
+    options = _unsaid(said, OFF) | dict(said)
+    for section, kind in OWN_OPTIONS.items():
+        name, own = said.get(f"{section}.name"), said.get(f"{section}.options")
+        if not isinstance(name, str) or not isinstance(own, Mapping) or not is_known(kind, name):
+            continue
+        known = fields(find(kind, name).options or _Nothing)
+        defaults = {each.name: each.default for each in known if each.default is not MISSING}
+        if not any(option.startswith(f"{section}.{name}.") for option in said):  # in a section of their own
+            options[f"{section}.options"] = {**defaults, **own}
+    return options
+
+
+@dataclass
+class _Nothing:
+    """Options of what has none."""
 
 
 def with_unsaid(config: TrainConfig) -> TrainConfig:
