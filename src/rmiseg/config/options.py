@@ -54,6 +54,12 @@ class DataConfig:
     """Strength of random brightness, contrast and saturation in training, 0 (none) to 1."""
     transform: str = "scale-crop"
     """Augmentation, which makes training crops of images: scale-crop (with the options above), or one of a plugin."""
+    augment: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Further augmentations of the crops, in their order, each with its options, such as {"rotate": {"degrees": 20},
+    "blur": {}}: flip-vertical, rotate, blur, noise, gamma, erase, cutmix, copy-paste (of rare classes),
+    torchvision:NAME, albumentations:NAME, or one of a plugin."""
+    rare_share: float = 0.0
+    """Share of the training crops that are centred on a pixel of a class drawn by its inverse frequency."""
     batch_size: int = 8
     """Images per training step, of all processes together."""
     workers: int = 2

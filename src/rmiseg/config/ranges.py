@@ -23,6 +23,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "data.scale_step": (0, SCALE),
     "data.flip": (0, 1),
     "data.color_jitter": (0, 1),
+    "data.rare_share": (0, 1),
     "data.batch_size": (1, FACTOR),
     "data.workers": (0, 1024),
     "model.output_stride": (8, 32),

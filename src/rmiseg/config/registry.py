@@ -1,4 +1,4 @@
-"""Every data set, model, loss, metric, transform, callback, logger and export by its name.
+"""Every data set, model, loss, metric, transform, augmentation, callback, logger and export by its name.
 
 What the package has itself is registered in the same way as what plugins add:
 
@@ -73,6 +73,18 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "transform": {
         "scale-crop": "rmiseg.data.transforms",
     },
+    "augmentation": {
+        "flip-vertical": "rmiseg.data.augmentations",
+        "rotate": "rmiseg.data.augmentations",
+        "blur": "rmiseg.data.augmentations",
+        "noise": "rmiseg.data.augmentations",
+        "gamma": "rmiseg.data.augmentations",
+        "erase": "rmiseg.data.augmentations",
+        "cutmix": "rmiseg.data.mixing",
+        "copy-paste": "rmiseg.data.mixing",
+        "torchvision:": "rmiseg.data.library_augmentations",
+        "albumentations:": "rmiseg.data.library_augmentations",
+    },
     "callback": {},
     "logger": {
         "csv": "rmiseg.training.loggers.table",
@@ -121,7 +133,7 @@ def register(kind: str, name: str, *, options: type | None = None) -> Callable[[
     """Register a class or function under a name: a decorator that returns it as it is.
 
     Args:
-        kind: dataset, model, loss, metric, transform, callback, logger or export.
+        kind: dataset, model, loss, metric, transform, augmentation, callback, logger or export.
         name: What recipes and the command line call it.
         options: A dataclass of its own options, each with type, default and a docstring. They are given as
             loss.options, model.options or data.options, and become keyword arguments.

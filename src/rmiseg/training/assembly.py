@@ -10,12 +10,16 @@ from typing import Any
 import torch
 from rich.console import Console
 from torch import Tensor, nn
+from torchvision.transforms.v2 import Compose
 
 from rmiseg.config import DataConfig, LossConfig, TrainConfig
 from rmiseg.config.parser import check_choices, checked_options, chosen_components
 from rmiseg.config.ranges import check_ranges
 from rmiseg.config.registry import GIVEN, OWN_OPTIONS, find, loaded_plugins
 from rmiseg.data import LabeledImages, SegmentationDataset, adapt_transform
+from rmiseg.data.mixing import Mixing
+from rmiseg.data.rare import find_places
+from rmiseg.data.transforms import TrainTransform
 from rmiseg.inference.conversion import initial_weights
 from rmiseg.models import (
     DEFAULT_BACKBONE,
@@ -30,7 +34,7 @@ from rmiseg.models.conversion import fit
 from rmiseg.models.conversion.own import OWN
 from rmiseg.models.layers import synchronize_norm
 from rmiseg.models.original import OWN_CRITERION, check_original
-from rmiseg.runtime.distributed import distribute
+from rmiseg.runtime.distributed import distribute, on_main
 from rmiseg.training.criterion import Criterion
 from rmiseg.training.optim import HEAD_LR_FACTORS, build_optimizer
 from rmiseg.training.step import TrainStep
@@ -62,6 +66,8 @@ def complete(config: TrainConfig) -> TrainConfig:
         factor = HEAD_LR_FACTORS.get(config.model.name, max(HEAD_LR_FACTORS.values()))
         config = replace(config, optim=replace(config.optim, head_lr_factor=factor))
     config = replace(config, loss=_complete_loss(config))
+    for name in config.data.augment:
+        _augmentation(name, config.data)
     sections = {name: _with_own_options(getattr(config, name), name) for name in OWN_OPTIONS}
     return replace(config, made_with=made_with(config), **sections)
 
@@ -97,17 +103,44 @@ def _complete_loss(config: TrainConfig) -> LossConfig:
     )
 
 
-def train_dataset(images: LabeledImages, config: DataConfig, transform: Any = None) -> SegmentationDataset:
+def train_dataset(
+    images: LabeledImages, config: DataConfig, transform: Any = None, console: Console | None = None
+) -> SegmentationDataset:
     """The training images with their augmentation, read at the size that it needs.
 
     Args:
         images: The images.
         config: The augmentation.
         transform: Takes its place: any transform of torchvision.transforms.v2, or an albumentations pipeline.
+        console: Where to show progress, if all masks are read to find rare classes.
     """
     if transform is None:
         transform = find("transform", config.transform).make(config)
-    return SegmentationDataset(images, adapt_transform(transform), getattr(transform, "reduction", 1))
+    steps = [_augmentation(name, config) for name in config.augment]
+    mixing = [step for step in steps if isinstance(step, Mixing)]
+    rare = None
+    if config.rare_share or any(each.of_rare for each in mixing):
+        rare = on_main(lambda: find_places(images, config.workers, console, config.on_error))
+    reduction = getattr(transform, "reduction", 1)
+    if alone := [step for step in steps if not isinstance(step, Mixing)]:
+        first = [*transform.transforms] if isinstance(transform, TrainTransform) else [adapt_transform(transform)]
+        kind = TrainTransform if isinstance(transform, TrainTransform) else Compose
+        transform = kind([*first, *alone])
+    return SegmentationDataset(
+        images, adapt_transform(transform), reduction, rare=rare, rare_share=config.rare_share, mixing=mixing
+    )
+
+
+def _augmentation(name: str, config: DataConfig) -> Any:
+    """An augmentation of `data.augment`, with its options.
+
+    Raises:
+        ValueError: One that it does not have or take.
+    """
+    component, options = find("augmentation", name), config.augment[name]
+    if component.name.endswith(":"):
+        return component.make(name.partition(":")[2], config, **options)
+    return component.make(config, **checked_options(component, options, f"data.augment.{name}"))
 
 
 def make_model(

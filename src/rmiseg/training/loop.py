@@ -153,7 +153,7 @@ class TrainingRun:
             "outlive_termination": True,
         }
         self.batches = train_loader(
-            train_dataset(self.parts.train, config.data, self.parts.transform),
+            train_dataset(self.parts.train, config.data, self.parts.transform, self.console),
             batch_size=config.data.batch_size,
             seed=config.seed,
             **loading,

@@ -42,7 +42,13 @@ CHANGEABLE = {
 
 UNSAID = {"optim.warmup_to": "curve"}
 """Options that config.yaml of older runs does not name, and what those runs did."""
-OFF: dict[str, Any] = {"train.ema": None, "optim.clip_norm": None, "optim.layer_decay": 1.0}
+OFF: dict[str, Any] = {
+    "data.augment": {},
+    "data.rare_share": 0.0,
+    "train.ema": None,
+    "optim.clip_norm": None,
+    "optim.layer_decay": 1.0,
+}
 """Those of them that are as they were then by default."""
 
 
