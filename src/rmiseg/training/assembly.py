@@ -23,11 +23,11 @@ from rmiseg.data.transforms import TrainTransform
 from rmiseg.inference.conversion import initial_weights
 from rmiseg.models import (
     DEFAULT_BACKBONE,
-    DEFAULT_OUTPUT_STRIDE,
     adapt_model,
     build_model,
     set_norm_momentum,
     takes_backbone,
+    usual_stride,
 )
 from rmiseg.models.base import SegmentationModel
 from rmiseg.models.conversion import fit
@@ -54,12 +54,9 @@ def complete(config: TrainConfig) -> TrainConfig:
         config = replace(config, data=replace(config.data, root=str(Path(config.data.root).absolute())))
     given = config.model.name.startswith(GIVEN)
     if not given and takes_backbone(config.model.name):
-        model_config = replace(
-            config.model,
-            backbone=config.model.backbone or DEFAULT_BACKBONE,
-            output_stride=config.model.output_stride or DEFAULT_OUTPUT_STRIDE,
-        )
-        config = replace(config, model=model_config)
+        backbone = config.model.backbone or DEFAULT_BACKBONE
+        stride: Any = config.model.output_stride or usual_stride(backbone)
+        config = replace(config, model=replace(config.model, backbone=backbone, output_stride=stride))
     if config.model.compat == "original":
         check_original(config.model.name, config.model.backbone or "", config.model.output_stride or 0)
     if config.optim.head_lr_factor is None and not given:

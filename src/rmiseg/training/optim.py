@@ -47,7 +47,7 @@ def _layers(backbone: nn.Module) -> list[list[nn.Parameter]]:
     """
     layers: dict[str, list[nn.Parameter]] = {}
     for name, parameter in backbone.named_parameters():
-        parts = name.removeprefix("body.").split(".")
+        parts = name.removeprefix("body.").removeprefix("model.").split(".")
         numbered = next((at + 1 for at, part in enumerate(parts) if part.isdigit()), 1)
         layers.setdefault(".".join(parts[:numbered]), []).append(parameter)
     return list(layers.values())
