@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import statistics
 import time
 from collections.abc import Callable, Iterable
@@ -12,6 +14,9 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+
+CONSTANTS = "RMISEG_GPU_CONSTANTS"
+"""The variable of the environment with constants for every part, as JSON."""
 
 Step = Callable[[], Any]
 T = TypeVar("T")
@@ -51,6 +56,9 @@ class Place:
     workers: int
     tiny: bool
 
+    def __post_init__(self) -> None:
+        set_constants(json.loads(os.environ.get(CONSTANTS, "{}")))
+
     @property
     def implementation(self) -> str:
         """The implementation of the losses: that of CUDA, interpreted where there is no GPU."""
@@ -63,6 +71,19 @@ class Place:
     def wait(self) -> None:
         if self.device == "cuda":
             torch.cuda.synchronize()
+
+
+def set_constants(values: dict[str, Any]) -> dict[str, Any]:
+    """Set constants of the kernels, by "module.NAME"; returns what they were."""
+    from rmiseg.kernels.triton import launch, regions
+
+    modules = {"launch": launch, "regions": regions}
+    before = {}
+    for name, value in values.items():
+        module, constant = modules[name.split(".")[0]], name.split(".")[1]
+        before[name] = getattr(module, constant)
+        setattr(module, constant, launch.Tiling(*value) if isinstance(value, (tuple, list)) else value)
+    return before
 
 
 def in_processes(function: Callable[[T], R], inputs: Iterable[T], workers: int) -> Iterable[tuple[T, R]]:
