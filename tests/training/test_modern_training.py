@@ -53,7 +53,7 @@ def test_average_follows_its_definition():
                 parameter.add_(torch.randn_like(parameter))
         model.backbone[1].num_batches_tracked += 1
         scored.follow(step)
-        decay = min(0.9, (1 + step) / (10 + step))
+        decay = min(0.9, (step - 1) / (step + 8))
         for name, tensor in model.state_dict().items():
             expected[name] = decay * expected[name] + (1 - decay) * tensor.double()
     found = scored.current().state_dict()
@@ -185,3 +185,18 @@ def test_without_decay_there_are_four_groups():
 def test_values_that_are_none(option):
     with pytest.raises(ValueError, match=rf"optim\.{option} must be positive, not 0"):
         build_optimizer(SmallModel(2), OptimConfig(**{option: 0.0}))
+
+
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_all_of_it_goes_on_exactly(data, tmp_path, processes):
+    """Rare crops, mixed crops, the average and clipped gradients, killed in the middle of an epoch."""
+    augment = {"rotate": {}, "noise": {"p": 0.5}, "cutmix": {}, "copy-paste": {}, "erase": {}}
+    config = configuration(data, tmp_path / "run", {"rare_share": 0.5, "augment": augment}, ema=0.8, patience=5)
+    config = replace(config, optim=replace(config.optim, clip_norm=0.5, layer_decay=0.8))
+    assert train(replace(config, out=str(tmp_path / "whole")), processes=processes) == [0] * processes
+    assert train(config, "step 2", processes=processes) == [-9] * processes
+    assert train(config, processes=processes) == [0] * processes
+    weights = [load(tmp_path / name / "checkpoints/last.pt") for name in ("run", "whole")]
+    assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
+    results = [json.loads((tmp_path / name / "result.json").read_text())["last"] for name in ("run", "whole")]
+    assert results[0] == results[1]

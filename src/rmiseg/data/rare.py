@@ -85,7 +85,8 @@ def find_places(
         ValueError: No pixel of any class, or (unless skipped) a mask that cannot be read.
         OSError: Likewise.
     """
-    loader = DataLoader(_Places(images), batch_size=None, num_workers=workers)
+    # With a generator of its own: this process alone reads masks, and would draw a number that others do not.
+    loader = DataLoader(_Places(images), batch_size=None, num_workers=workers, generator=torch.Generator())
     pixels = np.zeros(len(images.classes), np.int64)
     found = []
     for item in track(loader, "finding classes", console, total=len(images)):
