@@ -2,7 +2,7 @@
 
 python scripts/collect_results.py runs/experiment-losses experiments/results/losses
 
-For each run that is over it writes METHOD/VALUES-SEED.json (with several data sets DATASET/METHOD/VALUES-SEED.json): the
+For each run that is over it writes METHOD/VALUES-SEED.json (or DATASET/METHOD/VALUES-SEED.json): the
 content of its result.json without the places of files, and the IoU of each class on the validation split.
 """
 

@@ -94,7 +94,7 @@ def in_processes(function: Callable[[T], R], inputs: Iterable[T], workers: int) 
             yield futures[future], future.result()
 
 
-def time_in_turn(place: Place, steps: dict[str, Step], runs: int = 7, calls: int = 5) -> dict[str, dict[str, float]]:
+def time_in_turn(place: Place, steps: dict[str, Step], runs: int = 7, calls: int = 5) -> dict[str, dict[str, Any]]:
     """Median seconds of each: of the device, and of the host until it is free again, with calls in a row."""
     if place.tiny:
         runs, calls = 1, 1
@@ -112,7 +112,32 @@ def time_in_turn(place: Place, steps: dict[str, Step], runs: int = 7, calls: int
             if run > 0:
                 device[name].append((time.perf_counter() - started) / calls)
                 host[name].append(free / calls)
-    return {name: {"seconds": statistics.median(device[name]), "host": statistics.median(host[name])} for name in steps}
+    found: dict[str, dict[str, Any]] = {}
+    for name, step in steps.items():
+        found[name] = {"seconds": statistics.median(device[name]), "host": statistics.median(host[name])}
+        if place.device == "cuda":
+            found[name]["graph"] = time_of_graph(step)
+    return found
+
+
+def time_of_graph(step: Step) -> float | str:
+    """Seconds of the device alone: of a CUDA graph of the step; or why there is none."""
+    graph = torch.cuda.CUDAGraph()
+    torch.cuda.synchronize()
+    try:
+        with torch.cuda.graph(graph):
+            step()
+    except RuntimeError as error:
+        return str(error)[-300:]
+    times = []
+    for _ in range(8):
+        torch.cuda.synchronize()
+        started = time.perf_counter()
+        for _ in range(5):
+            graph.replay()
+        torch.cuda.synchronize()
+        times.append((time.perf_counter() - started) / 5)
+    return statistics.median(times[2:])
 
 
 def peak_memory(place: Place, step: Step) -> int:

@@ -61,7 +61,8 @@ def measure(place: Place) -> Iterator[tuple[str, Any]]:
                 before = set_constants({name: value})
                 time = time_in_turn(place, {loss: step}, runs=2, calls=5)[loss]
                 set_constants(before)
-                seconds[value] = time.get("graph") or time["seconds"]
+                graph = time.get("graph")
+                seconds[value] = graph if isinstance(graph, float) else time["seconds"]
             for value in values:
                 ratios[value] *= seconds[value] / min(seconds.values())
             yield f"{name}, {loss}, {case}", {str(value): time for value, time in seconds.items()}

@@ -104,9 +104,13 @@ def _write_json(path: str | None, text: str, console: Console) -> None:
 def predict(config: PredictConfig) -> int:
     """`rmiseg predict`"""
     from rmiseg.inference.predict import predict_files
+    from rmiseg.runtime.distributed import is_main, processes
 
-    predictions = predict_files(config, Console(markup=False))
-    for problem in predictions.problems:
+    with processes(config.device) as device:
+        console = Console(markup=False, quiet=not is_main())
+        predictions = predict_files(config, console, device)
+        problems = predictions.problems if is_main() else []
+    for problem in problems:
         print(f"error: {problem}", file=sys.stderr)
     return 1 if predictions.problems else 0
 

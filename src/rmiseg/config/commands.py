@@ -268,8 +268,8 @@ class DataCheckConfig:
     """Folder of the data set."""
     splits: list[str] | None = None
     """Splits to read; by default all but trainval, which repeats others."""
-    workers: int = 2
-    """Processes that read images."""
+    workers: int | None = None
+    """Processes that read images; by default one a core, 16 at most."""
 
 
 @dataclass

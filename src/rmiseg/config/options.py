@@ -62,8 +62,9 @@ class DataConfig:
     """Share of the training crops that are centred on a pixel of a class drawn by its inverse frequency."""
     batch_size: int = 8
     """Images per training step, of all processes together."""
-    workers: int = 2
-    """Processes that load images, for each training process; 0 loads in the main process."""
+    workers: int | None = None
+    """Processes that load images, for each training process; 0 loads in the main process. By default one for each of
+    its cores, 16 at most."""
     on_error: Literal["fail", "skip"] = "fail"
     """Treatment of an image or mask that cannot be read: fail, or skip it with a warning; in training the next image
     takes its place."""

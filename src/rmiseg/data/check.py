@@ -16,6 +16,7 @@ from rmiseg.data.deep import ValueRange
 from rmiseg.data.finding import scan_splits
 from rmiseg.data.images import Split
 from rmiseg.data.inspection import Inspection, SplitReport, inspect
+from rmiseg.data.loader import worker_count
 from rmiseg.data.training import choose_range
 from rmiseg.data.verdict import class_problems, count, palette_problems, warnings_of
 from rmiseg.runtime.progress import track
@@ -42,7 +43,7 @@ def check_dataset(
     name: str,
     root: str | Path,
     splits: Sequence[str] | None = None,
-    workers: int = 2,
+    workers: int | None = None,
     console: Console | None = None,
     options: Mapping[str, Any] = {},
 ) -> Report:
@@ -52,7 +53,7 @@ def check_dataset(
         name: Name of a registered data set.
         root: Folder of the data set.
         splits: Splits to read; by default all but trainval, which repeats others.
-        workers: Processes that read files; 0 reads in the main process.
+        workers: Processes that read files; 0 reads in the main process. By default one a core.
         console: Where to show progress; by default nowhere.
         options: Options of the data set's own, if it has any.
 
@@ -60,15 +61,16 @@ def check_dataset(
         ValueError, FileNotFoundError: no such data set, folder or split, or the classes are not known: nothing could
             be checked.
     """
-    if workers < 0:
-        raise ValueError(f"workers must be 0 or more, not {workers}")
+    worker_count(workers, 1)  # whose error comes before any work
     scans = scan_splits(name, root, splits, options)
     trained = [scan for scan in scans if scan.name.startswith("train")] or scans[:1]
     value_range, note = choose_range(trained[0])
     reports = [SplitReport.of(scan) for scan in scans]
     inspections = _Inspections(scans, value_range)
     # A DataLoader without batches is a process pool that keeps the order and, with 0 workers, starts no process.
-    loader = DataLoader(inspections, batch_size=None, num_workers=workers, collate_fn=_identity)
+    loader = DataLoader(
+        inspections, batch_size=None, num_workers=worker_count(workers, len(inspections)), collate_fn=_identity
+    )
     for index, inspection in track(loader, "reading", console, total=len(inspections)):
         reports[index].add(inspection)
     if note:

@@ -84,7 +84,9 @@ class ClassTable:
         """
         keys = tuple(_pack(value) for value in self.values + self.ignore)
         if raw.dtype == np.uint8 and not self.rgb:  # the common case, three times as fast with strings
-            known, table = _byte_table(keys, len(self.names))
+            known, table, kept = _byte_table(keys, len(self.names))
+            if kept and raw.size and int((raw + np.uint8(1)).max()) <= len(self.names):  # 255 + 1 is 0
+                return raw, {}
             if not (data := raw.tobytes()).translate(None, delete=known):
                 return np.frombuffer(bytearray(data.translate(table)), np.uint8).reshape(raw.shape), {}
         if self.rgb:
@@ -125,13 +127,14 @@ def _pack(value: RawValue) -> int:
 
 
 @functools.cache
-def _byte_table(keys: tuple[int, ...], num_classes: int) -> tuple[bytes, bytes]:
-    """The values that have a meaning, and what each of the 256 becomes, for `bytes.translate`."""
+def _byte_table(keys: tuple[int, ...], num_classes: int) -> tuple[bytes, bytes, bool]:
+    """The values that have a meaning, what each of the 256 becomes, for `bytes.translate`, and whether all stay."""
     table = bytearray(256)
     known = {key: index if index < num_classes else IGNORE_INDEX for index, key in enumerate(keys) if key < 256}
     for key, value in known.items():
         table[key] = value
-    return bytes(known), bytes(table)
+    stay = known == {**dict(zip(range(num_classes), range(num_classes))), IGNORE_INDEX: IGNORE_INDEX}
+    return bytes(known), bytes(table), stay
 
 
 @functools.cache  # one a process, outside of ClassTable so that it is not sent to loader processes

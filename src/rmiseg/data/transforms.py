@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 from torchvision import tv_tensors
 from torchvision.transforms import v2
@@ -94,15 +96,14 @@ class RandomScaleCrop(v2.Transform):  # type: ignore[misc]  # torchvision has no
         """Apply the box to an image or a mask, whichever it is."""
         if not isinstance(inpt, tv_tensors.Image | tv_tensors.Mask):
             return inpt
-        # Cropping before resizing, so that only what is kept is resized.
-        out = F.crop(inpt, *params["box"])
+        # Plain tensors, since each operation on the others costs as much as the work. Cropping before resizing, so that
+        # only what is kept is resized.
+        top, left, height, width = params["box"]
+        part = inpt.as_subclass(torch.Tensor)[..., top : top + height, left : left + width]
         if isinstance(inpt, tv_tensors.Mask):
-            out = tv_tensors.Mask(_resize_mask(out, params["size"]))
-            fill: int | Sequence[int] = IGNORE_INDEX
-        else:
-            out = F.resize(out, list(params["size"]), interpolation=self.interpolation, antialias=True)
-            fill = self.fill
-        return F.pad(out, params["padding"], fill=fill) if any(params["padding"]) else out
+            return tv_tensors.Mask(_padded(_resize_mask(part, params["size"]), params["padding"], IGNORE_INDEX))
+        resized = F.resize_image(part, list(params["size"]), interpolation=self.interpolation, antialias=True)
+        return tv_tensors.Image(_padded(resized, params["padding"], self.fill))
 
     def _draw_scale(self) -> float:
         low, high = self.scale_range
@@ -268,17 +269,43 @@ def normalize(images: torch.Tensor, mean: Sequence[float], std: Sequence[float])
         raise ValueError(f"images must be uint8 with values 0 .. 255, not {images.dtype}")
     if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
         raise ValueError(f"mean and std must be three numbers each, and std positive, not {mean} and {std}")
-    center = torch.tensor(mean, dtype=torch.float32, device=images.device).mul_(255).view(3, 1, 1)
-    scale = torch.tensor(std, dtype=torch.float32, device=images.device).mul_(255).view(3, 1, 1)
+    center, scale = (_channels(tuple(values), images.device) for values in (mean, std))
     return images.to(torch.float32).sub_(center).div_(scale)
 
 
+@lru_cache(maxsize=64)
+def _channels(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
+    """255 times the values, (3, 1, 1) float32; made once, since to move them waits for a GPU."""
+    with torch.inference_mode(False):  # it may be needed outside of the mode that it is made in
+        return torch.tensor(values, dtype=torch.float32, device=device).mul_(255).view(3, 1, 1)
+
+
 def _resize_mask(mask: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    # "nearest exact" takes the value at the center of each new pixel, which is where bilinear interpolation looks too;
-    # plain "nearest", torchvision's choice for masks, is half a pixel off.
-    plain = mask.as_subclass(torch.Tensor)[None]
-    resized: torch.Tensor = F.resize_image(plain, list(size), interpolation=v2.InterpolationMode.NEAREST_EXACT)[0]
-    return resized
+    # The value at the center of each new pixel, which is where bilinear interpolation looks too; plain "nearest",
+    # torchvision's choice for masks, is half a pixel off. Just as "nearest-exact" rounds, in half its time.
+    ids = mask.numpy()
+    for axis, (old, new) in enumerate(zip(ids.shape, size)):
+        if old != new:
+            centers = (np.arange(new) + 0.5) * np.float64(np.float32(old) / np.float32(new))
+            ids = ids.take(np.minimum(centers.astype(np.float32).astype(np.int64), old - 1), axis)
+    return torch.from_numpy(np.ascontiguousarray(ids))
+
+
+def _padded(values: torch.Tensor, padding: Sequence[int], fill: int | Sequence[int]) -> torch.Tensor:
+    """An image (3, H, W), in memory (H, W, 3), or a mask (H, W), with so much on the left, above, right and below."""
+    before, above, after, below = padding
+    if not any(padding):
+        return values
+    height, width = values.shape[-2:]
+    shape = (height + above + below, width + before + after)
+    if not isinstance(fill, int):
+        around = torch.tensor(fill, dtype=values.dtype).repeat(*shape, 1).permute(2, 0, 1)
+    elif values.ndim == 2:
+        around = torch.full(shape, fill, dtype=values.dtype)
+    else:
+        around = torch.full((*shape, len(values)), fill, dtype=values.dtype).permute(2, 0, 1)
+    around[..., above : above + height, before : before + width] = values
+    return around
 
 
 def _check_image_scale(image_scale: float) -> None:

@@ -6,7 +6,6 @@ The package pydensecrf2 computes it, holding Python's global lock: images are re
 from __future__ import annotations
 
 import multiprocessing
-import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -17,6 +16,7 @@ from typing import NamedTuple, Self
 import numpy as np
 
 from rmiseg.config import CRFConfig
+from rmiseg.runtime.device import usable_cores
 from rmiseg.runtime.extras import import_extra
 
 SMALLEST_PROBABILITY = 1e-6
@@ -54,7 +54,7 @@ class DenseCRF:
         import_extra("pydensecrf.densecrf", "crf", "a dense CRF")
         self.iterations = tuple(iterations)
         self.config = config
-        self.workers = workers or os.cpu_count() or 1
+        self.workers = workers or usable_cores()
         # Not forked: a copy of a process with threads may wait for ever.
         self.processes = ProcessPoolExecutor(self.workers, multiprocessing.get_context("spawn"))
 

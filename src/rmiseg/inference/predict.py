@@ -33,8 +33,13 @@ from rmiseg.inference.predictor import Predictor
 from rmiseg.inference.segment import id_strips, probabilities, segment
 from rmiseg.inference.sources import RESULTS_FILE, Frame, Source, find_sources, read_frames
 from rmiseg.inference.tiles import TileLogits
+from rmiseg.runtime.device import usable_cores
+from rmiseg.runtime.distributed import gather, on_main, patience, processes, shard
 from rmiseg.runtime.files import remove_leftovers, replacing, to_json
 from rmiseg.runtime.progress import track
+
+THREADS = 8
+"""Most images that are finished at once, their files written, while the model goes on; no more than there are cores."""
 
 PENDING = 2
 """Images that may wait to be finished while the model goes on, beside those that are being finished."""
@@ -110,26 +115,40 @@ def predict(
         dense_crf=dense_crf or CRFConfig(),
         device=device,
     )
-    return predict_files(config, console, model=model)
+    with processes(device) as place:
+        return predict_files(config, console, place, model=model)
 
 
 def predict_files(
-    config: PredictConfig, console: Console | None = None, *, model: nn.Module | None = None
+    config: PredictConfig,
+    console: Console | None = None,
+    device: torch.device | None = None,
+    *,
+    model: nn.Module | None = None,
 ) -> Predictions:
-    """Segment images and write pictures as `config` says; see `predict`."""
+    """Segment images and write pictures as `config` says; see `predict`.
+
+    Of several processes each takes its share of the images; all get the results of all.
+
+    Args:
+        config: What to segment.
+        console: Where to show progress.
+        device: Where to compute; by default as `config` says.
+        model: See `predict`.
+    """
     console = console or Console(quiet=True)
     if bool(config.images) == bool(config.split):
         raise ValueError("name the images to segment: either files, folders or patterns, or --split and a split's name")
-    sources = find_sources(config.images)
+    sources = on_main(lambda: find_sources(config.images))
     path = find_checkpoint(config.checkpoint)
     checkpoint = load_checkpoint(path)
     if config.split:
-        split = checkpoint.load_split(config.split, config.root, masks=False)
+        split = on_main(lambda: checkpoint.load_split(config.split, config.root, masks=False))
         sources = [Source(sample.image, Path(sample.name)) for sample in split.samples]
     tiling = tiling_config(config)
     out = Path(config.out)
     with DenseCRF(config.crf, config.dense_crf) if config.crf else nullcontext() as crf:
-        predictor = Predictor(checkpoint, config.device, tiling, model=model)
+        predictor = Predictor(checkpoint, config.device if device is None else str(device), tiling, model=model)
         writer = Writer(predictor, out, config.write, opacity=config.opacity, crf=crf)
         about = {
             "checkpoint": str(path.absolute()),
@@ -141,22 +160,38 @@ def predict_files(
             "opacity": config.opacity,
             "write": config.write,
         }
-        found = len(sources)
-        if config.resume == "auto":
-            sources = _missing(writer, sources, about, config)
-        writer.check(sources, config.overwrite or config.resume == "auto")
-        out.mkdir(parents=True, exist_ok=True)
-        with replacing(out / RESULTS_FILE) as temporary:
-            temporary.write_text(to_json(about), encoding="utf-8")
-        total = None if any(source.is_video for source in sources) else len(sources)
-        results = list(track(writer.run(sources), "predicting", console, total=total))
+        wanted = on_main(lambda: _prepare(writer, sources, about, config))
+        own = shard(wanted)
+        total = None if any(source.is_video for source in own) else len(own)
+        with patience() as group:
+            results = list(track(writer.run(own), "predicting", console, total=total))
+            everywhere = gather((results, writer.crf_seconds), group)
+    results, seconds = ([each for part in parts for each in part] for parts in zip(*everywhere))
     problems = [problem for problem in results if problem is not None]
-    kept = found - len(sources)
+    kept = len(sources) - len(wanted)
     there = f" ({kept} more were there already)" if kept else ""
     console.print(f"{len(results) - len(problems)} images{there}: {', '.join(config.write)} in {out}", markup=False)
-    if writer.crf_seconds:
-        console.print(f"dense CRF: {sum(writer.crf_seconds) / len(writer.crf_seconds):.2f} s an image")
+    if seconds:
+        console.print(f"dense CRF: {sum(seconds) / len(seconds):.2f} s an image")
     return Predictions(out, len(results) - len(problems), problems, kept)
+
+
+def _prepare(
+    writer: Writer, sources: Sequence[Source], about: Mapping[str, Any], config: PredictConfig
+) -> Sequence[Source]:
+    """Make the folder of the results, and note what they are made with; the images that are left to segment.
+
+    Raises:
+        ValueError, FileExistsError: Results are in the way.
+    """
+    if config.resume == "auto":
+        sources = _missing(writer, sources, about, config)
+    writer.check(sources, config.overwrite or config.resume == "auto")
+    out = Path(config.out)
+    out.mkdir(parents=True, exist_ok=True)
+    with replacing(out / RESULTS_FILE) as temporary:
+        temporary.write_text(to_json(about), encoding="utf-8")
+    return sources
 
 
 def _missing(
@@ -262,7 +297,7 @@ class Writer:
             For each image None, or what is wrong with it: an image that cannot be read, or a file that cannot be
             written, does not stop the others.
         """
-        workers = self.crf.workers if self.crf else 1
+        workers = self.crf.workers if self.crf else min(usable_cores(), THREADS)
         pending: deque[tuple[Frame, Future[None]]] = deque()
 
         def finished() -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import MethodType
@@ -16,7 +17,17 @@ from rmiseg.config import DataConfig, LossConfig, TrainConfig
 from rmiseg.config.parser import check_choices, checked_options, chosen_components
 from rmiseg.config.ranges import check_ranges
 from rmiseg.config.registry import GIVEN, OWN_OPTIONS, find, loaded_plugins
-from rmiseg.data import LabeledImages, SegmentationDataset, adapt_transform
+from rmiseg.data import (
+    LabeledImages,
+    SegmentationDataset,
+    TrainLoader,
+    adapt_transform,
+    balanced_weights,
+    eval_loader,
+    eval_transform,
+    train_loader,
+)
+from rmiseg.data.loader import Loader, worker_count
 from rmiseg.data.mixing import Mixing
 from rmiseg.data.rare import find_places
 from rmiseg.data.transforms import TrainTransform
@@ -34,9 +45,11 @@ from rmiseg.models.conversion import fit
 from rmiseg.models.conversion.own import OWN
 from rmiseg.models.layers import synchronize_norm
 from rmiseg.models.original import OWN_CRITERION, check_original
-from rmiseg.runtime.distributed import distribute, on_main
+from rmiseg.runtime.distributed import distribute, on_main, rank, world_size
 from rmiseg.training.criterion import Criterion
 from rmiseg.training.optim import HEAD_LR_FACTORS, build_optimizer
+from rmiseg.training.parts import Parts
+from rmiseg.training.run_folder import BALANCED, RunFolder
 from rmiseg.training.step import TrainStep
 
 
@@ -117,7 +130,7 @@ def train_dataset(
     mixing = [step for step in steps if isinstance(step, Mixing)]
     rare = None
     if config.rare_share or any(each.of_rare for each in mixing):
-        rare = on_main(lambda: find_places(images, config.workers, console, config.on_error))
+        rare = on_main(lambda: find_places(images, worker_count(config.workers, len(images)), console, config.on_error))
     reduction = getattr(transform, "reduction", 1)
     if alone := [step for step in steps if not isinstance(step, Mixing)]:
         first = [*transform.transforms] if isinstance(transform, TrainTransform) else [adapt_transform(transform)]
@@ -138,6 +151,50 @@ def _augmentation(name: str, config: DataConfig) -> Any:
     if component.name.endswith(":"):
         return component.make(name.partition(":")[2], config, **options)
     return component.make(config, **checked_options(component, options, f"data.augment.{name}"))
+
+
+def make_loaders(
+    config: DataConfig, seed: int, parts: Parts, warn: Callable[[str], None], console: Console
+) -> tuple[TrainLoader, Loader]:
+    """Batches of this process to train on, and to score on.
+
+    Args:
+        config: The options of the data set.
+        seed: Seed of order and augmentation.
+        parts: What they leave to objects.
+        warn: Called with what is wrong with an image that is skipped.
+        console: Where to show progress, if all masks are read first.
+    """
+    loading: dict[str, Any] = {
+        "workers": config.workers,
+        "rank": rank(),
+        "world_size": world_size(),
+        "on_error": config.on_error,
+        "warn": warn,
+        "outlive_termination": True,
+    }
+    images = train_dataset(parts.train, config, parts.transform, console)
+    batches = train_loader(images, batch_size=config.batch_size, seed=seed, **loading)
+    return batches, eval_loader(SegmentationDataset(parts.val, eval_transform(config.image_scale)), **loading)
+
+
+def with_class_weights(config: TrainConfig, images: LabeledImages, console: Console) -> TrainConfig:
+    """The options with class weights in place of "balanced"; those of a run that goes on are the ones that it has.
+
+    Args:
+        config: The options.
+        images: The images to train on, all of whose masks are read for it otherwise.
+        console: Where to show progress.
+    """
+    if config.loss.class_weights != BALANCED:
+        return config
+    weights = on_main(
+        lambda: (
+            RunFolder(config).class_weights(len(images.classes))
+            or balanced_weights(images, config.data.workers, console)
+        )
+    )
+    return replace(config, loss=replace(config.loss, class_weights=weights))
 
 
 def make_model(

@@ -76,7 +76,7 @@ class Criterion:
         counts: Sequence[Tensor],
         step: int,
         share: float = 1.0,
-    ) -> tuple[Tensor, dict[str, float]]:
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Compute the share of one batch in the loss to differentiate.
 
         Args:
@@ -88,7 +88,7 @@ class Criterion:
             share: Share of this batch in losses that are means of batches, not of counts.
 
         Returns:
-            The loss, and for logging its value and its parts.
+            The loss, and for logging its value and its parts, detached.
         """
         pairs = [(term, logits) for term in self.terms]
         if auxiliary_logits is not None:
@@ -99,7 +99,7 @@ class Criterion:
             value, own_parts = term(own_logits, target, own_counts, step, share)
             loss = loss + term.weight * value
             parts |= own_parts
-        return loss, {name: part.item() for name, part in {"loss": loss, **parts}.items()}
+        return loss, {"loss": loss.detach(), **parts}
 
     def of_image(self, logits: Tensor, target: Tensor, step: int) -> float:
         """Return the loss of a single image, without an auxiliary head; NaN if it is not defined.
@@ -114,7 +114,7 @@ class Criterion:
             _, parts = self(logits, None, target, self.counts(target), step)
         except ValueError:  # such as RMI on an image that is smaller than a region
             return math.nan
-        return parts["loss"]
+        return parts["loss"].item()
 
 
 def _weight_and_options(name: str, given: float | dict[str, Any]) -> tuple[float, dict[str, Any]]:

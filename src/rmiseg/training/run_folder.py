@@ -154,6 +154,16 @@ class RunFolder:
         write_config(self.path / CONFIG_FILE, self.config)
         return None
 
+    def class_weights(self, count: int) -> list[float] | None:
+        """The weights of so many classes that the run in the folder has, if it goes on as it was started.
+
+        Whether its images are still the same is seen when it is opened.
+        """
+        if self.config.resume != "auto" or not self._goes_on() or not self.states.files():
+            return None
+        weights = stored_options(self.path).get("loss.class_weights")
+        return weights if isinstance(weights, list) and len(weights) == count else None
+
     def _goes_on(self) -> bool:
         return self.config.resume != "never" and (self.path / CONFIG_FILE).is_file()
 
