@@ -19,7 +19,8 @@ from rmiseg.cli import main
 from rmiseg.config import DataConfig, ModelConfig, PredictConfig
 from rmiseg.data import ClassTable
 from rmiseg.inference.checkpoint import Checkpoint, save_checkpoint
-from rmiseg.inference.predict import Writer, predict, predict_files
+from rmiseg.inference.predict import predict, predict_files
+from rmiseg.inference.writer import Writer
 from rmiseg.models import build_model
 from rmiseg.runtime.distributed import processes
 from rmiseg.runtime.files import leftovers

@@ -16,6 +16,7 @@ from rmiseg.config import (
     ConvertConfig,
     CRFSearchConfig,
     DataCheckConfig,
+    DataImportConfig,
     DemoConfig,
     EvaluateConfig,
     ExperimentConfig,
@@ -193,6 +194,15 @@ def data_check(config: DataCheckConfig) -> int:
     report = check_dataset(**dataclasses.asdict(config), console=console)
     print_report(report, console)
     return 1 if report.problem_count else 0
+
+
+def data_import(config: DataImportConfig) -> int:
+    """`rmiseg data import`"""
+    from rmiseg.data.labels import import_labels, print_import
+
+    console = Console(markup=False)
+    print_import(import_labels(config, console), config.out, console)
+    return 0
 
 
 def bench_data(config: BenchDataConfig) -> int:

@@ -26,9 +26,9 @@ def check_range(name: str, values: Sequence[float], low: float, high: float) -> 
         raise ValueError(f"{name} must be two numbers, {low:g} <= smallest <= largest <= {high:g}, not {list(values)}")
 
 
-def padding_color(config: DataConfig) -> list[int]:
-    """The color of what lies outside of an image: `image_mean`, or else gray."""
-    return [128] * 3 if config.image_mean is None else [round(value) for value in config.image_mean]
+def padding_color(config: DataConfig) -> int | list[int]:
+    """The value of each band outside of an image: `image_mean`, or else gray."""
+    return 128 if config.image_mean is None else [round(value) for value in config.image_mean]
 
 
 def fills(config: DataConfig) -> dict[Any, Any]:
@@ -187,10 +187,10 @@ def erase(config: DataConfig, area: tuple[float, float], ignore: bool, p: float)
 class RandomErase(v2.Transform):  # type: ignore[misc]  # torchvision has no types
     """Erase a rectangle of a random size, place and shape (sides at most 1 : 3)."""
 
-    def __init__(self, area: tuple[float, float], ignore: bool, fill: Sequence[int]) -> None:
+    def __init__(self, area: tuple[float, float], ignore: bool, fill: int | Sequence[int]) -> None:
         super().__init__()
         self.area, self.ignore = area, ignore
-        self.fill = torch.tensor(fill, dtype=torch.uint8).view(3, 1, 1)
+        self.fill = torch.tensor(fill, dtype=torch.uint8).view(-1, 1, 1)
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         """Draw the rectangle."""

@@ -22,7 +22,7 @@ from rmiseg.data.seeding import seeded
 class SegmentationDataset(Dataset[dict[str, Any]]):
     """Images with their masks, read and transformed.
 
-    An item is a dictionary: ``image`` uint8 (3, H, W), ``mask`` uint8 (H, W) of class ids with `IGNORE_INDEX`, both
+    An item is a dictionary: ``image`` uint8 (B, H, W), ``mask`` uint8 (H, W) of class ids with `IGNORE_INDEX`, both
     tv_tensors unless the transform returns something else, and ``name``.
 
     Args:
@@ -104,14 +104,14 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
     def _crop(self, index: int, seed: int | None, focus: Focus | None) -> Crop:
         """Read an image and its mask, and transform them."""
         pixels, ids = self.images.read(index, self.reduction, seed)
-        # The view (3, H, W) of (H, W, 3) memory is what torchvision resizes fastest.
+        # The view (B, H, W) of (H, W, B) memory is what torchvision resizes fastest.
         image: torch.Tensor = tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1))
         mask: torch.Tensor = tv_tensors.Mask(torch.from_numpy(ids))
         if self.transform is not None:
             with nullcontext() if seed is None else seeded(seed):
                 where = () if focus is None else (focus.reduced(self.reduction),)
                 returned = self.transform(image, mask, *where)
-            image, mask = checked_output(returned, mask, len(self.images.classes))
+            image, mask = checked_output(returned, mask, len(self.images.classes), pixels.shape[-1])
         return image, mask
 
 

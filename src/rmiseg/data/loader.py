@@ -26,7 +26,7 @@ MOST_WORKERS = 16
 
 
 class Batch(TypedDict):
-    """Batch that loaders yield: image uint8 (N, 3, H, W), mask uint8 (N, H, W), and N names."""
+    """Batch that loaders yield: image uint8 (N, B, H, W), mask uint8 (N, H, W), and N names."""
 
     image: torch.Tensor
     mask: torch.Tensor

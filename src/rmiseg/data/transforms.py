@@ -35,7 +35,7 @@ class RandomScaleCrop(v2.Transform):  # type: ignore[misc]  # torchvision has no
         image_scale: Factor that multiplies every random scale.
         scale_range: Smallest and largest random scale.
         scale_step: Step between the random scales; 0 draws them uniformly from the range.
-        fill: Gray value, or red, green and blue, of the padding.
+        fill: Gray value, or the value of each band, of the padding.
         interpolation: bilinear or bicubic.
         padding: around, at random divided between the sides, or end: all at the right and at the bottom.
     """
@@ -149,6 +149,41 @@ class TrainTransform(v2.Compose):  # type: ignore[misc]  # torchvision has no ty
         return image, mask
 
 
+class ColorJitter(v2.Transform):  # type: ignore[misc]  # torchvision has no types
+    """Change brightness, contrast and saturation of images at random; masks stay.
+
+    Each is multiplied by a factor drawn from [1 - strength, 1 + strength]. No hue, which alone takes as long as all the
+    rest. Images of other than three bands have no saturation: each of their bands is multiplied by a factor of its own,
+    and stretched around its mean by a common one.
+    """
+
+    def __init__(self, strength: float) -> None:
+        super().__init__()
+        self.strength = strength
+        self.colors = v2.ColorJitter(brightness=strength, contrast=strength, saturation=strength)
+
+    def forward(self, *inputs: Any) -> Any:
+        """Change the image among the inputs."""
+        if any(isinstance(each, tv_tensors.Image) and len(each) != 3 for each in inputs):
+            return super().forward(*inputs)
+        return self.colors(*inputs)
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """Draw the factor of each band, and that of the contrast."""
+        bands = next(len(each) for each in flat_inputs if isinstance(each, tv_tensors.Image))
+        factors = 1 + self.strength * (2 * torch.rand(bands + 1) - 1)
+        return {"gains": factors[:-1].view(-1, 1, 1), "contrast": factors[-1]}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Change an image, pass anything else on."""
+        if not isinstance(inpt, tv_tensors.Image):
+            return inpt
+        values = inpt.as_subclass(torch.Tensor).float() * params["gains"]
+        mean = values.mean(dim=(1, 2), keepdim=True)
+        changed = (mean + params["contrast"] * (values - mean)).round().clamp(0, 255)
+        return tv_tensors.Image(changed.to(torch.uint8))
+
+
 class ResizeImage(v2.Transform):  # type: ignore[misc]  # torchvision has no types
     """Resize the image by a factor; the mask stays as it is, since scores are taken at its size."""
 
@@ -182,11 +217,10 @@ def train_transform(
     Args:
         crop_size, image_scale, scale_range, scale_step, fill, interpolation, padding: See `RandomScaleCrop`.
         flip: Probability of a horizontal flip.
-        color_jitter: Strength of the random brightness, contrast and saturation: each is multiplied by a factor drawn
-            from [1 - color_jitter, 1 + color_jitter]. No hue, which alone takes as long as all the rest.
+        color_jitter: Strength of the random brightness, contrast and saturation, see `ColorJitter`.
 
     Returns:
-        A transform from (image (3, H, W) uint8, mask (H, W) uint8) to the same of size ``crop_size``.
+        A transform from (image (B, H, W) uint8, mask (H, W) uint8) to the same of size ``crop_size``.
 
     Raises:
         ValueError: a value outside its range.
@@ -208,7 +242,7 @@ def train_transform(
         v2.RandomHorizontalFlip(flip),
     ]
     if color_jitter > 0:
-        transforms.append(v2.ColorJitter(brightness=color_jitter, contrast=color_jitter, saturation=color_jitter))
+        transforms.append(ColorJitter(color_jitter))
     return TrainTransform(transforms)
 
 
@@ -255,9 +289,9 @@ def normalize(images: torch.Tensor, mean: Sequence[float], std: Sequence[float])
     """Make the network's input from uint8 images, on whatever device they are: (images / 255 - mean) / std.
 
     Args:
-        images: (N, 3, H, W) or (3, H, W) uint8.
-        mean: Mean of red, green and blue, where white is 1.
-        std: Standard deviation of red, green and blue, likewise.
+        images: (N, B, H, W) or (B, H, W) uint8, of B bands.
+        mean: Mean of each band, where white is 1.
+        std: Standard deviation of each band, likewise.
 
     Returns:
         float32 of the same shape.
@@ -267,8 +301,10 @@ def normalize(images: torch.Tensor, mean: Sequence[float], std: Sequence[float])
     """
     if images.dtype != torch.uint8:
         raise ValueError(f"images must be uint8 with values 0 .. 255, not {images.dtype}")
-    if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
-        raise ValueError(f"mean and std must be three numbers each, and std positive, not {mean} and {std}")
+    bands = images.shape[-3]
+    if len(mean) != bands or len(std) != bands or min(std) <= 0:
+        number = "three" if bands == 3 else bands
+        raise ValueError(f"mean and std must be {number} numbers each, and std positive, not {mean} and {std}")
     center, scale = (_channels(tuple(values), images.device) for values in (mean, std))
     return images.to(torch.float32).sub_(center).div_(scale)
 

@@ -111,7 +111,7 @@ def evaluate_model(
 
     Args:
         model: Put into evaluation mode, and back into the mode that it was in.
-        loader: Yields image uint8 (1, 3, h, w) and mask uint8 (1, H, W). Of several processes, each has its part of
+        loader: Yields image uint8 (1, B, h, w) and mask uint8 (1, H, W). Of several processes, each has its part of
             the images, as `eval_loader` divides them; the scores are those of all, in every process.
         num_classes: Number of classes C.
         device: Where the model is.

@@ -277,8 +277,12 @@ class Scores:
     @property
     def scope(self) -> str:
         """The classes that `mean_iou` is the mean of, if they are not all: " over 2 of 3 classes", else ""."""
-        scored = sum(not math.isnan(value) for value in self.iou)
-        return "" if scored == len(self.iou) else f" over {scored} of {len(self.iou)} classes"
+        return "" if self.classes_scored == len(self.iou) else f" over {self.classes_scored} of {len(self.iou)} classes"
+
+    @property
+    def classes_scored(self) -> int:
+        """Number of classes that `mean_iou` is the mean of."""
+        return sum(not math.isnan(value) for value in self.iou)
 
     @classmethod
     def from_counts(cls, counts: np.ndarray) -> Scores:

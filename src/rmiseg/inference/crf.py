@@ -16,6 +16,7 @@ from typing import NamedTuple, Self
 import numpy as np
 
 from rmiseg.config import CRFConfig
+from rmiseg.data.bands import Bands
 from rmiseg.runtime.device import usable_cores
 from rmiseg.runtime.extras import import_extra
 
@@ -62,7 +63,7 @@ class DenseCRF:
         """Refine one image, in another process; may be called by several threads.
 
         Args:
-            image: (H, W, 3) uint8.
+            image: (H, W, B) uint8, of which the first three bands count.
             probabilities: (C, H, W) float32.
             config: Other kernels than the usual ones.
         """
@@ -80,6 +81,7 @@ def refine(image: np.ndarray, probabilities: np.ndarray, iterations: Sequence[in
     package = import_extra("pydensecrf.densecrf", "crf", "a dense CRF")
     started = time.perf_counter()
     classes, height, width = probabilities.shape
+    image = Bands(image.shape[-1]).picture_of(image)
     crf = package.DenseCRF2D(width, height, classes)
     energy = -np.log(np.maximum(probabilities, SMALLEST_PROBABILITY), dtype=np.float32)
     crf.setUnaryEnergy(np.ascontiguousarray(energy.reshape(classes, -1)))

@@ -27,6 +27,7 @@ from rmiseg.data import (
     eval_transform,
     train_loader,
 )
+from rmiseg.data.bands import Bands
 from rmiseg.data.loader import Loader, worker_count
 from rmiseg.data.mixing import Mixing
 from rmiseg.data.rare import find_places
@@ -209,10 +210,11 @@ def make_model(
         console: Where to say which initial weights fit.
         network: Takes the place of the model that `config` names.
     """
+    bands = Bands.of(config.data)
     if network is not None:
-        model = adapt_model(network, num_classes)
+        model = adapt_model(network, num_classes, in_channels=bands.count)
     else:
-        model = build_model(num_classes=num_classes, **asdict(config.model))
+        model = build_model(num_classes=num_classes, in_channels=bands.count, rgb=bands.rgb, **asdict(config.model))
     if not config.train.freeze_norm:
         model = synchronize_norm(model, config.train.sync_norm, device)
     model = model.to(device).to(memory_format=torch.channels_last)  # a fifth faster on a CPU

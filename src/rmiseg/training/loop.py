@@ -146,7 +146,7 @@ class TrainingRun:
         from_step = self.state.step if saved is not None else None
         loggers = open_loggers(self.parts.loggers, config, from_step) if is_main() else []
         names = self.parts.val.names[rank() :: world_size()]
-        self.curves = RunCurves(loggers, self.classes, names, config.train.panels)
+        self.curves = RunCurves(loggers, self.classes, names, config.train.panels, self.parts.val.bands)
         stack.callback(self.curves.close)
         # It follows what replaces all that was written for this step.
         self.curves.add_training(self.state.step, self.state.curves)

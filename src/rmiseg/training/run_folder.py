@@ -40,6 +40,9 @@ CHANGEABLE = {
 }
 """Options that may change when a run goes on: the others make another training of it."""
 
+CHOSEN = ("data.bands", "data.value_range", "data.picture")
+"""Options that the data decide, where nothing is asked for."""
+
 UNSAID = {"optim.warmup_to": "curve"}
 """Options that config.yaml of older runs does not name, and what those runs did."""
 OFF: dict[str, Any] = {
@@ -270,7 +273,7 @@ class RunFolder:
     def _compare(self, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
         stored = _with_defaults(stored)
         for name, value in wanted.items():
-            decided = value == BALANCED or (name == "data.value_range" and value is None)  # by the data
+            decided = value == BALANCED or (name in CHOSEN and value is None)  # by the data
             if name in stored and stored[name] != value and name not in CHANGEABLE and not decided:
                 raise ValueError(
                     f"the run in {self.path} has {name} {shortened(str(stored[name]))}, not {shortened(str(value))}: "
