@@ -88,15 +88,47 @@ def per_class(class_weights: Tensor | None, like: Tensor) -> Tensor | float:
     return 1.0 if class_weights is None else class_weights.to(like.dtype).view(1, -1, *(1,) * (like.ndim - 2))
 
 
-def cross_entropy_sums(logits: Tensor, target: Tensor, valid: Tensor, class_weights: Tensor | None = None) -> Tensor:
-    """Softmax cross entropy, each class's logarithm times its weight, summed over each sample's valid pixels: (N,)."""
+def cross_entropy_sums(
+    logits: Tensor,
+    target: Tensor,
+    valid: Tensor,
+    class_weights: Tensor | None = None,
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """Softmax cross entropy, each class's logarithm times its weight, summed over each sample's valid pixels: (N,).
+
+    With label smoothing (Szegedy et al., CVPR 2016, arXiv:1512.00567, section 7) that share of a pixel is of all
+    classes alike.
+    """
     logits = silenced(logits, valid)
     if target.ndim == valid.ndim:
         weights = None if class_weights is None else class_weights.to(logits.dtype)
-        pixel = F.cross_entropy(logits, target.masked_fill(~valid, 0), weights, reduction="none")
+        labels = target.masked_fill(~valid, 0)
+        pixel = F.cross_entropy(logits, labels, weights, reduction="none", label_smoothing=label_smoothing)
     else:
-        soft = soft_targets(target, valid, logits.shape[1], logits.dtype) * per_class(class_weights, logits)
-        pixel = -(soft * logits.log_softmax(dim=1)).sum(dim=1)
+        classes = logits.shape[1]
+        soft = soft_targets(target, valid, classes, logits.dtype) * (1 - label_smoothing) + label_smoothing / classes
+        pixel = -(soft * per_class(class_weights, logits) * logits.log_softmax(dim=1)).sum(dim=1)
+    return (pixel * valid).flatten(1).sum(dim=1)
+
+
+def focal_sums(
+    logits: Tensor, target: Tensor, valid: Tensor, gamma: float, class_weights: Tensor | None = None
+) -> Tensor:
+    """Focal loss of the softmax, times the weight of the class, summed over each sample's valid pixels: (N,).
+
+    Args:
+        logits: (N, C, *size).
+        target: (N, *size) class ids.
+        valid: (N, *size) bool.
+        gamma: The exponent.
+        class_weights: (C,) or None.
+    """
+    labels = target.masked_fill(~valid, 0)
+    entropy = F.cross_entropy(silenced(logits, valid), labels, reduction="none")
+    pixel = (-(-entropy).expm1()).clamp(min=torch.finfo(entropy.dtype).tiny) ** gamma * entropy
+    if class_weights is not None:
+        pixel = pixel * class_weights.to(pixel.dtype)[labels]
     return (pixel * valid).flatten(1).sum(dim=1)
 
 

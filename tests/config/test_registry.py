@@ -41,17 +41,17 @@ def test_every_module_registers_what_the_table_says(kind, name):
 
 
 def test_register_and_find():
-    assert register("loss", "focal", options=Options)(dict) is dict
-    assert find("loss", "focal").make is dict
-    assert names("loss")[-1] == "focal"
+    assert register("loss", "poly", options=Options)(dict) is dict
+    assert find("loss", "poly").make is dict
+    assert names("loss")[-1] == "poly"
     register("loss", "mine:")(list)
     assert find("loss", "mine:Anything").make is list
-    with pytest.raises(ValueError, match=r"loss focl is none of rmi, ce, .*, focal, mine:NAME; did you mean focal\?"):
-        find("loss", "focl")
+    with pytest.raises(ValueError, match=r"loss polu is none of rmi, ce, .*, poly, mine:NAME; did you mean poly\?"):
+        find("loss", "polu")
     with pytest.raises(ValueError, match="the loss 'rmi' exists already, from rmiseg"):
         register("loss", "rmi")(dict)
     with pytest.raises(ValueError, match="there is no kind 'los' of extension; the kinds are dataset, model"):
-        register("los", "focal")
+        register("los", "poly")
     with pytest.raises(TypeError, match="must be a dataclass"):
         register("loss", "other", options=dict)
 

@@ -90,7 +90,7 @@ def test_example_is_a_plan(tmp_path):
 )
 def test_published_plans(path, tmp_path):
     plan = read_plan(path)
-    runs = [run for method in plan.methods for swept in plan.sweep_runs(method) for run in plan.seed_runs(swept)]
+    runs = plan.all_runs()
     assert len({run.name for run in runs}) == len(set(runs))
     driver._check(plan, runs, tmp_path, ExperimentConfig(plan=str(path), out=str(tmp_path)))  # every option exists
 
@@ -133,6 +133,7 @@ def experiment(tmp_path_factory, shapes):
 
     def train_all(titles: dict[Path, str], *options: object) -> None:
         for recipe, title in titles.items():
+            options[-1](recipe)
             name = recipe.parent.relative_to(folder / "out").as_posix()
             assert title == f"run {len(trained) + 1} of 6: {name}"
             assert main(["train", "--recipe", str(recipe)]) == 0
@@ -230,6 +231,7 @@ def test_what_broke_off_goes_on(experiment, monkeypatch, tmp_path, shapes):
 
     def train_all(titles: dict[Path, str], *options: object) -> None:
         for recipe in titles:
+            options[-1](recipe)
             assert main(["train", "--recipe", str(recipe)]) == 0
             trained.append(recipe.parent)
 
@@ -253,7 +255,7 @@ def test_changed_options_are_noticed(experiment, monkeypatch, capsys):
     ("options", "message"),
     [
         ({"loss": {"naem": "rmi"}}, "loss.naem"),
-        ({"loss": {"name": "dice"}}, "loss.name: dice is none of rmi, ce, bce, pyramid, affinity"),
+        ({"loss": {"name": "dise"}}, "loss.name: dise is none of rmi, ce, bce, pyramid, affinity"),
         ({"train": {"val_every": 0}}, "train.val_every must be 1 or more"),
     ],
 )

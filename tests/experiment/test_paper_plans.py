@@ -64,6 +64,7 @@ def test_every_row_from_end_to_end(name, tmp_path, monkeypatch, capsys):
 
     def train_all(titles: dict[Path, str], *options: object) -> None:  # a process for each takes its time
         for recipe in titles:
+            options[-1](recipe)
             assert main(["train", str(recipe)]) == 0
 
     monkeypatch.setattr(driver, "train_all", train_all)

@@ -24,7 +24,7 @@ from rmiseg.training.criterion import Criterion
 from rmiseg.training.optim import build_optimizer
 from rmiseg.training.step import TrainStep, grouped
 
-LOSSES = ["rmi", "ce", "bce", "pyramid", "affinity"]
+LOSSES = ["rmi", "ce", "bce", "pyramid", "affinity", "focal"]
 
 
 class Tiny(nn.Module):

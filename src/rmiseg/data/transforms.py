@@ -19,7 +19,9 @@ from torchvision.transforms.v2 import functional as F
 
 from rmiseg.config import DataConfig
 from rmiseg.config.registry import register
+from rmiseg.data.augmentations import padding_color
 from rmiseg.data.classes import IGNORE_INDEX
+from rmiseg.data.rare import Focus
 
 
 class RandomScaleCrop(v2.Transform):  # type: ignore[misc]  # torchvision has no types
@@ -70,12 +72,18 @@ class RandomScaleCrop(v2.Transform):  # type: ignore[misc]  # torchvision has no
         self.interpolation = v2.InterpolationMode(interpolation)
         self.padding = padding
 
-    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+    def around(self, image: Any, mask: Any, focus: Focus) -> tuple[Any, Any]:
+        """The crop of an image and its mask that is centred on a pixel, or as nearly as their borders allow."""
+        params = self.make_params([image, mask], focus)
+        return self.transform(image, params), self.transform(mask, params)
+
+    def make_params(self, flat_inputs: list[Any], focus: Focus | None = None) -> dict[str, Any]:
         """Draw the box in the input, the size it is resized to, and the padding around it."""
         height, width = v2.query_size(flat_inputs)
+        row, column = (None, None) if focus is None else (focus.row, focus.column)
         factor = self.image_scale * self._draw_scale()
-        top, box_height, new_height, above = self._draw_span(height, self.crop_size[0], factor)
-        left, box_width, new_width, before = self._draw_span(width, self.crop_size[1], factor)
+        top, box_height, new_height, above = self._draw_span(height, self.crop_size[0], factor, row)
+        left, box_width, new_width, before = self._draw_span(width, self.crop_size[1], factor, column)
         below = self.crop_size[0] - new_height - above
         after = self.crop_size[1] - new_width - before
         return {
@@ -103,13 +111,42 @@ class RandomScaleCrop(v2.Transform):  # type: ignore[misc]  # torchvision has no
             return low + (high - low) * torch.rand(()).item()
         return low + self.scale_step * _randint(round((high - low) / self.scale_step))
 
-    def _draw_span(self, size: int, crop: int, factor: float) -> tuple[int, int, int, int]:
-        """Along one axis: start and length in the input, length after resizing, and padding in front."""
+    def _draw_span(self, size: int, crop: int, factor: float, center: int | None) -> tuple[int, int, int, int]:
+        """Along one axis: start and length in the input, length after resizing, and padding in front.
+
+        Where a center is given, it is in the middle, or as near to it as the image allows.
+        """
         scaled = max(1, round(size * factor))
         if scaled <= crop:
             return 0, size, scaled, 0 if self.padding == "end" else _randint(crop - scaled)
         length = min(size, max(1, round(crop / factor)))
-        return _randint(size - length), length, crop, 0
+        start = _randint(size - length) if center is None else min(max(center - length // 2, 0), size - length)
+        return start, length, crop, 0
+
+
+class TrainTransform(v2.Compose):  # type: ignore[misc]  # torchvision has no types
+    """Transforms of an image and its mask, one after the other; of the first it may be said where to look.
+
+    Attributes:
+        reduction: 1, 2, 4 or 8, at which images must be read.
+    """
+
+    takes_focus = True
+    reduction = 1
+
+    def forward(self, image: Any, mask: Any, focus: Focus | None = None) -> tuple[Any, Any]:
+        """Transform an image and its mask.
+
+        Args:
+            image: (3, H, W) uint8.
+            mask: (H, W) uint8.
+            focus: The pixel that the crop is to be centred on; by default it is taken anywhere.
+        """
+        first, *others = self.transforms
+        image, mask = first(image, mask) if focus is None else first.around(image, mask, focus)
+        for transform in others:
+            image, mask = transform(image, mask)
+        return image, mask
 
 
 class ColorJitter(v2.Transform):  # type: ignore[misc]  # torchvision has no types
@@ -174,7 +211,7 @@ def train_transform(
     fill: int | Sequence[int] = 128,
     interpolation: str = "bilinear",
     padding: str = "around",
-) -> v2.Compose:
+) -> TrainTransform:
     """The augmentation of training: random scale, crop, horizontal flip, and brightness, contrast and saturation.
 
     Args:
@@ -206,18 +243,18 @@ def train_transform(
     ]
     if color_jitter > 0:
         transforms.append(ColorJitter(color_jitter))
-    return v2.Compose(transforms)
+    return TrainTransform(transforms)
 
 
 @register("transform", "scale-crop")
-def scale_crop(config: DataConfig) -> v2.Compose:
+def scale_crop(config: DataConfig) -> TrainTransform:
     """Make the augmentation that the options of the data set describe, see `train_transform`.
 
     Where even the largest random scale leaves half of an image's size or less, images may be read at half the size; so
     on for a fourth and an eighth. Decoding is most of the work with large photographs.
 
     Returns:
-        The transform, with the attribute `reduction`: 1, 2, 4 or 8, at which its images must be read.
+        The transform, with its `reduction`.
 
     Raises:
         ValueError: a value outside its range.
@@ -231,7 +268,7 @@ def scale_crop(config: DataConfig) -> v2.Compose:
         scale_step=config.scale_step,
         flip=config.flip,
         color_jitter=config.color_jitter,
-        fill=128 if config.image_mean is None else [round(value) for value in config.image_mean],
+        fill=padding_color(config),
         interpolation=config.interpolation,
         padding=config.padding,
     )

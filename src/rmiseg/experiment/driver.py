@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,11 @@ from rmiseg.config import CRFConfig, EvaluateConfig, ExperimentConfig, PredictCo
 from rmiseg.config.parser import train_config
 from rmiseg.config.recipes import checked_names, merged, read_recipe
 from rmiseg.evaluation.scoring import find_or_score
-from rmiseg.experiment.plan import Plan, Run, TestFiles, read_plan
+from rmiseg.experiment.plan import Plan, Run, TestFiles, read_plan, slug
 from rmiseg.experiment.report import Outcome, write_report
+from rmiseg.experiment.summary import write_summary
 from rmiseg.experiment.timing import find_or_time
-from rmiseg.experiment.trainings import train_all
+from rmiseg.experiment.trainings import CLAIM_FILE, alone, train_all
 from rmiseg.inference.checkpoint import CHECKPOINTS, LAST, digest
 from rmiseg.inference.crf import DenseCRF
 from rmiseg.inference.predict import predict_files
@@ -25,7 +28,10 @@ from rmiseg.runtime.files import replacing
 from rmiseg.training.assembly import complete
 from rmiseg.training.run_folder import CONFIG_FILE, DIVERGED_FILE, RESULT_FILE, stored_options
 
-RECIPE_FILE, RUN_FOLDER, SECONDS_FILE = "recipe.yaml", "run", "seconds.json"
+RECIPE_FILE, RUN_FOLDER, SECONDS_FILE, REPORT_LOCK = "recipe.yaml", "run", "seconds.json", ".report"
+
+Table = dict[tuple[str, str], list[Outcome]]
+"""Outcomes by data set and method."""
 
 
 def run_experiment(config: ExperimentConfig, console: Console) -> None:
@@ -40,47 +46,66 @@ def run_experiment(config: ExperimentConfig, console: Console) -> None:
     if config.jobs < 1:
         raise ValueError(f"jobs must be at least 1, not {config.jobs}")
     plan, out = read_plan(Path(config.plan)), Path(config.out)
-    everything = [run for method in plan.methods for swept in plan.sweep_runs(method) for run in plan.seed_runs(swept)]
-    _check(plan, everything, out, config)
+    _check(plan, plan.all_runs(), out, config)
     for counts in plan.crf.values():
         DenseCRF(counts, CRFConfig())  # is it installed?
-    sweep = [run for method in plan.methods for run in plan.sweep_runs(method)]
-    total = len(sweep) + len(plan.methods) * (len(plan.seeds) - 1)
+    sweep = [run for part in plan.parts().values() for method in plan.methods for run in part.sweep_runs(method)]
+    total = len(sweep) + len(plan.methods) * len(plan.datasets) * (len(plan.seeds) - 1)
 
     def outcomes_of(runs: Sequence[Run], first: int) -> list[Outcome]:
         titles = {run: f"run {number} of {total}: {run.name}" for number, run in enumerate(runs, first)}
-        missing = {run: title for run, title in titles.items() if _result(out / run.name / RECIPE_FILE) is None}
-        recipes = {_write_recipe(plan, run, out, config): title for run, title in missing.items()}
-        train_all(recipes, config.jobs, config.device, console, _result)
-        return [_scored(run, out, config, console) for run in runs if not _diverged(run, out)]
+        recipes = {out / run.name / RECIPE_FILE: run for run in titles}
+        for recipe in recipes:
+            recipe.parent.mkdir(parents=True, exist_ok=True)
+        missing = {recipe: titles[run] for recipe, run in recipes.items() if _result(recipe) is None}
+        write = partial(_write_recipe, plan, recipes, out, config)
+        train_all(missing, config.jobs, config.device, console, _result, write)
+        return [_scored(plan, run, out, config, console) for run in runs if not _diverged(run, out)]
 
-    sweeps: dict[str, list[Outcome]] = {method: [] for method in plan.methods}
+    sweeps: Table = {(dataset, method): [] for dataset in plan.datasets for method in plan.methods}
     for outcome in outcomes_of(sweep, 1):
-        sweeps[outcome.run.method].append(outcome)
-    if diverged := [method for method, found in sweeps.items() if not found]:
+        sweeps[outcome.run.dataset, outcome.run.method].append(outcome)
+    if diverged := [_title(*cell) for cell, found in sweeps.items() if not found]:
         raise FloatingPointError(f"every run of {', '.join(diverged)} diverged; the plan should have them learn slower")
-    outcomes = {method: [max(found, key=lambda o: o.scores["mean_iou"])] for method, found in sweeps.items()}
+    outcomes = {cell: [max(found, key=lambda o: o.scores["mean_iou"])] for cell, found in sweeps.items()}
     # All methods with one seed before the next: then what there is can be compared.
-    repeats = [Run(method, found[0].run.swept, seed) for seed in plan.seeds[1:] for method, found in outcomes.items()]
+    repeats = [replace(found[0].run, seed=seed) for seed in plan.seeds[1:] for found in outcomes.values()]
     for outcome in outcomes_of(repeats, len(sweep) + 1):
-        outcomes[outcome.run.method].append(outcome)
+        outcomes[outcome.run.dataset, outcome.run.method].append(outcome)
     if names := [run.name for run in repeats if _diverged(run, out)]:
         raise FloatingPointError(
             f"{', '.join(names)} diverged, unlike with seed {plan.seeds[0]}; the plan should have "
             "them learn slower, and not sweep these values"
         )
-    recipes = {method: train_config(out / found[0].run.name / RECIPE_FILE) for method, found in outcomes.items()}
-    seconds = find_or_time(recipes, out / SECONDS_FILE, console)
-    shown: dict[str, list[Outcome]] = {}
-    for method, found in outcomes.items():
-        shown[method] = found
-        for count in plan.crf.get(method, ()):
-            shown[f"{method} + CRF-{count}"] = [_scored(each.run, out, config, console, count) for each in found]
-    write_report(plan, sweeps, shown, seconds, out, console)
+    with alone(out / REPORT_LOCK, console):
+        _report(plan, sweeps, outcomes, out, config, console)
     if plan.predict is not None:
         _write_test_files(
-            plan.predict, {method: found[0].folder for method, found in outcomes.items()}, config, console
+            plan.predict, {method: found[0].folder for (_, method), found in outcomes.items()}, config, console
         )
+
+
+def _title(dataset: str, method: str) -> str:
+    return f"{method} on {dataset}" if dataset else method
+
+
+def _report(plan: Plan, sweeps: Table, outcomes: Table, out: Path, config: ExperimentConfig, console: Console) -> None:
+    """Write a report of each data set, and one over all of them if there are several."""
+    results: dict[str, dict[str, list[Outcome]]] = {}
+    for dataset, part in plan.parts().items():
+        own = {method: outcomes[dataset, method] for method in plan.methods}
+        folder = out / slug(dataset)
+        recipes = {method: train_config(out / found[0].run.name / RECIPE_FILE) for method, found in own.items()}
+        seconds = find_or_time(recipes, folder / SECONDS_FILE, console)
+        shown = results[dataset] = {}
+        for method, found in own.items():
+            shown[method] = found
+            for count in plan.crf.get(method, ()):
+                refined = [_scored(plan, each.run, out, config, console, count) for each in found]
+                shown[f"{method} + CRF-{count}"] = refined
+        write_report(part, {method: sweeps[dataset, method] for method in own}, shown, seconds, folder, console)
+    if len(results) > 1:
+        write_summary(plan, results, out, console)
 
 
 def _write_test_files(files: TestFiles, folders: dict[str, Path], config: ExperimentConfig, console: Console) -> None:
@@ -116,9 +141,11 @@ def _recipe(plan: Plan, run: Run, out: Path, config: ExperimentConfig) -> dict[s
     """The recipe of a run, as nested options."""
     # A run that broke off goes on where it was.
     overrides: dict[str, Any] = {"out": str(out / run.name / RUN_FOLDER), "resume": "auto", "device": config.device}
+    recipe = plan.recipe(run)
     if config.root is not None:
-        overrides["data"] = {"root": config.root}
-    return merged(plan.recipe(run), overrides)
+        own = plan.datasets[run.dataset].get("data", {}).get("root", "")
+        overrides["data"] = {"root": str(Path(config.root) / own) if own else config.root}
+    return merged(recipe, overrides)
 
 
 def _check(plan: Plan, runs: list[Run], out: Path, config: ExperimentConfig) -> None:
@@ -154,12 +181,9 @@ def _training(recipe: dict[str, Any]) -> dict[str, Any]:
     return others | {"data": data, "optim": optim}
 
 
-def _write_recipe(plan: Plan, run: Run, out: Path, config: ExperimentConfig) -> Path:
-    recipe = out / run.name / RECIPE_FILE
-    recipe.parent.mkdir(parents=True, exist_ok=True)
+def _write_recipe(plan: Plan, runs: Mapping[Path, Run], out: Path, config: ExperimentConfig, recipe: Path) -> None:
     with replacing(recipe) as temporary:
-        temporary.write_text(yaml.safe_dump(_recipe(plan, run, out, config), sort_keys=False))
-    return recipe
+        temporary.write_text(yaml.safe_dump(_recipe(plan, runs[recipe], out, config), sort_keys=False))
 
 
 def _diverged(run: Run, out: Path) -> bool:
@@ -178,9 +202,14 @@ def _result(recipe: Path) -> str | None:
     return f"mIoU {100 * result['last']['mean_iou']:.2f}%, {minutes:.1f} min of training"
 
 
-def _scored(run: Run, out: Path, config: ExperimentConfig, console: Console, crf: int = 0) -> Outcome:
+def _scored(plan: Plan, run: Run, out: Path, config: ExperimentConfig, console: Console, crf: int = 0) -> Outcome:
     """The scores of a finished run's last checkpoint, alone or refined by so many iterations of a dense CRF."""
     folder = out / run.name / RUN_FOLDER
-    checkpoint = str(folder / CHECKPOINTS / LAST)
-    options = EvaluateConfig(checkpoint=checkpoint, device=config.device, crf=[crf] if crf else [])
-    return Outcome.of(run, folder, find_or_score(options, console), refined=crf > 0)
+    options = EvaluateConfig(
+        checkpoint=str(folder / CHECKPOINTS / LAST),
+        root=_recipe(plan, run, out, config).get("data", {}).get("root"),
+        device=config.device,
+        crf=[crf] if crf else [],
+    )
+    with alone(folder.with_name(CLAIM_FILE), console):
+        return Outcome.of(run, folder, find_or_score(options, console), refined=crf > 0)

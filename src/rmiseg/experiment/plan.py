@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from rmiseg.config.recipes import merged, read_recipe, read_yaml
 
-KEYS = {"title", "recipe", "train", "methods", "baseline", "seeds", "sweep", "crf", "published", "predict"}
+KEYS = {"title", "recipe", "train", "datasets", "methods", "baseline", "seeds", "sweep", "crf", "published", "predict"}
 
 EXAMPLE = """
 title: my data, cross entropy and RMI
@@ -19,6 +19,9 @@ recipe: my.yaml         # what every run has in common, relative to this file
 train:                  # and more of that, as in a recipe
   data: {root: my/data, crop_size: [256, 256]}
   train: {steps: 2000}
+#datasets:              # several data sets, and what each needs; data.root of one is relative to --root
+#  cracks: {data: {root: cracks}}
+#  nuclei: {data: {root: nuclei}, train: {steps: 4000}}
 methods:                # what each does differently
   CE: {loss: {name: ce}}
   RMI: {loss: {name: rmi}}
@@ -46,17 +49,20 @@ class Run:
         method: Name of the method.
         swept: The values of the options that are swept.
         seed: The seed.
+        dataset: Name of the data set; empty if the plan has but one.
     """
 
     method: str
     swept: tuple[tuple[str, Any], ...]
     seed: int
+    dataset: str = ""
 
     @property
     def name(self) -> str:
         """Path of its folder below that of the experiment."""
         values = [f"{option.rpartition('.')[2]}{value}" for option, value in self.swept]
-        return f"{slug(self.method)}/{'-'.join([*values, f'seed{self.seed}'])}"
+        own = f"{slug(self.method)}/{'-'.join([*values, f'seed{self.seed}'])}"
+        return f"{slug(self.dataset)}/{own}" if self.dataset else own
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,7 @@ class Plan:
     Attributes:
         title: Headline of the report.
         base: Nested options of every run.
+        datasets: Nested options of each data set, by its name; a single one without a name where the plan names none.
         methods: Nested options of each method, by its name.
         baseline: The method that others are compared with.
         seeds: Seeds of the runs; sweeps use the first.
@@ -92,6 +99,7 @@ class Plan:
 
     title: str
     base: Mapping[str, Any]
+    datasets: Mapping[str, Mapping[str, Any]]
     methods: Mapping[str, Mapping[str, Any]]
     baseline: str
     seeds: tuple[int, ...]
@@ -109,18 +117,40 @@ class Plan:
             for count in (0, *self.crf.get(method, ()))
         }
 
+    def parts(self) -> dict[str, Plan]:
+        """The same plan for each data set alone, by its name."""
+        several = len(self.datasets) > 1
+        return {
+            name: replace(self, datasets={name: options}, title=f"{self.title}: {name}" if several else self.title)
+            for name, options in self.datasets.items()
+        }
+
+    def all_runs(self) -> list[Run]:
+        """Every run that may come to be trained, whatever a sweep decides."""
+        return [
+            run
+            for part in self.parts().values()
+            for method in self.methods
+            for swept in part.sweep_runs(method)
+            for run in part.seed_runs(swept)
+        ]
+
     def sweep_runs(self, method: str) -> list[Run]:
-        """The runs among which the best values of a method are chosen."""
-        values = product(*self.sweep.values())
-        return [Run(method, tuple(zip(self.sweep, combination)), self.seeds[0]) for combination in values]
+        """The runs among which the best values of a method are chosen, on each data set."""
+        values = list(product(*self.sweep.values()))
+        return [
+            Run(method, tuple(zip(self.sweep, combination)), self.seeds[0], dataset)
+            for dataset in self.datasets
+            for combination in values
+        ]
 
     def seed_runs(self, chosen: Run) -> list[Run]:
         """The chosen run with every seed."""
-        return [Run(chosen.method, chosen.swept, seed) for seed in self.seeds]
+        return [replace(chosen, seed=seed) for seed in self.seeds]
 
     def recipe(self, run: Run) -> dict[str, Any]:
         """The options of a run, nested as in a recipe."""
-        options = merged(self.base, self.methods[run.method])
+        options = merged(merged(self.base, self.datasets[run.dataset]), self.methods[run.method])
         for option, value in run.swept:
             options = merged(options, _nested(option, value))
         return merged(options, {"seed": run.seed})
@@ -150,9 +180,11 @@ def _parse(content: Any, folder: Path) -> Plan:
     if not isinstance(methods, dict) or not methods:
         raise ValueError("`methods` must map the name of each method to its options")
     methods = {str(name): options or {} for name, options in methods.items()}
-    slugs = [slug(name) for name in methods]
-    if len(set(slugs)) < len(slugs) or not all(slugs):
-        raise ValueError(f"the methods {', '.join(methods)} need names that differ in letters or digits")
+    datasets = _datasets(content)
+    for what, names in (("methods", methods), ("datasets", datasets)):
+        slugs = [slug(name) for name in names]
+        if len(set(slugs)) < len(slugs) or (not all(slugs) and names != {"": {}}):
+            raise ValueError(f"the {what} {', '.join(names)} need names that differ in letters or digits")
     baseline = content.get("baseline", next(iter(methods)))
     if baseline not in methods:
         raise ValueError(f"baseline {baseline!r} is none of the methods {', '.join(methods)}")
@@ -179,7 +211,7 @@ def _parse(content: Any, folder: Path) -> Plan:
             raise ValueError(f"recipe {recipe} does not exist")
         common = read_recipe(recipe)
         base = merged({key: value for key, value in common.items() if key not in ("out", "seed")}, base)
-    for name, options in {"train": base, **methods}.items():
+    for name, options in [("train", base), *datasets.items(), *methods.items()]:
         if not isinstance(options, dict):
             raise ValueError(f"the options of {name} must be a mapping, as in a recipe, not {options!r}")
         if fixed := {"out", "seed"} & set(options):
@@ -187,6 +219,7 @@ def _parse(content: Any, folder: Path) -> Plan:
     plan = Plan(
         title=str(content.get("title", "Experiment")),
         base=base,
+        datasets=datasets,
         methods=methods,
         baseline=baseline,
         seeds=tuple(seeds),
@@ -197,6 +230,18 @@ def _parse(content: Any, folder: Path) -> Plan:
     )
     _check_published(plan)
     return plan
+
+
+def _datasets(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The data sets of a plan."""
+    if "datasets" not in content:
+        return {"": {}}
+    datasets = content["datasets"]
+    if not isinstance(datasets, dict) or not datasets:
+        raise ValueError("`datasets` must map the name of each data set to the options that it needs")
+    if unfit := {"published", "predict"} & set(content):
+        raise ValueError(f"`{', '.join(sorted(unfit))}` is for a plan of a single data set; leave out `datasets`")
+    return {str(name): options or {} for name, options in datasets.items()}
 
 
 def _check_published(plan: Plan) -> None:

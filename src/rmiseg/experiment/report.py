@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.markdown import Markdown
 
@@ -65,12 +66,21 @@ class Difference:
 
     Attributes:
         by_seed: Of the two runs with each seed.
-        low, high: Ends of the interval of the mean over images.
+        draws: Their mean in each random draw of the images.
     """
 
     by_seed: list[float]
-    low: float
-    high: float
+    draws: NDArray[np.float64]
+
+    @property
+    def low(self) -> float:
+        """Lower end of the interval over images."""
+        return float(np.nanquantile(self.draws, (1 - LEVEL) / 2))
+
+    @property
+    def high(self) -> float:
+        """Upper end of the interval over images."""
+        return float(np.nanquantile(self.draws, (1 + LEVEL) / 2))
 
 
 def write_report(
@@ -116,13 +126,13 @@ def markdown(
         f"# {plan.title}\n",
         f"Last checkpoint of each run on {len(baseline[0].evaluation.names)} validation images; percent, mean over "
         f"{seeds} seed{'s' * (seeds > 1)}" + (" and standard deviation.\n" if seeds > 1 else ".\n"),
-        _table(
+        table(
             ["", *(["published mIoU"] if plan.published else []), *COLUMNS.values(), "training step", "inference"],
             [
                 [
                     method,
                     *([_published(plan, method)] if plan.published else []),
-                    *(_spread([o.scores[name] for o in found]) for name in COLUMNS),
+                    *(spread([o.scores[name] for o in found]) for name in COLUMNS),
                     _ratio(seconds.get(method), seconds[plan.baseline]),
                     _milliseconds(seconds[found[0].run.method], found),
                 ]
@@ -138,27 +148,27 @@ def markdown(
         for method, found in outcomes.items():
             if method != plan.baseline:
                 differences = differences_between(baseline, found)
-                rows.append([method, *map(_points, differences.values())])
+                rows.append([method, *map(points, differences.values())])
         parts += [
             f"\n## Less {plan.baseline}\n",
             "Difference of the means in points"
             + (", standard deviation of the difference between two runs with the same seed" if seeds > 1 else "")
             + f", and in brackets its {LEVEL:.0%} interval: images drawn again {RESAMPLES} times, the same for both "
             "(paired bootstrap). The interval is about the images and not about the seeds.\n",
-            _table(["", *COLUMNS.values()], rows),
+            table(["", *COLUMNS.values()], rows),
         ]
     classes = list(baseline[0].class_iou)
     parts += [
         "\n## IoU of each class\n",
-        _table(
+        table(
             ["", *outcomes],
-            [[name, *(_spread([o.class_iou[name] for o in found]) for found in outcomes.values())] for name in classes],
+            [[name, *(spread([o.class_iou[name] for o in found]) for found in outcomes.values())] for name in classes],
         ),
     ]
     if plan.sweep:
         rows = []
         for method, found in sweeps.items():
-            cells = {o.run: _spread([o.scores["mean_iou"]]) for o in found}
+            cells = {o.run: spread([o.scores["mean_iou"]]) for o in found}
             cells[outcomes[method][0].run] = f"**{cells[outcomes[method][0].run]}**"
             rows.append([method, *(cells.get(run, "diverged") for run in plan.sweep_runs(method))])
         swept = [run.swept for run in plan.sweep_runs(plan.baseline)]
@@ -166,7 +176,7 @@ def markdown(
         parts += [
             "\n## Sweep\n",
             f"mIoU with seed {plan.seeds[0]}; the best, in bold, went on to the other seeds.\n",
-            _table(["", *values], rows),
+            table(["", *values], rows),
         ]
     return "\n".join(parts) + "\n"
 
@@ -182,17 +192,18 @@ def _scope(outcomes: dict[str, list[Outcome]]) -> list[str]:
     return [f"\nmIoU is over {span} of {total} classes: the others are in neither truth nor prediction.\n"]
 
 
-def differences_between(first: Sequence[Outcome], second: Sequence[Outcome]) -> dict[str, Difference]:
+def differences_between(
+    first: Sequence[Outcome], second: Sequence[Outcome], draw_seed: int = 0
+) -> dict[str, Difference]:
     """Differences of the second to the first, seed by seed, under the name of each score."""
-    scores = resampled_scores([outcome.evaluation for outcome in (*first, *second)], RESAMPLES, seed=0)
+    scores = resampled_scores([outcome.evaluation for outcome in (*first, *second)], RESAMPLES, seed=draw_seed)
     found = {}
     for name in COLUMNS:
         by_seed = [b.scores[name] - a.scores[name] for a, b in zip(first, second, strict=True)]
         draws = [
             np.mean([each[name] for each in part], axis=0) for part in (scores[: len(first)], scores[len(first) :])
         ]
-        low, high = np.nanquantile(draws[1] - draws[0], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-        found[name] = Difference(by_seed, float(low), float(high))
+        found[name] = Difference(by_seed, draws[1] - draws[0])
     return found
 
 
@@ -236,12 +247,14 @@ def _draw(plan: Plan, outcomes: dict[str, list[Outcome]], path: Path) -> None:
         figure.savefig(temporary, format="png")
 
 
-def _table(header: list[str], rows: list[list[str]]) -> str:
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """A table in Markdown."""
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
 
 
-def _spread(values: Sequence[float]) -> str:
+def spread(values: Sequence[float]) -> str:
+    """Mean and standard deviation of shares, in percent."""
     values = [100 * value for value in values]
     if any(map(math.isnan, values)):
         return "-"
@@ -261,7 +274,8 @@ def _milliseconds(seconds: Seconds, found: Sequence[Outcome]) -> str:
     return f"{1000 * (seconds.image + statistics.median(o.crf_seconds for o in found)):.0f} ms"
 
 
-def _points(difference: Difference) -> str:
-    points = [100 * value for value in difference.by_seed]
-    spread = f" ± {statistics.stdev(points):.2f}" if len(points) > 1 else ""
-    return f"{statistics.fmean(points):+.2f}{spread} ({100 * difference.low:+.2f} to {100 * difference.high:+.2f})"
+def points(difference: Difference) -> str:
+    """A difference in points: mean, standard deviation over the seeds, and in brackets its interval."""
+    values = [100 * value for value in difference.by_seed]
+    deviation = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):+.2f}{deviation} ({100 * difference.low:+.2f} to {100 * difference.high:+.2f})"

@@ -1,4 +1,7 @@
-"""Train recipes, several at a time if there is room, each in a process of its own: so peak memory is its own too."""
+"""Train recipes, several at a time if there is room, each in a process of its own: so peak memory is its own too.
+
+Several machines may work at the same recipes, in a folder that they share: whoever trains one holds a lock beside it.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,8 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
@@ -16,16 +19,25 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from rmiseg.config.registry import plugin_arguments
+from rmiseg.runtime.files import locked
 from rmiseg.runtime.signals import EX_TEMPFAIL, Preempted, TerminationRequest, interrupts_ignored
 
 LOG_FILE = "log.txt"
+CLAIM_FILE = ".claim"
 POLL_SECONDS = 0.2
+CLAIM_SECONDS = 5.0
+"""Time between two looks at what another machine is doing."""
 
 
 def train_all(
-    titles: Mapping[Path, str], jobs: int, device: str, console: Console, result: Callable[[Path], str | None]
+    titles: Mapping[Path, str],
+    jobs: int,
+    device: str,
+    console: Console,
+    result: Callable[[Path], str | None],
+    write: Callable[[Path], None],
 ) -> None:
-    """Train recipes, in their order, `jobs` at a time.
+    """Train recipes, in their order, `jobs` at a time; those that another process is training come last.
 
     One at a time has the terminal to itself; of several, each writes into log.txt beside its recipe. Those that run at
     the same time share the processor, and are dealt the GPUs in turn. If this one ends before they do, for whatever
@@ -37,13 +49,14 @@ def train_all(
         device: The device that the recipes ask for.
         console: Where to show what is going on.
         result: What came of a recipe, in a line, once its training is over; None if nothing came of it.
+        write: Writes the recipe; called when nobody else can be training it.
 
     Raises:
         OSError: A training failed, and nothing came of it.
         Preempted: SIGTERM arrived, here or at a training.
     """
     waiting, slots = deque(titles), list(range(jobs))
-    running: dict[subprocess.Popen[bytes], tuple[Path, int]] = {}
+    running: dict[subprocess.Popen[bytes], tuple[Path, int, ExitStack]] = {}
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with (
         TerminationRequest() as request,
@@ -53,16 +66,25 @@ def train_all(
         bar = progress.add_task("runs", total=len(titles))
         try:
             while waiting or running:
-                while waiting and slots:
-                    recipe, slot = waiting.popleft(), slots.pop(0)
+                for recipe in list(waiting):
+                    if not slots or (claim := _claim(recipe)) is None:
+                        continue
+                    waiting.remove(recipe)
+                    if result(recipe) is not None:  # of another process, meanwhile
+                        claim.close()
+                        progress.advance(bar)
+                        continue
+                    write(recipe)
+                    slot = slots.pop(0)
                     if jobs == 1:
                         console.rule(titles[recipe])
                     else:
                         console.print(f"{titles[recipe]}: begins, its output is in {recipe.with_name(LOG_FILE)}")
-                    running[_start(recipe, slot, jobs, device)] = recipe, slot
-                time.sleep(POLL_SECONDS)
+                    running[_start(recipe, slot, jobs, device)] = recipe, slot, claim
+                time.sleep(POLL_SECONDS if running else CLAIM_SECONDS)
                 for process in [process for process in running if process.poll() is not None]:
-                    recipe, slot = running.pop(process)
+                    recipe, slot, claim = running.pop(process)
+                    claim.close()
                     line = _line(process.returncode, recipe, titles[recipe], jobs, result)
                     if jobs > 1:
                         console.print(line)
@@ -71,8 +93,37 @@ def train_all(
         finally:
             for process in running:
                 process.terminate()
-            for process in running:
+            for process, (_, _, claim) in running.items():
                 process.wait()
+                claim.close()
+
+
+def _claim(recipe: Path) -> ExitStack | None:
+    """The lock on the training of a recipe; None if another process has it."""
+    claim = ExitStack()
+    try:
+        claim.enter_context(locked(recipe.with_name(CLAIM_FILE)))
+    except BlockingIOError:
+        return None
+    return claim
+
+
+@contextmanager
+def alone(file: Path, console: Console) -> Iterator[None]:
+    """Hold the lock `file` in a folder that is shared; wait while another process holds it."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    told = False
+    with ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(locked(file))
+                break
+            except BlockingIOError as error:
+                if not told:
+                    console.print(f"waiting: {error}", markup=False)
+                told = True
+                time.sleep(CLAIM_SECONDS)
+        yield
 
 
 def environment(slot: int, jobs: int, device: str) -> dict[str, str]:

@@ -15,6 +15,10 @@ from rmiseg.config.registry import find
 from rmiseg.functional import upsample_logits
 from rmiseg.losses.affinity import AffinityLoss
 from rmiseg.losses.base import LossOptions, LossTerms, SegmentationLoss
+from rmiseg.losses.dice import DiceLoss
+from rmiseg.losses.focal import FocalLoss
+from rmiseg.losses.lovasz import LovaszLoss
+from rmiseg.losses.ohem import OHEMLoss
 from rmiseg.losses.pixelwise import BCELoss, CELoss
 from rmiseg.losses.pyramid import PyramidLoss
 from rmiseg.losses.rmi import RMILoss
@@ -23,7 +27,11 @@ __all__ = [
     "AffinityLoss",
     "BCELoss",
     "CELoss",
+    "DiceLoss",
+    "FocalLoss",
     "LossTerms",
+    "LovaszLoss",
+    "OHEMLoss",
     "PyramidLoss",
     "RMILoss",
     "SegmentationLoss",
@@ -34,7 +42,7 @@ __all__ = [
 
 @overload
 def build_loss(
-    name: Literal["rmi", "ce", "bce", "pyramid", "affinity"], *, num_classes: int, **config: Any
+    name: Literal["rmi", "ce", "bce", "pyramid", "affinity", "focal"], *, num_classes: int, **config: Any
 ) -> SegmentationLoss: ...
 
 
@@ -46,9 +54,8 @@ def build_loss(name: str, *, num_classes: int, **config: Any) -> nn.Module:
     """Build the loss called `name`.
 
     Args:
-        name: "rmi", "ce", "bce", "pyramid", "affinity"; a loss of another library, "smp:NAME" or "monai:NAME"; or one
-            that a plugin registered.
-        num_classes: Number of classes C.
+        name: "rmi", "ce", "bce", "pyramid", "affinity", "focal", "dice", "lovasz", "ohem"; a loss of another library,
+            "smp:NAME" or "monai:NAME"; or one that a plugin registered.
         config: Further arguments of the loss's constructor.
 
     Returns:

@@ -13,12 +13,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rmiseg.config.registry import register
-from rmiseg.functional import upsample_logits, widened
-from rmiseg.kernels.modes import is_kept
-from rmiseg.losses.inputs import IGNORE_INDEX, InputReader
+from rmiseg.losses.inputs import IGNORE_INDEX
+from rmiseg.losses.pixel_sets import PixelSetLoss
 from rmiseg.runtime.extras import import_extra
 
 
@@ -95,7 +94,7 @@ WITHOUT_DEFAULT = {"SoftCrossEntropyLoss": {"smooth_factor": 0.0}}
 """Options whose own defaults do not work: None, which the loss multiplies with."""
 
 
-class ExternalLoss(nn.Module):
+class ExternalLoss(PixelSetLoss):
     """A loss of another library, of the pixels that count.
 
     Args:
@@ -103,8 +102,7 @@ class ExternalLoss(nn.Module):
         loss: The loss: (1, C, P, 1) logits and (1, P, 1) or (1, 1, P, 1) int64 class ids to a scalar.
         num_classes: Number of classes C.
         ignore_index: Labels of pixels that do not count: one, several, or None.
-        each_sample: Average over the samples that have a pixel that counts, each as if it were alone; else take the
-            pixels of all samples together.
+        each_sample: See `PixelSetLoss`.
         channel: The loss wants class ids with a channel.
 
     Raises:
@@ -121,52 +119,13 @@ class ExternalLoss(nn.Module):
         each_sample: bool,
         channel: bool,
     ) -> None:
-        super().__init__()
-        if num_classes < 2:
-            raise ValueError(f"{name} needs at least 2 classes, got num_classes={num_classes}")
-        self.name = name
+        super().__init__(name, num_classes, ignore_index, each_sample=each_sample)
         self.loss = loss
-        self.num_classes = num_classes
-        self.each_sample = each_sample
         self.channel = channel
-        self.inputs = InputReader(name, num_classes, ignore_index, "multiclass", False, None)
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Compute the loss.
-
-        Args:
-            logits: (N, C, h, w) in any floating dtype; smaller ones are interpolated.
-            target: (N, H, W) class ids of any integer dtype.
-
-        Returns:
-            A scalar in float32, or float64 for float64 logits; zero, with zero gradient, if no pixel is valid.
-
-        Raises:
-            ValueError: See `SegmentationLoss.forward`.
-            RuntimeError: Inside of `torch.jit.trace` or `torch.export`: the number of valid pixels, which other targets
-                would not have, would become a constant.
-        """
-        if is_kept():
-            raise RuntimeError(f"{self.name} cannot be traced or exported: it depends on the number of valid pixels")
-        batch = self.inputs.read(logits, target, None, None)
-        labels, valid = batch.target.values, batch.target.valid
-        wide = upsample_logits(widened(logits), valid.shape[1:])
-        if self.each_sample:
-            values = [self._of_pixels(x[:, v], y[v]) for x, y, v in zip(wide, labels, valid) if v.any()]
-            value = torch.stack(values).mean() if values else wide[:0].sum()
-        else:
-            value = self._of_pixels(wide.movedim(1, 0)[:, valid], labels[valid])
-        return value if batch.doubt is None else value * batch.doubt
-
-    def _of_pixels(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The loss of pixels: logits (C, P) and class ids (P,)."""
-        if len(labels) == 0:
-            return logits.sum()
+    def of_pixels(self, logits: Tensor, labels: Tensor) -> Tensor:
         labels = labels[None, :, None]
         return self.loss(logits[None, :, :, None], labels.unsqueeze(1) if self.channel else labels)
-
-    def extra_repr(self) -> str:
-        return f"{self.name}, num_classes={self.num_classes}, ignore_index={self.inputs.ignore_index}"
 
 
 @register("loss", "smp:")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Unpack
 
 from torch import Tensor
 
 from rmiseg.config.registry import register
-from rmiseg.functional import cross_entropy_counts
+from rmiseg.functional import cross_entropy_counts, cross_entropy_sums
 from rmiseg.kernels import operators
 from rmiseg.kernels.backends import check_implementation
 from rmiseg.losses.base import LossOptions, LossTerms, SegmentationLoss, spread_non_finite
@@ -68,7 +69,15 @@ class _PixelLoss(SegmentationLoss):
         return spread_non_finite(pixel_mean(self.name, sums[..., 0], counts[..., 0]))
 
 
-@register("loss", "ce")
+@dataclass
+class CEOptions:
+    """Options of softmax cross entropy."""
+
+    label_smoothing: float = 0.0
+    """Share of a pixel that is said to be of all classes alike, 0 to 1."""
+
+
+@register("loss", "ce", options=CEOptions)
 class CELoss(_PixelLoss):
     """Softmax cross entropy, mean over valid pixels; over their weights, if there are class weights.
 
@@ -76,12 +85,39 @@ class CELoss(_PixelLoss):
     NaN if no pixel is valid; full-size copies of the logits are never made. Class weights count alike for class ids
     and for probabilities, whose mean torch does not weight.
 
-    Arguments: see `SegmentationLoss`; mode "multiclass" alone; `implementation` as in `RMILoss`. Shapes: see
-    `SegmentationLoss.forward`.
+    Arguments: see `SegmentationLoss`; mode "multiclass" alone; `implementation` as in `RMILoss`; `label_smoothing`, as
+    in torch, with which logits are copied at full size. Shapes: see `SegmentationLoss.forward`.
     """
 
     name = "ce"
     modes = ("multiclass",)
+
+    def __init__(
+        self,
+        num_classes: int,
+        ignore_index: int | Sequence[int] | None = IGNORE_INDEX,
+        *,
+        label_smoothing: float = 0.0,
+        implementation: str = "auto",
+        **loss_options: Unpack[LossOptions],
+    ) -> None:
+        super().__init__(num_classes, ignore_index, implementation=implementation, **loss_options)
+        if not 0 <= label_smoothing <= 1:
+            raise ValueError(f"label_smoothing must be a share from 0 to 1, not {label_smoothing}")
+        self.label_smoothing = label_smoothing
+
+    def sample_terms(self, batch: Batch) -> LossTerms:
+        if not self.label_smoothing:
+            return super().sample_terms(batch)
+        target, weights = batch.target, batch.class_weights
+        logits = self._full_size(batch, softmax=True)
+        sums = cross_entropy_sums(logits, target.values, target.valid, weights, self.label_smoothing).unsqueeze(1)
+        counts = self.sample_counts(target, weights)
+        return LossTerms(sums, counts, {"pixel": pixel_mean(self.name, sums.sum(), counts.sum()).detach()})
+
+    def extra_repr(self) -> str:
+        smoothing = f", label_smoothing={self.label_smoothing}" if self.label_smoothing else ""
+        return super().extra_repr() + smoothing
 
 
 @register("loss", "bce")

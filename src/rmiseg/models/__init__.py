@@ -1,4 +1,5 @@
-"""Segmentation models: DeepLabv3, DeepLabv3+ and PSPNet over any backbone of timm, and models of other libraries."""
+"""Segmentation models over any backbone of timm (DeepLabv3, DeepLabv3+, PSPNet, UPerNet, a linear head), and models of
+other libraries."""
 
 from rmiseg.models.backbones import Backbone, build_backbone, offered_strides
 from rmiseg.models.base import BackboneModel, SegmentationModel
@@ -9,11 +10,13 @@ from rmiseg.models.building import (
     build_model,
     describe_models,
     takes_backbone,
+    usual_stride,
 )
 from rmiseg.models.deeplab import DeepLabV3, DeepLabV3Plus
 from rmiseg.models.layers import set_norm_momentum
 from rmiseg.models.own import adapt_model
 from rmiseg.models.pspnet import PSPNet
+from rmiseg.models.upernet import LinearHead, UPerNet
 
 __all__ = [
     "DEFAULT_BACKBONE",
@@ -22,8 +25,10 @@ __all__ = [
     "BackboneModel",
     "DeepLabV3",
     "DeepLabV3Plus",
+    "LinearHead",
     "PSPNet",
     "SegmentationModel",
+    "UPerNet",
     "adapt_model",
     "backbone_models",
     "build_backbone",
@@ -32,4 +37,5 @@ __all__ = [
     "offered_strides",
     "set_norm_momentum",
     "takes_backbone",
+    "usual_stride",
 ]

@@ -17,6 +17,9 @@ from torch import Tensor, nn
 from rmiseg.models.weights import load_weights
 
 OUTPUT_STRIDES = (8, 16, 32)
+TRANSFORMERS = ("timm.models.vision_transformer", "timm.models.eva")
+"""Modules of the plain vision transformers, DINOv2 and DINOv3 among them, whose maps are all of one size."""
+TRANSFORMER_MAPS = 4
 
 
 class Backbone(nn.Module):
@@ -56,13 +59,19 @@ class Backbone(nn.Module):
         return [_resized(m, _cells(height, r), _cells(width, r)) for m, r in zip(maps, self.reductions)]
 
 
-def build_backbone(name: str, *, weights: str | PathLike[str], output_stride: int) -> Backbone:
+def is_transformer(name: str) -> bool:
+    """Tell whether a timm model is a plain vision transformer, whose output stride is the side of its patches."""
+    return timm.is_model(name) and timm.model_entrypoint(name.partition(".")[0]).__module__ in TRANSFORMERS
+
+
+def build_backbone(name: str, *, weights: str | PathLike[str], output_stride: int | None) -> Backbone:
     """Build a timm model as a backbone.
 
     Args:
         name: Name of a timm model, optionally with a weights tag (resnet50.a1_in1k).
         weights: hub, package, none or a file, as for `build_model`.
         output_stride: Stride of the deepest feature map; the last stages are dilated instead of strided to reach it.
+            None for that of the patches of a plain vision transformer, which has no other.
 
     Raises:
         ValueError: The name is unknown, or timm offers no feature maps of this stride for it.
@@ -77,7 +86,7 @@ def build_backbone(name: str, *, weights: str | PathLike[str], output_stride: in
             f"backbone {name!r} has no feature maps of output stride {output_stride} for images of any size; "
             f"it offers output stride {offered or 'neither 8 nor 16 nor 32'} ({reason})"
         ) from reason
-    body = timm.create_model(name, features_only=True, output_stride=output_stride)
+    body = _create(name, output_stride)
     load_weights(body, name, weights)
     return Backbone(body, pad=not _sizes_hold(probe, height=97, width=131))  # 97: odd after every halving, rounded up
 
@@ -95,30 +104,43 @@ def _check_name(name: str) -> None:
         raise ValueError(f"unknown weights tag in {name!r}; there are {', '.join(tagged) or 'none'}") from error
 
 
-def _build_probe(name: str, output_stride: int) -> nn.Module:
+def _build_probe(name: str, output_stride: int | None) -> nn.Module:
     """The feature extractor without memory for its weights; ValueError if it does not have this output stride."""
     try:
         with torch.device("meta"):
-            probe = timm.create_model(name, features_only=True, output_stride=output_stride).eval()
+            probe = _create(name, output_stride).eval()
     except Exception as error:  # timm's refusals have no type in common: TypeError, AssertionError, RuntimeError, ...
         reason = str(error) or "without a word; it may build this model at one stride only"
         raise ValueError(f"timm: {type(error).__name__} {reason}") from error
     info: Any = probe.feature_info
     stride = info.reduction()[-1]
-    if stride != output_stride:
+    if output_stride not in (stride, None):
         raise ValueError(f"its deepest feature map has stride {stride}")
     # What a model says of its maps is compared with what it does: some accept only squares of one size.
-    if not _sizes_hold(probe, height=128, width=192):
-        raise ValueError("its feature maps of a 128 x 192 image do not have the sizes that timm states")
+    height, width = (128, 192) if 64 % stride == 0 else (8 * stride, 12 * stride)
+    if not _sizes_hold(probe, height, width):
+        raise ValueError(f"its feature maps of a {height} x {width} image do not have the sizes that timm states")
     return probe
+
+
+def _create(name: str, output_stride: int | None) -> nn.Module:
+    """A timm model as a feature extractor; of a plain transformer, maps of blocks at equal distances up to the last."""
+    if not is_transformer(name):
+        return timm.create_model(name, features_only=True, output_stride=output_stride)
+    with torch.device("meta"):
+        whole: Any = timm.create_model(name)
+    blocks = len(whole.blocks)
+    indices = [blocks * (i + 1) // TRANSFORMER_MAPS - 1 for i in range(TRANSFORMER_MAPS)]
+    return timm.create_model(name, features_only=True, out_indices=indices, dynamic_img_size=True)
 
 
 def offered_strides(name: str) -> dict[int, Backbone]:
     """The output strides at which a timm model can be a backbone, each with that backbone on the meta device."""
     offered = {}
-    for stride in OUTPUT_STRIDES:
+    for stride in (None,) if is_transformer(name) else OUTPUT_STRIDES:
         try:
-            offered[stride] = Backbone(_build_probe(name, stride))
+            backbone = Backbone(_build_probe(name, stride))
+            offered[backbone.reductions[-1]] = backbone
         except ValueError:  # this stride is not offered
             continue
     return offered

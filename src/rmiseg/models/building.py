@@ -12,7 +12,7 @@ from torch import nn
 
 from rmiseg.config.parser import checked_options
 from rmiseg.config.registry import Component, find, names
-from rmiseg.models.backbones import build_backbone
+from rmiseg.models.backbones import build_backbone, is_transformer
 from rmiseg.models.base import BackboneModel, SegmentationModel
 from rmiseg.models.channels import take_channels
 from rmiseg.models.external.wrapped import refuse
@@ -40,8 +40,8 @@ def build_model(
     """Build a segmentation model.
 
     Args:
-        name: Name of a registered model: deeplabv3, deeplabv3plus or pspnet; a model of another library, smp:NAME,
-            torchvision:NAME or hf:NAME, see `rmiseg.models.external`; or one of a plugin.
+        name: Name of a registered model: deeplabv3, deeplabv3plus, pspnet, upernet or linear; a model of another
+            library, smp:NAME, torchvision:NAME or hf:NAME, see `rmiseg.models.external`; or one of a plugin.
         num_classes: Number of classes C of the logits.
         backbone: Any timm model that offers feature maps, optionally with a weights tag (resnet50.a1_in1k); by default
             resnet50.
@@ -89,9 +89,9 @@ def build_model(
             **own,
         )
     elif _takes_backbone(component):
-        timm_backbone = build_backbone(
-            backbone or DEFAULT_BACKBONE, weights=weights, output_stride=output_stride or DEFAULT_OUTPUT_STRIDE
-        )
+        chosen = backbone or DEFAULT_BACKBONE
+        stride = output_stride or usual_stride(chosen)
+        timm_backbone = build_backbone(chosen, weights=weights, output_stride=stride)
         if compat == "original":
             undilate(timm_backbone.body)
             own |= HEAD_OPTIONS[name]
@@ -105,6 +105,11 @@ def build_model(
         _load(network, name, str(weights))
     take_channels(made, in_channels, rgb)
     return made
+
+
+def usual_stride(backbone: str) -> int | None:
+    """The output stride of a backbone where none is chosen; None for a plain transformer, which has its own."""
+    return None if is_transformer(backbone) else DEFAULT_OUTPUT_STRIDE
 
 
 def _load(network: nn.Module, name: str, weights: str) -> None:

@@ -16,11 +16,16 @@ from torch import Tensor, nn
 from rmiseg.config.registry import register
 from rmiseg.models.backbones import Backbone
 from rmiseg.models.base import BackboneModel
-from rmiseg.models.layers import DROPOUT, ConvNormReLU, PooledContext, conv2d
+from rmiseg.models.layers import DROPOUT, ConvNormReLU, PooledContext, classification_head, conv2d
 
 WIDTH = 256  # channels of every convolution of both heads, whatever the backbone's width
 LOW_LEVEL_STRIDE = 4
 LOW_LEVEL_WIDTH = 48  # few, lest the low-level features outweigh the 256 of the encoder (arXiv:1802.02611, table 1)
+
+
+def auxiliary_head(backbone: Backbone, num_classes: int) -> nn.Module:
+    """A classifier of the map before the deepest (arXiv:1612.01105, section 3.3)."""
+    return classification_head(backbone.channels[-2], WIDTH, num_classes)
 
 
 class ASPP(nn.Module):
@@ -61,6 +66,8 @@ class DeepLabV3Options:
     refine: bool = False
     """A 3x3 convolution between ASPP and classifier, as torchvision, segmentation-models-pytorch and PyTorch-Encoding
     have it."""
+    auxiliary: bool = False
+    """A second classifier on the map before the deepest, in training: deep supervision, weighted by loss.aux_weight."""
 
 
 @dataclass
@@ -69,6 +76,8 @@ class DeepLabV3PlusOptions:
 
     align_corners: bool = False
     """Corner convention of the interpolations inside the head."""
+    auxiliary: bool = False
+    """A second classifier on the map before the deepest, in training: deep supervision, weighted by loss.aux_weight."""
 
 
 @register("model", "deeplabv3", options=DeepLabV3Options)
@@ -82,17 +91,27 @@ class DeepLabV3(BackboneModel):
         num_classes: Number of classes.
         align_corners: See `BackboneModel`.
         refine: Put a 3x3 convolution between ASPP and classifier, which the paper does not have.
+        auxiliary: Return (logits, auxiliary logits) in training mode, the latter from the map before the deepest, as
+            PSPNet does.
     """
 
-    def __init__(self, backbone: Backbone, num_classes: int, align_corners: bool = False, refine: bool = False) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        num_classes: int,
+        align_corners: bool = False,
+        refine: bool = False,
+        auxiliary: bool = False,
+    ) -> None:
         super().__init__(backbone, num_classes, align_corners)
         self.aspp = ASPP(backbone.channels[-1], self.output_stride)
         self.refine = ConvNormReLU(WIDTH, WIDTH, kernel_size=3) if refine else nn.Identity()
         self.classifier = conv2d(WIDTH, num_classes)
+        self.auxiliary = auxiliary_head(backbone, num_classes) if auxiliary else None
 
-    def decode(self, features: list[Tensor]) -> Tensor:
+    def decode(self, features: list[Tensor]) -> Tensor | tuple[Tensor, Tensor]:
         logits: Tensor = self.classifier(self.refine(self.aspp(features[-1])))
-        return logits
+        return (logits, self.auxiliary(features[-2])) if self.training and self.auxiliary else logits
 
     @property
     def image_level_norm(self) -> nn.Module:
@@ -109,12 +128,15 @@ class DeepLabV3Plus(BackboneModel):
         backbone: Feature extractor.
         num_classes: Number of classes.
         align_corners: See `BackboneModel`.
+        auxiliary: See `DeepLabV3`.
 
     Raises:
         ValueError: The backbone has no feature map of stride 4.
     """
 
-    def __init__(self, backbone: Backbone, num_classes: int, align_corners: bool = False) -> None:
+    def __init__(
+        self, backbone: Backbone, num_classes: int, align_corners: bool = False, auxiliary: bool = False
+    ) -> None:
         super().__init__(backbone, num_classes, align_corners)
         if LOW_LEVEL_STRIDE not in backbone.reductions:
             raise ValueError(
@@ -130,13 +152,14 @@ class DeepLabV3Plus(BackboneModel):
             ConvNormReLU(WIDTH, WIDTH, kernel_size=3),
         )
         self.classifier = conv2d(WIDTH, num_classes)
+        self.auxiliary = auxiliary_head(backbone, num_classes) if auxiliary else None
 
-    def decode(self, features: list[Tensor]) -> Tensor:
+    def decode(self, features: list[Tensor]) -> Tensor | tuple[Tensor, Tensor]:
         low_level = self.low_level(features[self.low_level_index])
         context = self.aspp(features[-1])
         context = F.interpolate(context, low_level.shape[-2:], mode="bilinear", align_corners=self.decoder_corners)
         logits: Tensor = self.classifier(self.decoder(torch.cat([context, low_level], dim=1)))
-        return logits
+        return (logits, self.auxiliary(features[-2])) if self.training and self.auxiliary else logits
 
     @property
     def image_level_norm(self) -> nn.Module:

@@ -40,6 +40,12 @@ class ConvNormReLU(nn.Sequential):
         super().__init__(OrderedDict(conv=conv, norm=nn.BatchNorm2d(out_channels), relu=nn.ReLU(inplace=True)))
 
 
+def classification_head(in_channels: int, width: int, num_classes: int, channel_dropout: bool = False) -> nn.Sequential:
+    """A 3x3 convolution, dropout (of whole channels, if so chosen) and a 1x1 classifier."""
+    dropout = nn.Dropout2d(DROPOUT) if channel_dropout else nn.Dropout(DROPOUT)
+    return nn.Sequential(ConvNormReLU(in_channels, width, kernel_size=3), dropout, conv2d(width, num_classes))
+
+
 class PooledContext(nn.Module):
     """Context of the whole image: means over a grid of bins, projected, and resized to where they came from.
 

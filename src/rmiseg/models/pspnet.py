@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from rmiseg.config.registry import register
 from rmiseg.models.backbones import Backbone
 from rmiseg.models.base import BackboneModel
-from rmiseg.models.layers import DROPOUT, ConvNormReLU, PooledContext, conv2d
+from rmiseg.models.layers import PooledContext, classification_head
 
 BINS = (1, 2, 3, 6)
 WIDTH = 512  # channels of the convolution before the classifier
@@ -36,12 +36,6 @@ class PyramidPooling(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         return torch.cat([features, *(level(features) for level in self.levels)], dim=1)
-
-
-def classification_head(in_channels: int, width: int, num_classes: int, channel_dropout: bool) -> nn.Sequential:
-    """A 3x3 convolution, dropout (of whole channels, if so chosen) and a 1x1 classifier."""
-    dropout = nn.Dropout2d(DROPOUT) if channel_dropout else nn.Dropout(DROPOUT)
-    return nn.Sequential(ConvNormReLU(in_channels, width, kernel_size=3), dropout, conv2d(width, num_classes))
 
 
 @dataclass

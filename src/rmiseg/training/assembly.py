@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from rich.console import Console
 from torch import Tensor, nn
+from torchvision.transforms.v2 import Compose
 
 from rmiseg.config import DataConfig, LossConfig, TrainConfig
 from rmiseg.config.parser import check_choices, checked_options, chosen_components
 from rmiseg.config.ranges import check_ranges
-from rmiseg.config.registry import GIVEN, find, loaded_plugins
+from rmiseg.config.registry import GIVEN, OWN_OPTIONS, find, loaded_plugins
 from rmiseg.data import (
     LabeledImages,
     SegmentationDataset,
@@ -27,15 +28,18 @@ from rmiseg.data import (
     train_loader,
 )
 from rmiseg.data.bands import Bands
-from rmiseg.data.loader import Loader
+from rmiseg.data.loader import Loader, worker_count
+from rmiseg.data.mixing import Mixing
+from rmiseg.data.rare import find_places
+from rmiseg.data.transforms import TrainTransform
 from rmiseg.inference.conversion import initial_weights
 from rmiseg.models import (
     DEFAULT_BACKBONE,
-    DEFAULT_OUTPUT_STRIDE,
     adapt_model,
     build_model,
     set_norm_momentum,
     takes_backbone,
+    usual_stride,
 )
 from rmiseg.models.base import SegmentationModel
 from rmiseg.models.conversion import fit
@@ -49,9 +53,6 @@ from rmiseg.training.parts import Parts
 from rmiseg.training.run_folder import BALANCED, RunFolder
 from rmiseg.training.step import TrainStep
 
-OWN_OPTIONS = {"data": "dataset", "model": "model", "loss": "loss"}
-"""The kind of component that each section of the options names, and whose own options it carries."""
-
 
 def complete(config: TrainConfig) -> TrainConfig:
     """Fill in options that depend on others, and check everything that can be checked without data.
@@ -61,22 +62,23 @@ def complete(config: TrainConfig) -> TrainConfig:
     """
     check_choices(config)
     check_ranges(config)
+    if config.train.ema is not None and config.train.strategy == "fsdp":
+        raise ValueError("train.ema needs the whole model in every process: choose train.strategy ddp, or leave it out")
     if config.data.root:  # absolute, so that the run can be evaluated from any folder
         config = replace(config, data=replace(config.data, root=str(Path(config.data.root).absolute())))
     given = config.model.name.startswith(GIVEN)
     if not given and takes_backbone(config.model.name):
-        model_config = replace(
-            config.model,
-            backbone=config.model.backbone or DEFAULT_BACKBONE,
-            output_stride=config.model.output_stride or DEFAULT_OUTPUT_STRIDE,
-        )
-        config = replace(config, model=model_config)
+        backbone = config.model.backbone or DEFAULT_BACKBONE
+        stride: Any = config.model.output_stride or usual_stride(backbone)
+        config = replace(config, model=replace(config.model, backbone=backbone, output_stride=stride))
     if config.model.compat == "original":
         check_original(config.model.name, config.model.backbone or "", config.model.output_stride or 0)
     if config.optim.head_lr_factor is None and not given:
         factor = HEAD_LR_FACTORS.get(config.model.name, max(HEAD_LR_FACTORS.values()))
         config = replace(config, optim=replace(config.optim, head_lr_factor=factor))
     config = replace(config, loss=_complete_loss(config))
+    for name in config.data.augment:
+        _augmentation(name, config.data)
     sections = {name: _with_own_options(getattr(config, name), name) for name in OWN_OPTIONS}
     return replace(config, made_with=made_with(config), **sections)
 
@@ -112,21 +114,48 @@ def _complete_loss(config: TrainConfig) -> LossConfig:
     )
 
 
-def train_dataset(images: LabeledImages, config: DataConfig, transform: Any = None) -> SegmentationDataset:
+def train_dataset(
+    images: LabeledImages, config: DataConfig, transform: Any = None, console: Console | None = None
+) -> SegmentationDataset:
     """The training images with their augmentation, read at the size that it needs.
 
     Args:
         images: The images.
         config: The augmentation.
         transform: Takes its place: any transform of torchvision.transforms.v2, or an albumentations pipeline.
+        console: Where to show progress, if all masks are read to find rare classes.
     """
     if transform is None:
         transform = find("transform", config.transform).make(config)
-    return SegmentationDataset(images, adapt_transform(transform), getattr(transform, "reduction", 1))
+    steps = [_augmentation(name, config) for name in config.augment]
+    mixing = [step for step in steps if isinstance(step, Mixing)]
+    rare = None
+    if config.rare_share or any(each.of_rare for each in mixing):
+        rare = on_main(lambda: find_places(images, worker_count(config.workers, len(images)), console, config.on_error))
+    reduction = getattr(transform, "reduction", 1)
+    if alone := [step for step in steps if not isinstance(step, Mixing)]:
+        first = [*transform.transforms] if isinstance(transform, TrainTransform) else [adapt_transform(transform)]
+        kind = TrainTransform if isinstance(transform, TrainTransform) else Compose
+        transform = kind([*first, *alone])
+    return SegmentationDataset(
+        images, adapt_transform(transform), reduction, rare=rare, rare_share=config.rare_share, mixing=mixing
+    )
+
+
+def _augmentation(name: str, config: DataConfig) -> Any:
+    """An augmentation of `data.augment`, with its options.
+
+    Raises:
+        ValueError: One that it does not have or take.
+    """
+    component, options = find("augmentation", name), config.augment[name]
+    if component.name.endswith(":"):
+        return component.make(name.partition(":")[2], config, **options)
+    return component.make(config, **checked_options(component, options, f"data.augment.{name}"))
 
 
 def make_loaders(
-    config: DataConfig, seed: int, parts: Parts, warn: Callable[[str], None]
+    config: DataConfig, seed: int, parts: Parts, warn: Callable[[str], None], console: Console
 ) -> tuple[TrainLoader, Loader]:
     """Batches of this process to train on, and to score on.
 
@@ -135,6 +164,7 @@ def make_loaders(
         seed: Seed of order and augmentation.
         parts: What they leave to objects.
         warn: Called with what is wrong with an image that is skipped.
+        console: Where to show progress, if all masks are read first.
     """
     loading: dict[str, Any] = {
         "workers": config.workers,
@@ -144,7 +174,7 @@ def make_loaders(
         "warn": warn,
         "outlive_termination": True,
     }
-    images = train_dataset(parts.train, config, parts.transform)
+    images = train_dataset(parts.train, config, parts.transform, console)
     batches = train_loader(images, batch_size=config.batch_size, seed=seed, **loading)
     return batches, eval_loader(SegmentationDataset(parts.val, eval_transform(config.image_scale)), **loading)
 
@@ -249,4 +279,4 @@ def make_step(config: TrainConfig, model: SegmentationModel, criterion: Criterio
         criterion.compile()
     optimizer = build_optimizer(model, config.optim)
     scaler = torch.amp.GradScaler(device.type, enabled=config.train.precision == "fp16")
-    return TrainStep(model, network, criterion, optimizer, scaler, dtype, device)
+    return TrainStep(model, network, criterion, optimizer, scaler, dtype, device, config.optim.clip_norm)

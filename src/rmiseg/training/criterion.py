@@ -42,8 +42,9 @@ class Criterion:
         common = {"align_corners": align_corners, "class_weights": config.class_weights}
         chosen = loss if loss is not None else named_loss(config, num_classes, total_steps)
         self.terms = [_term("", 1.0, chosen, align_corners)]
-        for name, weight in config.plus.items():
-            further = _make(name, {}, num_classes, total_steps, common)
+        for name, chosen_plus in config.plus.items():
+            weight, options = _weight_and_options(name, chosen_plus)
+            further = _make(name, options, num_classes, total_steps, common)
             self.terms.append(_term(f"plus {name}", weight, further, align_corners))
         auxiliary = _auxiliary_loss(config, num_classes, total_steps, common)
         self.auxiliary = _term("auxiliary", config.aux_weight, auxiliary, align_corners)
@@ -114,6 +115,18 @@ class Criterion:
         except ValueError:  # such as RMI on an image that is smaller than a region
             return math.nan
         return parts["loss"].item()
+
+
+def _weight_and_options(name: str, given: float | dict[str, Any]) -> tuple[float, dict[str, Any]]:
+    """The weight of a loss in `loss.plus`, and its own options."""
+    if not isinstance(given, dict):
+        return given, {}
+    weight = given.get("weight")
+    if isinstance(weight, bool) or not isinstance(weight, int | float):
+        raise ValueError(
+            f"loss.plus: {name} needs a weight beside its options, such as {{weight: 0.5}}, not {weight!r}"
+        )
+    return weight, {option: value for option, value in given.items() if option != "weight"}
 
 
 def named_loss(config: LossConfig, num_classes: int, total_steps: int) -> LossFunction:

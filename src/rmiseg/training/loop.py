@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import statistics
 import sys
@@ -27,7 +26,6 @@ from rmiseg.inference.checkpoint import BEST, LAST, Checkpoint, CheckpointFolder
 from rmiseg.runtime.device import peak_memory
 from rmiseg.runtime.distributed import (
     full_state,
-    full_weights,
     gather,
     is_main,
     load_full_state,
@@ -38,6 +36,7 @@ from rmiseg.runtime.distributed import (
 from rmiseg.runtime.signals import Preempted, TerminationRequest
 from rmiseg.runtime.tensor_files import first_sentence, not_finite
 from rmiseg.training.assembly import make_loaders, make_model, make_step, with_class_weights
+from rmiseg.training.average import ScoredModel
 from rmiseg.training.callbacks import Callback
 from rmiseg.training.criterion import Criterion
 from rmiseg.training.curves import RunCurves, open_loggers
@@ -87,22 +86,22 @@ class TrainingRun:
         asked, config = config, with_class_weights(config, parts.train, console)
         self.config = config
         torch.manual_seed(config.seed)
-        self.batches, self.val_batches = make_loaders(config.data, config.seed, parts, partial(_warn, console))
+        self.batches, self.val_batches = make_loaders(config.data, config.seed, parts, partial(_warn, console), console)
         for loader in (self.batches, self.val_batches):
             stack.callback(loader.close)
         self.epochs, self.epoch_steps, self.total_steps = training_length(config, len(self.batches))
         self.model = make_model(config, len(self.classes), device, console, parts.model)
         if (found := not_finite(self.model.state_dict())) is not None:
             raise ValueError(f"the weights that the training would begin with are not finite: {found}")
-        # A divided model cannot be scored, since the processes need it for different numbers of images.
-        self.whole_model = copy.deepcopy(self.model) if config.train.strategy == "fsdp" else self.model
+        self.scored = ScoredModel(self.model, config.train)
         criterion = Criterion(config.loss, len(self.classes), self.total_steps, parts.loss)
         # Apart from the one for training, which may be compiled: images to score come in many sizes.
         self.val_criterion = Criterion(config.loss, len(self.classes), self.total_steps, parts.loss)
         self.step = make_step(config, self.model, criterion, device)
         self.confusion = torch.zeros(len(self.classes), len(self.classes), dtype=torch.int64)
         heard = any(type(callback).on_step_end is not Callback.on_step_end for callback in parts.callbacks)
-        self.reads_late = device.type == "cuda" and not heard
+        # A moving average takes the weights after each step.
+        self.reads_late = device.type == "cuda" and not heard and config.train.ema is None
         self.folder = RunFolder(config, asked)
         self.out = self.folder.path
         self.state = RunState()
@@ -167,6 +166,7 @@ class TrainingRun:
         self.state = saved.run
         try:
             load_full_state(self.model, self.optimizer, saved.weights, saved.optimizer)
+            self.scored.load_state_dict(saved.average)
             self.step.scaler.load_state_dict(saved.scaler)
             self.confusion.copy_(saved.confusion)
         except Exception as error:  # of whatever does not fit
@@ -194,6 +194,7 @@ class TrainingRun:
                 self._report_skipped(outcome)
             else:
                 self.confusion += outcome.confusion
+                self.scored.follow(state.step - state.skipped)
             scores = Scores.from_confusion(self.confusion)
             progress.advance(state.epoch, outcome.parts["loss"], scores.mean_iou, scores.scope)
             self._log(outcome, scores, progress.wait_share)
@@ -249,10 +250,8 @@ class TrainingRun:
         """Score the model, if it is time to."""
         if not self._is_last_epoch and (self.state.epoch + 1) % self.config.train.val_every:
             return None
-        if self.whole_model is not self.model:
-            self.whole_model.load_state_dict(full_weights(self.model))
         evaluation = evaluate_model(
-            self.whole_model,
+            self.scored.current(),
             progress.validating(self.val_batches),
             len(self.classes),
             self.device,
@@ -272,7 +271,7 @@ class TrainingRun:
     def _save_checkpoint(self, evaluation: Evaluation | None) -> Checkpoint:
         """Write what evaluation and prediction need."""
         checkpoint = Checkpoint(
-            weights=full_weights(self.model),
+            weights=self.scored.weights(),
             model=self.config.model,
             data=self.config.data,
             classes=self.classes,
@@ -301,11 +300,17 @@ class TrainingRun:
             self.curves.flush()
             callbacks = [callback.state_dict() for callback in self.parts.callbacks]
             scaler = self.step.scaler.state_dict()
-            content = SavedState(self.state, weights, optimizer_state, scaler, self.confusion, callbacks)
+            average = self.scored.state_dict()
+            content = SavedState(self.state, weights, optimizer_state, scaler, self.confusion, callbacks, average)
             with _going_on_without(self.console):
                 self.folder.save_state(content)
 
     def _end_epoch(self, progress: TrainingProgress, evaluation: Evaluation | None) -> None:
+        if evaluation and is_main():
+            self.state.waited = 0 if self.state.best != self.checkpoints.best else self.state.waited + 1
+            if self.state.waited >= (self.config.train.patience or math.inf):
+                self.console.print(f"No better mIoU in {self.state.waited} evaluations: the training ends here")
+                self.stop()
         self.state.best = self.checkpoints.best
         progress.end_epoch(self.state.epoch, evaluation)
         self.state.end_epoch()

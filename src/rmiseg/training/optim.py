@@ -14,20 +14,21 @@ HEAD_LR_FACTORS = {"deeplabv3": 10.0, "deeplabv3plus": 5.0, "pspnet": 10.0}
 
 
 def parameter_groups(model: SegmentationModel, config: OptimConfig) -> list[dict[str, object]]:
-    """Four groups: backbone and head, each with and without weight decay.
+    """Four groups: backbone and head, each with and without weight decay; with `layer_decay` one layer after the other.
 
     The head is every parameter outside `model.backbone`; its learning rate is `head_lr_factor` times that of the
-    backbone. Biases and norm parameters, which are those with one dimension, have no weight decay.
+    backbone. Biases and norm parameters, which are those with one dimension, have no weight decay. Layer number k of
+    the backbone's K, from 0, has `layer_decay ** (K - k)` times the rate (Clark et al., ICLR 2020, arXiv:2003.10555).
     """
-    backbone = {id(parameter) for parameter in model.backbone.parameters()}
+    layers = _layers(model.backbone) if config.layer_decay < 1 else [list(model.backbone.parameters())]
+    backbone = {id(parameter) for layer in layers for parameter in layer}
+    head = [parameter for parameter in model.parameters() if id(parameter) not in backbone]
+    exponents = range(len(layers), 0, -1) if config.layer_decay < 1 else [0]
+    factors = [config.layer_decay**exponent for exponent in exponents]
     groups = []
-    for in_backbone, lr_factor in ((True, 1.0), (False, config.head_lr_factor or 1.0)):
+    for layer, lr_factor in [*zip(layers, factors), (head, config.head_lr_factor or 1.0)]:
         for decays in (True, False):
-            parameters = [
-                p
-                for p in model.parameters()
-                if p.requires_grad and (id(p) in backbone) == in_backbone and (p.ndim > 1) == decays
-            ]
+            parameters = [p for p in layer if p.requires_grad and (p.ndim > 1) == decays]
             groups.append(
                 {
                     "params": parameters,
@@ -39,13 +40,27 @@ def parameter_groups(model: SegmentationModel, config: OptimConfig) -> list[dict
     return [group for group in groups if group["params"]]
 
 
+def _layers(backbone: nn.Module) -> list[list[nn.Parameter]]:
+    """The parameters of each layer of a backbone, shallowest first.
+
+    A layer is what has a number of its own in the names of the parameters (layer1.0, blocks.3, stages_2.blocks.5), or
+    else a name of its own.
+    """
+    layers: dict[str, list[nn.Parameter]] = {}
+    for name, parameter in backbone.named_parameters():
+        parts = name.removeprefix("body.").removeprefix("model.").split(".")
+        numbered = next((at + 1 for at, part in enumerate(parts) if part.isdigit()), 1)
+        layers.setdefault(".".join(parts[:numbered]), []).append(parameter)
+    return list(layers.values())
+
+
 def build_optimizer(model: SegmentationModel, config: OptimConfig) -> torch.optim.Optimizer:
     """SGD or AdamW over `parameter_groups`.
 
     Raises:
         ValueError: A value out of its range.
     """
-    for name in ("lr", "head_lr_factor"):
+    for name in ("lr", "head_lr_factor", "layer_decay", "clip_norm"):
         if getattr(config, name) is not None and getattr(config, name) <= 0:
             raise ValueError(f"optim.{name} must be positive, not {getattr(config, name)}")
     if not all(0 < milestone < 1 for milestone in config.step_milestones):

@@ -41,7 +41,10 @@ class Parts:
 
 REPLACED = {
     "data": ("data.root", "data.options"),
-    "transform": ("data.crop_size", "data.scale_range", "data.scale_step", "data.flip", "data.color_jitter"),
+    "transform": (
+        *("data.crop_size", "data.scale_range", "data.scale_step", "data.flip", "data.color_jitter"),
+        *("data.augment", "data.rare_share"),
+    ),
     "model": ("model.backbone", "model.output_stride", "model.options"),
     "loss": ("loss.options", "loss.class_weights"),
 }

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from rich.console import Console
 
 from rmiseg.config import TrainConfig
 from rmiseg.config.recipes import flat, read_recipe, shortened
+from rmiseg.config.registry import OWN_OPTIONS, find, is_known
 from rmiseg.data import LabeledImages
 from rmiseg.inference.checkpoint import CHECKPOINTS
 from rmiseg.runtime.files import leftovers, locked, printable, replacing, to_json
@@ -35,7 +36,7 @@ BALANCED = "balanced"
 CHANGEABLE = {
     *("out", "resume", "device", "made_with", "data.root", "data.workers", "data.on_error"),
     *("train.strategy", "train.compile", "train.val_every", "train.log_every", "train.panels", "train.keep"),
-    *("train.checkpoint_every", "train.max_skipped", "train.metrics", "train.loggers"),
+    *("train.checkpoint_every", "train.max_skipped", "train.patience", "train.metrics", "train.loggers"),
 }
 """Options that may change when a run goes on: the others make another training of it."""
 
@@ -44,6 +45,14 @@ CHOSEN = ("data.bands", "data.value_range", "data.picture")
 
 UNSAID = {"optim.warmup_to": "curve"}
 """Options that config.yaml of older runs does not name, and what those runs did."""
+OFF: dict[str, Any] = {
+    "data.augment": {},
+    "data.rare_share": 0.0,
+    "train.ema": None,
+    "optim.clip_norm": None,
+    "optim.layer_decay": 1.0,
+}
+"""Those of them that are as they were then by default."""
 
 
 @dataclass(frozen=True)
@@ -262,6 +271,7 @@ class RunFolder:
         self._compare(stored, self.asked)
 
     def _compare(self, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+        stored = _with_defaults(stored)
         for name, value in wanted.items():
             decided = value == BALANCED or (name in CHOSEN and value is None)  # by the data
             if name in stored and stored[name] != value and name not in CHANGEABLE and not decided:
@@ -297,10 +307,29 @@ def stored_options(folder: Path) -> dict[str, Any]:
     return _unsaid(said) | said
 
 
-def _unsaid(said: Mapping[str, Any]) -> dict[str, Any]:
+def _unsaid(said: Mapping[str, Any], known: Mapping[str, Any] = UNSAID) -> dict[str, Any]:
     """Options that an older run does not name in a section that it has, and what it did."""
     sections = {name.partition(".")[0] for name in said}
-    return {name: value for name, value in UNSAID.items() if name not in said and name.partition(".")[0] in sections}
+    return {name: value for name, value in known.items() if name not in said and name.partition(".")[0] in sections}
+
+
+def _with_defaults(said: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a run with those that there were none of when it was made, which are off by default."""
+    options = _unsaid(said, OFF) | dict(said)
+    for section, kind in OWN_OPTIONS.items():
+        name, own = said.get(f"{section}.name"), said.get(f"{section}.options")
+        if not isinstance(name, str) or not isinstance(own, Mapping) or not is_known(kind, name):
+            continue
+        known = fields(find(kind, name).options or _Nothing)
+        defaults = {each.name: each.default for each in known if each.default is not MISSING}
+        if not any(option.startswith(f"{section}.{name}.") for option in said):  # in a section of their own
+            options[f"{section}.options"] = {**defaults, **own}
+    return options
+
+
+@dataclass
+class _Nothing:
+    """Options of what has none."""
 
 
 def with_unsaid(config: TrainConfig) -> TrainConfig:

@@ -35,6 +35,7 @@ class RunState:
         skipped: Steps that were skipped because loss or gradient was not finite.
         skipped_in_a_row: The last so many steps were skipped.
         best: Validation scores of the best checkpoint so far; empty before the first.
+        waited: Evaluations since then.
         curves: Values written to the curves for the last step; empty if none were.
     """
 
@@ -44,6 +45,7 @@ class RunState:
     skipped: int = 0
     skipped_in_a_row: int = 0
     best: dict[str, float] = field(default_factory=dict)
+    waited: int = 0
     curves: dict[str, float] = field(default_factory=dict)
 
     def advance(self, skipped: bool) -> None:
@@ -98,6 +100,7 @@ class SavedState:
         scaler: The state of the gradient scaler; empty without one.
         confusion: (C, C) int64, of the images trained on in this epoch.
         callbacks: The states of the callbacks, in their order.
+        average: The moving average of the weights; empty without one, and in older files.
         options: The options that the run was started with, by their dotted names; empty in older files.
         data: Fingerprints of the images by the names of splits, see `rmiseg.training.fingerprint`; likewise.
     """
@@ -108,6 +111,7 @@ class SavedState:
     scaler: dict[str, Any]
     confusion: Tensor
     callbacks: list[dict[str, Any]] = field(default_factory=list)
+    average: dict[str, Tensor] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     data: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -170,9 +174,10 @@ def _saved(path: Path, content: dict[str, Any]) -> SavedState:
     try:
         run = content.pop("run", None) or content.pop("position")  # its name in older files
         state = SavedState(run=RunState(**run), **content)
-        check_types(replace(state, weights={}))
+        check_types(replace(state, weights={}, average={}))
         check_tensors(state.weights)
-        counters = ("epoch", "step", "step_in_epoch", "skipped", "skipped_in_a_row")
+        check_tensors(state.average)
+        counters = ("epoch", "step", "step_in_epoch", "skipped", "skipped_in_a_row", "waited")
         if wrong := [name for name in counters if getattr(state.run, name) < 0]:
             raise ValueError(f"{wrong[0]} is {getattr(state.run, wrong[0])}, below 0")
         if not isinstance(state.confusion, Tensor) or state.confusion.ndim != 2:

@@ -84,6 +84,7 @@ class TrainStep:
         scaler: The gradient scaler; it does nothing but with float16.
         dtype: Type of the network's arithmetic under autocast; None without autocast.
         device: Where to compute.
+        clip_norm: Longest gradient, by its norm over all parameters; None for any.
     """
 
     model: SegmentationModel
@@ -93,6 +94,7 @@ class TrainStep:
     scaler: torch.amp.GradScaler
     dtype: torch.dtype | None
     device: torch.device
+    clip_norm: float | None = None
 
     def __call__(self, batches: list[Batch], step: int) -> StepOutcome:
         """Take step number `step`, on one or several batches in each process, and wait for its outcome."""
@@ -166,6 +168,9 @@ class TrainStep:
 
     def _optimize(self, bad: Tensor) -> None:
         """Let the optimizer take its step, unless loss or gradient is not finite."""
+        if self.clip_norm is not None:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
         if self.scaler.is_enabled():
             self.scaler.step(self.optimizer)
             self.scaler.update()
