@@ -50,12 +50,17 @@ class DataConfig:
     expect."""
     image_std: tuple[float, float, float] | None = None
     """Standard deviation of red, green and blue, likewise, by which they are divided afterwards."""
+    rare_crops: float = 0.0
+    """Probability that a training crop is drawn around a pixel of one of the rarer classes of its image, where it shows
+    a part of the image."""
     color_jitter: float = 0.0
     """Strength of random brightness, contrast and saturation in training, 0 (none) to 1."""
     transform: str = "scale-crop"
     """Augmentation, which makes training crops of images: scale-crop (with the options above), or one of a plugin."""
     batch_size: int = 8
     """Images per training step, of all processes together."""
+    repeat: int = 1
+    """Times that an epoch goes through the training images, so that epochs of few images are not over at once."""
     workers: int = 2
     """Processes that load images, for each training process; 0 loads in the main process."""
     on_error: Literal["fail", "skip"] = "fail"
@@ -211,6 +216,9 @@ class LoopConfig:
     """Passes over the training split."""
     steps: int | None = None
     """Optimizer steps; when given, takes the place of epochs."""
+    hours: float | None = None
+    """Time that the training may take, from which steps are chosen after a few were measured on this machine; in place
+    of epochs and steps."""
     accumulate: int = 1
     """Batches whose gradients add up to one optimizer step: as one batch so many times as large, but for batch norm,
     which sees each by itself."""
@@ -276,5 +284,16 @@ class TrainConfig:
     """The optimizer."""
     train: LoopConfig = field(default_factory=LoopConfig)
     """The loop."""
+    plan: bool | None = None
+    """Decide the options that are not given from the data and the machine; by default where there is no recipe, whose
+    other options have the defaults that stand here."""
     made_with: list[str] = field(default_factory=list)
     """Plugins that the run was made with: a note of what --plugin needs. Nothing is imported for it."""
+
+
+@dataclass
+class OpenConfig(TrainConfig):
+    """Options of a training of which those that nobody gave are open: `rmiseg.planning` decides them."""
+
+    given: tuple[str, ...] = ()
+    """Dotted names of the options that were given."""

@@ -34,6 +34,8 @@ class RandomScaleCrop(v2.Transform):  # type: ignore[misc]  # torchvision has no
         fill: Gray value, or red, green and blue, of the padding.
         interpolation: bilinear or bicubic.
         padding: around, at random divided between the sides, or end: all at the right and at the bottom.
+        rare: Probability that the crop is drawn around a pixel of a rarer class: of one of the classes of the mask but
+            for the largest, each as likely (as nnU-Net's oversampling of foreground, Isensee et al. 2021).
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class RandomScaleCrop(v2.Transform):  # type: ignore[misc]  # torchvision has no
         fill: int | Sequence[int] = 128,
         interpolation: str = "bilinear",
         padding: str = "around",
+        rare: float = 0.0,
     ) -> None:
         super().__init__()
         if len(crop_size) != 2 or min(crop_size) < 1:
@@ -67,13 +70,17 @@ class RandomScaleCrop(v2.Transform):  # type: ignore[misc]  # torchvision has no
         self.fill = fill
         self.interpolation = v2.InterpolationMode(interpolation)
         self.padding = padding
+        if not 0 <= rare <= 1:
+            raise ValueError(f"rare_crops must be a probability from 0 to 1, not {rare}")
+        self.rare = rare
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         """Draw the box in the input, the size it is resized to, and the padding around it."""
         height, width = v2.query_size(flat_inputs)
         factor = self.image_scale * self._draw_scale()
-        top, box_height, new_height, above = self._draw_span(height, self.crop_size[0], factor)
-        left, box_width, new_width, before = self._draw_span(width, self.crop_size[1], factor)
+        row, column = self._draw_pixel(flat_inputs)
+        top, box_height, new_height, above = self._draw_span(height, self.crop_size[0], factor, row)
+        left, box_width, new_width, before = self._draw_span(width, self.crop_size[1], factor, column)
         below = self.crop_size[0] - new_height - above
         after = self.crop_size[1] - new_width - before
         return {
@@ -102,13 +109,40 @@ class RandomScaleCrop(v2.Transform):  # type: ignore[misc]  # torchvision has no
             return low + (high - low) * torch.rand(()).item()
         return low + self.scale_step * _randint(round((high - low) / self.scale_step))
 
-    def _draw_span(self, size: int, crop: int, factor: float) -> tuple[int, int, int, int]:
-        """Along one axis: start and length in the input, length after resizing, and padding in front."""
+    def _draw_pixel(self, flat_inputs: list[Any]) -> tuple[int, int] | tuple[None, None]:
+        """Row and column of a pixel of a rarer class that the crop must show, if it must show one."""
+        if self.rare == 0 or torch.rand(()).item() >= self.rare:
+            return None, None
+        mask = next((each for each in flat_inputs if isinstance(each, tv_tensors.Mask)), None)
+        if mask is None:
+            return None, None
+        ids = mask.as_subclass(torch.Tensor)
+        counts = ids.flatten().bincount(minlength=IGNORE_INDEX + 1)[:IGNORE_INDEX]
+        counts[counts.argmax()] = 0
+        present = counts.nonzero().flatten()
+        if not len(present):  # one class alone, or none
+            return None, None
+        pixels = (ids == present[_randint(len(present) - 1)]).nonzero()
+        row, column = pixels[_randint(len(pixels) - 1)].tolist()
+        return row, column
+
+    def _draw_span(self, size: int, crop: int, factor: float, shown: int | None) -> tuple[int, int, int, int]:
+        """Along one axis: start and length in the input, length after resizing, and padding in front.
+
+        Args:
+            size: Length of the input.
+            crop: Length of the crop.
+            factor: Scale.
+            shown: A place of the input that must lie in the crop; None for any.
+        """
         scaled = max(1, round(size * factor))
         if scaled <= crop:
             return 0, size, scaled, 0 if self.padding == "end" else _randint(crop - scaled)
         length = min(size, max(1, round(crop / factor)))
-        return _randint(size - length), length, crop, 0
+        first, last = 0, size - length
+        if shown is not None:
+            first, last = max(0, shown - length + 1), min(last, shown)
+        return first + _randint(last - first), length, crop, 0
 
 
 class ResizeImage(v2.Transform):  # type: ignore[misc]  # torchvision has no types
@@ -138,11 +172,12 @@ def train_transform(
     fill: int | Sequence[int] = 128,
     interpolation: str = "bilinear",
     padding: str = "around",
+    rare: float = 0.0,
 ) -> v2.Compose:
     """The augmentation of training: random scale, crop, horizontal flip, and brightness, contrast and saturation.
 
     Args:
-        crop_size, image_scale, scale_range, scale_step, fill, interpolation, padding: See `RandomScaleCrop`.
+        crop_size, image_scale, scale_range, scale_step, fill, interpolation, padding, rare: See `RandomScaleCrop`.
         flip: Probability of a horizontal flip.
         color_jitter: Strength of the random brightness, contrast and saturation: each is multiplied by a factor drawn
             from [1 - color_jitter, 1 + color_jitter]. No hue, which alone takes as long as all the rest.
@@ -166,6 +201,7 @@ def train_transform(
             fill=fill,
             interpolation=interpolation,
             padding=padding,
+            rare=rare,
         ),
         v2.RandomHorizontalFlip(flip),
     ]
@@ -199,6 +235,7 @@ def scale_crop(config: DataConfig) -> v2.Compose:
         fill=128 if config.image_mean is None else [round(value) for value in config.image_mean],
         interpolation=config.interpolation,
         padding=config.padding,
+        rare=config.rare_crops,
     )
     augmentation.reduction = reduction
     return augmentation

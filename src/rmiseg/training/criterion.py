@@ -89,6 +89,19 @@ class Criterion:
         Returns:
             The loss, and for logging its value and its parts.
         """
+        loss, parts = self.tensors(logits, auxiliary_logits, target, counts, step, share)
+        return loss, {name: part.item() for name, part in {"loss": loss, **parts}.items()}
+
+    def tensors(
+        self,
+        logits: Tensor,
+        auxiliary_logits: Tensor | None,
+        target: Tensor,
+        counts: Sequence[Tensor],
+        step: int,
+        share: float = 1.0,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Compute the same with the parts as tensors, for which nobody waits for the device."""
         pairs = [(term, logits) for term in self.terms]
         if auxiliary_logits is not None:
             pairs.append((self.auxiliary, auxiliary_logits))
@@ -98,7 +111,7 @@ class Criterion:
             value, own_parts = term(own_logits, target, own_counts, step, share)
             loss = loss + term.weight * value
             parts |= own_parts
-        return loss, {name: part.item() for name, part in {"loss": loss, **parts}.items()}
+        return loss, parts
 
     def of_image(self, logits: Tensor, target: Tensor, step: int) -> float:
         """Return the loss of a single image, without an auxiliary head; NaN if it is not defined.

@@ -158,6 +158,7 @@ class TrainingRun:
             train_dataset(self.parts.train, config.data, self.parts.transform),
             batch_size=config.data.batch_size,
             seed=config.seed,
+            repeat=config.data.repeat,
             **loading,
         )
         val_images = SegmentationDataset(self.parts.val, eval_transform(config.data.image_scale))

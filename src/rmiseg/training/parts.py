@@ -41,7 +41,9 @@ class Parts:
 
 REPLACED = {
     "data": ("data.root", "data.options"),
-    "transform": ("data.crop_size", "data.scale_range", "data.scale_step", "data.flip", "data.color_jitter"),
+    "transform": (
+        *("data.crop_size", "data.scale_range", "data.scale_step", "data.flip", "data.rare_crops", "data.color_jitter"),
+    ),
     "model": ("model.backbone", "model.output_stride", "model.options"),
     "loss": ("loss.options", "loss.class_weights"),
 }
