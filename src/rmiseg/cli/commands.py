@@ -21,6 +21,7 @@ from rmiseg.config import (
     ExperimentConfig,
     ExportConfig,
     ModelsConfig,
+    PlanConfig,
     PredictConfig,
     ReportConfig,
     TrainConfig,
@@ -32,6 +33,14 @@ def train(config: TrainConfig) -> int:
     from rmiseg.training.trainer import Trainer
 
     Trainer(config, console=Console(markup=False)).fit()
+    return 0
+
+
+def plan(config: PlanConfig) -> int:
+    """`rmiseg plan`"""
+    from rmiseg.training.estimate import show_plan
+
+    show_plan(config, Console(markup=False))
     return 0
 
 

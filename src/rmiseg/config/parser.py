@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
+import yaml
 from docstring_parser import parse_from_object
 from jsonargparse import ActionYesNo, ArgumentParser, Namespace, set_parsing_settings
 
@@ -134,8 +135,7 @@ def parse_command(arguments: Sequence[str]) -> tuple[str, Any]:
     config: Any = _instance(COMMANDS[name].config, command_parser(name).instantiate(options))
     if name in WITH_RECIPE:
         has_recipe = any(each.partition("=")[0] == "--recipe" for each in arguments) or _is_recipe(arguments)
-        named = command_parser(name).parse_args(given[1:], defaults=False)
-        return name, _opened(config, not has_recipe, flat(named.as_dict()))
+        return name, _opened(config, not has_recipe, _named(given[1:]))
     check_ranges(config, COMMAND_RANGES)
     return name, config
 
@@ -220,7 +220,25 @@ def checked_options(component: Component, given: Mapping[str, Any], where: str) 
     return {name: getattr(made, name) for name in known}
 
 
-def _opened(config: TrainConfig, without_recipe: bool, given: Mapping[str, Any]) -> TrainConfig:
+def _named(arguments: Sequence[str]) -> list[str]:
+    """Dotted names of the options that arguments give, those inside of a whole section too (--loss '{name: ce}')."""
+    known, found = option_kinds(TrainConfig), list[str]()
+    for index, argument in enumerate(arguments):
+        option, equals, value = argument.partition("=")
+        if not option.startswith("--"):
+            continue
+        name = option.removeprefix("--")
+        if name in known or not any(each.startswith(f"{name}.") for each in known):
+            found.append(name)
+            continue
+        section = yaml.safe_load(value if equals else arguments[index + 1])
+        for each in reversed(name.split(".")):
+            section = {each: section}
+        found += flat(section)
+    return found
+
+
+def _opened(config: TrainConfig, without_recipe: bool, given: Iterable[str]) -> TrainConfig:
     """The options with all that were not given left open, if that is asked for, or usual without a recipe."""
     planned = without_recipe if config.plan is None else config.plan
     if isinstance(config, OpenConfig):  # of the command plan

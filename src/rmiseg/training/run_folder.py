@@ -264,11 +264,11 @@ class RunFolder:
 
     def _filled(self, name: str, value: Any) -> Any:
         """The value of an option in config.yaml; own options of a component with those that it did not have then."""
+        kind = OWN_OPTIONS.get(name.removesuffix(".options")) if name.endswith(".options") else None
         section = getattr(self.config, name.removesuffix(".options"), None)
-        kind = OWN_OPTIONS.get(name.removesuffix(".options"))
-        if kind is None or section is None or not isinstance(value, Mapping) or not is_known(kind, section.name):
+        if kind is None or section is None or hasattr(section, section.name) or not isinstance(value, Mapping):
             return value
-        return {**find(kind, section.name).defaults, **value}
+        return {**find(kind, section.name).defaults, **value} if is_known(kind, section.name) else value
 
     def _compare_data(self, before: Mapping[str, Any], console: Console) -> None:
         """Refuse to go on with other images, unless that is asked for."""
