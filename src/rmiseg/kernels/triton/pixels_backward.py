@@ -326,7 +326,6 @@ def low_backward_kernel(
     zero = tl.zeros([COLUMNS * RUN], WIDE)
     for c in range(first, tl.minimum(first + bands.group, batch.classes)):
         carried = zero  # what a row takes from the interval above it
-        y_start = _interval(top_row - 1, batch.low_height, batch.height, READING)
         for k in range(top_row - 1, stop_row):
             above = tl.maximum(k, 0)
             upper_row = plane + tl.cast(above, tl.int64) * batch.stride_h
@@ -334,8 +333,9 @@ def low_backward_kernel(
             upper = read_along(upper_row, left, right, along, in_row, READING)
             lower = read_along(lower_row, left, right, along, in_row, READING)
             to_next = zero
-            y_stop = _interval(k + 1, batch.low_height, batch.height, READING)
-            for line in range(y_start, y_stop):
+            # Not carried from one row to the next: Triton 3.6 would take the first row's start for all.
+            y_start = _interval(k, batch.low_height, batch.height, READING)
+            for line in range(y_start, _interval(k + 1, batch.low_height, batch.height, READING)):
                 y = line + lane * 0
                 away = tl.cast(line, READING.whole) * multiple + shift - tl.cast(k, READING.whole) * denominator
                 down = tl.where(k < 0, 0.0, tl.cast(away, WIDE) * step)
@@ -360,7 +360,6 @@ def low_backward_kernel(
             to = to_row + out_column.to(tl.int64) * gradient.stride_w
             tl.store(to, own.to(gradient.out.dtype.element_ty), mask=mask)
             carried = to_next
-            y_start = y_stop
         plane += batch.stride_c
         out += gradient.stride_c
         of_class += pooled.height * pooled.width
