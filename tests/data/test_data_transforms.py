@@ -198,3 +198,31 @@ def test_impossible_options(options, message):
 def test_impossible_evaluation_scale():
     with pytest.raises(ValueError, match="image_scale"):
         eval_transform(-1)
+
+
+def test_crops_around_rarer_classes():
+    mask = torch.zeros(200, 300, dtype=torch.uint8)
+    mask[150:153, 7] = 1
+    mask[3, 290:294] = 2
+    mask[100:] = torch.where(mask[100:] == 1, 1, 255)
+    image = torch.zeros(3, 200, 300, dtype=torch.uint8)
+
+    def shown(rare: float) -> list[int]:
+        torch.manual_seed(0)
+        crop = RandomScaleCrop((32, 32), scale_range=(0.9, 1.1), scale_step=0, rare=rare)
+        masks = [crop(tv_tensors.Image(image), tv_tensors.Mask(mask))[1] for _ in range(60)]
+        return [sum(bool((each == label).any()) for each in masks) for label in (1, 2)]
+
+    often = shown(1.0)
+    assert min(often) > 15  # each of the rarer classes, however many pixels it has
+    assert sum(often) >= 57  # the nearest pixel may be another one, once it is scaled
+    assert sum(shown(0.0)) < 10
+    with pytest.raises(ValueError, match="rare_crops"):
+        RandomScaleCrop((32, 32), rare=1.5)
+
+
+def test_crops_around_rarer_classes_where_there_are_none():
+    for label in (0, 255):
+        mask = tv_tensors.Mask(torch.full((50, 50), label, dtype=torch.uint8))
+        crop = RandomScaleCrop((32, 32), rare=1.0)
+        assert crop(tv_tensors.Image(torch.zeros(3, 50, 50, dtype=torch.uint8)), mask)[1].shape == (32, 32)

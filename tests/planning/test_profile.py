@@ -8,7 +8,6 @@ import torch
 import yaml
 from PIL import Image
 
-from miniatures import write_shapes
 from rmiseg.data import load_split
 from rmiseg.planning import profile_data, this_machine
 from rmiseg.planning.machine import parse_memory
@@ -53,11 +52,14 @@ def test_nothing_to_learn(tmp_path):
         profile_data(*write(tmp_path, [np.full((8, 8), 255)]))
 
 
-def test_images_of_20000_pixels_are_not_decoded(tmp_path):
-    root = write_shapes(tmp_path, count=2)
-    Image.new("1", (20_000, 20_000)).save(root / "images/shape00.png")
-    facts = profile_data(*(load_split("folder", root, name) for name in ("train", "val")))
-    assert max(facts.largest) in (64, 20_000)  # as it fell into train or val
+def test_images_of_20000_pixels(tmp_path):
+    """Their headers are enough to say what to do."""
+    train, val = write(tmp_path, [np.eye(8)])
+    Image.new("1", (20_000, 20_000)).save(tmp_path / "images/train/0.png")
+    with pytest.raises(ValueError, match=r"0\.png is 20000 x 20000 pixels.*Cut it"):
+        profile_data(train, val)
+    Image.new("1", (20_000, 3000)).save(tmp_path / "images/train/0.png")
+    assert profile_data(train, val).largest == (3000, 20_000)
 
 
 def test_a_sample_of_many(tmp_path, monkeypatch):

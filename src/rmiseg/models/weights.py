@@ -86,7 +86,7 @@ def _from_hub(name: str, pretrained_cfg: Mapping[str, Any]) -> Mapping[str, Tens
 
 
 def source_of_weights(name: str) -> str:
-    """Where pretrained weights of a backbone are to be had: hub, package, or none where they are not.
+    """Source of pretrained weights of a backbone that can be had here: hub, package, or none.
 
     Args:
         name: Name of a timm model, optionally with a weights tag.

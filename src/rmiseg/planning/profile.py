@@ -91,7 +91,8 @@ def profile_data(train: Split, val: Split, console: Console | None = None) -> Da
         console: Where to show progress; by default nowhere.
 
     Raises:
-        ValueError: No mask shows a class: all pixels are ignored, or no mask can be read.
+        ValueError: No mask shows a class: all pixels are ignored, or no mask can be read; or an image is so large that
+            none is read like it.
     """
     sizes, bands = _headers(train, spread(len(train), HEADERS))
     counted = _Counts(len(train.classes))
@@ -160,20 +161,31 @@ class _Counts:
 
 
 def _headers(split: Split, indices: list[int]) -> tuple[list[tuple[int, int]], int]:
-    """Heights and widths of images by their headers, of those that have one that can be read; and bands."""
-    sizes, bands = [], 1
+    """Heights and widths of images by their headers, of those that have one that can be read; and bands.
+
+    Raises:
+        ValueError: One has more pixels than Pillow reads of one file, twice its limit.
+    """
+    sizes, known, bands = list[tuple[int, int]](), list[int](), 1
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # only headers are read
     try:
         for index in indices:
             try:
                 with Image.open(split.samples[index].image) as image:
                     sizes.append((image.height, image.width))
+                    known.append(index)
                     if image.mode == "P" or len(image.getbands()) >= 3:
                         bands = 3
             except Exception:  # what is wrong with it, reading says
                 continue
     finally:
         Image.MAX_IMAGE_PIXELS = limit
+    for (height, width), index in zip(sizes, known):
+        if limit is not None and height * width > 2 * limit:
+            raise ValueError(
+                f"{split.samples[index].image} is {width} x {height} pixels; images of more than {2 * limit / 1e6:.0f} "
+                "million pixels are not read at once. Cut it and its mask into tiles, such as 2048 x 2048"
+            )
     return sizes, bands if sizes else 3
 
 

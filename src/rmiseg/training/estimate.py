@@ -17,7 +17,7 @@ from rmiseg.planning.pace import Pace
 from rmiseg.runtime.device import tune
 from rmiseg.runtime.distributed import processes
 from rmiseg.training.assembly import complete
-from rmiseg.training.cost import measured_pace, memory_need, step_cost
+from rmiseg.training.cost import measured_pace, step_cost
 from rmiseg.training.planned import OpenTraining, with_length
 from rmiseg.training.schedule import training_length
 
@@ -89,8 +89,12 @@ def cost_table(config: TrainConfig, train: LabeledImages, pace: Pace | None, mac
         hours = pace.hours(total, evaluations)
         table.add_row("time", f"{hours:.2g} hours, with {evaluations} evaluations of {pace.evaluation:.2g} s")
     table.add_row("disk", f"{disk_space(config, cost.parameters) / GIGABYTE:.1f} GB")
-    need = memory_need(config, classes)
-    table.add_row("memory of a GPU", fitting_cards(need, config.data.batch_size, config.train.accumulate))
+    batch = config.data.batch_size
+    other = max(batch // 2, 2) if batch != 2 else 4
+    need = MemoryNeed.through(
+        (batch, cost.memory), (other, step_cost(config, classes, other, count_operations=False).memory)
+    )
+    table.add_row("memory of a GPU", fitting_cards(need, batch, config.train.accumulate))
     return table
 
 
