@@ -110,6 +110,10 @@ def test_options_of_the_command_line_that_are_open():
     assert set(config.given) == {"data.root", "optim.lr", "data.crop_size"}
     _, config = parse_command(["train", "--data", "{root: x, batch_size: 4}"])
     assert set(config.given) == {"data.root", "data.batch_size"}
+    _, config = parse_command(
+        ["train", "--data.options.val", "[a]", "--train.loggers+", "csv", "--loss.rmi={pool_size: 1}"]
+    )
+    assert set(config.given) == {"data.options", "train.loggers", "loss.rmi.pool_size"}
     _, config = parse_command(["train", "--plan", "false", "--data.root", "x"])
     assert type(config) is TrainConfig
 

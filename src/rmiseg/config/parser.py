@@ -227,9 +227,9 @@ def _named(arguments: Sequence[str]) -> list[str]:
         option, equals, value = argument.partition("=")
         if not option.startswith("--"):
             continue
-        name = option.removeprefix("--")
-        if name in known or not any(each.startswith(f"{name}.") for each in known):
-            found.append(name)
+        name = option.removeprefix("--").removesuffix("+")  # which appends to a list
+        if not any(each.startswith(f"{name}.") for each in known):
+            found.append(next((each for each in known if name.startswith(f"{each}.")), name))
             continue
         section = yaml.safe_load(value if equals else arguments[index + 1])
         for each in reversed(name.split(".")):

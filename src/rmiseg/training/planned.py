@@ -68,7 +68,7 @@ class OpenTraining:
         classes = len(train.classes)
         measures = Measures(
             weights=source_of_weights,
-            memory=lambda config: memory_need(complete(config), classes),
+            memory=None if self.replaced else lambda config: memory_need(complete(config), classes),
             pace=lambda config: pace(complete(config), train, val, device, self.console or Console(quiet=True)),
         )
         given = [option for part in self.replaced for option in (*REPLACED[part], f"{part}.weights")]

@@ -326,9 +326,9 @@ def as_begun(config: TrainConfig) -> TrainConfig:
     stored = read_recipe(folder / CONFIG_FILE)
     if isinstance(config, OpenConfig):
         own = {name: getattr(config, name) for name in ("out", "resume", "device", "plan", "made_with")}
-        given: dict[str, Any] = {}
+        given, values = dict[str, Any](), flat(_plain(config))
         for name in config.given:
-            given = merged(given, _nested(name, flat(_plain(config))[name]))
+            given = merged(given, _nested(name, values[name])) if name in values else given
         config = replace(train_config({**merged(stored, given), "plan": None}), **own)
     steps = stored.get("train", {}).get("steps")
     if config.train.hours is not None and steps is not None:

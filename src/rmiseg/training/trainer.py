@@ -91,6 +91,8 @@ class Trainer:
         self.console = console or Console(markup=False)
         source = os.fspath(config) if isinstance(config, os.PathLike) else config
         self.config = with_unsaid(complete(self._with_names(as_begun(train_config(source)))))
+        if self.config.train.hours is not None and any(part is not None for part in (model, loss, transform)):
+            raise ValueError("train.hours: only parts that have names are measured; give train.steps")
         named = [find("callback", name).make() for name in self.config.train.callbacks]
         self.callbacks: tuple[Callback, ...] = (*named, *callbacks)
 
