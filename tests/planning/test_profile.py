@@ -71,10 +71,10 @@ def test_a_sample_of_many(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("text", "size"), [("24 GB", 24e9), ("24gb", 24e9), ("24", 24e9), ("8192 MiB", 2**33), ("1.5 TB", 1.5e12)]
+    ("text", "gigabytes"), [("24 GB", 24), ("24gb", 24), ("24", 24), ("8192 MiB", 8), ("1.5 TB", 1536)]
 )
-def test_memory_of_a_gpu(text, size):
-    assert parse_memory(text) == size
+def test_memory_of_a_gpu(text, gigabytes):
+    assert parse_memory(text) == gigabytes * 2**30
 
 
 @pytest.mark.parametrize("text", ["", "a lot", "-3 GB", "0 GB", "3 KB", "10000 TB"])
@@ -88,5 +88,5 @@ def test_machine():
     assert (machine.device, machine.memory, machine.has_gpu) == ("cpu", 0, False)
     assert machine.cores >= 1
     other = this_machine(torch.device("cpu"), "24 GB")
-    assert (other.device, other.usable) == ("cuda", 0.9 * 24e9)
+    assert (other.device, other.usable) == ("cuda", int(0.95 * 24 * 2**30))
     assert "24 GB" in str(other)

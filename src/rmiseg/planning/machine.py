@@ -10,9 +10,10 @@ import torch
 
 from rmiseg.runtime.distributed import world_size
 
-GIGABYTE = 10**9
-RESERVED = 0.1
-"""Share of a GPU's memory that is left for the driver, cuDNN's workspaces and gaps between blocks."""
+GIGABYTE = 2**30
+"""Bytes of a gigabyte, as memory is sold and nvidia-smi counts."""
+RESERVED = 0.05
+"""Share of a GPU's memory that is left for cuDNN's workspaces and gaps between blocks."""
 BF16_FLAGS = ("amx_bf16", "avx512_bf16")
 
 
@@ -70,15 +71,14 @@ def this_machine(device: torch.device, gpu: str | None = None) -> Machine:
 
 
 def parse_memory(text: str) -> int:
-    """Bytes of a size such as "24 GB", "24gb", "24 GiB", "24" or "8192 MB".
+    """Bytes of a size such as "24 GB", "24gb", "24 GiB", "24" or "8192 MB", in powers of 1024.
 
     Raises:
         ValueError: It is none.
     """
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([GMT]i?B?)?\s*", text, re.IGNORECASE)
     unit = ((found[2] if found else None) or "GB").upper()
-    base = 1024 if "I" in unit else 1000
-    size = float(found[1]) * base ** {"M": 2, "G": 3, "T": 4}[unit[0]] if found else 0
+    size = float(found[1]) * 1024 ** {"M": 2, "G": 3, "T": 4}[unit[0]] if found else 0
     if not 10**8 <= size <= 10**13:
         raise ValueError(f'gpu: {text!r} is not the memory of a GPU, such as "24 GB"')
     return int(size)

@@ -9,8 +9,8 @@ from rmiseg.planning.decisions import Decision
 from rmiseg.planning.machine import Machine
 
 LIGHT_BACKBONE, LARGE_BACKBONE, UNTRAINED_BACKBONE = "tf_efficientnet_lite0", "resnet50", "resnet18"
-LARGE_MEMORY = 6 * 10**9
-"""Memory of a GPU in bytes from which on it takes the large backbone."""
+LARGE_MEMORY = 5 * 10**9
+"""Memory of a GPU in bytes from which on it takes the large backbone: those of 6 GB do."""
 MOST_WORKERS = 8
 
 Weights = Callable[[str], str]
