@@ -128,6 +128,10 @@ def test_learning_rate():
     assert schedule.learning_rate("sgd", None, 8, 1)[1].value == 0
 
 
+def test_norm_momentum():
+    assert [schedule.norm_momentum(total).value for total in (20, 300, 1500, 10**6)] == [0.3, 0.14, 0.05, 0.05]
+
+
 def test_backbone():
     def chosen(machine, *available):
         decisions = network.backbone(machine, lambda name: "package" if name in available else "none")

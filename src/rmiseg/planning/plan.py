@@ -140,7 +140,7 @@ def _decide_length(
     deciding.take(schedule.val_every(total, epoch_steps, step_images * math.prod(data.crop_size), pixels))
     optim = deciding.config.optim
     backbone = deciding.config.model.backbone
-    deciding.take(*schedule.learning_rate(optim.name, backbone, step_images, total))
+    deciding.take(*schedule.learning_rate(optim.name, backbone, step_images, total), schedule.norm_momentum(total))
 
 
 def _notes(profile: DataProfile) -> list[str]:

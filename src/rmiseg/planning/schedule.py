@@ -21,6 +21,9 @@ VALIDATIONS, VALIDATION_SHARE = 20, 0.15
 BACKWARD = 3
 """Times that a training step takes as long as the forward pass alone."""
 WARMUP_SHARE = 0.1
+NORM_MOMENTA = (0.05, 0.3)
+LEFT_OVER = 0.01
+"""Weight that batch norm's first statistics may have left after a tenth of the training."""
 LEARNING_RATES = {"sgd": {"light": 0.05, "heavy": 0.01}, "adamw": {"light": 5e-4, "heavy": 1e-4}}
 """Learning rates at batches of 8 by optimizer, of light backbones (MobileNets, EfficientNets) and of others."""
 LIGHT = ("efficientnet", "mobilenet", "mnasnet", "fbnet", "ghostnet", "mixnet", "hardcorenas")
@@ -107,6 +110,22 @@ def val_every(total: int, epoch_steps: int, train_pixels: float, val_pixels: flo
     every = max(1, math.ceil(epochs / wanted))
     share = f" in {VALIDATION_SHARE:.0%} of the time" if wanted < VALIDATIONS else ""
     return Decision("train.val_every", every, f"{math.ceil(epochs / every)} evaluations{share}")
+
+
+def norm_momentum(total: int) -> Decision:
+    """Momentum of batch norm's running statistics, by which they forget those of the initial weights in a tenth of the
+    training.
+
+    Args:
+        total: Optimizer steps.
+    """
+    low, high = NORM_MOMENTA
+    wanted = 1 - LEFT_OVER ** (10 / total)
+    value = float(f"{min(max(wanted, low), high):.2g}")
+    reason = (
+        "the paper's" if value == low else f"in {total} steps the paper's {low:g} would keep what batch norm began with"
+    )
+    return Decision("train.norm_momentum", value, reason)
 
 
 def learning_rate(optimizer: str, backbone: str | None, step_images: int, total: int) -> list[Decision]:
