@@ -126,7 +126,7 @@ def summarize(name: str, part: dict[str, Any]) -> bool:
             times = value["times"]
             base, peak = times["F.cross_entropy"]["seconds"], value["peak"]
             line = " ".join(
-                f"{each} {1e3 * t['seconds']:.2f}ms x{t['seconds'] / base:.2f} h{t['host'] / t['seconds']:.2f} "
+                f"{each} {1e3 * t['seconds']:.2f}ms x{t['seconds'] / base:.2f} g{1e3 * (t.get('graph') or 0):.2f} "
                 f"{peak[each] / 1e6:.0f}MB;"
                 for each, t in times.items()
             )

@@ -188,7 +188,8 @@ def not_finite(place: Place) -> None:
                 bad = logits.detach().clone()
                 bad[0, 0] = value
             found, gradient = _step(loss, bad.requires_grad_(), target)
-            assert not found.isfinite() and not gradient.isfinite().all(), value
+            assert not found.isfinite(), value
+            assert not gradient.isfinite().all(), value
         wrong = target.clone()
         wrong[0, 0, 0] = 77
         assert _step(loss, logits, wrong)[0].isnan()

@@ -150,7 +150,7 @@ def _log_sums_of_rows(batch, plane, x, top, in_row, LANES: tl.constexpr, SIZE: t
 @triton.jit
 def backward_kernel(
     batch: Batch,
-    pooled: Pooled,  # its gradient is read, and its argmax if pooling is "max"
+    pooled: Pooled,  # its gradient and upstream are read, and its argmax if pooling is "max"
     gradient: Gradient,
     tiles: Tiles,
     READING: tl.constexpr,  # Reading
@@ -194,6 +194,7 @@ def backward_kernel(
             at = of_class + row * pooled.width + column
             mask = in_row & (share_y > 0) & (share_x > 0)
             grad_window = tl.load(pooled.gradient + at, mask=mask, other=0.0)
+            grad_window *= tl.load(pooled.upstream + n * batch.classes + c).to(WIDE)
             if POOL == "avg":
                 grad_window *= share_y * share_x
             else:
@@ -216,6 +217,7 @@ def backward_kernel(
                 mask = exists & (own_share > 0) & (share_x > 0)
                 at = pooled.gradient + of_class + own_row * pooled.width + column
                 through = tl.load(at, mask=mask, other=0.0) * (own_share * share_x)
+                through *= tl.load(pooled.upstream + n * batch.classes + c).to(WIDE)
             else:
                 through = zero
             grad_pixel = upstreams[dy]
@@ -275,7 +277,7 @@ def _sum_columns(grad, to_right, before, COLUMNS: tl.constexpr, RUN: tl.constexp
 @triton.jit
 def low_backward_kernel(
     batch: Batch,
-    pooled: Pooled,  # its gradient is read, and its argmax if pooling is "max"
+    pooled: Pooled,  # its gradient and upstream are read, and its argmax if pooling is "max"
     gradient: Gradient,
     log_sums,  # (N, H, W) float32 or float64, if the pixel loss is cross entropy
     bands: Bands,
@@ -346,6 +348,7 @@ def low_backward_kernel(
                     log_sum = tl.load(log_sums + (n * batch.height + y) * batch.width + x, mask=in_row, other=0.0)
                 if WINDOWS.pool != "none":
                     through = _through_pooled(pooled, of_class, y, batch.height, columns, in_row, READING, WINDOWS)
+                    through *= tl.load(pooled.upstream + n * batch.classes + c).to(WIDE)
                 if batch.class_weights is not None and CROSS_ENTROPY:
                     grad_pixel *= pixel_weight(batch, label, WIDE)
                 elif batch.class_weights is not None:
