@@ -11,8 +11,8 @@ from PIL import Image
 from rich.console import Console
 
 from rmiseg.data import Split
+from rmiseg.data.bands import Ranges
 from rmiseg.data.classes import IGNORE_INDEX
-from rmiseg.data.deep import ValueRange
 from rmiseg.runtime.progress import track
 
 HEADERS, MASKS = 1000, 200
@@ -49,7 +49,7 @@ class DataProfile:
         val_images: Number of images to score on.
         size: Median height and width of the images to train on, in pixels.
         largest: Largest height and width.
-        bands: 1 if all images are gray, else 3.
+        bands: Bands of the images, 1 if all of them are gray.
         value_range: Values that become 0 and 255, of images of more than 8 bits; None for others.
         masks: Number of masks that were read.
         ignored: Share of their pixels that is ignored.
@@ -61,7 +61,7 @@ class DataProfile:
     size: tuple[int, int]
     largest: tuple[int, int]
     bands: int
-    value_range: ValueRange | None
+    value_range: Ranges
     masks: int
     ignored: float
     classes: tuple[ClassProfile, ...]
@@ -117,8 +117,8 @@ def profile_data(train: Split, val: Split, console: Console | None = None) -> Da
         val_images=len(val),
         size=_median(sizes),
         largest=(max(size[0] for size in sizes), max(size[1] for size in sizes)),
-        bands=bands,
-        value_range=train.value_range,
+        bands=train.bands.count if train.bands.count != 3 else bands,
+        value_range=train.bands.ranges,
         masks=counted.masks,
         ignored=1 - counted.valid / counted.pixels,
         classes=counted.classes(train.classes.names),

@@ -69,7 +69,7 @@ def step_cost(
     weights = None if config.loss.class_weights is None else [1.0] * num_classes
     config = replace(config, loss=replace(config.loss, class_weights=weights))
     height, width = config.data.crop_size
-    size = (batch or config.data.batch_size, 3, height, width)
+    size = (batch or config.data.batch_size, config.data.bands or 3, height, width)
     tracker, counter = MemTracker(), FlopCounterMode(display=False)
     device = torch.device("cpu")  # where fake tensors are said to be: those of a GPU need its driver to go backward
     # Numbers of its own, which fake ones replace: there may be code in a network that needs some while it is built.
@@ -91,7 +91,7 @@ def step_cost(
             with torch.autocast(device.type, torch.bfloat16, enabled=config.train.precision != "fp32"):
                 output = network(images.to(memory_format=torch.channels_last))
             logits, auxiliary = output if isinstance(output, tuple) else (output, None)
-            loss, _ = criterion.tensors(logits, auxiliary, target, criterion.counts(target), 0)
+            loss, _ = criterion(logits, auxiliary, target, criterion.counts(target), 0)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
     peak = sum(each["Total"] for each in tracker.get_tracker_snapshot("peak").values())

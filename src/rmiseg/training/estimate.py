@@ -137,5 +137,13 @@ def _open(config: TrainConfig, console: Console) -> tuple[Split, Split]:
     data = config.data
     splits = (data.train_split, data.val_split)
     return open_training_data(
-        data.name, data.root, splits, options=data.options, value_range=data.value_range, console=console
+        data.name,
+        data.root,
+        splits,
+        options=data.options,
+        bands=data.bands,
+        value_range=data.value_range,
+        picture=data.picture,
+        on_error=data.on_error,
+        console=console,
     )

@@ -21,7 +21,6 @@ from rmiseg.config.registry import find, is_known
 from rmiseg.data import LabeledImages
 from rmiseg.inference.checkpoint import CHECKPOINTS
 from rmiseg.runtime.files import leftovers, locked, printable, replacing, to_json
-from rmiseg.training.assembly import OWN_OPTIONS
 from rmiseg.training.fingerprint import changes, fingerprints
 from rmiseg.training.state import STATES, SavedState, StateFolder
 
@@ -32,6 +31,9 @@ SET_ASIDE = "set-aside"
 NO_VALUES = 200
 """Size in bytes up to which a file of curves holds no values."""
 
+OWN_OPTIONS = {"data": "dataset", "model": "model", "loss": "loss"}
+"""The kind of component that each section of the options names, and whose own options it carries."""
+
 BALANCED = "balanced"
 """Value of loss.class_weights in whose place the run has numbers, which follow from its data."""
 
@@ -41,6 +43,9 @@ CHANGEABLE = {
     *("train.checkpoint_every", "train.max_skipped", "train.metrics", "train.loggers"),
 }
 """Options that may change when a run goes on: the others make another training of it."""
+
+CHOSEN = ("data.bands", "data.value_range", "data.picture")
+"""Options that the data decide, where nothing is asked for."""
 
 UNSAID = {"optim.warmup_to": "curve"}
 """Options that config.yaml of older runs does not name, and what those runs did."""
@@ -148,6 +153,16 @@ class RunFolder:
         write_config(self.path / CONFIG_FILE, self.config)
         return None
 
+    def class_weights(self, count: int) -> list[float] | None:
+        """The weights of so many classes that the run in the folder has, if it goes on as it was started.
+
+        Whether its images are still the same is seen when it is opened.
+        """
+        if self.config.resume != "auto" or not self._goes_on() or not self.states.files():
+            return None
+        weights = stored_options(self.path).get("loss.class_weights")
+        return weights if isinstance(weights, list) and len(weights) == count else None
+
     def _goes_on(self) -> bool:
         return self.config.resume != "never" and (self.path / CONFIG_FILE).is_file()
 
@@ -253,7 +268,7 @@ class RunFolder:
 
     def _compare(self, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
         for name, value in wanted.items():
-            decided = value == BALANCED or (name == "data.value_range" and value is None)  # by the data
+            decided = value == BALANCED or (name in CHOSEN and value is None)  # by the data
             before = self._filled(name, stored[name]) if name in stored else value
             if before != value and name not in CHANGEABLE and not decided:
                 raise ValueError(

@@ -16,6 +16,7 @@ from rmiseg.config import OpenConfig, TrainConfig
 from rmiseg.config.parser import train_config
 from rmiseg.config.registry import find, given_name
 from rmiseg.data import ClassTable, LabeledImages, OwnImages, open_training_data
+from rmiseg.data.bands import Bands
 from rmiseg.data.loader import worker_deaths
 from rmiseg.planning import this_machine
 from rmiseg.runtime.device import tune
@@ -85,12 +86,13 @@ class Trainer:
             raise ValueError("classes are for data sets that are given as train and val; others name their own")
         check_parts(model, loss, callbacks, loggers)
         self.model, self.loss, self.transform = model, loss, transform
-        self.train = None if train is None else _images(train, "train", classes)
-        self.val = None if val is None else _images(val, "val", classes)
         self.loggers = tuple(loggers)
         self.console = console or Console(markup=False)
         source = os.fspath(config) if isinstance(config, os.PathLike) else config
-        self.config = with_unsaid(complete(self._with_names(as_begun(train_config(source)))))
+        options = as_begun(train_config(source))
+        self.train = None if train is None else _images(train, "train", classes, options)
+        self.val = None if val is None else _images(val, "val", classes, options)
+        self.config = with_unsaid(complete(self._with_names(options)))
         if self.config.train.hours is not None and any(part is not None for part in (model, loss, transform)):
             raise ValueError("train.hours: only parts that have names are measured; give train.steps")
         named = [find("callback", name).make() for name in self.config.train.callbacks]
@@ -141,7 +143,8 @@ class Trainer:
     def _data(self, config: C, console: Console) -> tuple[C, LabeledImages, LabeledImages]:
         """The images, and the options with what was learned from them."""
         if self.train is not None and self.val is not None:
-            return config, self.train, self.val
+            data = replace(config.data, **self.train.bands.options())
+            return replace(config, data=data), self.train, self.val
         data = config.data
         train, val = on_main(
             lambda: open_training_data(
@@ -149,11 +152,14 @@ class Trainer:
                 data.root,
                 (data.train_split, data.val_split),
                 options=data.options,
+                bands=data.bands,
                 value_range=data.value_range,
+                picture=data.picture,
+                on_error=data.on_error,
                 console=console,
             )
         )
-        return replace(config, data=replace(data, value_range=train.value_range)), train, val
+        return replace(config, data=replace(data, **train.bands.options())), train, val
 
     def _with_names(self, config: TrainConfig) -> TrainConfig:
         """The options with names for the parts that are given as objects, as they are stored with the run.
@@ -196,11 +202,11 @@ def train(
     return Trainer(config, console=console).fit()
 
 
-def _images(data: Any, split: str, classes: Sequence[str] | ClassTable | None) -> LabeledImages:
+def _images(data: Any, split: str, classes: Sequence[str] | ClassTable | None, config: TrainConfig) -> LabeledImages:
     if isinstance(data, LabeledImages):
         if classes is not None:
             raise ValueError("classes are for torch data sets; this one names its own")
         return data
     if classes is None:
         raise ValueError(f"{split} needs classes=[...], the names of the classes 0, 1, ... in its masks")
-    return OwnImages(data, classes, name=split)
+    return OwnImages(data, classes, name=split, bands=Bands.of(config.data))
