@@ -8,7 +8,7 @@ import torch
 from miniatures import write_image, write_mask
 from rmiseg.data import SegmentationDataset, eval_loader, eval_transform, load_split, train_loader, train_transform
 from rmiseg.data import loader as loader_module
-from rmiseg.data.loader import epoch_keys, worker_count
+from rmiseg.data.loader import EpochBatches, epoch_keys, worker_count
 
 
 @pytest.fixture
@@ -105,6 +105,17 @@ def test_batches_of_different_sizes_are_refused(split_root):
     dataset = SegmentationDataset(load_split("folder", split_root, "train"))
     with pytest.raises(ValueError, match=r"differ in size.*\(3, 16, 24\), \(3, 40, 30\)"):
         list(train_loader(dataset, batch_size=5, workers=0, seed=0))
+
+
+def test_an_epoch_goes_through_few_images_several_times():
+    batches = EpochBatches(3, seed=0, batch_size=4, rank=0, world_size=1, repeat=5)
+    keys = [key for batch in batches for key in batch]
+    assert len(batches) == 3
+    assert [sorted(index for index, _ in keys[at : at + 3]) for at in (0, 3, 6, 9)] == [[0, 1, 2]] * 4
+    assert len(set(keys)) == 12  # each with a seed of its own
+    assert keys[:3] == epoch_keys(3, 0, 0)
+    batches.epoch = 1
+    assert next(iter(batches))[:3] == epoch_keys(3, 0, 5)
 
 
 def test_processes_by_cores(monkeypatch):

@@ -79,7 +79,9 @@ def test_damaged_result(data, tmp_path, content):
     out.mkdir()
     trainer = Trainer(configuration(data, out))
     with ExitStack() as stack:
-        RunFolder(trainer.config).open(stack, Console(quiet=True), *trainer._data(Console(quiet=True))[1:])
+        RunFolder(trainer.config).open(
+            stack, Console(quiet=True), *trainer._data(trainer.config, Console(quiet=True))[1:]
+        )
     (out / "result.json").write_text(content)
     with pytest.raises(ValueError, match=r"result\.json cannot be read as the result of a run"):
         fit(configuration(data, out))

@@ -22,6 +22,7 @@ from rmiseg.config import (
     ExperimentConfig,
     ExportConfig,
     ModelsConfig,
+    PlanConfig,
     PredictConfig,
     ReportConfig,
     TrainConfig,
@@ -33,6 +34,14 @@ def train(config: TrainConfig) -> int:
     from rmiseg.training.trainer import Trainer
 
     Trainer(config, console=Console(markup=False)).fit()
+    return 0
+
+
+def plan(config: PlanConfig) -> int:
+    """`rmiseg plan`"""
+    from rmiseg.training.estimate import show_plan
+
+    show_plan(config, Console(markup=False))
     return 0
 
 

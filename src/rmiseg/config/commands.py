@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Literal, NamedTuple
 
-from rmiseg.config.options import TrainConfig
+from rmiseg.config.options import OpenConfig, TrainConfig
 
 PREDICTION_FORMATS = ("index", "gray", "color", "overlay", "geotiff", "probabilities", "voc", "cityscapes")
 """Files that predictions can be written as, beside those of labelling tools."""
@@ -47,6 +47,14 @@ class CRFConfig:
     """Its weight."""
     workers: int | None = None
     """Processes that refine images; by default one for each CPU."""
+
+
+@dataclass
+class PlanConfig(OpenConfig):
+    """Print what a training would decide, and what it would cost, without training."""
+
+    gpu: str | None = None
+    """Memory of another GPU to plan for, such as "24 GB"; by default this machine is planned for."""
 
 
 @dataclass(kw_only=True)
@@ -369,6 +377,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "train": Command(TrainConfig, "train a model"),
+    "plan": Command(PlanConfig, "what a training would decide, and what it would cost"),
     "evaluate": Command(EvaluateConfig, "score a checkpoint on a data set", ("checkpoint",)),
     "compare": Command(CompareConfig, "compare two checkpoints on the same images", ("a", "b")),
     "crf-search": Command(CRFSearchConfig, "search for the kernels of a dense CRF", ("checkpoint",)),

@@ -68,6 +68,8 @@ class DataConfig:
     """Share of the training crops that are centred on a pixel of a class drawn by its inverse frequency."""
     batch_size: int = 8
     """Images per training step, of all processes together."""
+    repeat: int = 1
+    """Times that an epoch goes through the training images, so that epochs of few images are not over at once."""
     workers: int | None = None
     """Processes that load images, for each training process; 0 loads in the main process. By default one for each of
     its cores, 16 at most."""
@@ -232,6 +234,9 @@ class LoopConfig:
     """Passes over the training split."""
     steps: int | None = None
     """Optimizer steps; when given, takes the place of epochs."""
+    hours: float | None = None
+    """Time that the training may take, from which steps are chosen after a few were measured on this machine; in place
+    of epochs and steps."""
     accumulate: int = 1
     """Batches whose gradients add up to one optimizer step: as one batch so many times as large, but for batch norm,
     which sees each by itself."""
@@ -303,5 +308,16 @@ class TrainConfig:
     """The optimizer."""
     train: LoopConfig = field(default_factory=LoopConfig)
     """The loop."""
+    plan: bool | None = None
+    """Decide the options that are not given from the data and the machine; by default where there is no recipe, whose
+    other options have the defaults that stand here."""
     made_with: list[str] = field(default_factory=list)
     """Plugins that the run was made with: a note of what --plugin needs. Nothing is imported for it."""
+
+
+@dataclass
+class OpenConfig(TrainConfig):
+    """Options of a training of which those that nobody gave are open: `rmiseg.planning` decides them."""
+
+    given: tuple[str, ...] = ()
+    """Dotted names of the options that were given."""

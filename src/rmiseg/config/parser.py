@@ -9,22 +9,22 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
-import re
-import types
 from argparse import ArgumentError
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
+import yaml
 from docstring_parser import parse_from_object
 from jsonargparse import ActionYesNo, ArgumentParser, Namespace, set_parsing_settings
 
 from rmiseg.config.commands import COMMANDS, GROUPS
-from rmiseg.config.options import TrainConfig
+from rmiseg.config.options import OpenConfig, TrainConfig
 from rmiseg.config.ranges import COMMAND_RANGES, check_ranges
-from rmiseg.config.recipes import RENAMED, checked_names, closest, flat, read_recipe, shortened
+from rmiseg.config.recipes import RENAMED, checked_names, flat, read_recipe
 from rmiseg.config.registry import GIVEN, Component, find, is_known, names, none_of
+from rmiseg.config.wording import in_words, option_kinds
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
@@ -37,6 +37,9 @@ PLUGINS = (
     "--plugin MODULE (before or after any of these, as often as needed) imports a module or Python file first: what it "
     "registers can be chosen by its name."
 )
+
+WITH_RECIPE = ("train", "plan")
+"""Commands that take the options of a training, and a recipe."""
 
 SEVERAL: dict[str, dict[str, Any]] = {"images": {"nargs": "*", "default": []}, "runs": {"nargs": "+"}}
 """Arguments without a name that may be many."""
@@ -91,10 +94,10 @@ def command_parser(name: str) -> Parser:
     config, _, positional = COMMANDS[name]
     shown = {"images": "[IMAGES...]", "runs": "RUN [RUN...]"}
     usage = ["rmiseg", name, *(shown.get(each, each.upper()) for each in positional)]
-    if name == "train":
+    if name in WITH_RECIPE:
         usage.append("[RECIPE.yaml]")
     parser = Parser(usage=" ".join([*usage, "[--option value ...]"]), epilog=PLUGINS, config=config)
-    if name == "train":
+    if name in WITH_RECIPE:
         parser.add_argument(
             "--recipe", action="config", help="YAML file of options; those on the command line override it."
         )
@@ -105,7 +108,8 @@ def command_parser(name: str) -> Parser:
         parser.add_argument(each, type=str, help=described[each], **SEVERAL.get(each, {}))
     fields = dataclasses.fields(config)
     switches = [each.name for each in fields if each.type == "bool" and not each.default]
-    parser.add_class_arguments(config, skip={*positional, *switches})
+    skip = {*positional, *switches, *({"given"} if issubclass(config, OpenConfig) else ())}
+    parser.add_class_arguments(config, skip=skip)
     for each in switches:  # --flip, and --flip true
         parser.add_argument(f"--{each}", action=ActionYesNo, nargs="?", default=False, help=described[each])
     for action in parser._actions:
@@ -123,14 +127,16 @@ def parse_command(arguments: Sequence[str]) -> tuple[str, Any]:
     Raises:
         ValueError, FileNotFoundError: Something is wrong with a recipe.
     """
-    given = [_renamed(each) for each in _bracketed(_completed(arguments))]
-    parsed = build_parser().parse_args(_with_recipe(given))
+    given = _with_recipe([_renamed(each) for each in _bracketed(_completed(arguments))])
+    parsed = build_parser().parse_args(given)
     name, options = parsed.command, parsed[parsed.command]
     if name in GROUPS:
         name, options = f"{name} {options.action}", options[options.action]
     config: Any = _instance(COMMANDS[name].config, command_parser(name).instantiate(options))
-    if name != "train":  # where more than the command line makes options
-        check_ranges(config, COMMAND_RANGES)
+    if name in WITH_RECIPE:
+        has_recipe = any(each.partition("=")[0] == "--recipe" for each in arguments) or _is_recipe(arguments)
+        return name, _opened(config, not has_recipe, _named(given[1:]))
+    check_ranges(config, COMMAND_RANGES)
     return name, config
 
 
@@ -148,9 +154,11 @@ def train_config(source: TrainConfig | Mapping[str, Any] | str | Path) -> TrainC
     if isinstance(source, TrainConfig):
         return source
     if isinstance(source, Mapping):
-        return _typed(checked_names(source))
+        options = checked_names(source)
+        return _opened(_typed(options), False, flat(options))
     try:
-        return _typed(read_recipe(Path(source)))
+        options = read_recipe(Path(source))
+        return _opened(_typed(options), False, flat(options))
     except ValueError as error:
         raise ValueError(str(error) if str(error).startswith(str(source)) else f"{source}: {error}") from error
 
@@ -213,6 +221,33 @@ def checked_options(component: Component, given: Mapping[str, Any], where: str) 
     return {name: getattr(made, name) for name in known}
 
 
+def _named(arguments: Sequence[str]) -> list[str]:
+    """Dotted names of the options that arguments give, those inside of a whole section too (--loss '{name: ce}')."""
+    known, found = option_kinds(TrainConfig), list[str]()
+    for index, argument in enumerate(arguments):
+        option, equals, value = argument.partition("=")
+        if not option.startswith("--"):
+            continue
+        name = option.removeprefix("--").removesuffix("+")  # which appends to a list
+        if not any(each.startswith(f"{name}.") for each in known):
+            found.append(next((each for each in known if name.startswith(f"{each}.")), name))
+            continue
+        section = yaml.safe_load(value if equals else arguments[index + 1])
+        for each in reversed(name.split(".")):
+            section = {each: section}
+        found += flat(section)
+    return found
+
+
+def _opened(config: TrainConfig, without_recipe: bool, given: Iterable[str]) -> TrainConfig:
+    """The options with all that were not given left open, if that is asked for, or usual without a recipe."""
+    planned = without_recipe if config.plan is None else config.plan
+    if isinstance(config, OpenConfig):  # of the command plan
+        names = given if planned else option_kinds(TrainConfig)
+        return dataclasses.replace(config, given=tuple(names))
+    return OpenConfig(**vars(config), given=tuple(given)) if planned else config
+
+
 def _typed(options: Mapping[str, Any]) -> TrainConfig:
     parser = _recipe_parser()
     try:
@@ -231,7 +266,7 @@ def _recipe_parser() -> Parser:
 
 def _instance(config: type[T], options: Namespace) -> T:
     fields = dataclasses.fields(config)  # type: ignore[arg-type]  # all of them are dataclasses
-    return config(**{each.name: options[each.name] for each in fields})
+    return config(**{each.name: options[each.name] for each in fields if each.name in options})
 
 
 def _as_arguments(options: Mapping[str, Any]) -> list[str]:
@@ -246,16 +281,21 @@ def _completed(arguments: Iterable[str]) -> list[str]:
     """Let `train recipe.yaml` mean `train --recipe recipe.yaml`, and `bench` mean `bench loss`."""
     arguments = list(arguments)
     option = len(arguments) < 2 or arguments[1].startswith("-")
-    if arguments[:1] == ["train"] and not option:
+    if _is_recipe(arguments):
         arguments.insert(1, "--recipe")
     if arguments[:1] == ["bench"] and option and arguments[1:2] not in (["-h"], ["--help"]):
         arguments.insert(1, "loss")
     return arguments
 
 
+def _is_recipe(arguments: Sequence[str]) -> bool:
+    """Tell whether a recipe follows the command, without the word --recipe."""
+    return len(arguments) > 1 and arguments[0] in WITH_RECIPE and arguments[1][:1] != "-"
+
+
 def _with_recipe(arguments: list[str]) -> list[str]:
     """Put the options of a recipe in front of the others, which override it wherever it stands."""
-    if arguments[:1] != ["train"]:
+    if not arguments or arguments[0] not in WITH_RECIPE:
         return arguments
     others, paths = arguments[1:], []
     while "--recipe" in others[:-1]:
@@ -271,7 +311,7 @@ def _with_recipe(arguments: list[str]) -> list[str]:
     for path in paths:
         train_config(path)  # says what is wrong with it under its name
         others = [*_as_arguments(flat(read_recipe(path))), *others]
-    return ["train", *others]
+    return [arguments[0], *others]
 
 
 def _renamed(argument: str) -> str:
@@ -312,70 +352,6 @@ def _list_options(config: Any, prefix: str = "") -> dict[str, bool]:
             ]
             options[prefix + name] = bool(others)
     return options
-
-
-def in_words(message: str, config: type | None) -> str:
-    """An error of jsonargparse in the words of somebody who does not program in Python."""
-    if found := re.search(r"unrecognized arguments: (\S+)", message):
-        option = found[1].partition("=")[0]
-        known = [f"--{name}" for name in _kinds(config)] if config else []
-        return f"there is no option {option}{closest(option, known)}" if known else f"what is {found[1]!r}?"
-    if found := re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message):
-        return f"there is no command {found[1]}{closest(found[1], re.findall('[a-z-]+', found[2]))}"
-    if found := re.search(r"arguments? (?:are|is) required: (.*)", message):
-        return f"{found[1].rpartition('.')[2]} is missing"
-    key, value = (re.search(pattern, message) for pattern in (r'[Kk]ey "([\w.]+)"', r"(?:Got|Given) value: (.*)"))
-    kind = _kinds(config).get(key[1]) if key and config else None
-    if key is None or value is None or kind is None:
-        return shortened(message, 1000)
-    return f"{key[1]}: {shortened(value[1])} is {_negated(kind)}"
-
-
-def _kinds(config: Any, prefix: str = "") -> dict[str, Any]:
-    """The type of every option by its dotted name."""
-    kinds: dict[str, Any] = {}
-    for name, kind in get_type_hints(config).items():
-        if dataclasses.is_dataclass(kind):
-            kinds |= _kinds(kind, f"{prefix}{name}.")
-        else:
-            kinds[prefix + name] = kind
-    return kinds
-
-
-def _negated(kind: Any) -> str:
-    """That something is not of a type, in words."""
-    if get_origin(kind) is Literal:
-        return f"none of {', '.join(map(str, get_args(kind)))}"
-    others = [each for each in get_args(kind) if each is not type(None)]
-    if get_origin(kind) in (Union, types.UnionType) and all(get_origin(each) is Literal for each in others):
-        return f"none of {', '.join(str(choice) for each in others for choice in get_args(each))}"
-    return f"not {_described(kind)}"
-
-
-def _described(kind: Any, several: bool = False) -> str:
-    simple: dict[Any, tuple[str, str]] = {
-        int: ("a whole number", "whole numbers"),
-        float: ("a number", "numbers"),
-        bool: ("true or false", "true or false"),
-        str: ("text", "texts"),
-        type(None): ("null", "null"),
-        Any: ("value", "values"),
-    }
-    if kind in simple:
-        return simple[kind][several]
-    origin, inner = get_origin(kind), get_args(kind)
-    if origin is Literal:
-        return " or ".join(map(str, inner))
-    if origin in (Union, types.UnionType):
-        return " or ".join(_described(each) for each in inner if each is not type(None))
-    if origin is tuple and inner[-1] is not ...:
-        example = ",".join("12345"[: len(inner)])
-        return f"{len(inner)} {_described(inner[0], several=True)}, such as {example}"
-    if origin in (list, tuple):
-        return f"a list of {_described(inner[0], several=True)}, such as a,b"
-    if origin is dict:
-        return f"a mapping from names to {_described(inner[1], several=True)}"
-    return "a mapping from names to values"
 
 
 def _version() -> str:

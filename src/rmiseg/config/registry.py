@@ -22,7 +22,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, TypeVar
@@ -135,6 +135,13 @@ class Component:
     make: Callable[..., Any]
     options: type | None
     origin: str
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """The defaults of its own options, of those that have one."""
+        own = fields(self.options) if self.options is not None else ()
+        made = {each.name: each.default_factory() for each in own if each.default_factory is not MISSING}
+        return made | {each.name: each.default for each in own if each.default is not MISSING}
 
 
 _components: dict[tuple[str, str], Component] = {}

@@ -14,14 +14,17 @@ throughout, see `rmiseg.data.pairing`. Splits are, in this order of precedence:
 1. lists: root/train.txt, val.txt, test.txt, trainval.txt; a line is the path of an image below images/, with or
    without its suffix;
 2. subfolders of images/, one a split; or folders with images/ and masks/ in them;
-3. neither: train and val are made. A fifth of the images, those whose names have the lowest hash, are val. This
-   depends on nothing but the names. Frames of one video should rather be split by hand: neighbors are too alike.
+3. neither: train and val are made. The images that the option `val` names are val; without it a fifth of the images,
+   those whose names have the lowest hash. This depends on nothing but the names. Neighboring frames of a video are too
+   alike to be on both sides: name whole sequences, as a training without a recipe does (`rmiseg.planning.splits`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -63,9 +66,23 @@ class Place(NamedTuple):
     below: str = ""
 
 
-@register("dataset", "folder")
+@dataclass
+class FolderOptions:
+    """Options of anybody's own folders."""
+
+    val: list[str] | None = None
+    """Names of the images of the split val, relative paths without suffix, where neither lists nor subfolders say it;
+    the others are train. A name that ends in * stands for all that begin so. By default a fifth, those whose names have
+    the lowest hash."""
+
+
+@register("dataset", "folder", options=FolderOptions)
 class Folder(Layout):
-    """Anybody's own images and masks, see the top of this file."""
+    """Anybody's own images and masks, see the top of this file.
+
+    Args:
+        val: See `FolderOptions`.
+    """
 
     TREE = """
         {root}/
@@ -74,7 +91,8 @@ class Folder(Layout):
           masks/   a.png  b.png ...    or masks/train/, masks/val/, ...
     """
 
-    def __init__(self) -> None:
+    def __init__(self, val: Sequence[str] | None = None) -> None:
+        self.val = val
         self._files: dict[Path, list[str]] = {}
         self._pairs: dict[Place, tuple[Listing, Listing, dict[str, str], list[str]]] = {}
 
@@ -94,8 +112,7 @@ class Folder(Layout):
         places = self._places(root)
         place = places[split]
         listed = _has_list(root, split)
-        # One folder for several splits, of which nothing says which image belongs to which.
-        made = not listed and not place.below and sum(each.images == place.images for each in places.values()) > 1
+        made = _is_made(root, split, places)
         images, masks, pairs, notes = self._found(place)
         problems = [*images.problems, *masks.problems]
         if jpeg := next((first for suffix, (_, first) in masks.others.items() if suffix in LOSSY_SUFFIXES), None):
@@ -104,11 +121,16 @@ class Folder(Layout):
         if listed:
             keys, lonely = _listed(root, split, place.images, images.files, problems), []
         elif made:
-            val = set(sorted(images.files, key=_hash)[: (len(images.files) + 3) // 5])  # of two images, one is val
+            val = self._val(images.files, problems)
             keys = [key for key in images.files if (key in val) == (split == "val")]
             lonely = lonely if split == "train" else []  # in neither split: name each once
         else:
             keys = list(images.files)
+        if self.val is not None and not made:
+            problems.append(
+                f"the option val names {len(self.val)} images of the split val, but lists or folders in {root} say "
+                "which image belongs to which split: leave data.options.val out, or remove those"
+            )
         others = (describe_others(images, place.images, "images"), describe_others(masks, place.masks, "masks"))
         description = read_description(root, masks.files.values())
         return Split(
@@ -123,6 +145,24 @@ class Folder(Layout):
             description=description,
             bands=description.bands,
         )
+
+    def makes_splits(self, root: Path) -> bool:
+        """Tell whether nothing in a folder says which image belongs to which split."""
+        places = self._places(root)
+        return "val" in places and _is_made(root, "val", places)
+
+    def _val(self, images: Iterable[str], problems: list[str]) -> set[str]:
+        """The images of the split val, where nothing in the folder says it."""
+        names = sorted(images)
+        if self.val is None:
+            return set(sorted(names, key=_hash)[: (len(names) + 3) // 5])  # of two images, one is val
+        known, found = set(names), set[str]()
+        for entry in self.val:
+            many = {name for name in names if name.startswith(entry[:-1])} if entry.endswith("*") else set[str]()
+            if entry not in known and not many:
+                problems.append(f"the option val names the image {entry!r}, and there is none of that name")
+            found |= many | ({entry} & known)
+        return found
 
     def _found(self, place: Place) -> tuple[Listing, Listing, dict[str, str], list[str]]:
         """Images, masks, pairs, and what was decided on these; once for all splits that lie in the same place."""
@@ -163,6 +203,13 @@ class Folder(Layout):
         return {_usual_name(name, divided): place for name, place in divided.items()} or dict.fromkeys(
             ("train", "val"), both
         )
+
+
+def _is_made(root: Path, split: str, places: dict[str, Place]) -> bool:
+    """Tell whether several splits lie in one folder, and nothing says which image belongs to which."""
+    place = places[split]
+    several = sum(each.images == place.images for each in places.values()) > 1
+    return several and not place.below and not _has_list(root, split)
 
 
 def read_classes(root: Path) -> ClassTable:

@@ -50,26 +50,29 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
         batch_size: Images in a batch, of all processes together; images left over at the end are dropped.
         rank: Number of this process.
         world_size: Number of processes; divides batch_size.
+        repeat: Times that an epoch goes through all images, each in an order of its own.
 
     Attributes:
         epoch: The epoch that the next iteration goes through.
         first_batch: The batch of this epoch that it starts with.
     """
 
-    def __init__(self, size: int, seed: int, batch_size: int, rank: int, world_size: int) -> None:
+    def __init__(self, size: int, seed: int, batch_size: int, rank: int, world_size: int, repeat: int = 1) -> None:
         self.size = size
         self.seed = seed
         self.batch_size = batch_size
+        self.repeat = repeat
         self.share = slice(rank * batch_size // world_size, (rank + 1) * batch_size // world_size)
         self.epoch = 0
         self.first_batch = 0
 
     def __len__(self) -> int:
         """Batches of a whole epoch."""
-        return self.size // self.batch_size
+        return self.size * self.repeat // self.batch_size
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        keys = epoch_keys(self.size, self.seed, self.epoch)
+        passes = range(self.epoch * self.repeat, (self.epoch + 1) * self.repeat)
+        keys = [key for each in passes for key in epoch_keys(self.size, self.seed, each)]
         for batch in range(self.first_batch, len(self)):
             yield keys[batch * self.batch_size : (batch + 1) * self.batch_size][self.share]
 
@@ -229,6 +232,7 @@ def train_loader(
     seed: int,
     rank: int = 0,
     world_size: int = 1,
+    repeat: int = 1,
     **options: Any,
 ) -> TrainLoader:
     """Shuffled, augmented batches of equal size; images left over at the end of an epoch are dropped.
@@ -241,6 +245,7 @@ def train_loader(
         seed: Seed of order and augmentation, 0 or more.
         rank: Number of this training process, which reads its part of each batch.
         world_size: Number of training processes.
+        repeat: Times that an epoch goes through all images.
         options: on_error and warn, see `Loader`.
 
     Raises:
@@ -255,11 +260,12 @@ def train_loader(
         )
     if seed < 0:
         raise ValueError(f"seed must be 0 or more, not {seed}")
-    if len(dataset) < batch_size:
+    if len(dataset) * repeat < batch_size:
         raise ValueError(
-            f"the training split has {len(dataset)} images, fewer than one batch of {batch_size}: lower data.batch_size"
+            f"the training split has {len(dataset)} images, fewer than one batch of {batch_size}: lower "
+            f"data.batch_size, or let an epoch go through them several times with data.repeat"
         )
-    batches = EpochBatches(len(dataset), seed, batch_size, rank, world_size)
+    batches = EpochBatches(len(dataset), seed, batch_size, rank, world_size, repeat)
     return TrainLoader(dataset, workers=worker_count(workers, len(batches)), batch_sampler=batches, **options)
 
 

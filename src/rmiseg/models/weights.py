@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import importlib.util
 import re
 from collections.abc import Mapping, Sequence
 from os import PathLike
@@ -82,6 +83,25 @@ def _from_hub(name: str, pretrained_cfg: Mapping[str, Any]) -> Mapping[str, Tens
         return timm.create_model(name, pretrained=True).state_dict()
     except Exception as error:  # as above, and RuntimeError, URLError, SafetensorError, ...
         raise OSError(f"cannot load the hub weights of backbone {name!r}: {error}. {without_network}") from error
+
+
+def source_of_weights(name: str) -> str:
+    """Source of pretrained weights of a backbone that can be had here: hub, package, or none.
+
+    Args:
+        name: Name of a timm model, optionally with a weights tag.
+    """
+    published = timm.get_pretrained_cfg(name)
+    repository = getattr(published, "hf_hub_id", None)
+    if repository:
+        filename = getattr(published, "hf_hub_filename", None)
+        try:
+            check_hub(repository, [filename] if filename else list(HUB_FILES), "weights", "")
+            return "hub"
+        except OSError:
+            pass
+    package = PACKAGES.get(name.split(".")[0])
+    return "package" if package and importlib.util.find_spec(package.replace("-", "_")) else "none"
 
 
 def check_hub(repository: str, names: Sequence[str], what: str, advice: str) -> None:

@@ -175,7 +175,7 @@ def make_loaders(
         "outlive_termination": True,
     }
     images = train_dataset(parts.train, config, parts.transform, console)
-    batches = train_loader(images, batch_size=config.batch_size, seed=seed, **loading)
+    batches = train_loader(images, batch_size=config.batch_size, seed=seed, repeat=config.repeat, **loading)
     return batches, eval_loader(SegmentationDataset(parts.val, eval_transform(config.image_scale)), **loading)
 
 

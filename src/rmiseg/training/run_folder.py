@@ -14,8 +14,9 @@ from typing import Any
 import yaml
 from rich.console import Console
 
-from rmiseg.config import TrainConfig
-from rmiseg.config.recipes import flat, read_recipe, shortened
+from rmiseg.config import OpenConfig, TrainConfig
+from rmiseg.config.parser import train_config
+from rmiseg.config.recipes import flat, merged, read_recipe, shortened
 from rmiseg.config.registry import OWN_OPTIONS, find, is_known
 from rmiseg.data import LabeledImages
 from rmiseg.inference.checkpoint import CHECKPOINTS
@@ -34,7 +35,7 @@ BALANCED = "balanced"
 """Value of loss.class_weights in whose place the run has numbers, which follow from its data."""
 
 CHANGEABLE = {
-    *("out", "resume", "device", "made_with", "data.root", "data.workers", "data.on_error"),
+    *("out", "resume", "device", "plan", "made_with", "data.root", "data.workers", "data.on_error"),
     *("train.strategy", "train.compile", "train.val_every", "train.log_every", "train.panels", "train.keep"),
     *("train.checkpoint_every", "train.max_skipped", "train.patience", "train.metrics", "train.loggers"),
 }
@@ -274,12 +275,21 @@ class RunFolder:
         stored = _with_defaults(stored)
         for name, value in wanted.items():
             decided = value == BALANCED or (name in CHOSEN and value is None)  # by the data
-            if name in stored and stored[name] != value and name not in CHANGEABLE and not decided:
+            before = self._filled(name, stored[name]) if name in stored else value
+            if before != value and name not in CHANGEABLE and not decided:
                 raise ValueError(
-                    f"the run in {self.path} has {name} {shortened(str(stored[name]))}, not {shortened(str(value))}: "
+                    f"the run in {self.path} has {name} {shortened(str(before))}, not {shortened(str(value))}: "
                     "it goes on with the options that it was started with. Choose another folder with --out for "
                     "another run"
                 )
+
+    def _filled(self, name: str, value: Any) -> Any:
+        """The value of an option in config.yaml; own options of a component with those that it did not have then."""
+        kind = OWN_OPTIONS.get(name.removesuffix(".options")) if name.endswith(".options") else None
+        section = getattr(self.config, name.removesuffix(".options"), None)
+        if kind is None or section is None or hasattr(section, section.name) or not isinstance(value, Mapping):
+            return value
+        return {**find(kind, section.name).defaults, **value} if is_known(kind, section.name) else value
 
     def _compare_data(self, before: Mapping[str, Any], console: Console) -> None:
         """Refuse to go on with other images, unless that is asked for."""
@@ -342,6 +352,34 @@ def with_unsaid(config: TrainConfig) -> TrainConfig:
         section, _, field = name.partition(".")
         config = replace(config, **{section: replace(getattr(config, section), **{field: value})})
     return config
+
+
+def as_begun(config: TrainConfig) -> TrainConfig:
+    """The options of a run that may go on, with what was decided when it began in place of what is open.
+
+    A run that goes on decides nothing again: options that are not given are those of its config.yaml, and a budget of
+    hours is the steps that it became.
+    """
+    folder = Path(config.out)
+    if config.resume == "never" or not (folder / CONFIG_FILE).is_file():
+        return config
+    stored = read_recipe(folder / CONFIG_FILE)
+    if isinstance(config, OpenConfig):
+        own = {name: getattr(config, name) for name in ("out", "resume", "device", "plan", "made_with")}
+        given, values = dict[str, Any](), flat(_plain(config))
+        for name in config.given:
+            given = merged(given, _nested(name, values[name])) if name in values else given
+        config = replace(train_config({**merged(stored, given), "plan": None}), **own)
+    steps = stored.get("train", {}).get("steps")
+    if config.train.hours is not None and steps is not None:
+        config = replace(config, train=replace(config.train, hours=None, steps=steps))
+    return config
+
+
+def _nested(name: str, value: Any) -> dict[str, Any]:
+    for each in reversed(name.split(".")):
+        value = {each: value}
+    return dict(value)
 
 
 def write_config(path: Path, config: TrainConfig) -> None:

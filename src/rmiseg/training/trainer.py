@@ -6,17 +6,19 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
+import torch
 from rich.console import Console
 from torch import nn
 
-from rmiseg.config import TrainConfig
+from rmiseg.config import OpenConfig, TrainConfig
 from rmiseg.config.parser import train_config
 from rmiseg.config.registry import find, given_name
 from rmiseg.data import ClassTable, LabeledImages, OwnImages, open_training_data
 from rmiseg.data.bands import Bands
 from rmiseg.data.loader import worker_deaths
+from rmiseg.planning import this_machine
 from rmiseg.runtime.device import tune
 from rmiseg.runtime.distributed import is_main, on_main, processes
 from rmiseg.runtime.signals import TerminationRequest
@@ -26,7 +28,10 @@ from rmiseg.training.criterion import LossFunction
 from rmiseg.training.loggers import Logger
 from rmiseg.training.loop import TrainingRun
 from rmiseg.training.parts import Parts, check_parts, check_unused
-from rmiseg.training.run_folder import RunFolder, RunResult, with_unsaid
+from rmiseg.training.planned import OpenTraining, with_length
+from rmiseg.training.run_folder import RunFolder, RunResult, as_begun, with_unsaid
+
+C = TypeVar("C", bound=TrainConfig)
 
 
 class Trainer:
@@ -84,10 +89,12 @@ class Trainer:
         self.loggers = tuple(loggers)
         self.console = console or Console(markup=False)
         source = os.fspath(config) if isinstance(config, os.PathLike) else config
-        options = train_config(source)
+        options = as_begun(train_config(source))
         self.train = None if train is None else _images(train, "train", classes, options)
         self.val = None if val is None else _images(val, "val", classes, options)
         self.config = with_unsaid(complete(self._with_names(options)))
+        if self.config.train.hours is not None and any(part is not None for part in (model, loss, transform)):
+            raise ValueError("train.hours: only parts that have names are measured; give train.steps")
         named = [find("callback", name).make() for name in self.config.train.callbacks]
         self.callbacks: tuple[Callback, ...] = (*named, *callbacks)
 
@@ -114,16 +121,31 @@ class Trainer:
                 console.print(f"The run in {self.config.out} is finished", markup=False)
                 return finished
             tune(device)
-            config, train, val = self._data(console)
+            config, train, val = self._decided(device, console)
             parts = Parts(train, val, self.model, self.loss, self.transform, self.callbacks, self.loggers)
             return TrainingRun(config, parts, device, request, stack, console).train()
 
-    def _data(self, console: Console) -> tuple[TrainConfig, LabeledImages, LabeledImages]:
+    def _decided(self, device: torch.device, console: Console) -> tuple[TrainConfig, LabeledImages, LabeledImages]:
+        """The options with what the data and the machine decide, and the images."""
+        if not isinstance(self.config, OpenConfig):
+            config, train, val = self._data(self.config, console)
+            return on_main(lambda: with_length(config, train, val, device, console)), train, val
+        given = {"data": self.train, "transform": self.transform, "model": self.model, "loss": self.loss}
+        replaced = tuple(name for name, part in given.items() if part is not None)
+        opened = OpenTraining(self.config, replaced, console)
+        chosen = on_main(opened.val_images)
+        open_config, train, val = self._data(opened.with_val(chosen), console)
+        opened = replace(opened, config=open_config)
+        plan = on_main(lambda: opened.plan(train, val, this_machine(device), device, chosen))
+        plan.show(console)
+        return plan.config, train, val
+
+    def _data(self, config: C, console: Console) -> tuple[C, LabeledImages, LabeledImages]:
         """The images, and the options with what was learned from them."""
         if self.train is not None and self.val is not None:
-            data = replace(self.config.data, **self.train.bands.options())
-            return replace(self.config, data=data), self.train, self.val
-        data = self.config.data
+            data = replace(config.data, **self.train.bands.options())
+            return replace(config, data=data), self.train, self.val
+        data = config.data
         train, val = on_main(
             lambda: open_training_data(
                 data.name,
@@ -137,7 +159,7 @@ class Trainer:
                 console=console,
             )
         )
-        return replace(self.config, data=replace(data, **train.bands.options())), train, val
+        return replace(config, data=replace(data, **train.bands.options())), train, val
 
     def _with_names(self, config: TrainConfig) -> TrainConfig:
         """The options with names for the parts that are given as objects, as they are stored with the run.

@@ -1,0 +1,97 @@
+"""The defaults of the options against a plan, in the same number of seconds of the optimizer.
+
+    python benchmarks/planning.py results.jsonl --seconds 600 CamVid=camvid:DATA/CamVid cracks=folder:DATA/cracks
+    python benchmarks/planning.py results.jsonl --seconds 600 --leave-out data.image_scale cracks=folder:DATA/cracks
+
+Each data set is trained with the defaults of the options, as `rmiseg train --plan false` does, and with a plan; with
+--leave-out also with a plan in which one option keeps its default. Seconds are those of the processor in the main
+process, of a few steps measured first. All have the same backbone and weights, which the defaults alone could not have
+without a network. A line a run is added to the results: steps, seconds a step, mIoU of the last weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from rmiseg import Callback, Trainer
+from rmiseg.config import TrainConfig
+from rmiseg.config.recipes import merged
+
+BACKBONE = {"backbone": "tf_efficientnet_lite0", "weights": "package"}
+QUIET = {"val_every": 10**6, "panels": 0, "loggers": [], "keep": 0, "checkpoint_every": 10**6}
+PILOT = 4
+
+
+class Clock(Callback):
+    """Seconds of the processor that each step takes."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self.last = 0.0
+
+    def on_epoch_start(self, run: Any) -> None:
+        self.last = time.process_time()
+
+    def on_step_end(self, run: Any, outcome: Any) -> None:
+        now = time.process_time()
+        self.seconds.append(now - self.last)
+        self.last = now
+
+
+def train(options: dict[str, Any], steps: int) -> tuple[float, list[float]]:
+    """Train for some steps; the mIoU at the end, and the seconds of each step."""
+    clock = Clock()
+    with tempfile.TemporaryDirectory() as folder:
+        length = {"out": f"{folder}/run", "train": {"steps": steps, **QUIET}}
+        result = Trainer(merged(options, length), callbacks=[clock], console=Console(quiet=True)).fit()
+    return result.last["mean_iou"], clock.seconds
+
+
+def default(option: str) -> dict[str, Any]:
+    """An option with its default, nested."""
+    value: Any = TrainConfig()
+    for name in option.split("."):
+        value = getattr(value, name)
+    for name in reversed(option.split(".")):
+        value = {name: value}
+    return dict(value)
+
+
+def main() -> None:
+    """Measure what the command line asks for."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("results", type=Path)
+    parser.add_argument("data", nargs="+", metavar="TITLE=NAME:ROOT")
+    parser.add_argument("--seconds", type=float, default=600)
+    parser.add_argument("--leave-out", nargs="*", default=[], metavar="OPTION")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    for each in arguments.data:
+        title, _, place = each.partition("=")
+        name, _, root = place.partition(":")
+        common = {"seed": arguments.seed, "data": {"name": name, "root": root, "workers": 1}, "model": BACKBONE}
+        runs = {"defaults": common, "plan": {**common, "plan": True}}
+        runs |= {f"plan less {option}": merged(runs["plan"], default(option)) for option in arguments.leave_out}
+        for kind, options in runs.items():
+            _, pilot = train(options, PILOT)
+            steps = max(PILOT, round(arguments.seconds / statistics.median(pilot[1:])))
+            score, seconds = train(options, steps)
+            found = {"data": title, "run": kind, "steps": steps, "seconds_per_step": round(sum(seconds) / steps, 3)}
+            line = json.dumps({**found, "mean_iou": round(score, 4), "seed": arguments.seed})
+            with arguments.results.open("a", encoding="utf-8") as file:
+                file.write(f"{line}\n")
+            print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()

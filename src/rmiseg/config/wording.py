@@ -1,0 +1,74 @@
+"""Errors of jsonargparse in the words of somebody who does not program in Python."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import types
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from rmiseg.config.recipes import closest, shortened
+
+
+def in_words(message: str, config: type | None) -> str:
+    """An error of jsonargparse in the words of somebody who does not program in Python."""
+    if found := re.search(r"unrecognized arguments: (\S+)", message):
+        option = found[1].partition("=")[0]
+        known = [f"--{name}" for name in option_kinds(config)] if config else []
+        return f"there is no option {option}{closest(option, known)}" if known else f"what is {found[1]!r}?"
+    if found := re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message):
+        return f"there is no command {found[1]}{closest(found[1], re.findall('[a-z-]+', found[2]))}"
+    if found := re.search(r"arguments? (?:are|is) required: (.*)", message):
+        return f"{found[1].rpartition('.')[2]} is missing"
+    key, value = (re.search(pattern, message) for pattern in (r'[Kk]ey "([\w.]+)"', r"(?:Got|Given) value: (.*)"))
+    kind = option_kinds(config).get(key[1]) if key and config else None
+    if key is None or value is None or kind is None:
+        return shortened(message, 1000)
+    return f"{key[1]}: {shortened(value[1])} is {_negated(kind)}"
+
+
+def option_kinds(config: Any, prefix: str = "") -> dict[str, Any]:
+    """The type of every option by its dotted name."""
+    kinds: dict[str, Any] = {}
+    for name, kind in get_type_hints(config).items():
+        if dataclasses.is_dataclass(kind):
+            kinds |= option_kinds(kind, f"{prefix}{name}.")
+        else:
+            kinds[prefix + name] = kind
+    return kinds
+
+
+def _negated(kind: Any) -> str:
+    """That something is not of a type, in words."""
+    if get_origin(kind) is Literal:
+        return f"none of {', '.join(map(str, get_args(kind)))}"
+    others = [each for each in get_args(kind) if each is not type(None)]
+    if get_origin(kind) in (Union, types.UnionType) and all(get_origin(each) is Literal for each in others):
+        return f"none of {', '.join(str(choice) for each in others for choice in get_args(each))}"
+    return f"not {_described(kind)}"
+
+
+def _described(kind: Any, several: bool = False) -> str:
+    simple: dict[Any, tuple[str, str]] = {
+        int: ("a whole number", "whole numbers"),
+        float: ("a number", "numbers"),
+        bool: ("true or false", "true or false"),
+        str: ("text", "texts"),
+        type(None): ("null", "null"),
+        Any: ("value", "values"),
+    }
+    if kind in simple:
+        return simple[kind][several]
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return " or ".join(map(str, inner))
+    if origin in (Union, types.UnionType):
+        return " or ".join(_described(each) for each in inner if each is not type(None))
+    if origin is tuple and inner[-1] is not ...:
+        example = ",".join("12345"[: len(inner)])
+        return f"{len(inner)} {_described(inner[0], several=True)}, such as {example}"
+    if origin in (list, tuple):
+        return f"a list of {_described(inner[0], several=True)}, such as a,b"
+    if origin is dict:
+        return f"a mapping from names to {_described(inner[1], several=True)}"
+    return "a mapping from names to values"

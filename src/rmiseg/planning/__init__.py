@@ -1,0 +1,20 @@
+"""Options that nobody gave, decided from the data and the machine: every rule with its reason."""
+
+from rmiseg.planning.decisions import Decision, Plan
+from rmiseg.planning.machine import GIGABYTE, Machine, this_machine
+from rmiseg.planning.plan import decide
+from rmiseg.planning.profile import DataProfile, profile_data
+from rmiseg.planning.splits import choose_folds, planned_val
+
+__all__ = [
+    "GIGABYTE",
+    "DataProfile",
+    "Decision",
+    "Machine",
+    "Plan",
+    "choose_folds",
+    "decide",
+    "planned_val",
+    "profile_data",
+    "this_machine",
+]

@@ -1,0 +1,146 @@
+"""Rules on images, crops and RMI's regions. Each is a pure function of facts; `docs/planning.md` has the evidence."""
+
+from __future__ import annotations
+
+from rmiseg.planning.decisions import Decision
+from rmiseg.planning.profile import ClassProfile, DataProfile
+
+LONGEST = 2048
+"""Longest side of the images that the network is shown whole."""
+NARROW = 4.0
+"""Width in pixels below which a line is narrower than a cell of the network's logits, which have stride 4."""
+THIN_SHARE = 1 / 3
+"""Share of the classes, but for the most frequent one, that must be narrow for images to be made larger: the mean over
+classes gains by those alone, and all of the training pays."""
+MOST_ENLARGED = 2.0
+SMALLEST_CROP, CROP_STEP = 32, 32
+CROPS = {"cpu": 320, "cuda": 512}
+"""Longest side of a crop by device."""
+PART, RARE = 0.8, 0.05
+"""Share of an image that a crop shows, and of the pixels that a class has, below which crops look for rare classes."""
+VARIED = 2000
+"""Number of images from which on their colors vary by themselves."""
+
+
+def image_scale(profile: DataProfile) -> Decision:
+    """Factor of images: smaller if they are too large to be shown whole, larger if something in them is thin.
+
+    Images are scored whole, so that their size is bounded by memory. What is narrower than the stride of the logits is
+    drawn by fewer than one of them a side.
+    """
+    longest = max(profile.largest)
+    if longest > LONGEST:
+        factor = float(f"{LONGEST / longest:.2g}")
+        return Decision(
+            "data.image_scale",
+            factor,
+            f"the largest image has {longest} pixels on a side, and images are scored whole; so they have "
+            f"{round(longest * factor)}. {_lost(profile.thinnest, factor)}",
+        )
+    thin = narrow_classes(profile, 1.0)
+    if thin:
+        wanted = round(2 * NARROW / max(thin[0].width, 0.1)) / 2
+        factor = int(2 * min(MOST_ENLARGED, LONGEST / longest, wanted)) / 2
+        if factor > 1:
+            return Decision(
+                "data.image_scale",
+                factor,
+                f"parts of {_named(thin)} are {thin[0].width:.1f} pixels wide, less than the network's stride of "
+                f"{NARROW:.0f}",
+            )
+    return Decision("data.image_scale", 1.0, f"images of {profile.size[0]} x {profile.size[1]} are shown as they are")
+
+
+def crop_size(profile: DataProfile, scale: float, device: str) -> Decision:
+    """Size of crops: that of the images, so that little of a crop is padding, up to what the device computes soon.
+
+    Args:
+        profile: Facts of the data.
+        scale: Factor of images.
+        device: Kind of the device.
+    """
+    most = CROPS.get(device, CROPS["cuda"])
+    sides = [round(side * scale) for side in profile.size]
+    crop = tuple(max(SMALLEST_CROP, min(most, side) // CROP_STEP * CROP_STEP) for side in sides)
+    if min(sides) < SMALLEST_CROP:
+        reason = f"the smallest crop, of images of {sides[0]} x {sides[1]} in the median"
+    elif max(sides) <= most:
+        reason = f"the images as they are, {sides[0]} x {sides[1]} in the median, so that nothing of a crop is padding"
+    else:
+        kind = "CPU" if device == "cpu" else "GPU"
+        reason = f"a part of the images of {sides[0]} x {sides[1]}: as much as a {kind} learns from in good time"
+    return Decision("data.crop_size", crop, reason)
+
+
+def scales(profile: DataProfile) -> list[Decision]:
+    """Random scales: objects of a half more and a quarter less than their size, drawn continuously."""
+    return [
+        Decision(
+            "data.scale_range", (0.75, 1.5), "at 0.5, the paper's for photographs, half of such a crop is padding"
+        ),
+        Decision("data.scale_step", 0.0, "any scale between, not every quarter"),
+    ]
+
+
+def rare_share(profile: DataProfile, scale: float, crop: tuple[int, int]) -> Decision:
+    """Share of crops centred on a class drawn by inverse frequency: a half, where one shows a part and one is rare.
+
+    Args:
+        profile: Facts of the data.
+        scale: Factor of images.
+        crop: Height and width of crops.
+    """
+    height, width = (side * scale for side in profile.size)
+    part = min(crop[0] / height, 1) * min(crop[1] / width, 1)
+    rare = profile.rarest
+    if part < PART and rare.share < RARE:
+        return Decision(
+            "data.rare_share",
+            0.5,
+            f"a crop shows {part:.0%} of an image, and {rare.name} has {rare.share:.2%} of the pixels",
+        )
+    reason = (
+        f"a crop shows {part:.0%} of an image" if part >= PART else f"no class has less than {RARE:.0%} of the pixels"
+    )
+    return Decision("data.rare_share", 0.0, reason)
+
+
+def color_jitter(profile: DataProfile) -> Decision:
+    """Strength of random colors: 0.3 for few images, whose light says more of them than of what they show."""
+    if profile.images < VARIED:
+        return Decision("data.color_jitter", 0.3, f"{profile.images} images have not all the light there is")
+    return Decision("data.color_jitter", 0.0, f"{profile.images} images vary by themselves, and it costs time")
+
+
+def pool_size(profile: DataProfile, scale: float) -> Decision:
+    """Downsampling before RMI's regions: 4 as in the paper, 2 where something is narrower than that."""
+    if thin := narrow_classes(profile, scale):
+        width = thin[0].width * scale
+        return Decision(
+            "loss.rmi.pool_size", 2, f"pooled by 4, parts of {_named(thin)} of {width:.1f} pixels would be gone"
+        )
+    return Decision("loss.rmi.pool_size", 4, "the paper's; few classes or none are narrower than that")
+
+
+def narrow_classes(profile: DataProfile, scale: float) -> list[ClassProfile]:
+    """Classes narrower than the stride of the logits, the narrowest first; none if they are few of all.
+
+    Args:
+        profile: Facts of the data.
+        scale: Factor of images.
+    """
+    ground = max(profile.shown, key=lambda each: each.share)
+    others = [each for each in profile.shown if each is not ground]
+    thin = sorted((each for each in others if each.width * scale < NARROW), key=lambda each: each.width)
+    return thin if len(thin) >= THIN_SHARE * len(others) else []
+
+
+def _named(classes: list[ClassProfile]) -> str:
+    return f"{classes[0].name} and {len(classes) - 1} more" if classes[1:] else classes[0].name
+
+
+def _lost(thin: ClassProfile, factor: float) -> str:
+    width = thin.width * factor
+    if width >= 1:
+        return "data.image_scale 1 with rmiseg evaluate --window shows all of them"
+    return f"Parts of {thin.name}, {thin.width:.1f} pixels wide, are lost: cut the images into tiles to find them"

@@ -1,0 +1,97 @@
+"""The machine to plan for: this one, or a GPU that is named by its memory."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, replace
+
+import torch
+
+from rmiseg.runtime.distributed import world_size
+
+GIGABYTE = 2**30
+"""Bytes of a gigabyte, as memory is sold and nvidia-smi counts."""
+RESERVED = 0.05
+"""Share of a GPU's memory that is left for cuDNN's workspaces and gaps between blocks."""
+BF16_FLAGS = ("amx_bf16", "avx512_bf16")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Facts of the machine that will train.
+
+    Attributes:
+        device: cpu, cuda, mps or another kind of accelerator.
+        memory: Memory of the device in bytes; 0 if it is not known, or that of the CPU.
+        cores: CPU cores that this process may use.
+        processes: Processes that train together.
+        bf16: Whether its arithmetic in bfloat16 is faster than in float32.
+    """
+
+    device: str
+    memory: int
+    cores: int
+    processes: int
+    bf16: bool
+
+    @property
+    def has_gpu(self) -> bool:
+        """True if it computes on something other than its CPU."""
+        return self.device != "cpu"
+
+    @property
+    def usable(self) -> int:
+        """Bytes of the device's memory that a training may fill; 0 if it is not known."""
+        return int(self.memory * (1 - RESERVED))
+
+    def __str__(self) -> str:
+        memory = f" with {self.memory / GIGABYTE:.0f} GB" if self.memory else ""
+        cores = f"{self.cores} core{'' if self.cores == 1 else 's'}"
+        return f"a GPU{memory}, {cores}" if self.has_gpu else f"a CPU of {cores}"
+
+
+def this_machine(device: torch.device, gpu: str | None = None) -> Machine:
+    """The machine that this process runs on, or the same with another GPU.
+
+    Args:
+        device: The device that it would train on.
+        gpu: Memory of another GPU, such as "24 GB", in whose place the device stands.
+
+    Raises:
+        ValueError: The text does not say how much memory.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    machine = Machine(device.type, 0, cores, world_size(), _has_fast_bf16(device))
+    if gpu is not None:
+        return replace(machine, device="cuda", memory=parse_memory(gpu), bf16=True)
+    if device.type == "cuda":
+        return replace(machine, memory=torch.cuda.get_device_properties(device).total_memory)
+    return machine
+
+
+def parse_memory(text: str) -> int:
+    """Bytes of a size such as "24 GB", "24gb", "24 GiB", "24" or "8192 MB", in powers of 1024.
+
+    Raises:
+        ValueError: It is none.
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([GMT]i?B?)?\s*", text, re.IGNORECASE)
+    unit = ((found[2] if found else None) or "GB").upper()
+    size = float(found[1]) * 1024 ** {"M": 2, "G": 3, "T": 4}[unit[0]] if found else 0
+    if not 10**8 <= size <= 10**13:
+        raise ValueError(f'gpu: {text!r} is not the memory of a GPU, such as "24 GB"')
+    return int(size)
+
+
+def _has_fast_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type != "cpu":
+        return False
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            flags = next((line for line in file if line.startswith("flags")), "").split()
+    except OSError:
+        return False
+    return any(flag in flags for flag in BF16_FLAGS)

@@ -1,0 +1,74 @@
+"""Rules on the network and how the machine computes it. Each is a pure function of facts; `docs/planning.md` has the
+evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from rmiseg.planning.decisions import Decision
+from rmiseg.planning.machine import Machine
+
+LIGHT_BACKBONE, LARGE_BACKBONE, UNTRAINED_BACKBONE = "tf_efficientnet_lite0", "resnet50", "resnet18"
+LARGE_MEMORY = 5 * 10**9
+"""Memory of a GPU in bytes from which on it takes the large backbone: those of 6 GB do."""
+MOST_WORKERS = 8
+
+Weights = Callable[[str], str]
+"""Tells where the weights of a backbone are to be had: hub, package or none."""
+
+
+def backbone(machine: Machine, find: Weights) -> list[Decision]:
+    """The backbone, and its weights.
+
+    Pretrained weights are worth more than the size of a backbone, so that a light one with weights comes before a large
+    one without.
+
+    Args:
+        machine: The machine.
+        find: Where weights are to be had.
+    """
+    large = machine.has_gpu and (not machine.memory or machine.memory >= LARGE_MEMORY)
+    names = [LARGE_BACKBONE, LIGHT_BACKBONE] if large else [LIGHT_BACKBONE]
+    for name in names:
+        if (source := find(name)) != "none":
+            size = "the usual one for a GPU" if name == LARGE_BACKBONE else "a light one, which a CPU trains in time"
+            if large and name == LIGHT_BACKBONE:
+                size = f"there are no weights of {LARGE_BACKBONE} to be had, and trained ones matter more than size"
+            return [Decision("model.backbone", name, size), _weights(name, source)]
+    name = LARGE_BACKBONE if large else UNTRAINED_BACKBONE
+    return [
+        Decision("model.backbone", name, "one that learns from nothing; light ones do so badly"),
+        _weights(name, "none"),
+    ]
+
+
+def weights(name: str, find: Weights) -> Decision:
+    """The weights of a backbone that was given."""
+    return _weights(name, find(name))
+
+
+def _weights(name: str, source: str) -> Decision:
+    reason = {
+        "hub": "timm's, trained on ImageNet",
+        "package": "of an installed package, trained on ImageNet; the hub of timm's does not answer",
+        "none": f"random: no weights of {name} are to be had, neither from the hub nor from an installed package; "
+        "trained ones are worth many points",
+    }[source]
+    return Decision("model.weights", source, reason)
+
+
+def precision(machine: Machine) -> Decision:
+    """The precision of the network's arithmetic: bfloat16 where it is faster."""
+    if machine.bf16:
+        return Decision("train.precision", "bf16", f"{'the GPU' if machine.has_gpu else 'this CPU'} computes it faster")
+    return Decision("train.precision", "fp32", f"{'the GPU' if machine.has_gpu else 'this CPU'} has no fast bfloat16")
+
+
+def workers(machine: Machine) -> Decision:
+    """Processes that load images: cores that the training leaves over; on a CPU, one for each four that compute."""
+    each = machine.cores // machine.processes
+    if machine.has_gpu:
+        count = max(1, min(MOST_WORKERS, each - 1))
+        return Decision("data.workers", count, f"of {machine.cores} cores; a GPU waits for images otherwise")
+    count = max(1, min(MOST_WORKERS, each // 4))
+    return Decision("data.workers", count, f"of {machine.cores} cores, which the training needs itself")

@@ -1,0 +1,175 @@
+"""Images to score on, where nothing says which: every class on both sides, no sequence on both, and folds."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left, bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+from rmiseg.config import DataConfig
+from rmiseg.data.finding import scan_splits
+from rmiseg.data.folder import Folder
+from rmiseg.data.images import Split
+from rmiseg.planning.decisions import Decision
+from rmiseg.runtime.progress import track
+
+FOLDS = 5
+"""Parts of which one is val."""
+MOST_MASKS = 1000
+"""Images up to which every mask is read, to see which classes it shows; of more, chance gives each side its share."""
+MOST_NAMES = 2000
+"""Entries of a list of val images beyond which it is left to the hash of the names."""
+TRIES = 200
+
+_FRAME = re.compile(r"^(.+?[/_\-. ])(?:frame|img|image|f|t)?[_\-. ]?\d+$", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Folds:
+    """A division of images into parts.
+
+    Attributes:
+        parts: Names of the images of each part.
+        sequences: Number of sequences that were kept together; 0 if names tell none.
+        classes_known: Whether masks were read to give every part its share of each class.
+    """
+
+    parts: tuple[tuple[str, ...], ...]
+    sequences: int
+    classes_known: bool
+
+
+def planned_val(data: DataConfig, console: Console | None = None) -> Decision | None:
+    """Choose the images to score on, in a data set of somebody's own that does not say which; None for others.
+
+    Args:
+        data: The options of the data.
+        console: Where to show progress; by default nowhere.
+
+    Raises:
+        ValueError, OSError: As `rmiseg.data.scan_splits`.
+    """
+    if data.name != "folder" or not Path(data.root or " ").is_dir() or not Folder().makes_splits(Path(data.root)):
+        return None
+    scans = scan_splits(data.name, data.root, ["train", "val"])
+    images = {sample.name: (split, index) for split in scans for index, sample in enumerate(split.samples)}
+    if len(images) < 2 or any(split.problems or split.images_without_mask for split in scans):
+        return None  # said when they are opened
+    folds = choose_folds(sorted(images), _classes_shown(images, console), FOLDS)
+    names = folds.parts[0]
+    entries = _entries(names, images)
+    if len(entries) > MOST_NAMES or (not folds.sequences and not folds.classes_known):
+        return None
+    reasons = [f"{len(names)} of {len(images)} images"]
+    if folds.classes_known:
+        reasons.append("every class on both sides where two images show it, in equal shares where that can be")
+    if folds.sequences:
+        reasons.append(f"no frames of one of the {folds.sequences} sequences on both sides")
+    return Decision("data.options", {"val": entries}, "; ".join(reasons))
+
+
+def choose_folds(names: Sequence[str], shown: NDArray[np.bool_] | None, count: int) -> Folds:
+    """Divide images into parts of about the same size and the same share of each class.
+
+    Of `TRIES` divisions that fill the smallest part first, the one whose parts have the most even shares; it depends on
+    nothing but the arguments. Frames of one sequence stay together, where names tell (seq1_0001, seq1_0002), unless
+    they would leave a class to one part alone that the images could give to two.
+
+    Args:
+        names: Names of the I images.
+        shown: (I, C) classes that each image shows; None if it is not known.
+        count: Number of parts; fewer where there are fewer images.
+    """
+    sequences = _sequences(names)
+    single = [[index] for index in range(len(names))]
+    table = shown.astype(np.int64) if shown is not None else np.zeros((len(names), 0), np.int64)
+    divided = _divide(single, table, count)
+    kept = 0
+    if 1 < len(sequences) < len(names):
+        together = _divide(sequences, table, count)
+        if _lonely(together, table) <= _lonely(divided, table) and _share(together, len(names)) <= 0.5:
+            divided, kept = together, len(sequences)
+    parts = tuple(tuple(names[index] for index in sorted(part)) for part in divided)
+    return Folds(parts, kept, shown is not None)
+
+
+def sequence_of(name: str) -> str | None:
+    """The part of a name that frames of one sequence share, seq1_ of seq1_0001; None if it does not tell."""
+    found = _FRAME.match(name)
+    return found[1] if found else None
+
+
+def _sequences(names: Sequence[str]) -> list[list[int]]:
+    """Numbers of the images of each sequence; an image of none is one by itself."""
+    found: dict[str, list[int]] = {}
+    for index, name in enumerate(names):
+        found.setdefault(sequence_of(name) or f"/{name}", []).append(index)
+    return list(found.values())
+
+
+def _divide(units: list[list[int]], shown: NDArray[np.int64], count: int) -> list[list[int]]:
+    """Parts of whole units, see `choose_folds`."""
+    count = max(min(count, len(units)), 1)
+    sizes = np.array([len(unit) for unit in units])
+    classes = np.stack([shown[unit].sum(axis=0) for unit in units])
+    total = classes.sum(axis=0)
+    rng = np.random.default_rng(0)
+    best: tuple[float, NDArray[np.int64]] | None = None
+    for _ in range(TRIES if shown.shape[1] else 1):
+        order = rng.permutation(len(units))
+        order = order[np.argsort(-sizes[order], kind="stable")]
+        filled, part_of = np.zeros(count, np.int64), np.zeros(len(units), np.int64)
+        for unit in order:
+            part_of[unit] = filled.argmin()
+            filled[part_of[unit]] += sizes[unit]
+        parts = np.zeros((count, shown.shape[1]))
+        np.add.at(parts, part_of, classes)
+        off = np.abs(parts - total / count) / np.maximum(total, 1) + ((parts == 0) & (total >= count))
+        score = float(off.sum() + (parts[0] == 0)[total >= 2].sum())
+        if best is None or score < best[0]:
+            best = score, part_of
+    assert best is not None
+    return [[index for unit in np.flatnonzero(best[1] == part) for index in units[unit]] for part in range(count)]
+
+
+def _lonely(parts: list[list[int]], shown: NDArray[np.int64]) -> int:
+    """Number of classes that the first part alone shows, or that it does not show."""
+    first, all_ = shown[parts[0]].sum(axis=0), shown.sum(axis=0)
+    return int((((first == 0) | (first == all_)) & (all_ > 0)).sum())
+
+
+def _share(parts: list[list[int]], images: int) -> float:
+    return len(parts[0]) / images
+
+
+def _classes_shown(images: Mapping[str, tuple[Split, int]], console: Console | None) -> NDArray[np.bool_] | None:
+    """(I, C) classes that each image shows, in the order of names; None for too many images, or an unreadable mask."""
+    if len(images) > MOST_MASKS:
+        return None
+    rows = []
+    for name in track(sorted(images), "looking for classes", console, total=len(images)):
+        split, index = images[name]
+        try:
+            ids = split.read_mask(index)
+        except (ValueError, OSError):
+            return None  # which is said when it is opened
+        rows.append(np.bincount(ids.ravel(), minlength=256)[: len(split.classes)] > 0)
+    return np.array(rows)
+
+
+def _entries(names: Sequence[str], images: Mapping[str, object]) -> list[str]:
+    """Names, and in place of a whole sequence what its names begin with, and a star."""
+    chosen, ordered, entries = set(names), sorted(images), dict[str, None]()
+    for name in names:
+        begin = sequence_of(name)
+        if begin is not None and f"{begin}*" not in entries:
+            several = ordered[bisect_left(ordered, begin) : bisect_right(ordered, f"{begin}\U0010ffff")]
+            begin = begin if len(several) > 1 and chosen.issuperset(several) else None
+        entries[name if begin is None else f"{begin}*"] = None
+    return list(entries)

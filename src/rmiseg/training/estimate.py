@@ -1,0 +1,149 @@
+"""The plan of a training, and what it would cost, without training."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import fields
+
+from rich.console import Console
+from rich.table import Table
+
+from rmiseg.config import OpenConfig, PlanConfig, TrainConfig
+from rmiseg.data import LabeledImages, Split, open_training_data
+from rmiseg.planning import GIGABYTE, Machine, Plan, this_machine
+from rmiseg.planning.machine import RESERVED
+from rmiseg.planning.memory import MemoryNeed
+from rmiseg.planning.pace import Pace
+from rmiseg.runtime.device import tune
+from rmiseg.runtime.distributed import processes
+from rmiseg.training.assembly import complete
+from rmiseg.training.cost import measured_pace, step_cost
+from rmiseg.training.planned import OpenTraining, with_length
+from rmiseg.training.schedule import training_length
+
+CARDS = (4, 6, 8, 10, 11, 12, 16, 24, 32, 40, 48, 64, 80, 96, 141, 192)
+"""Gigabytes of memory that GPUs have."""
+ACCUMULATED = (2, 4, 8)
+BYTES = 4
+"""Bytes of a weight."""
+
+
+def show_plan(config: PlanConfig, console: Console) -> Plan:
+    """Print the decisions of a training and its cost.
+
+    Args:
+        config: The options, of which those that nobody gave are open.
+        console: Where to print.
+
+    Raises:
+        ValueError, OSError: As the training would: anything wrong with the options or the data; and hours together with
+            another GPU, on which nothing can be measured.
+    """
+    if config.gpu is not None and config.train.hours is not None:
+        raise ValueError("train.hours is measured on the machine itself: leave --gpu out, or give train.steps")
+    with processes(config.device) as device:
+        machine = this_machine(device, config.gpu)
+        tune(device)
+        asked = complete(OpenConfig(**{each.name: getattr(config, each.name) for each in fields(OpenConfig)}))
+        assert isinstance(asked, OpenConfig)
+        opened = OpenTraining(asked, console=console)
+        chosen = opened.val_images()
+        asked = opened.with_val(chosen)
+        train, val = _open(asked, console)
+        plan = OpenTraining(asked, console=console).plan(train, val, machine, device, chosen)
+        settled = with_length(plan.config, train, val, device, console)
+        console.print(f"Planned for {machine}: {len(train)} images, {len(train.classes)} classes", markup=False)
+        plan.show(console)
+        pace = None if config.gpu is not None else measured_pace(settled, train, val, device, console)
+        console.print(cost_table(settled, train, pace, machine))
+    return plan
+
+
+def cost_table(config: TrainConfig, train: LabeledImages, pace: Pace | None, machine: Machine) -> Table:
+    """Parameters, operations, time, disk, and memory on GPUs of a training.
+
+    Args:
+        config: The options, complete.
+        train: The images to train on.
+        pace: Times on this machine; None if it is not the one to plan for.
+        machine: The machine to plan for.
+    """
+    classes = len(train.classes)
+    batches = len(train) * config.data.repeat // config.data.batch_size
+    if batches < 1:
+        raise ValueError(
+            f"the training split has {len(train)} images, fewer than one batch of {config.data.batch_size}: lower "
+            "data.batch_size, or raise data.repeat"
+        )
+    epochs, _, total = training_length(config, batches)
+    cost = step_cost(config, classes)
+    table = Table("cost", "", title="Cost of the training")
+    table.add_row("parameters", f"{cost.parameters / 1e6:.1f} million")
+    images = config.data.batch_size * config.train.accumulate
+    table.add_row("length", f"{total} steps of {images} images, {epochs} epochs")
+    step = cost.operations * config.train.accumulate
+    table.add_row("operations", f"{step / 1e12:.2f} * 10^12 a step, {step * total / 1e15:.3g} * 10^15 in all")
+    if pace is not None:
+        evaluations = math.ceil(epochs / config.train.val_every)
+        table.add_row("time of a step", f"{pace.step:.2g} s, measured on {machine}")
+        hours = pace.hours(total, evaluations)
+        table.add_row("time", f"{hours:.2g} hours, with {evaluations} evaluations of {pace.evaluation:.2g} s")
+    table.add_row("disk", f"{disk_space(config, cost.parameters) / GIGABYTE:.1f} GB")
+    batch = config.data.batch_size
+    other = max(batch // 2, 2) if batch != 2 else 4
+    need = MemoryNeed.through(
+        (batch, cost.memory), (other, step_cost(config, classes, other, count_operations=False).memory)
+    )
+    table.add_row("memory of a GPU", fitting_cards(need, batch, config.train.accumulate))
+    return table
+
+
+def disk_space(config: TrainConfig, parameters: int) -> int:
+    """Bytes that the folder of a run takes at most: checkpoints last, best and kept, and two states to go on from."""
+    moments = {"sgd": 1, "adamw": 2}[config.optim.name]
+    return BYTES * parameters * (2 + config.train.keep + 2 * (1 + moments))
+
+
+def fitting_cards(need: MemoryNeed, batch: int, accumulate: int) -> str:
+    """The GPUs whose memory is enough, in words; and what they may be with smaller batches that add up.
+
+    Args:
+        need: Memory of a step.
+        batch: Images in a batch.
+        accumulate: Batches in a step.
+    """
+    peak = need.of(batch)
+    fits = _card(peak)
+    if fits is None:
+        text = f"{peak / GIGABYTE:.1f} GB at the peak: fits no GPU"
+    else:
+        smaller = [card for card in CARDS if card < fits]
+        text = f"{peak / GIGABYTE:.1f} GB at the peak: fits {fits} GB"
+        text += f", does not fit {smaller[-1]}" if smaller else ""
+    best = fits
+    for times in ACCUMULATED:
+        card = _card(need.of(batch // times)) if batch % times == 0 and batch // times >= 2 else None
+        if card is not None and (best is None or card < best):
+            text += f"; with batch_size {batch // times} and accumulate {accumulate * times} it fits {card}"
+            best = card
+    return text
+
+
+def _card(size: float) -> int | None:
+    return next((card for card in CARDS if card * GIGABYTE * (1 - RESERVED) >= size), None)
+
+
+def _open(config: TrainConfig, console: Console) -> tuple[Split, Split]:
+    data = config.data
+    splits = (data.train_split, data.val_split)
+    return open_training_data(
+        data.name,
+        data.root,
+        splits,
+        options=data.options,
+        bands=data.bands,
+        value_range=data.value_range,
+        picture=data.picture,
+        on_error=data.on_error,
+        console=console,
+    )

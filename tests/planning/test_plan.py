@@ -1,0 +1,146 @@
+"""The rules together: their order, and that what is given wins."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import fields
+
+import pytest
+from rich.console import Console
+
+from planning.test_rules import CPU, GPU, THICK, THIN
+from rmiseg.config import OpenConfig, TrainConfig
+from rmiseg.config.parser import parse_command, train_config
+from rmiseg.planning import DataProfile, decide
+from rmiseg.planning.memory import MemoryNeed
+from rmiseg.planning.pace import Pace
+from rmiseg.planning.plan import Measures
+
+MEASURES = Measures(weights=lambda name: "package" if "lite" in name else "none")
+
+
+def planned(profile: DataProfile = THICK, machine=CPU, measures=MEASURES, **options) -> tuple[TrainConfig, dict]:
+    config = train_config({"plan": True, **options})
+    assert isinstance(config, OpenConfig)
+    plan = decide(config, profile, machine, measures)
+    assert type(plan.config) is TrainConfig
+    return plan.config, {each.option: each.value for each in plan.decisions}
+
+
+def test_all_that_is_open_is_decided():
+    config, decided = planned()
+    assert decided["train.steps"] == config.train.steps == 1500
+    assert config.data.crop_size == decided["data.crop_size"] == (320, 320)
+    assert (config.model.backbone, config.model.weights) == ("tf_efficientnet_lite0", "package")
+    assert config.optim.warmup_steps == 150
+    usual = TrainConfig()
+    for name in ("seed", "out", "device", "loss.name", "optim.name", "data.flip", "train.keep"):  # not decided
+        assert name not in decided
+    assert config.train.epochs == usual.train.epochs
+
+
+def test_a_rule_follows_from_what_was_decided_before():
+    thin, _ = planned(THIN)
+    assert (thin.data.image_scale, thin.loss.rmi.pool_size, thin.data.rare_share) == (2, 2, 0.5)
+    small, _ = planned(THIN, data={"image_scale": 1.0, "crop_size": [360, 480]})
+    assert (small.data.image_scale, small.data.rare_share) == (1, 0)
+    assert small.data.repeat == 4
+
+
+@pytest.mark.parametrize(
+    ("section", "option", "value"),
+    [
+        ("data", "crop_size", (100, 120)),
+        ("data", "batch_size", 3),
+        ("data", "image_scale", 0.5),
+        ("data", "scale_range", (0.5, 2.0)),
+        ("data", "workers", 5),
+        ("model", "backbone", "resnet34"),
+        ("model", "weights", "none"),
+        ("model", "name", "pspnet"),
+        ("optim", "lr", 0.007),
+        ("optim", "warmup_steps", 0),
+        ("train", "steps", 77),
+        ("train", "precision", "fp32"),
+        ("train", "val_every", 9),
+    ],
+)
+def test_what_is_given_wins(section, option, value):
+    """Also where it is what the option has by default."""
+    config, decided = planned(**{section: {option: list(value) if isinstance(value, tuple) else value}})
+    assert getattr(getattr(config, section), option) == value
+    assert f"{section}.{option}" not in decided
+
+
+def test_weights_follow_the_backbone_that_is_given():
+    assert planned(model={"backbone": "resnet34"})[0].model.weights == "none"
+    config, _ = planned(model={"weights": "package"}, machine=GPU)
+    assert config.model.backbone == "tf_efficientnet_lite0"
+    config, decided = planned(model={"weights": "some/file.pth"})
+    assert "model.backbone" not in decided
+    _, decided = planned(model={"name": "smp:Unet"})
+    assert not {"model.backbone", "model.weights"} & set(decided)
+
+
+def test_epochs_that_are_given():
+    config, decided = planned(train={"epochs": 3})
+    assert config.train.steps is None
+    assert config.data.repeat == 1
+    assert "train.steps" not in decided
+    assert config.optim.warmup_steps == 3  # of 36 steps
+
+
+def test_memory_and_time_are_measured_with_what_was_decided():
+    seen = []
+    measures = Measures(
+        weights=MEASURES.weights,
+        memory=lambda config: seen.append(config.data.crop_size) or MemoryNeed(0, 4e9),
+        pace=lambda config: seen.append(config.data.batch_size) or Pace(3.42, 0),
+    )
+    config, decided = planned(machine=GPU, measures=measures, train={"hours": 1.0})
+    assert seen == [(352, 480), 4]
+    assert (config.data.batch_size, config.train.accumulate) == (4, 4)
+    assert decided["train.steps"] == 1000
+    assert config.train.hours is None
+
+
+def test_options_of_the_command_line_that_are_open():
+    _, config = parse_command(["train", "--data.root", "x", "--optim.lr=0.1", "--data.crop_size", "64,64"])
+    assert isinstance(config, OpenConfig)
+    assert set(config.given) == {"data.root", "optim.lr", "data.crop_size"}
+    _, config = parse_command(["train", "--data", "{root: x, batch_size: 4}"])
+    assert set(config.given) == {"data.root", "data.batch_size"}
+    _, config = parse_command(
+        ["train", "--data.options.val", "[a]", "--train.loggers+", "csv", "--loss.rmi={pool_size: 1}"]
+    )
+    assert set(config.given) == {"data.options", "train.loggers", "loss.rmi.pool_size"}
+    _, config = parse_command(["train", "--plan", "false", "--data.root", "x"])
+    assert type(config) is TrainConfig
+
+
+def test_a_recipe_stays_as_it_is(tmp_path):
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("data: {root: x}\noptim: {lr: 0.3}\n")
+    for arguments in (["train", str(recipe)], ["train", "--recipe", str(recipe)], ["train", f"--recipe={recipe}"]):
+        _, config = parse_command([*arguments, "--data.batch_size", "4"])
+        assert type(config) is TrainConfig
+        assert config.data.crop_size == (513, 513)
+    _, config = parse_command(["train", str(recipe), "--plan", "true", "--data.batch_size", "4"])
+    assert isinstance(config, OpenConfig)
+    assert {"data.root", "optim.lr", "data.batch_size"} <= set(config.given)
+    _, plan = parse_command(["plan", str(recipe)])
+    assert {each.name for each in fields(TrainConfig.__dataclass_fields__["data"].default_factory)} <= {
+        name.removeprefix("data.") for name in plan.given
+    }
+    assert type(train_config({"data": {"root": "x"}})) is TrainConfig
+
+
+def test_the_table_says_option_value_and_because():
+    plan = decide(train_config({"plan": True}), THIN, CPU, MEASURES)
+    console = Console(file=io.StringIO(), width=200)
+    plan.show(console)
+    text = console.file.getvalue()
+    for each in plan.decisions:
+        assert each.option in text
+        assert each.because
+    assert "320,320" in text

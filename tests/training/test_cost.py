@@ -1,0 +1,61 @@
+"""Cost of a step without the device that it is for."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from rmiseg.config import DataConfig, LossConfig, ModelConfig, OptimConfig, TrainConfig
+from rmiseg.planning.memory import MemoryNeed
+from rmiseg.training.assembly import complete
+from rmiseg.training.cost import memory_need, step_cost
+from rmiseg.training.estimate import disk_space, fitting_cards
+
+
+def small(crop: int = 64, **sections) -> TrainConfig:
+    data = DataConfig(crop_size=(crop, crop), batch_size=2)
+    model = ModelConfig(backbone="mobilenetv3_small_050", weights="none")
+    return complete(TrainConfig(data=data, model=model, **sections))
+
+
+def test_no_number_is_computed_and_no_random_number_drawn():
+    before = torch.random.get_rng_state()
+    cost = step_cost(small(2048), 3)  # which would take gigabytes
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert cost.memory > 2e9
+    assert cost.operations > 1e10
+    assert 3e6 < cost.parameters < 6e6
+
+
+@pytest.mark.slow
+def test_memory_grows_with_the_batch():
+    need = memory_need(small(), 3)
+    assert need.image > 0
+    assert step_cost(small(), 3, 8, count_operations=False).memory == pytest.approx(need.of(8), rel=0.05)
+
+
+@pytest.mark.slow
+def test_memory_grows_with_crop_and_optimizer():
+    assert step_cost(small(256), 3).memory > step_cost(small(128), 3).memory
+    adamw = step_cost(small(optim=OptimConfig(name="adamw", lr=1e-3)), 3)
+    sgd = step_cost(small(), 3)
+    assert adamw.memory - sgd.memory == pytest.approx(4 * sgd.parameters, rel=0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", ["ce", "bce", "pyramid", "affinity"])
+def test_every_loss_has_a_cost(loss):
+    assert step_cost(small(loss=LossConfig(name=loss)), 3).memory > 0
+
+
+def test_cards():
+    need = MemoryNeed(0.5e9, 0.83e9)
+    assert fitting_cards(need, 16, 1) == (
+        "12.8 GB at the peak: fits 16 GB, does not fit 12; with batch_size 8 and accumulate 2 it fits 8; with "
+        "batch_size 4 and accumulate 4 it fits 4"
+    )
+    assert "fits no GPU" in fitting_cards(MemoryNeed(1e12, 1), 2, 1)
+
+
+def test_disk():
+    assert disk_space(small(), 10**6) == 4 * 10**6 * (3 + 4)

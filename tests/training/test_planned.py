@@ -1,0 +1,142 @@
+"""Trainings that decide for themselves, from the command line to config.yaml."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import yaml
+from PIL import Image
+
+from miniatures import write_shapes
+from rmiseg.cli import main
+from rmiseg.training.trainer import Trainer
+from support.commands import error_of, small_recipe
+
+SMALL = ["--model.backbone", "mobilenetv3_small_050", "--model.weights", "none"]
+SMALL += ["--train.steps", "2", "--device", "cpu"]
+
+
+def options(run) -> dict:
+    return yaml.safe_load((run / "config.yaml").read_text())
+
+
+@pytest.fixture(scope="module")
+def planned(shapes, tmp_path_factory):
+    out = tmp_path_factory.mktemp("planned") / "run"
+    assert main(["train", "--data.root", str(shapes), "--out", str(out), *SMALL]) == 0
+    return out
+
+
+def test_decisions_are_stored_as_plain_values(planned):
+    stored = options(planned)
+    assert stored["data"]["crop_size"] == [32, 64]
+    assert stored["data"]["repeat"] == 50
+    assert len(stored["data"]["options"]["val"]) == 2
+    assert stored["model"]["backbone"] == "mobilenetv3_small_050"
+    assert stored["train"]["steps"] == 2
+    assert "given" not in stored
+
+
+def test_the_stored_options_are_a_recipe_that_repeats_the_run(planned, shapes, tmp_path, capsys):
+    again = ["train", str(planned / "config.yaml"), "--out", str(tmp_path / "again")]
+    assert main(again) == 0
+    assert "because" not in capsys.readouterr().out
+    assert options(tmp_path / "again") == {**options(planned), "out": str(tmp_path / "again")}
+
+
+def test_a_run_that_goes_on_decides_nothing_again(planned, shapes, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("rmiseg.training.planned.decide", lambda *_: pytest.fail("decided again"))
+    command = ["train", "--data.root", str(shapes), "--out", str(planned), "--resume", "auto", *SMALL]
+    assert main(command) == 0
+    assert "is finished" in capsys.readouterr().out
+    other = [*command[:-4], "--train.steps", "3", "--device", "cpu"]
+    assert "has train.steps 2, not 3" in error_of(other, capsys)
+    unfinished = tmp_path / "run"
+    unfinished.mkdir()
+    shutil.copy(planned / "config.yaml", unfinished)
+    assert main([*command[:4], str(unfinished), *command[5:]]) == 0
+    assert options(unfinished)["data"]["crop_size"] == [32, 64]
+
+
+def test_an_older_run_goes_on_as_it_was(shapes, tmp_path):
+    """Its config.yaml says nothing of what came later."""
+    recipe = small_recipe(tmp_path, shapes, train={"epochs": 1})
+    out = tmp_path / "run"
+    assert main(["train", recipe, "--out", str(out), "--train.steps", "1"]) == 0
+    stored = options(out)
+    for section, name in (("data", "repeat"), ("data", "rare_share"), ("train", "hours"), ("data", "options")):
+        del stored[section][name]
+    stored["data"]["options"] = {}
+    del stored["plan"]
+    shutil.rmtree(out)
+    out.mkdir()
+    (out / "config.yaml").write_text(yaml.safe_dump(stored))
+    assert main(["train", "--data.root", str(shapes), "--out", str(out), "--resume", "auto"]) == 0
+    assert (out / "result.json").is_file()
+    assert main(["train", recipe, "--out", str(out), "--train.steps", "1", "--resume", "auto"]) == 0
+
+
+def test_hours_become_steps(shapes, tmp_path, capsys):
+    recipe = small_recipe(tmp_path, shapes)
+    out = tmp_path / "run"
+    command = ["train", recipe, "--out", str(out), "--train.hours", "0.002"]
+    assert main(command) == 0
+    stored = options(out)["train"]
+    assert stored["hours"] is None
+    assert stored["steps"] >= 1
+    assert f"train.steps {stored['steps']}" in capsys.readouterr().out
+    assert main([*command, "--resume", "auto"]) == 0
+    both = ["train", recipe, "--out", str(tmp_path / "b"), "--train.hours", "1", "--train.steps", "2"]
+    assert "not both" in error_of(both, capsys)
+
+
+@pytest.mark.parametrize("count", [2, 5])
+def test_few_images(tmp_path, count, capsys):
+    root = write_shapes(tmp_path / "data", count=count)
+    assert main(["train", "--data.root", str(root), "--out", str(tmp_path / "run"), *SMALL]) == 0
+    assert f"there are {1 if count == 2 else 4} images" in " ".join(capsys.readouterr().out.split())
+    assert options(tmp_path / "run")["data"]["batch_size"] == {2: 2, 5: 4}[count]
+
+
+def test_bad_data_are_refused_in_words(tmp_path, capsys):
+    def error(root):
+        return error_of(["train", "--data.root", str(root), "--out", str(tmp_path / "run"), *SMALL], capsys)
+
+    one = write_shapes(tmp_path / "one", count=1)
+    assert "split val of data set folder" in error(one)
+    empty = write_shapes(tmp_path / "empty", count=2)
+    (empty / "train.txt").write_text("")
+    (empty / "val.txt").write_text("shape00\n")
+    assert "split train of data set folder" in error(empty)
+    ignored = write_shapes(tmp_path / "ignored", count=3)
+    for path in (ignored / "masks").glob("*.png"):
+        Image.new("L", Image.open(path).size, 255).save(path)
+    assert "255" in error(ignored)
+    assert not (tmp_path / "run").exists()
+
+
+def test_data_in_python_are_not_planned(tmp_path):
+    images = [(Image.new("RGB", (32, 32)), Image.new("L", (32, 32)))] * 4
+    options = {"plan": True, "out": str(tmp_path / "run")}
+    trainer = Trainer(options, train=images, val=images, classes=["a", "b"])
+    with pytest.raises(ValueError, match="image files"):
+        trainer.fit()
+
+
+def test_plan_prints_decisions_and_cost(shapes, tmp_path, capsys):
+    arguments = ["--data.root", str(shapes), *SMALL[:4]]
+    assert main(["plan", *arguments, "--gpu", "6 GB"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    for text in ("because", "data.crop_size", "million", "steps of 8 images", "fits 4 GB", "a GPU with 6 GB"):
+        assert text in out
+    assert "24 GB" in error_of(["plan", *arguments, "--gpu", "some"], capsys)
+    assert "leave --gpu out" in error_of(["plan", *arguments, "--gpu", "6 GB", "--train.hours", "1"], capsys)
+
+
+def test_plan_of_a_recipe_decides_nothing(shapes, tmp_path, capsys):
+    assert main(["plan", small_recipe(tmp_path, shapes)]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "because" not in out
+    assert "6 steps of 4 images, 3 epochs" in out
+    assert "s, measured on a CPU" in out
