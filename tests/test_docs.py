@@ -100,15 +100,16 @@ def run_killed(script: str, folder: str) -> None:
     """Run a script that is killed before its training is over, at an odd step: states are saved at even ones."""
     from rmiseg.training.loop import TrainingRun
 
-    take_step = TrainingRun._take_step
+    outcomes = TrainingRun._outcomes
 
-    def taking(run, group):
-        if run.state.step == KILLED_AT:
-            run.curves.flush()
-            os.kill(os.getpid(), signal.SIGKILL)
-        return take_step(run, group)
+    def killed_between(run, groups):
+        for group in groups:
+            if run.state.step == KILLED_AT:
+                run.curves.flush()
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield group
 
-    TrainingRun._take_step = taking
+    TrainingRun._outcomes = lambda run, groups: outcomes(run, killed_between(run, groups))
     os.chdir(folder)
     runpy.run_path(script, run_name="__main__")
 
