@@ -61,7 +61,12 @@ class Parser(ArgumentParser):
 def build_parser() -> Parser:
     """The parser of all commands, with the options of their dataclasses."""
     parser = Parser(prog="rmiseg", description="Semantic segmentation with losses that see regions, not lone pixels.")
-    parser.add_argument("--version", action="version", version=f"rmiseg {_version()}")
+    parser.add_argument(
+        "--version",
+        action="version",
+        version=f"rmiseg {_version()}",
+        help="Versions of rmiseg and PyTorch, and the implementations of the RMI loss that are here.",
+    )
     commands = parser.add_subcommands(dest="command")
     groups = {"": commands}
     available = available_commands()
