@@ -103,9 +103,7 @@ def command_parser(name: str) -> Parser:
         parser.add_argument(
             "--recipe", action="config", help="YAML file of options; those on the command line override it."
         )
-    described = {each.arg_name: each.description for each in parse_from_object(config).params}
-    for parent in config.__mro__[1:-1]:
-        described = {each.arg_name: each.description for each in parse_from_object(parent).params} | described
+    described = documented(config)
     for each in positional:
         parser.add_argument(each, type=str, help=described[each], **SEVERAL.get(each, {}))
     fields = dataclasses.fields(config)
@@ -118,6 +116,14 @@ def command_parser(name: str) -> Parser:
             known = ", ".join(f"{each}NAME" if each.endswith(":") else each for each in names(kind))
             action.help = f"{action.help} Known here: {known}."
     return parser
+
+
+def documented(config: type) -> dict[str, str]:
+    """The docstring of every field of a dataclass, those of its parents too."""
+    described: dict[str, str] = {}
+    for each in reversed(config.__mro__[:-1]):
+        described |= {field.arg_name: field.description or "" for field in parse_from_object(each).params}
+    return described
 
 
 def parse_command(arguments: Sequence[str]) -> tuple[str, Any]:
@@ -353,10 +359,11 @@ def _negated(kind: Any) -> str:
     others = [each for each in get_args(kind) if each is not type(None)]
     if get_origin(kind) in (Union, types.UnionType) and all(get_origin(each) is Literal for each in others):
         return f"none of {', '.join(str(choice) for each in others for choice in get_args(each))}"
-    return f"not {_described(kind)}"
+    return f"not {described_type(kind)}"
 
 
-def _described(kind: Any, several: bool = False) -> str:
+def described_type(kind: Any, several: bool = False) -> str:
+    """A type in words, such as "a list of numbers, such as a,b"."""
     simple: dict[Any, tuple[str, str]] = {
         int: ("a whole number", "whole numbers"),
         float: ("a number", "numbers"),
@@ -371,14 +378,14 @@ def _described(kind: Any, several: bool = False) -> str:
     if origin is Literal:
         return " or ".join(map(str, inner))
     if origin in (Union, types.UnionType):
-        return " or ".join(_described(each) for each in inner if each is not type(None))
+        return " or ".join(described_type(each) for each in inner if each is not type(None))
     if origin is tuple and inner[-1] is not ...:
         example = ",".join("12345"[: len(inner)])
-        return f"{len(inner)} {_described(inner[0], several=True)}, such as {example}"
+        return f"{len(inner)} {described_type(inner[0], several=True)}, such as {example}"
     if origin in (list, tuple):
-        return f"a list of {_described(inner[0], several=True)}, such as a,b"
+        return f"a list of {described_type(inner[0], several=True)}, such as a,b"
     if origin is dict:
-        return f"a mapping from names to {_described(inner[1], several=True)}"
+        return f"a mapping from names to {described_type(inner[1], several=True)}"
     return "a mapping from names to values"
 
 

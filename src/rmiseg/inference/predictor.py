@@ -34,7 +34,7 @@ class Predictor:
     Attributes:
         classes: Names and colors of the classes; class ids are their indices.
 
-    Example:
+    Examples:
         >>> predictor = Predictor.from_run("runs/mine")
         >>> ids = predictor("street.jpg")
         >>> predictor.classes.names[ids[100, 200]]
