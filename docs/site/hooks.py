@@ -36,7 +36,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are made."""
     pages = {
-        "reference/commands.md": "".join(commands_page()),
+        "reference/commands/index.md": "".join(commands_page()),
         **{f"reference/commands/{page_name(name)}": "".join(command_page(name)) for name in COMMANDS},
         "recipes/index.md": outside_page(PROJECT / "recipes" / "README.md", {"../docs/": "../"}),
         "recipes/plans.md": "".join(plans_page()),
@@ -62,7 +62,7 @@ def outside_page(path: Path, folders: dict[str, str]) -> str:
 
 def plans_page() -> Iterator[str]:
     """The plans of experiments/, each with its first comment."""
-    yield "# Plans\n\nThe plans of `experiments/`, for [`rmiseg experiment`](../experiments.md). Each begins with what it is for.\n\n"
+    yield "# Plans\n\nThose of `experiments/`, for [`rmiseg experiment`](../experiments.md), and what each is for.\n\n"
     for path in sorted((PROJECT / "experiments").glob("*.yaml")):
         text = path.read_text(encoding="utf-8")
         comment = " ".join(re.findall(r"^# ?(.*)", re.split(r"^[^#]", text, maxsplit=1, flags=re.M)[0], flags=re.M))
@@ -72,13 +72,14 @@ def plans_page() -> Iterator[str]:
 def commands_page() -> Iterator[str]:
     """The list of the commands."""
     yield (
-        "# Commands and options\n\nEach page says what `rmiseg COMMAND --help` says, from the same docstrings. A recipe is a "
-        "YAML file with the options of [`rmiseg train`](commands/train.md) in the same nesting. `--plugin MODULE`, as often "
-        "as needed, imports [parts of your own](../extending.md) first. `rmiseg --version` says what is installed.\n\n"
+        "# Commands and options\n\nEach page says what `rmiseg COMMAND --help` says, from the same texts. A recipe "
+        "is a YAML file with the options of [`rmiseg train`](train.md) in the same nesting. `--plugin MODULE`, as "
+        "often as needed, imports [parts of your own](../../extending.md) first. `rmiseg --version` says what is "
+        "installed.\n\n"
         "| Command | |\n|---|---|\n"
     )
     for name, command in COMMANDS.items():
-        yield f"| [`rmiseg {name}`](commands/{page_name(name)}) | {command.help} |\n"
+        yield f"| [`rmiseg {name}`]({page_name(name)}) | {command.help} |\n"
 
 
 def command_page(name: str) -> Iterator[str]:

@@ -44,8 +44,12 @@ def test_the_page_computes_what_the_package_computes():
         cases.append((pool, region, logits, discs(0).long()))
     given = [
         {
-            **{"pool": pool, "region": region, "height": HEIGHT, "width": WIDTH},
-            **{"logits": logits.flatten().tolist(), "labels": labels.flatten().tolist()},
+            "pool": pool,
+            "region": region,
+            "height": HEIGHT,
+            "width": WIDTH,
+            "logits": logits.flatten().tolist(),
+            "labels": labels.flatten().tolist(),
         }
         for pool, region, logits, labels in cases
     ]

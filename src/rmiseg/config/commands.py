@@ -171,6 +171,25 @@ class ExportConfig:
     """Replace files that exist."""
 
 
+@dataclass(kw_only=True)
+class AppConfig(TilingConfig):
+    """Serve a page in the browser on which a model can be tried: images in, masks out, by hand or over HTTP."""
+
+    runs: list[str]
+    """A run's folder, checkpoint or exported folder; or two with the same classes, to compare."""
+    host: str = "127.0.0.1"
+    """Address to serve at. The default can be reached from this machine alone; 0.0.0.0 lets everybody on the network
+    in, without a password."""
+    port: int = 7860
+    """Port to serve at."""
+    max_upload: int = 50
+    """Largest file that is taken, in megabytes."""
+    max_pixels: int = 16_000_000
+    """Largest image that is taken, in pixels; the probabilities of all classes are held in memory."""
+    device: str = "auto"
+    """auto (a GPU if there is one), cpu, cuda, cuda:1, mps, ..."""
+
+
 @dataclass
 class ConvertConfig:
     """Write a trained model of another program as a checkpoint, for `rmiseg evaluate`, `predict`, `export` and --init.
@@ -344,6 +363,7 @@ COMMANDS = {
     "export": Command(
         ExportConfig, "write a trained model as ONNX, torch.export program or safetensors", ("checkpoint",)
     ),
+    "app": Command(AppConfig, "try a model on a page in the browser", ("runs",)),
     "convert": Command(ConvertConfig, "write a model of another program as a checkpoint", ("source",)),
     "demo": Command(DemoConfig, "train a small model with cross entropy and with RMI, and compare"),
     "experiment": Command(ExperimentConfig, "train and compare a grid of runs", ("plan",)),
