@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -13,7 +14,9 @@ import torch
 from rmiseg import RMILoss
 from rmiseg.functional import RMIOptions, perfect_rmi, rmi_sums
 
-SCRIPT = Path(__file__).parents[2] / "docs" / "assets" / "rmi.js"
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE, SCRIPT = DOCS / "explore.md", DOCS / "assets" / "rmi.js"
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 NODE = shutil.which("node")
 HEIGHT, WIDTH = 40, 52
 
@@ -64,3 +67,46 @@ def test_the_page_computes_what_the_package_computes():
         loss = RMILoss(1, mode="binary", pool_size=pool, region_size=region)(logits[None, None], target)
         expected = [pixel.item() / labels.numel(), rmi.item(), perfect.item(), loss.item()]
         assert found == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
+@pytest.mark.parametrize("width", [390, 1280])
+def test_in_a_browser(width, tmp_path):
+    """The page's own part, as it stands in docs/explore.md."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    body = re.search(r'<div id="explore".*?\n</div>\n', PAGE.read_text(), flags=re.S)[0]
+    scripts = "".join(f"<script>{(SCRIPT.parent / name).read_text()}</script>" for name in ("rmi.js", "explore.js"))
+    style = f"<style>{(SCRIPT.parent / 'extra.css').read_text()}</style>"
+    (tmp_path / "page.html").write_text(f"<!doctype html><meta charset=utf-8>{style}<body>{body}{scripts}</body>")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": width, "height": 900})
+        errors: list[object] = []
+        page.on("pageerror", lambda error: errors.append(error))
+        page.goto((tmp_path / "page.html").as_uri())
+        page.set_default_timeout(30_000)
+
+        def shown() -> tuple[float, float]:
+            return tuple(float(page.locator(f"#value-{name}").inner_text()) for name in ("rmi", "pixel"))
+
+        at_three = shown()
+        box = page.locator("#scene").bounding_box()
+        page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        page.mouse.down()
+        page.mouse.move(box["x"] + box["width"] * (0.5 - 3 / 64), box["y"] + box["height"] / 2)
+        page.mouse.up()
+        assert page.locator("#dx").input_value() == "0"
+        at_zero = shown()
+        assert at_zero[0] < at_three[0]
+        assert at_zero[1] < at_three[1]
+        page.locator("#scene").focus()
+        page.keyboard.press("ArrowRight")
+        assert page.locator("#dx").input_value() == "1"
+        for control in ("pool", "region", "blur", "noise", "grow", "confidence"):
+            before = page.locator("#value-loss").inner_text()
+            page.locator(f"#{control}").focus()
+            page.keyboard.press("ArrowRight")
+            assert page.locator("#value-loss").inner_text() != before
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert not errors
+        browser.close()

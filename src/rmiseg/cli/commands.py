@@ -118,7 +118,15 @@ def export(config: ExportConfig) -> int:
 
     formats = [name.strip() for name in config.format.split(",")]
     console = Console(markup=False, highlight=False)
-    export_run(config.checkpoint, formats, out=config.out, overwrite=config.overwrite, console=console)
+    export_run(
+        config.checkpoint,
+        formats,
+        out=config.out,
+        overwrite=config.overwrite,
+        images=config.images,
+        root=config.root,
+        console=console,
+    )
     return 0
 
 

@@ -163,8 +163,13 @@ class ExportConfig:
     checkpoint: str
     """A checkpoint file, or the folder of a run (its best checkpoint)."""
     format: str = "onnx"
-    """onnx (model.onnx), torch-export (model.pt2), safetensors (a folder that a model hub takes: weights, config.json,
-    README.md), or several, separated by commas."""
+    """onnx (model.onnx), onnx-int8 (model-int8.onnx, with integers of 8 bits), openvino (model.xml, model.bin),
+    torch-export (model.pt2), safetensors (a folder that a model hub takes: weights, config.json, README.md), or
+    several, separated by commas."""
+    images: int = 64
+    """Training images for onnx-int8: with one half its ranges are measured, with the other it is compared."""
+    root: str | None = None
+    """Folder of the data set with these images, if it is no longer where the run found it."""
     out: str | None = None
     """Folder for the files; by default export in the folder of the run."""
     overwrite: bool = False
@@ -361,7 +366,7 @@ COMMANDS = {
     "predict": Command(PredictConfig, "segment images with a checkpoint", ("checkpoint", "images")),
     "report": Command(ReportConfig, "show and compare runs on one HTML page", ("runs",)),
     "export": Command(
-        ExportConfig, "write a trained model as ONNX, torch.export program or safetensors", ("checkpoint",)
+        ExportConfig, "write a trained model as ONNX, OpenVINO, torch.export program or safetensors", ("checkpoint",)
     ),
     "app": Command(AppConfig, "try a model on a page in the browser", ("runs",)),
     "convert": Command(ConvertConfig, "write a model of another program as a checkpoint", ("source",)),
