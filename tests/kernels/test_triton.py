@@ -55,9 +55,8 @@ def run_plain(logits, target, valid, options, grad_rmi, weights=None):
 
 def run_triton(logits, target, valid, options, grad_rmi, weights=None):
     before = [a.clone() for a in (logits, target, valid)]
-    keeps = kernels.keeps_maps(logits.shape, target.shape, options)
     inputs = logits, target, valid, weights
-    pixel, rmi, present, _, gradient_maps = kernels.rmi_forward(*inputs, options, keeps, False)
+    pixel, rmi, present, _, gradient_maps = kernels.rmi_forward(*inputs, options, True, False)
     gradient = kernels.rmi_backward(upstream(pixel), 256 * grad_rmi, *inputs, gradient_maps, options)
     assert all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(before, (logits, target, valid)))
     assert gradient.dtype == logits.dtype
@@ -202,16 +201,14 @@ def test_regions(region_size, size, monkeypatch):
     probabilities = torch.rand(shape, generator=generator).to(DEVICE)
     labels = (torch.rand(shape, generator=generator) > 0.5).float().to(DEVICE)
     labels[0, 1] = 0
-    rmi, present, covariance = triton_regions.region_information(probabilities, labels, region_size, alpha)
+    found = triton_regions.Regions.of(probabilities, labels, RMIOptions(region_size, "avg", 4, "bce", False, alpha))
     expected = regions.region_covariance(probabilities, labels, region_size)
-    assert torch.allclose(covariance, expected, rtol=1e-12, atol=1e-11)
-    assert torch.allclose(rmi, regions.rmi_of_covariance(expected, alpha), rtol=1e-10)
-    assert torch.equal(present, labels.amax(dim=(2, 3)) > 0)
-    grad_rmi = torch.tensor([[0.7, -2.0]], device=DEVICE, dtype=torch.float64)
-    grad = triton_regions.region_gradient(probabilities, labels, covariance, grad_rmi, region_size, alpha)
-    factor = regions.region_factor(expected, alpha)
-    expected_grad = regions.region_gradient(probabilities, labels, factor, region_size)
-    expected_grad = expected_grad * grad_rmi[..., None, None]
+    assert torch.allclose(found.covariance, expected, rtol=1e-12, atol=1e-11)
+    assert torch.allclose(found.rmi, regions.rmi_of_covariance(expected, alpha), rtol=1e-10)
+    assert torch.equal(found.present, labels.amax(dim=(2, 3)) > 0)
+    grad = torch.empty_like(probabilities)
+    found.write_gradient(grad)
+    expected_grad = regions.region_gradient(probabilities, labels, regions.region_factor(expected, alpha), region_size)
     assert (grad - expected_grad).norm() <= 1e-6 * expected_grad.norm() + 1e-12
 
 

@@ -78,15 +78,6 @@ BACKENDS = {"native": _native, "triton": _triton, "chunked": _chunked, "soft": _
 """Each imports its module when it is called, since not all can be imported everywhere."""
 
 
-def keeps_maps(implementation: str, logits_shape: torch.Size, target_shape: torch.Size, options: RMIOptions) -> bool:
-    """True if gradient maps are kept for the backward pass; "triton" computes large ones again there."""
-    if implementation != "triton":
-        return True
-    from rmiseg.kernels.triton import launch
-
-    return launch.keeps_maps(logits_shape, target_shape, options)
-
-
 def check_implementation(implementation: str) -> None:
     """Check that there is such an implementation here.
 
@@ -134,22 +125,27 @@ def resolve(implementation: str, logits: Tensor, target: Tensor) -> str:
         return "soft"
     if implementation != "auto":
         return implementation
-    if device == "cpu" and _native_was_found():
+    if device == "cpu" and _native_is_available():
         return "native"
-    # AMD's GPUs are "cuda" devices too; the kernels have never run there.
-    tested = device == "cuda" and torch.version.hip is None
-    return "triton" if tested and _triton_is_available() else "chunked"
+    return "triton" if device == "cuda" and triton_serves() else "chunked"
 
 
+def triton_serves() -> bool:
+    """True if the Triton kernels serve "cuda" devices here: not AMD's, which are such too, but where nobody tried."""
+    return torch.version.hip is None and _triton_is_available()
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # torch does not annotate it
 def _native_is_available() -> bool:
-    return importlib.util.find_spec("rmiseg.kernels.native._library") is not None
+    return _exists("rmiseg.kernels.native._library")
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # torch does not annotate it
+def _triton_is_available() -> bool:
+    return _exists("triton")
 
 
 @functools.cache
-def _native_was_found() -> bool:
-    """The same, once and for all: looking costs as much as a small loss."""
-    return _native_is_available()
-
-
-def _triton_is_available() -> bool:
-    return importlib.util.find_spec("triton") is not None
+def _exists(module: str) -> bool:
+    """True if a module is here; to look costs as much as a small loss."""
+    return importlib.util.find_spec(module) is not None

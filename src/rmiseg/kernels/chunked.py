@@ -19,6 +19,7 @@ from torch import Tensor
 from rmiseg.functional import PROBABILITY_OFFSET, RMIOptions, computed_dtype, pooled_size
 from rmiseg.kernels.interpolation import Resampler, nearest_labels
 from rmiseg.kernels.perfect import perfect_rmi_of_classes
+from rmiseg.kernels.pieces import piece
 from rmiseg.kernels.regions import region_covariance, region_factor, region_gradient, rmi_of_factor
 
 STRIP = 1 << 19
@@ -161,7 +162,7 @@ class _Strips:
         self.interp = (
             Resampler((self.height, self.width), self.pooled, align_corners=True) if options.pool == "interp" else None
         )
-        self.cells_per_strip = max(1, STRIP // (self.classes * self.size * self.width))
+        self.cells_per_strip = max(1, piece(STRIP, logits.device) // (self.classes * self.size * self.width))
         rows = self.cells_per_strip * self.size
         # Windows with their padding; what lies outside of the image stays zero, or is never looked at.
         self.windows = logits.new_zeros((self.classes, rows, self.grid[1] * self.size), dtype=self.dtype)

@@ -63,7 +63,6 @@ def rmi_sums(
             perfect = own.detach()
         return RMISums(*plain, perfect)
     with_gradient = is_kept() or (torch.is_grad_enabled() and logits.requires_grad)
-    with_gradient = with_gradient and backends.keeps_maps(backend, logits.shape, target.shape, options)
     inputs = logits, target, valid, _doubles(class_weights)
     if is_plain_call(logits):
         return RMISums(*_RMI.apply(*inputs, options, backend, with_gradient, with_perfect)[:4])

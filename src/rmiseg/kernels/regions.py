@@ -26,6 +26,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from rmiseg.kernels.pieces import piece
+
 BLOCK = 1 << 19
 """Copied values (float64) at a time: a few MB, which stay in cache."""
 
@@ -130,7 +132,7 @@ def _column_offsets(probabilities: Tensor, labels: Tensor, size: int) -> Iterato
     count, height = sources[0].shape[:2]
     width = [side - size + 1 for side in sources[0].shape[2:]]
     places = list(_places(width, size))
-    group = min(count, max(1, BLOCK // (2 * len(places) * height * math.prod(width))))
+    group = min(count, max(1, piece(BLOCK, probabilities.device) // (2 * len(places) * height * math.prod(width))))
     buffer = probabilities.new_empty((group, 2 * len(places), height, *width), dtype=torch.float64)
     for start in range(0, count, max(1, group)):
         maps = slice(start, min(start + group, count))

@@ -20,6 +20,7 @@ from rmiseg import functional
 from rmiseg.functional import PROBABILITY_OFFSET, RMIOptions, computed_dtype, per_class, pooled_size
 from rmiseg.kernels.interpolation import interpolation_matrix
 from rmiseg.kernels.perfect import perfect_rmi_of_maps
+from rmiseg.kernels.pieces import piece
 from rmiseg.kernels.regions import region_covariance, region_factor, region_gradient, rmi_of_factor
 
 BLOCK = 1 << 19
@@ -158,7 +159,7 @@ class _Blocks:
     def of_classes(self) -> Iterator[tuple[int, slice]]:
         """Blocks of about BLOCK values: sample and classes."""
         classes = self.logits.shape[1]
-        group = max(1, BLOCK // max(1, self.valid[:1].numel()))
+        group = max(1, piece(BLOCK, self.valid.device) // max(1, self.valid[:1].numel()))
         for n in range(len(self.logits)):
             for first, stop in pairwise([*range(0, classes, group), classes]):
                 yield n, slice(first, stop)

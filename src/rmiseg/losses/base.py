@@ -220,12 +220,9 @@ class SegmentationLoss(nn.Module):
 
     def _pixel_counts(self, target: Target) -> Tensor:
         """Valid pixels of every sample: (N,); for multilabel masks the mean over the classes."""
-        counts = target.valid.flatten(1).sum(dim=1)
-        return (
-            counts
-            if self.mode != "multilabel"
-            else counts.view(-1, self.num_classes).to(widest(counts.device)).mean(dim=1)
-        )
+        if self.mode != "multilabel":
+            return target.counts
+        return target.counts.view(-1, self.num_classes).to(widest(target.counts.device)).mean(dim=1)
 
     def extra_repr(self) -> str:
         text = f"num_classes={self.num_classes}, ignore_index={self.ignore_index}"

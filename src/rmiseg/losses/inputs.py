@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from rmiseg.functional import upsample_logits, valid_pixels, widened
+from rmiseg.kernels.labels import read_labels
 from rmiseg.kernels.modes import hides_values
 
 
@@ -30,12 +31,14 @@ class Target(NamedTuple):
     Attributes:
         values: Class ids (M, *size) int64, or soft targets (M, C, *size); see `rmiseg.functional`.
         valid: (M, *size) bool, what counts.
-        unknown: (M, *size) bool, what neither can be used nor is ignored.
+        counts: (M,) int64, the pixels that do.
+        unknown: (M,) bool, those with something that neither can be used nor is ignored.
         samples: (N,) bool, the samples that count.
     """
 
     values: Tensor
     valid: Tensor
+    counts: Tensor
     unknown: Tensor
     samples: Tensor
 
@@ -103,7 +106,8 @@ class InputReader:
         if ignore_index is None:
             self.ignored: tuple[int, ...] = ()
         else:
-            self.ignored = (ignore_index,) if isinstance(ignore_index, int) else tuple(ignore_index)
+            # Plain numbers: torch.compile of older versions takes no others.
+            self.ignored = tuple(map(int, (ignore_index,) if isinstance(ignore_index, int) else ignore_index))
 
     def read(self, logits: Tensor, target: Tensor, mask: Tensor | None, class_weights: Tensor | None) -> Batch:
         """Check the input and bring it into one form.
@@ -122,7 +126,7 @@ class InputReader:
         self._check_logits(logits)
         self._check_shapes(logits, target)
         read = self.read_target(target, mask)
-        doubt = self._doubt(read, target)
+        doubt = self._doubt(read, target, mask)
         if self.mode == "multilabel":
             logits = logits.flatten(0, 1).unsqueeze(1)
         return Batch(logits, read, doubt, class_weights)
@@ -182,6 +186,17 @@ class InputReader:
             )
         if is_soft and not self.takes_any_target:
             raise ValueError(f"{self.owner} takes class ids, not probabilities: use target.argmax(1)")
+        if self.mode == "multiclass" and not is_soft and not target.is_floating_point() and mask is None:
+            values = target.long()
+            labels = read_labels(values, self.num_classes, self.ignored)
+            if labels is not None:
+                return Target(values, *labels, _all_of(count, target.device))
+        values, valid, unknown, samples = self._read_pixels(target, mask, is_soft)
+        return Target(values, valid, valid.flatten(1).sum(dim=1), unknown.flatten(1).any(dim=1), samples)
+
+    def _read_pixels(self, target: Tensor, mask: Tensor | None, is_soft: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Values, valid and samples as in `Target`, and third the pixels (M, *size) that are unknown."""
+        count = len(target)
         if self.mode == "multilabel":
             target = target.flatten(0, 1)
         elif self.mode == "binary" and target.ndim >= 4 and target.shape[1] == 1:
@@ -199,12 +214,11 @@ class InputReader:
             unknown = ~(valid | ignored)
             if target.is_floating_point():
                 unknown = unknown | (target != values)
-        samples = torch.ones(count, dtype=torch.bool, device=target.device)
-        if mask is not None:
-            samples, pixels = self._read_mask(mask, count, tuple(valid.shape[1:]))
-            pixels = pixels.repeat_interleave(len(valid) // max(count, 1), dim=0)
-            valid, unknown = valid & pixels, unknown & pixels
-        return Target(values, valid, unknown, samples)
+        if mask is None:
+            return values, valid, unknown, _all_of(count, target.device)
+        samples, pixels = self._read_mask(mask, count, tuple(valid.shape[1:]))
+        pixels = pixels.repeat_interleave(len(valid) // max(count, 1), dim=0)
+        return values, valid & pixels, unknown & pixels, samples
 
     def _read_binary(self, target: Tensor, ignored: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Values, valid and unknown of masks (M, *size): of two classes, of which only 1 has a logit, number 0."""
@@ -230,15 +244,16 @@ class InputReader:
             return mask, mask.view(-1, *(1,) * len(size))
         if shape not in ((count, *size), (count, 1, *size)):
             raise ValueError(f"mask must have shape {(count, *size)} or ({count},), got {shape}")
-        return torch.ones(count, dtype=torch.bool, device=mask.device), mask.view(count, *size)
+        return _all_of(count, mask.device), mask.view(count, *size)
 
-    def _doubt(self, read: Target, target: Tensor) -> Tensor | None:
+    def _doubt(self, read: Target, target: Tensor, mask: Tensor | None) -> Tensor | None:
         """Raise on labels that are neither a class nor ignored, or return a doubt if that is deferred."""
         if not self._looks(target):
             one = torch.ones((), dtype=torch.float32, device=target.device)
             return one.masked_fill(read.unknown.any(), math.nan)
         if read.unknown.any():
-            raise ValueError(self._complaint(read, target))
+            unknown = self._read_pixels(target, mask, read.is_soft)[2]
+            raise ValueError(self._complaint(read, target, unknown))
         return None
 
     def _looks(self, target: Tensor) -> bool:
@@ -246,16 +261,16 @@ class InputReader:
         check = target.device.type == "cpu" if self.check_target is None else self.check_target
         return check and not hides_values()
 
-    def _complaint(self, read: Target, target: Tensor) -> str:
-        place = read.unknown.nonzero()[0].tolist()
+    def _complaint(self, read: Target, target: Tensor, unknown: Tensor) -> str:
+        place = unknown.nonzero()[0].tolist()
         names = ["slice", "row", "column"][4 - len(place) :]
         if self.mode == "multilabel":
             names.insert(0, "class")
             place[:1] = divmod(place[0], self.num_classes)
             target = target.flatten(0, 1)
-        elif target.ndim == read.unknown.ndim + 1:
+        elif target.ndim == unknown.ndim + 1:
             target = target.movedim(1, -1)
-        values = sorted(set(target.view(*read.unknown.shape, -1)[read.unknown].flatten().tolist()))
+        values = sorted(set(target.view(*unknown.shape, -1)[unknown].flatten().tolist()))
         shown = ", ".join(str(v) for v in values[:8]) + (", ..." if len(values) > 8 else "")
         where = ", ".join(f"{name} {index}" for name, index in zip(["sample", *names], place))
         if read.is_soft:
@@ -263,9 +278,13 @@ class InputReader:
         else:
             allowed = f"labels must be 0 to {self.num_classes - 1 if self.mode == 'multiclass' else 1}"
         return (
-            f"target holds {shown} in {int(read.unknown.sum())} pixels, first at {where}; {allowed} "
+            f"target holds {shown} in {int(unknown.sum())} pixels, first at {where}; {allowed} "
             f"or ignore_index={self.ignore_index}"
         )
+
+
+def _all_of(count: int, device: torch.device) -> Tensor:
+    return torch.ones(count, dtype=torch.bool, device=device)
 
 
 def logits_of_probabilities(batch: Batch, align_corners: bool, *, softmax: bool) -> Tensor:

@@ -60,7 +60,7 @@ class _PixelLoss(SegmentationLoss):
         return LossTerms(sums, counts, {"pixel": pixel_mean(self.name, sums.sum(), counts.sum()).detach()})
 
     def sample_counts(self, target: Target, class_weights: Tensor | None) -> Tensor:
-        if self.name == "ce":
+        if self.name == "ce" and class_weights is not None:
             return cross_entropy_counts(target.values, target.valid, class_weights).unsqueeze(1)
         return self._pixel_counts(target).unsqueeze(1)
 

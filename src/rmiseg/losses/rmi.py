@@ -149,14 +149,14 @@ class RMILoss(SegmentationLoss):
 
     def _counted_maps(self, target: Target) -> Tensor:
         """Maps that count in the mean of RMI, those with a valid pixel: (M,) bool."""
-        return target.valid.flatten(1).any(dim=1)
+        return target.counts > 0
 
     def sample_counts(self, target: Target, class_weights: Tensor | None) -> Tensor:
         return self._counts(target, class_weights, self._counted_maps(target))
 
     def _counts(self, target: Target, class_weights: Tensor | None, counted: Tensor) -> Tensor:
         """Valid pixels, and samples of which RMI counts: (N, 2); for multilabel masks, means over the classes."""
-        if self.pixel_loss == "ce":
+        if self.pixel_loss == "ce" and class_weights is not None:
             pixel_counts = cross_entropy_counts(target.values, target.valid, class_weights)
         else:
             pixel_counts = self._pixel_counts(target)

@@ -120,7 +120,8 @@ class Pooled(NamedTuple):
         height, width: ph and pw.
         probabilities: (N, C, ph, pw) float32 or float64, pooled.
         labels: (N, C, ph, pw), the same.
-        gradient: (N, C, ph, pw) float32 or float64, of the loss in the pooled probabilities.
+        gradient: (N, C, ph, pw) float32 or float64, of each map's RMI in the pooled probabilities.
+        upstream: (N, C) float64, the gradient in RMI.
         argmax: (N, C, ph, pw) int32, the place in each window, row times size plus column, of its largest probability.
     """
 
@@ -129,6 +130,7 @@ class Pooled(NamedTuple):
     probabilities: Tensor | None = None
     labels: Tensor | None = None
     gradient: Tensor | None = None
+    upstream: Tensor | None = None
     argmax: Tensor | None = None
 
 

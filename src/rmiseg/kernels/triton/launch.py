@@ -29,6 +29,7 @@ from torch import Tensor
 from rmiseg.functional import RMIOptions, one_hot, pooled_size
 from rmiseg.kernels.perfect import perfect_rmi_of_classes
 from rmiseg.kernels.triton.arguments import Bands, Batch, Gradient, Pooled, Reading, Tiles, Windows
+from rmiseg.kernels.triton.launching import launch
 from rmiseg.kernels.triton.pixels_backward import (
     argmax_kernel,
     backward_kernel,
@@ -36,7 +37,7 @@ from rmiseg.kernels.triton.pixels_backward import (
     low_backward_kernel,
 )
 from rmiseg.kernels.triton.pixels_forward import forward_kernel, interp_kernel
-from rmiseg.kernels.triton.regions import FUSED, region_gradient, region_information
+from rmiseg.kernels.triton.regions import FUSED, Regions
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -56,8 +57,8 @@ LOW_ROWS = 8
 FACTORS = 64
 """Factors of 1 to 2 whose product is far from the largest float32."""
 
-MAPS_BYTES = 1 << 26
-"""Memory for pooled maps and their gradient beside low-resolution logits; more are computed again, by samples."""
+MAPS_BYTES = 1 << 27
+"""Memory for pooled probabilities and labels beside low-resolution logits; more are worked on by samples."""
 
 
 def on_its_device(function: Callable[P, T]) -> Callable[P, T]:
@@ -82,25 +83,22 @@ def rmi_forward(
     with_gradient: bool,
     with_perfect: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """See `rmiseg.kernels.backends.Backend`; without `keeps_maps` samples are worked on apart."""
-    at_once = with_gradient or keeps_maps(logits.shape, target.shape, options)
-    parts: list[tuple[Tensor, ...]] = []
-    for at in [slice(None)] if at_once else _samples(logits, target, options):
+    """See `rmiseg.kernels.backends.Backend`."""
+    whole = _Problem.of(logits, target, valid, class_weights, options)
+    gradient_maps = whole.batch.empty(*logits.shape[:2], *(whole.pooling.shape if with_gradient else (0, 0)))
+    parts = []
+    for at in _samples(whole):
         problem = _Problem.of(logits[at], target[at], valid[at], class_weights, options)
-        own_sums, probabilities, labels = problem.forward()
-        maps = probabilities, labels
-        own_rmi, own_present, covariance = region_information(*maps, options.region_size, options.alpha)
+        sums, probabilities, labels = problem.forward()
+        regions = Regions.of(probabilities, labels, options)
         if with_gradient:
-            ones = torch.ones_like(own_rmi)
-            gradient_maps = region_gradient(*maps, covariance, ones, options.region_size, options.alpha)
-        else:
-            gradient_maps = probabilities.new_empty((*own_rmi.shape, 0, 0))
-        perfect = own_rmi.new_empty((len(own_rmi), 0))
+            regions.write_gradient(gradient_maps[at])
+        perfect = regions.rmi.new_empty((len(sums), 0))
         if with_perfect:
-            perfect = perfect_rmi_of_classes(target[at], valid[at], labels, covariance, options)
-        parts.append((own_sums, own_rmi, own_present, perfect, gradient_maps))
-    first, second, third, fourth, fifth = parts[0] if len(parts) == 1 else map(torch.cat, zip(*parts))
-    return first, second, third, fourth, fifth
+            perfect = perfect_rmi_of_classes(target[at], valid[at], labels, regions.covariance, options)
+        parts.append((sums, regions.rmi, regions.present, perfect))
+    first, second, third, fourth = parts[0] if len(parts) == 1 else map(torch.cat, zip(*parts))
+    return first, second, third, fourth, gradient_maps
 
 
 @on_its_device
@@ -114,19 +112,10 @@ def rmi_backward(
     gradient_maps: Tensor,
     options: RMIOptions,
 ) -> Tensor:
-    """See `rmiseg.kernels.backends.Backend`; what was not kept is computed again."""
+    """See `rmiseg.kernels.backends.Backend`."""
     gradient = torch.empty_like(logits)
-    kept = gradient_maps.shape[-1] > 0
-    for at in [slice(None)] if kept else _samples(logits, target, options):
-        problem = _Problem.of(logits[at], target[at], valid[at], class_weights, options)
-        if kept:
-            grad_pooled = gradient_maps * grad_rmi.to(gradient_maps.dtype)[..., None, None]
-        else:
-            _, probabilities, labels = problem.forward()
-            maps = probabilities, labels
-            _, _, covariance = region_information(*maps, options.region_size, options.alpha)
-            grad_pooled = region_gradient(*maps, covariance, grad_rmi[at], options.region_size, options.alpha)
-        problem.backward(grad_pixel[at], grad_pooled, gradient[at])
+    problem = _Problem.of(logits, target, valid, class_weights, options)
+    problem.backward(grad_pixel, gradient, gradient_maps, grad_rmi.contiguous())
     return gradient
 
 
@@ -158,32 +147,8 @@ def pixel_backward(
     gradient = torch.empty_like(logits)
     batch = Batch.of(logits, target, valid, class_weights)
     problem = _Problem(batch, Reading.of(batch, align_corners), _NO_POOLING, pixel_loss == "ce")
-    problem.backward(grad_pixel, None, gradient)
+    problem.backward(grad_pixel, gradient)
     return gradient
-
-
-def keeps_maps(logits_shape: torch.Size, target_shape: torch.Size, options: RMIOptions) -> bool:
-    """True if gradient maps are kept for the backward pass, rather than computed again there.
-
-    Beside full-size logits they are small. Beside low-resolution logits they can be what takes the memory.
-    """
-    if logits_shape[-2:] == target_shape[-2:]:
-        return True
-    return target_shape[0] * _maps_bytes(logits_shape, target_shape, options) <= MAPS_BYTES
-
-
-def _maps_bytes(logits_shape: torch.Size, target_shape: torch.Size, options: RMIOptions) -> int:
-    """Bytes of the pooled probabilities, labels and gradient of one sample, in float32."""
-    height, width = target_shape[-2:]
-    if options.pool_size > 1:
-        height, width = pooled_size((height, width), options.pool, options.pool_size)
-    return 3 * 4 * logits_shape[1] * height * width
-
-
-def _samples(logits: Tensor, target: Tensor, options: RMIOptions) -> list[slice]:
-    """Slices of the batch whose pooled maps fit into MAPS_BYTES, or single samples."""
-    count = max(1, MAPS_BYTES // _maps_bytes(logits.shape, target.shape, options))
-    return [slice(start, start + count) for start in range(0, len(logits), count)]
 
 
 @dataclass(frozen=True)
@@ -201,6 +166,10 @@ class _Pooling:
             return cls("avg", 1, batch.height, batch.width)
         height, width = pooled_size((batch.height, batch.width), options.pool, options.pool_size)
         return cls(options.pool, options.pool_size, height, width)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.height, self.width
 
     @property
     def windows(self) -> Windows:
@@ -269,7 +238,9 @@ class _Problem:
         probabilities = batch.empty(*shape)
         labels = self._nearest_labels() if pooling.kind == "interp" else batch.empty(*shape)
         pooled = Pooled(pooling.height, pooling.width, probabilities, labels)
-        forward_kernel[(sums.numel(),)](
+        launch(
+            forward_kernel,
+            sums.numel(),
             batch,
             pooled,
             sums,
@@ -284,7 +255,7 @@ class _Problem:
             cells = 256
             blocks = -(-pooling.height * pooling.width // cells)
             settings = {"READING": self.reading, "CELLS": cells, "CLAMP": self.cross_entropy, **FUSED, "num_warps": 4}
-            interp_kernel[(batch.samples * batch.classes * blocks,)](batch, pooled, blocks, **settings)
+            launch(interp_kernel, batch.samples * batch.classes * blocks, batch, pooled, blocks, **settings)
         return sums.sum(dim=1).to(batch.dtype), probabilities, labels
 
     def _nearest_labels(self) -> Tensor:
@@ -299,29 +270,33 @@ class _Problem:
         target, valid = (a[:, rows[:, None], columns] for a in (batch.target, batch.valid))
         return one_hot(target, valid.view(torch.bool), batch.classes, batch.dtype)
 
-    def backward(self, grad_pixel: Tensor, grad_pooled: Tensor | None, out: Tensor) -> None:
-        """Write the gradient in the logits, `out` (N, C, h, w).
+    def backward(
+        self, grad_pixel: Tensor, out: Tensor, gradient_maps: Tensor | None = None, grad_rmi: Tensor | None = None
+    ) -> None:
+        """Write the gradient in the logits.
 
         Args:
             grad_pixel: (N,) float32 or float64, the gradient in the pixel sums.
-            grad_pooled: (N, C, ph, pw) float32 or float64, that in the pooled probabilities, if any.
-            out: In any strides; overwritten.
+            out: (N, C, h, w), in any strides; overwritten.
+            gradient_maps: (N, C, ph, pw) float32 or float64, the gradient of RMI in the pooled probabilities, if there
+                is RMI.
+            grad_rmi: (N, C) float64, that in RMI.
         """
         batch, pooling = self.batch, self.pooling
         grid = _Grid.of(batch, pooling.windows, split_classes=not self.cross_entropy)
-        programs = (batch.samples * grid.programs,)
+        programs = batch.samples * grid.programs
         shared: dict[str, Any] = {"READING": self.reading, "WINDOWS": pooling.windows}
-        pooled = Pooled(pooling.height, pooling.width, gradient=grad_pooled)
+        pooled = Pooled(pooling.height, pooling.width, gradient=gradient_maps, upstream=grad_rmi)
         if pooling.kind == "max":
-            assert grad_pooled is not None
-            pooled = pooled._replace(argmax=torch.empty_like(grad_pooled, dtype=torch.int32))
-            argmax_kernel[programs](batch, pooled, grid.tiles, **shared, **grid.settings)
+            assert gradient_maps is not None
+            pooled = pooled._replace(argmax=torch.empty_like(gradient_maps, dtype=torch.int32))
+            launch(argmax_kernel, programs, batch, pooled, grid.tiles, **shared, **grid.settings)
         shared["CROSS_ENTROPY"] = self.cross_entropy
         gradient = Gradient.of(out, grad_pixel)
         if batch.is_small:
             self._low_backward(pooled, gradient, shared)
         else:
-            backward_kernel[programs](batch, pooled, gradient, grid.tiles, **shared, **grid.settings)
+            launch(backward_kernel, programs, batch, pooled, gradient, grid.tiles, **shared, **grid.settings)
 
     def _low_backward(self, pooled: Pooled, gradient: Gradient, shared: dict[str, Any]) -> None:
         """`backward` for small logits."""
@@ -333,7 +308,9 @@ class _Problem:
         groups = min(batch.classes, -(-4 * PROGRAMS // max(1, batch.samples * bands * blocks)))
         group = -(-batch.classes // max(1, groups))
         groups = -(-batch.classes // group)
-        low_backward_kernel[(batch.samples * bands * blocks * groups,)](
+        launch(
+            low_backward_kernel,
+            batch.samples * bands * blocks * groups,
             batch,
             pooled,
             gradient,
@@ -353,8 +330,18 @@ class _Problem:
         log_sums = batch.empty(batch.samples, batch.height, batch.width)
         blocks = -(-batch.height * batch.width // SMALL_TILE)
         settings = {"READING": self.reading, "LANES": SMALL_TILE, **FUSED, "num_warps": 4}
-        log_sum_exp_kernel[(batch.samples * blocks,)](batch, log_sums, blocks, **settings)
+        launch(log_sum_exp_kernel, batch.samples * blocks, batch, log_sums, blocks, **settings)
         return log_sums
+
+
+def _samples(problem: _Problem) -> list[slice]:
+    """Slices of the batch whose pooled maps fit into MAPS_BYTES, or single samples. Beside full-size logits all do."""
+    batch = problem.batch
+    if not batch.is_small:
+        return [slice(None)]
+    bytes_each = 2 * batch.classes * problem.pooling.height * problem.pooling.width * batch.dtype.itemsize
+    count = max(1, MAPS_BYTES // max(1, bytes_each))
+    return [slice(start, start + count) for start in range(0, max(1, batch.samples), count)]
 
 
 def _longest_interval(batch: Batch, reading: Reading) -> int:

@@ -150,7 +150,7 @@ def _log_sums_of_rows(batch, plane, x, top, in_row, LANES: tl.constexpr, SIZE: t
 @triton.jit
 def backward_kernel(
     batch: Batch,
-    pooled: Pooled,  # its gradient is read, and its argmax if pooling is "max"
+    pooled: Pooled,  # its gradient and upstream are read, and its argmax if pooling is "max"
     gradient: Gradient,
     tiles: Tiles,
     READING: tl.constexpr,  # Reading
@@ -194,6 +194,7 @@ def backward_kernel(
             at = of_class + row * pooled.width + column
             mask = in_row & (share_y > 0) & (share_x > 0)
             grad_window = tl.load(pooled.gradient + at, mask=mask, other=0.0)
+            grad_window *= tl.load(pooled.upstream + n * batch.classes + c).to(WIDE)
             if POOL == "avg":
                 grad_window *= share_y * share_x
             else:
@@ -216,6 +217,7 @@ def backward_kernel(
                 mask = exists & (own_share > 0) & (share_x > 0)
                 at = pooled.gradient + of_class + own_row * pooled.width + column
                 through = tl.load(at, mask=mask, other=0.0) * (own_share * share_x)
+                through *= tl.load(pooled.upstream + n * batch.classes + c).to(WIDE)
             else:
                 through = zero
             grad_pixel = upstreams[dy]
@@ -275,7 +277,7 @@ def _sum_columns(grad, to_right, before, COLUMNS: tl.constexpr, RUN: tl.constexp
 @triton.jit
 def low_backward_kernel(
     batch: Batch,
-    pooled: Pooled,  # its gradient is read, and its argmax if pooling is "max"
+    pooled: Pooled,  # its gradient and upstream are read, and its argmax if pooling is "max"
     gradient: Gradient,
     log_sums,  # (N, H, W) float32 or float64, if the pixel loss is cross entropy
     bands: Bands,
@@ -326,7 +328,6 @@ def low_backward_kernel(
     zero = tl.zeros([COLUMNS * RUN], WIDE)
     for c in range(first, tl.minimum(first + bands.group, batch.classes)):
         carried = zero  # what a row takes from the interval above it
-        y_start = _interval(top_row - 1, batch.low_height, batch.height, READING)
         for k in range(top_row - 1, stop_row):
             above = tl.maximum(k, 0)
             upper_row = plane + tl.cast(above, tl.int64) * batch.stride_h
@@ -334,8 +335,9 @@ def low_backward_kernel(
             upper = read_along(upper_row, left, right, along, in_row, READING)
             lower = read_along(lower_row, left, right, along, in_row, READING)
             to_next = zero
-            y_stop = _interval(k + 1, batch.low_height, batch.height, READING)
-            for line in range(y_start, y_stop):
+            # Not carried from one row to the next: Triton 3.6 would take the first row's start for all.
+            y_start = _interval(k, batch.low_height, batch.height, READING)
+            for line in range(y_start, _interval(k + 1, batch.low_height, batch.height, READING)):
                 y = line + lane * 0
                 away = tl.cast(line, READING.whole) * multiple + shift - tl.cast(k, READING.whole) * denominator
                 down = tl.where(k < 0, 0.0, tl.cast(away, WIDE) * step)
@@ -346,6 +348,7 @@ def low_backward_kernel(
                     log_sum = tl.load(log_sums + (n * batch.height + y) * batch.width + x, mask=in_row, other=0.0)
                 if WINDOWS.pool != "none":
                     through = _through_pooled(pooled, of_class, y, batch.height, columns, in_row, READING, WINDOWS)
+                    through *= tl.load(pooled.upstream + n * batch.classes + c).to(WIDE)
                 if batch.class_weights is not None and CROSS_ENTROPY:
                     grad_pixel *= pixel_weight(batch, label, WIDE)
                 elif batch.class_weights is not None:
@@ -360,7 +363,6 @@ def low_backward_kernel(
             to = to_row + out_column.to(tl.int64) * gradient.stride_w
             tl.store(to, own.to(gradient.out.dtype.element_ty), mask=mask)
             carried = to_next
-            y_start = y_stop
         plane += batch.stride_c
         out += gradient.stride_c
         of_class += pooled.height * pooled.width

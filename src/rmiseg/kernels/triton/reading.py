@@ -1,4 +1,4 @@
-"""Reading labels and logits: the functions that the kernels of forward and backward pass share."""
+"""Reading labels and logits: a kernel that checks labels, and what the kernels of both passes share."""
 # ruff: noqa: RUF005 (Triton's language has no starred tuples)
 
 from __future__ import annotations
@@ -50,6 +50,35 @@ def read_label(batch, n, y, x, exists):
     pixel = (n * batch.height + y) * batch.width + x  # n is int64
     is_valid = tl.load(batch.valid + pixel, mask=exists, other=0) != 0
     return tl.where(is_valid, tl.load(batch.target + pixel, mask=exists, other=0).to(tl.int32), -1)
+
+
+@triton.jit
+def labels_kernel(
+    target,  # (N, pixels) int64
+    valid,  # (N, pixels) uint8, written
+    tallies,  # (N, blocks, 2) int32, written: pixels that count, and those whose label is unknown
+    pixels,
+    blocks,
+    classes,
+    IGNORED: tl.constexpr,  # labels
+    COUNT: tl.constexpr,  # of them
+    LANES: tl.constexpr,
+):
+    """Valid pixels of a block of one sample, and how many are valid or unknown."""
+    n = (tl.program_id(0) // blocks).to(tl.int64)
+    pixel = (tl.program_id(0) % blocks) * LANES + tl.arange(0, LANES)
+    exists = pixel < pixels
+    label = tl.load(target + n * pixels + pixel, mask=exists, other=0)
+    is_ignored = label != label
+    for i in tl.static_range(COUNT):
+        is_ignored |= label == IGNORED[i]
+    is_class = (label >= 0) & (label < classes)
+    counts = exists & is_class & (is_ignored == 0)
+    unknown = exists & (is_class == 0) & (is_ignored == 0)
+    tl.store(valid + n * pixels + pixel, counts.to(tl.uint8), mask=exists)
+    at = tallies + tl.program_id(0).to(tl.int64) * 2
+    tl.store(at, tl.sum(counts.to(tl.int32), axis=0))
+    tl.store(at + 1, tl.sum(unknown.to(tl.int32), axis=0))
 
 
 @triton.jit

@@ -69,11 +69,10 @@ def lag_sums_kernel(
     cut: MapsCut,
     ROWS: tl.constexpr,
     R: tl.constexpr,
-    WITH_PRODUCTS: tl.constexpr,
 ):
     """Sums over a band of rows and a chunk of columns, of products at every lag and of the maps themselves."""
     SPAN: tl.constexpr = 2 * R - 1  # column lags -(R - 1) to R - 1
-    PRODUCTS: tl.constexpr = 4 * R * SPAN if WITH_PRODUCTS else 0
+    PRODUCTS: tl.constexpr = 4 * R * SPAN
     chunk = tl.program_id(0) % cut.chunks
     band = (tl.program_id(0) // cut.chunks) % cut.bands
     index = (tl.program_id(0) // cut.chunks // cut.bands).to(tl.int64)
@@ -106,18 +105,17 @@ def lag_sums_kernel(
                 latest = latest + (tl.load(at, mask=mask, other=0.0).to(tl.float64),)
         rows = (latest[R - 1], latest[SPAN + R - 1]) + before
         totals = (totals[0] + rows[0], totals[1] + rows[1])
-        if WITH_PRODUCTS:
-            added = ()
-            for a in tl.static_range(R):
-                for k in tl.static_range(2):
-                    for other in tl.static_range(2):
-                        for b in tl.static_range(SPAN):
-                            total = products[((a * 2 + k) * 2 + other) * SPAN + b]
-                            # Else the same as another, with both sides exchanged.
-                            if a > 0 or k < other or (k == other and b >= R - 1):
-                                total += rows[2 * a + k] * latest[other * SPAN + b]
-                            added = added + (total,)
-            products = added
+        added = ()
+        for a in tl.static_range(R):
+            for k in tl.static_range(2):
+                for other in tl.static_range(2):
+                    for b in tl.static_range(SPAN):
+                        total = products[((a * 2 + k) * 2 + other) * SPAN + b]
+                        # Else the same as another, with both sides exchanged.
+                        if a > 0 or k < other or (k == other and b >= R - 1):
+                            total += rows[2 * a + k] * latest[other * SPAN + b]
+                        added = added + (total,)
+        products = added
         before = rows[: 2 * (R - 1)]
 
     inner = (column >= R - 1) & (column < R - 1 + cut.inner_columns)
@@ -177,6 +175,7 @@ def _diagonal(u, D: tl.constexpr, ALPHA: tl.constexpr):
 def assemble_kernel(
     sums,  # (maps, bands, lags, column edges + chunks) float64
     covariance,  # (maps, 2d, 2d) float64, written
+    means,  # (maps, 2d) float64, written: of the values of a region over all windows
     rmi,  # (maps,) float64, written
     present,  # (maps,) uint8, written
     cut: SumsCut,
@@ -204,6 +203,7 @@ def assemble_kernel(
     tl.store(present + index, tl.max(tl.where((u >= D) & (mean > 0), 1, 0), axis=0).to(tl.uint8))
     # Centering is a rank-one correction: what cancels leaves float64 with far more digits than alpha needs.
     total -= mean[:, None] * (mean / cut.positions)[None, :]
+    tl.store(means + index * 2 * D + u, mean / cut.positions, mask=u < 2 * D)
     tl.store(covariance + index * 4 * D * D + u[:, None] * 2 * D + u[None, :], total, mask=mask)
 
     matrix = total + _diagonal(u, D, ALPHA)
@@ -219,15 +219,13 @@ def assemble_kernel(
 @triton.jit
 def region_weights_kernel(
     covariance,  # (maps, 2d, 2d) float64
-    sums,  # (maps, bands, 2, column edges + chunks) float64
-    grad_rmi,  # (maps,) float64
+    means,  # (maps, 2d) float64
     weights,  # (maps, d, 2d + 1) float64, written
-    cut: SumsCut,
     R: tl.constexpr,
     TILE: tl.constexpr,
     ALPHA: tl.constexpr,
 ):
-    """The rows of 2 K (see `regions`) of the probabilities, times the gradient; last, their value at the mean."""
+    """The rows of 2 K (see `regions`) of the probabilities; last, their value at the mean."""
     D: tl.constexpr = R * R
     index = tl.program_id(0).to(tl.int64)
     u = tl.arange(0, TILE)
@@ -241,10 +239,9 @@ def region_weights_kernel(
     own = tl.where((u < D)[:, None] & (u < D)[None, :], matrix, 0.0)
     for step in range(D, 2 * D):
         matrix, _ = _sweep(matrix, step, u, u)
-    scaled = (own - matrix) * (tl.load(grad_rmi + index) / D)
-    sums += index * cut.bands * 2 * (cut.column_edges + cut.chunks)
-    mean = _gather(sums, u // D, u % D // R, u % R, u < 2 * D, 2, cut)
-    center = tl.sum(tl.where(mask, scaled * (mean / cut.positions)[None, :], 0.0), axis=1)
+    scaled = (own - matrix) / D
+    mean = tl.load(means + index * 2 * D + u, mask=u < 2 * D, other=0.0)
+    center = tl.sum(tl.where(mask, scaled * mean[None, :], 0.0), axis=1)
     weights += index * D * (2 * D + 1)
     tl.store(weights + u[:, None] * (2 * D + 1) + u[None, :], scaled, mask=(u < D)[:, None] & (u < 2 * D)[None, :])
     tl.store(weights + u * (2 * D + 1) + 2 * D, center, mask=u < D)

@@ -17,12 +17,15 @@ Larger regions than MAX_REGION_SIZE would need more registers than there are; `r
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import triton
 from torch import Tensor
 
+from rmiseg.functional import RMIOptions
 from rmiseg.kernels import regions
+from rmiseg.kernels.triton.launching import launch
 from rmiseg.kernels.triton.region_kernels import (
     COLUMNS,
     MapsCut,
@@ -79,140 +82,96 @@ class _Cut:
         return self.side - self.region_size + 1 - self.inner
 
 
-class RegionKernels:
-    """The kernels for pooled maps (N, C, h, w) and one region size."""
+@dataclass(frozen=True)
+class Regions:
+    """RMI of pooled maps, and what its gradient is made of.
 
-    def __init__(self, maps: Tensor, region_size: int) -> None:
-        height, width = maps.shape[2:]
-        self.size, self.d = region_size, region_size**2
-        self.maps = maps.shape[0] * maps.shape[1]
-        self.rows = _Cut(height, region_size, ROWS)
-        columns = _Cut(width, region_size, COLUMNS.value)
-        bands, chunks = self.rows.edges + self.rows.blocks, -(-width // COLUMNS.value)
-        self.cut = MapsCut(height, width, self.rows.inner, columns.inner, bands, chunks)
-        self.sums_cut = SumsCut(
+    Attributes:
+        probabilities, labels: Pooled, (N, C, h, w) float32 or float64.
+        region_size, alpha: See `functional.rmi_sums`.
+        rmi: (N, C) float64.
+        present: (N, C) bool, the classes that are.
+        covariance: (N, C, 2d, 2d) float64.
+        means: (N * C, 2d) float64, of the values of a region over all windows; None for large regions.
+    """
+
+    probabilities: Tensor
+    labels: Tensor
+    region_size: int
+    alpha: float
+    rmi: Tensor
+    present: Tensor
+    covariance: Tensor
+    means: Tensor | None
+
+    @classmethod
+    def of(cls, probabilities: Tensor, labels: Tensor, options: RMIOptions) -> Regions:
+        size, alpha = options.region_size, options.alpha
+        if size > MAX_REGION_SIZE:
+            covariance = regions.region_covariance(probabilities, labels, size)
+            rmi, present = regions.rmi_of_covariance(covariance, alpha), labels.amax(dim=(2, 3)) > 0
+            return cls(probabilities, labels, size, alpha, rmi, present, covariance, None)
+        n, c, d = *probabilities.shape[:2], size**2
+        covariance = probabilities.new_empty((n, c, 2 * d, 2 * d), dtype=torch.float64)
+        means = covariance.new_empty((n * c, 2 * d))
+        rmi, present = covariance.new_empty((n, c)), probabilities.new_empty((n, c), dtype=torch.uint8)
+        cuts = _Cuts(probabilities.shape, size)
+        for maps in cuts.passes():
+            count = maps.stop - maps.start
+            sums = covariance.new_empty((count, cuts.bands, cuts.lags, cuts.columns))
+            sources = probabilities.flatten(0, 1)[maps], labels.flatten(0, 1)[maps]
+            settings: dict[str, Any] = {"ROWS": ROWS, "R": size, **FUSED, "num_warps": 1}
+            launch(lag_sums_kernel, count * cuts.bands * cuts.chunks, *sources, sums, cuts.of_maps, **settings)
+            found = (each.flatten(0, 1)[maps] for each in (covariance, means.view(n, c, -1), rmi, present))
+            settings = {"R": size, "TILE": cuts.tile, "ALPHA": alpha, **FUSED, "num_warps": 4}
+            launch(assemble_kernel, count, sums, *found, cuts.of_sums, **settings)
+        return cls(probabilities, labels, size, alpha, rmi, present.view(torch.bool), covariance, means)
+
+    def write_gradient(self, out: Tensor) -> None:
+        """Write the gradient of every map's RMI in its probabilities: (N, C, h, w) contiguous, in their dtype."""
+        size = self.region_size
+        if self.means is None:
+            factor = regions.region_factor(self.covariance, self.alpha)
+            out.copy_(regions.region_gradient(self.probabilities, self.labels, factor, size))
+            return
+        cuts, maps, span = _Cuts(self.probabilities.shape, size), len(self.means), 2 * size - 1
+        weights = self.means.new_empty((maps, size**2, 2 * size**2 + 1))
+        settings: dict[str, Any] = {"R": size, "TILE": cuts.tile, "ALPHA": self.alpha, **FUSED, "num_warps": 4}
+        launch(region_weights_kernel, maps, self.covariance, self.means, weights, **settings)
+        taps = self.means.new_empty((maps, span, span, 2 * span**2 + 1))
+        settings = {"R": size, "TAPS": triton.next_power_of_2(taps.shape[-1]), **FUSED, "num_warps": 4}
+        settings["CLASSES"] = triton.next_power_of_2(span)
+        launch(taps_kernel, maps * span, weights, taps, cuts.of_maps, **settings)
+        bands = cuts.rows.edges + -(-cuts.rows.inner // GRADIENT_ROWS)
+        sources = self.probabilities, self.labels, taps, out, cuts.of_maps._replace(bands=bands)
+        settings = {"ROWS": GRADIENT_ROWS, "R": size, **FUSED, "num_warps": 1}
+        launch(maps_gradient_kernel, maps * bands * cuts.chunks, *sources, **settings)
+
+
+class _Cuts:
+    """The cuts of pooled maps (N, C, h, w) for one region size."""
+
+    def __init__(self, shape: torch.Size, region_size: int) -> None:
+        height, width = shape[2:]
+        self.maps = shape[0] * shape[1]
+        self.rows, columns = _Cut(height, region_size, ROWS), _Cut(width, region_size, COLUMNS.value)
+        self.bands, self.chunks = self.rows.edges + self.rows.blocks, -(-width // COLUMNS.value)
+        self.columns = columns.edges + self.chunks
+        self.lags = 4 * region_size * (2 * region_size - 1) + 2
+        self.tile = max(2, triton.next_power_of_2(2 * region_size**2))
+        self.of_maps = MapsCut(height, width, self.rows.inner, columns.inner, self.bands, self.chunks)
+        self.of_sums = SumsCut(
             positions=(height - region_size + 1) * (width - region_size + 1),
-            bands=bands,
+            bands=self.bands,
             row_edges=self.rows.edges,
             row_single=self.rows.single,
             row_blocks=self.rows.blocks,
             column_edges=columns.edges,
             column_single=columns.single,
-            chunks=chunks,
+            chunks=self.chunks,
         )
-        self.classes_of_columns = columns.edges + chunks
-        self.tile = max(2, triton.next_power_of_2(2 * self.d))
-
-    def lag_sums(self, probabilities: Tensor, labels: Tensor, maps: slice, with_products: bool) -> Tensor:
-        """(maps, bands, lags, columns) float64; of the lags, only the last two, which are sums, without products."""
-        count = maps.stop - maps.start
-        lags = (4 * self.size * (2 * self.size - 1) if with_products else 0) + 2
-        shape = (count, self.cut.bands, lags, self.classes_of_columns)
-        sums = probabilities.new_empty(shape, dtype=torch.float64)
-        lag_sums_kernel[(count * self.cut.bands * self.cut.chunks,)](
-            probabilities.flatten(0, 1)[maps],
-            labels.flatten(0, 1)[maps],
-            sums,
-            self.cut,
-            ROWS=ROWS,
-            R=self.size,
-            WITH_PRODUCTS=with_products,
-            **FUSED,
-            num_warps=1,
-        )
-        return sums
 
     def passes(self) -> list[slice]:
         """Slices of the maps whose sums fit into PASS_BYTES."""
-        lags = 4 * self.size * (2 * self.size - 1) + 2
-        group = max(1, PASS_BYTES // (8 * self.cut.bands * lags * self.classes_of_columns))
+        group = max(1, PASS_BYTES // (8 * self.bands * self.lags * self.columns))
         return [slice(start, min(start + group, self.maps)) for start in range(0, self.maps, group)]
-
-    def weights(self, covariance: Tensor, sums: Tensor, grad_rmi: Tensor, alpha: float) -> Tensor:
-        """Weights of the values of a region in the gradient: (maps, d, 2d + 1) float64."""
-        weights = covariance.new_empty((self.maps, self.d, 2 * self.d + 1))
-        region_weights_kernel[(self.maps,)](
-            covariance,
-            sums,
-            grad_rmi.double().contiguous(),
-            weights,
-            self.sums_cut,
-            R=self.size,
-            TILE=self.tile,
-            ALPHA=alpha,
-            **FUSED,
-            num_warps=4,
-        )
-        return weights
-
-    def taps(self, weights: Tensor) -> Tensor:
-        """Weights of the values around a pixel: (maps, 2R - 1, 2R - 1, 2 (2R - 1)^2 + 1) float64."""
-        span = 2 * self.size - 1
-        taps = weights.new_empty((self.maps, span, span, 2 * span**2 + 1))
-        taps_kernel[(self.maps * span,)](
-            weights,
-            taps,
-            self.cut,
-            R=self.size,
-            TAPS=triton.next_power_of_2(taps.shape[-1]),
-            CLASSES=triton.next_power_of_2(span),
-            **FUSED,
-            num_warps=4,
-        )
-        return taps
-
-
-def region_information(
-    probabilities: Tensor, labels: Tensor, region_size: int, alpha: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """RMI (N, C) float64, present classes (N, C) bool, and covariance (N, C, 2d, 2d) of pooled maps (N, C, h, w)."""
-    if region_size > MAX_REGION_SIZE:
-        covariance = regions.region_covariance(probabilities, labels, region_size)
-        return regions.rmi_of_covariance(covariance, alpha), labels.amax(dim=(2, 3)) > 0, covariance
-    kernels = RegionKernels(probabilities, region_size)
-    n, c, d = *probabilities.shape[:2], kernels.d
-    covariance = probabilities.new_empty((n, c, 2 * d, 2 * d), dtype=torch.float64)
-    rmi = probabilities.new_empty((n, c), dtype=torch.float64)
-    present = probabilities.new_empty((n, c), dtype=torch.uint8)
-    for maps in kernels.passes():
-        sums = kernels.lag_sums(probabilities, labels, maps, with_products=True)
-        assemble_kernel[(maps.stop - maps.start,)](
-            sums,
-            covariance.flatten(0, 1)[maps],
-            rmi.flatten()[maps],
-            present.flatten()[maps],
-            kernels.sums_cut,
-            R=region_size,
-            TILE=kernels.tile,
-            ALPHA=alpha,
-            **FUSED,
-            num_warps=4,
-        )
-    return rmi, present.view(torch.bool), covariance
-
-
-def region_gradient(
-    probabilities: Tensor, labels: Tensor, covariance: Tensor, grad_rmi: Tensor, region_size: int, alpha: float
-) -> Tensor:
-    """Gradient in the probabilities (N, C, h, w), in their dtype, given that in RMI (N, C)."""
-    if region_size > MAX_REGION_SIZE:
-        factor = regions.region_factor(covariance, alpha)
-        gradient = regions.region_gradient(probabilities, labels, factor, region_size)
-        return gradient * grad_rmi.to(gradient.dtype)[..., None, None]
-    kernels = RegionKernels(probabilities, region_size)
-    sums = kernels.lag_sums(probabilities, labels, slice(0, kernels.maps), with_products=False)
-    taps = kernels.taps(kernels.weights(covariance, sums, grad_rmi, alpha))
-    gradient = torch.empty_like(probabilities)
-    bands = kernels.rows.edges + -(-kernels.rows.inner // GRADIENT_ROWS)
-    maps_gradient_kernel[(kernels.maps * bands * kernels.cut.chunks,)](
-        probabilities,
-        labels,
-        taps,
-        gradient,
-        kernels.cut._replace(bands=bands),
-        ROWS=GRADIENT_ROWS,
-        R=region_size,
-        **FUSED,
-        num_warps=1,
-    )
-    return gradient
