@@ -65,8 +65,11 @@ def plans_page() -> Iterator[str]:
     yield "# Plans\n\nThose of `experiments/`, for [`rmiseg experiment`](../experiments.md), and what each is for.\n\n"
     for path in sorted((PROJECT / "experiments").glob("*.yaml")):
         text = path.read_text(encoding="utf-8")
-        comment = " ".join(re.findall(r"^# ?(.*)", re.split(r"^[^#]", text, maxsplit=1, flags=re.M)[0], flags=re.M))
-        yield f"## {path.stem}\n\n{comment}\n\n[{path.name}](../experiments/{path.name})\n\n"
+        lines = re.findall(r"^# ?(.*)", re.split(r"^[^#]", text, maxsplit=1, flags=re.M)[0], flags=re.M)
+        about = " ".join(line for line in lines if not line.startswith("rmiseg "))
+        commands = "\n".join(line for line in lines if line.startswith("rmiseg "))
+        yield f"## {path.stem}\n\n{about}\n\n```text\n{commands}\n```\n\n"
+        yield f"[{path.name}](../experiments/{path.name})\n\n"
 
 
 def commands_page() -> Iterator[str]:

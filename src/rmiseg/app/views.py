@@ -63,7 +63,8 @@ def picture(seen: Seen, view: str, shown: Collection[str], opacity: float, class
         return seen.pixels
     if view == "confidence":
         share = ((seen.confidence - 1 / len(classes)) / (1 - 1 / len(classes))).clip(0, 1)[..., None]
-        return (UNSURE + share * (SURE - UNSURE)).round().astype(np.uint8)
+        colors: np.ndarray = UNSURE + share * (SURE - UNSURE)
+        return colors.round().astype(np.uint8)
     hidden = np.isin(seen.ids, [index for index, name in enumerate(classes.names) if name not in shown])
     ids = np.where(hidden, np.uint8(IGNORE_INDEX), seen.ids)
     return colorize(ids, classes) if view == "classes" else overlay(seen.pixels, ids, classes, opacity)
