@@ -14,9 +14,11 @@ import argparse
 import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +27,11 @@ PARTS = {  # seconds that each may take
     "first": 60,
     "correctness": 150,
     "modes": 90,
+    "sweep": 100,
     "speed": 150,
     "profile": 60,
     "training": 150,
     "peers": 90,
-    "sweep": 120,
 }
 
 
@@ -39,6 +41,7 @@ def main() -> int:
     parser.add_argument("--budget", type=float, default=540, help="seconds for everything")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--again", action="store_true", help="also the parts that the file already holds")
+    parser.add_argument("--best", action="store_true", help="set the constants to what the sweep found best")
     parser.add_argument("--tiny", action="store_true", help="on the CPU, at sizes that mean nothing")
     parser.add_argument("--workers", type=int, default=min(14, os.cpu_count() or 1), help="processes that compile")
     parser.add_argument("--part", help=argparse.SUPPRESS)
@@ -54,7 +57,8 @@ def main() -> int:
         left = options.budget - (time.monotonic() - started)
         if (result.get(name, {}).get("complete") and not options.again) or left < 5:
             continue
-        result[name] = ask(name, options, min(PARTS[name], left))
+        best = result.get("sweep", {}).get("found", {}).get("best", {}) if options.best else {}
+        result[name] = {**ask(name, options, min(PARTS[name] * (10 if options.tiny else 1), left), best), "constants": best}
         write(options.result, result)
         failed |= summarize(name, result[name])
     return int(failed)
@@ -65,7 +69,7 @@ def device_name(tiny: bool) -> str:
     return "cpu" if tiny else subprocess.check_output([sys.executable, "-c", code], text=True).strip()
 
 
-def ask(name: str, options: argparse.Namespace, limit: float) -> dict[str, Any]:
+def ask(name: str, options: argparse.Namespace, limit: float, constants: dict[str, Any]) -> dict[str, Any]:
     """Run a part in a process of its own; what it had found when its time was over, too."""
     own = options.result.with_name(f".{name}.json")
     own.unlink(missing_ok=True)
@@ -74,15 +78,18 @@ def ask(name: str, options: argparse.Namespace, limit: float) -> dict[str, Any]:
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT / "benchmarks"), *sys.path]),
     }
+    environment["RMISEG_GPU_CONSTANTS"] = json.dumps(constants)
     if options.tiny:
         command.append("--tiny")
         environment["TRITON_INTERPRET"] = "1"
     started = time.monotonic()
-    problem = ""
+    part = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
     try:
-        run = subprocess.run(command, env=environment, timeout=limit, stderr=subprocess.PIPE, text=True, check=False)
-        problem = run.stderr[-3000:] if run.returncode else ""
+        problem = part.communicate(timeout=limit)[1][-3000:]
+        problem = problem if part.returncode else ""
     except subprocess.TimeoutExpired:
+        os.killpg(part.pid, signal.SIGKILL)  # with the processes that it has started
+        part.communicate()
         problem = f"cut off after {limit:.0f} s"
     found: dict[str, Any] = json.loads(own.read_text()) if own.exists() else {}
     own.unlink(missing_ok=True)
@@ -96,9 +103,15 @@ def run_part(options: argparse.Namespace) -> None:
     part = importlib.import_module(f"gpu.{options.part}")
     place = Place("cpu" if options.tiny else "cuda", options.workers, options.tiny)
     found: dict[str, Any] = {}
-    for key, value in part.measure(place):
-        found[key] = value
-        write(options.result, found)
+    with ExitStack() as stack:
+        if place.device == "cuda":
+            import torch
+
+            # Not the default stream, which autograd would wait for inside of a CUDA graph.
+            stack.enter_context(torch.cuda.stream(torch.cuda.Stream()))
+        for key, value in part.measure(place):
+            found[key] = value
+            write(options.result, found)
 
 
 def write(path: Path, content: dict[str, Any]) -> None:
@@ -126,7 +139,7 @@ def summarize(name: str, part: dict[str, Any]) -> bool:
             times = value["times"]
             base, peak = times["F.cross_entropy"]["seconds"], value["peak"]
             line = " ".join(
-                f"{each} {1e3 * t['seconds']:.2f}ms x{t['seconds'] / base:.2f} g{1e3 * (t.get('graph') or 0):.2f} "
+                f"{each} {1e3 * t['seconds']:.2f}ms x{t['seconds'] / base:.2f} {shown(t.get('graph'))} "
                 f"{peak[each] / 1e6:.0f}MB;"
                 for each, t in times.items()
             )
@@ -135,6 +148,11 @@ def summarize(name: str, part: dict[str, Any]) -> bool:
     text = json.dumps(found)
     print(text if len(text) < 3000 else text[:3000] + " ...")
     return bool(part["problem"])
+
+
+def shown(graph: float | str | None) -> str:
+    """The time of a CUDA graph, or why there is none."""
+    return f"graph {1e3 * graph:.2f}ms" if isinstance(graph, float) else str(graph or "")[:60]
 
 
 if __name__ == "__main__":

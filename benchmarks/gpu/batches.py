@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import statistics
 import time
 from collections.abc import Callable, Iterable
@@ -12,6 +14,9 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+
+CONSTANTS = "RMISEG_GPU_CONSTANTS"
+"""The variable of the environment with constants for every part, as JSON."""
 
 Step = Callable[[], Any]
 T = TypeVar("T")
@@ -51,6 +56,9 @@ class Place:
     workers: int
     tiny: bool
 
+    def __post_init__(self) -> None:
+        set_constants(json.loads(os.environ.get(CONSTANTS, "{}")))
+
     @property
     def implementation(self) -> str:
         """The implementation of the losses: that of CUDA, interpreted where there is no GPU."""
@@ -65,6 +73,19 @@ class Place:
             torch.cuda.synchronize()
 
 
+def set_constants(values: dict[str, Any]) -> dict[str, Any]:
+    """Set constants of the kernels, by "module.NAME"; returns what they were."""
+    from rmiseg.kernels.triton import launch, regions
+
+    modules = {"launch": launch, "regions": regions}
+    before = {}
+    for name, value in values.items():
+        module, constant = modules[name.split(".")[0]], name.split(".")[1]
+        before[name] = getattr(module, constant)
+        setattr(module, constant, launch.Tiling(*value) if isinstance(value, (tuple, list)) else value)
+    return before
+
+
 def in_processes(function: Callable[[T], R], inputs: Iterable[T], workers: int) -> Iterable[tuple[T, R]]:
     """Results as they come, each with its input; kernels are compiled side by side."""
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
@@ -73,7 +94,7 @@ def in_processes(function: Callable[[T], R], inputs: Iterable[T], workers: int) 
             yield futures[future], future.result()
 
 
-def time_in_turn(place: Place, steps: dict[str, Step], runs: int = 7, calls: int = 5) -> dict[str, dict[str, float]]:
+def time_in_turn(place: Place, steps: dict[str, Step], runs: int = 7, calls: int = 5) -> dict[str, dict[str, Any]]:
     """Median seconds of each: of the device, and of the host until it is free again, with calls in a row."""
     if place.tiny:
         runs, calls = 1, 1
@@ -91,7 +112,32 @@ def time_in_turn(place: Place, steps: dict[str, Step], runs: int = 7, calls: int
             if run > 0:
                 device[name].append((time.perf_counter() - started) / calls)
                 host[name].append(free / calls)
-    return {name: {"seconds": statistics.median(device[name]), "host": statistics.median(host[name])} for name in steps}
+    found: dict[str, dict[str, Any]] = {}
+    for name, step in steps.items():
+        found[name] = {"seconds": statistics.median(device[name]), "host": statistics.median(host[name])}
+        if place.device == "cuda":
+            found[name]["graph"] = time_of_graph(step)
+    return found
+
+
+def time_of_graph(step: Step) -> float | str:
+    """Seconds of the device alone: of a CUDA graph of the step; or why there is none."""
+    graph = torch.cuda.CUDAGraph()
+    torch.cuda.synchronize()
+    try:
+        with torch.cuda.graph(graph):
+            step()
+    except RuntimeError as error:
+        return str(error)[-300:]
+    times = []
+    for _ in range(8):
+        torch.cuda.synchronize()
+        started = time.perf_counter()
+        for _ in range(5):
+            graph.replay()
+        torch.cuda.synchronize()
+        times.append((time.perf_counter() - started) / 5)
+    return statistics.median(times[2:])
 
 
 def peak_memory(place: Place, step: Step) -> int:

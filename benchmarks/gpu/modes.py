@@ -70,7 +70,10 @@ def any_batch_size(place: Place) -> None:
 def compiled(place: Place) -> None:
     logits, target = _case(place, 4).batch(place.device)
     loss = _loss(place, logits)
-    _equal(_step(torch.compile(loss, fullgraph=True), logits, target), _step(loss, logits, target))
+    found, expected = _step(torch.compile(loss, fullgraph=True), logits, target), _step(loss, logits, target)
+    # What is around the kernels may be rounded otherwise.
+    torch.testing.assert_close(found[0], expected[0], rtol=1e-6, atol=0)
+    assert (found[1] - expected[1]).norm() <= 1e-6 * expected[1].norm()
 
 
 def never_waits(place: Place) -> None:

@@ -17,11 +17,9 @@ CASES = (
     Case((16, 21, 513, 513), 4, "float32"),
     Case((16, 21, 513, 513), 1, "bfloat16"),
     Case((8, 19, 769, 769), 1, "float32"),
-    Case((8, 19, 769, 769), 4, "bfloat16"),
-    Case((8, 19, 1024, 1024), 4, "float32"),
+    Case((8, 19, 1024, 1024), 4, "bfloat16"),
     Case((16, 150, 512, 512), 4, "float32"),
     Case((16, 150, 512, 512), 4, "bfloat16"),
-    Case((1, 150, 512, 512), 1, "float32"),
     Case((16, 2, 513, 513), 1, "float32"),
     Case((2, 21, 65, 65), 1, "float32"),
 )
@@ -60,8 +58,7 @@ def steps(place: Place, case: Case) -> dict[str, Callable[[], None]]:
 
     def both(loss: Loss) -> Callable[[], None]:
         def step() -> None:
-            logits.grad = None
-            loss(logits, target).backward()
+            torch.autograd.grad(loss(logits, target), logits)
 
         return step
 

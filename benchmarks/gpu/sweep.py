@@ -1,55 +1,70 @@
-"""Other sizes of tiles than the chosen ones."""
+"""Other constants of the kernels than the chosen ones, each alone, then the best of all together.
+
+`gpu_check.py --best` runs the parts after this one with the best.
+"""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
-from gpu.batches import Case, Place, in_processes, time_in_turn
+from gpu.batches import Case, Place, in_processes, set_constants, time_in_turn
 from gpu.speed import CASES, TINY, steps
-from rmiseg.kernels.triton import launch, regions
 
-VALUES = (
-    (launch, "TILE", (256, 512, 1024, 2048)),
-    (launch, "SMALL_TILE", (128, 256, 512, 1024)),
-    (regions, "ROWS", (16, 32, 64, 128)),
-    (regions, "GRADIENT_ROWS", (4, 8, 16)),
-    (launch, "LOW_ROWS", (4, 8, 16)),
+TILINGS = (
+    *((256, 1, 1), (512, 1, 1), (1024, 1, 1), (512, 2, 1), (1024, 2, 1), (2048, 2, 1)),
+    *((512, 1, 2), (1024, 1, 2), (512, 2, 2), (1024, 2, 2), (512, 1, 3)),
+)
+FULL, LOW, HALF = CASES[0], CASES[1], CASES[2]
+SWEEPS: tuple[tuple[str, tuple[Any, ...], tuple[tuple[Case, str], ...]], ...] = (
+    ("launch.FORWARD", TILINGS, ((FULL, "RMI"), (HALF, "RMI"))),
+    ("launch.BACKWARD", TILINGS, ((FULL, "RMI"), (HALF, "RMI"))),
+    ("launch.SMALL", TILINGS[:-3], ((LOW, "RMI"), (FULL, "CELoss"))),
+    ("launch.LOW_ROWS", (4, 8, 16), ((LOW, "RMI"),)),
+    ("launch.LOW_LANES", (64, 128, 256), ((LOW, "RMI"),)),
+    ("regions.ROWS", (16, 32, 64, 128), ((FULL, "RMI"),)),
+    ("regions.GRADIENT_ROWS", (4, 8, 16), ((FULL, "RMI"),)),
+    ("regions.TILE_VALUES", (4, 8, 16, 32), ((FULL, "RMI"),)),
 )
 
 
-def changes(place: Place) -> list[tuple[str, int]]:
-    return [(name, value) for _, name, values in VALUES for value in values][: 1 if place.tiny else None]
-
-
-def set_constant(name: str, value: int) -> int:
-    """Set a constant; returns what it was."""
-    module = next(module for module, each, _ in VALUES if each == name)
-    before: int = getattr(module, name)
-    setattr(module, name, value)
-    return before
-
-
-def compile_change(given: tuple[Place, Case, str, int]) -> str:
-    place, case, name, value = given
-    set_constant(name, value)
-    for each in ("RMI", "CELoss"):
-        steps(place, case)[each]()
+def compile_change(given: tuple[Place, Case, str, str, Any]) -> str:
+    """One step with another constant, so that its kernels are there."""
+    place, case, loss, name, value = given
+    before = set_constants({name: value})
+    steps(place, case)[loss]()
     place.wait()
+    set_constants(before)
     return ""
 
 
 def measure(place: Place) -> Iterator[tuple[str, Any]]:
-    """Seconds of RMI and CELoss for each constant, in full-size and in small logits."""
-    cases = TINY if place.tiny else CASES[:3]
-    jobs = [(place, case, *change) for case in cases for change in changes(place)]
+    """Seconds of the device for each value of each constant and case; and the best values."""
+    sweeps = SWEEPS
+    if place.tiny:
+        sweeps = (("regions.TILE_VALUES", (8, 16), ((TINY[0], "RMI"),)),)
+    jobs = [
+        (place, case, loss, name, value)
+        for name, values, cases in sweeps
+        for value, (case, loss) in itertools.product(values, cases)
+    ]
     for _ in in_processes(compile_change, jobs, place.workers):
         pass
-    for case in cases:
-        own = steps(place, case)
-        for name, value in changes(place):
-            before = set_constant(name, value)
-            times = time_in_turn(place, {each: own[each] for each in ("RMI", "CELoss")}, runs=3, calls=5)
-            set_constant(name, before)
-            mark = " (chosen)" if value == before else ""
-            yield f"{case}: {name}={value}{mark}", {each: time["seconds"] for each, time in times.items()}
+    best: dict[str, Any] = {}
+    for name, values, cases in sweeps:
+        ratios = dict.fromkeys(values, 1.0)
+        for case, loss in cases:
+            step = steps(place, case)[loss]
+            seconds = {}
+            for value in values:
+                before = set_constants({name: value})
+                time = time_in_turn(place, {loss: step}, runs=2, calls=5)[loss]
+                set_constants(before)
+                graph = time.get("graph")
+                seconds[value] = graph if isinstance(graph, float) else time["seconds"]
+            for value in values:
+                ratios[value] *= seconds[value] / min(seconds.values())
+            yield f"{name}, {loss}, {case}", {str(value): time for value, time in seconds.items()}
+        best[name] = min(values, key=lambda value: ratios[value])
+        yield "best", best

@@ -12,7 +12,7 @@ from PIL import Image
 from miniatures import write_shapes
 from rmiseg.benchmarks import candidates, loss, measure
 from rmiseg.benchmarks.candidates import CANDIDATES
-from rmiseg.benchmarks.data import ReferenceDataset
+from rmiseg.benchmarks.references import references
 from rmiseg.cli import main
 from rmiseg.config import DataConfig
 from rmiseg.data import IGNORE_INDEX, load_split
@@ -238,7 +238,8 @@ def test_data_benchmark(tmp_path, capsys, workers):
     recipe = write_recipe(tmp_path / "recipe.yaml", write_shapes(tmp_path / "data", 12), workers)
     assert main(["bench", "data", str(recipe), "--rounds", "1", "--batches", "2"]) == 0
     rows = {line.split("│")[1].strip(): line.split("│") for line in capsys.readouterr().out.splitlines() if "│" in line}
-    loading = ["loading: rmiseg", "loading: torchvision, PIL images", "loading: torchvision, tensors"]
+    ways = ["rmiseg", "torchvision, PIL images", "torchvision, tensors", "OpenCV", "albumentations"]
+    loading = [f"loading: {way}" for way in ways]
     assert all(float(rows[name][2]) > float(rows["training"][2]) > 0 for name in loading)
     assert 0 <= int(rows["training"][3].strip(" %")) <= 100
 
@@ -249,8 +250,9 @@ def test_both_data_pipelines_do_the_same(tmp_path, jitter):
     data = DataConfig(root=str(write_shapes(tmp_path, 12)), crop_size=(40, 56), color_jitter=jitter)
     split = load_split("folder", data.root, "train")
     own = train_dataset(split, data)
-    for tensors in (False, True):
-        reference = ReferenceDataset(split, data, tensors)
+    for name, reference in references(split, data).items():
+        if jitter and name == "OpenCV":
+            continue  # which has none
         items = [[dataset[0, seed] for seed in range(60)] for dataset in (own, reference)]
         means = []
         for found in items:

@@ -62,9 +62,44 @@ def test_coco_masks_are_drawn_again_when_the_annotations_change(coco_root):
     second = load_split("coco", coco_root, "train")
     assert len(second.samples) == 4  # the cup has become a person
     assert first.samples[0].mask != second.samples[0].mask
+    os.utime(path)
+    assert load_split("coco", coco_root, "train") == second  # the content has not changed
+
+
+def test_masks_of_equal_annotations_by_size_and_time(coco_root, tmp_path):
+    """Another root, and then another content, with the same name, size and time of the file."""
+    first = load_split("coco", coco_root, "train")
+    other = tmp_path / "other"
+    shutil.copytree(coco_root, other)
+    path = other / "annotations" / "instances_train2017.json"
     stat = path.stat()
-    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
-    assert load_split("coco", coco_root, "train").samples[0].mask != second.samples[0].mask
+    assert stat.st_mtime_ns == (coco_root / "annotations" / path.name).stat().st_mtime_ns
+    second = load_split("coco", other, "train")
+    assert second.samples[0].mask != first.samples[0].mask
+    np.testing.assert_array_equal(second.read_mask(0), first.read_mask(0))
+
+    path.write_text(path.read_text().replace('"category_id": 5,', '"category_id": 1,'))
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert path.stat().st_size == stat.st_size
+    changed = load_split("coco", other, "train")
+    person = changed.classes.names.index("person")
+    assert np.unique(changed.read_mask(0)).tolist() == [0, person]
+
+
+def test_coco_masks_drawn_by_several_processes(coco_root, monkeypatch, cache):
+    expected = load_split("coco", coco_root, "train")
+    masks = [expected.read_mask(index) for index in range(len(expected))]
+    shutil.rmtree(cache)
+    monkeypatch.setattr(drawn, "WORTH_A_PROCESS", 2)
+    monkeypatch.setattr(drawn, "usable_cores", lambda: 2)
+    again = load_split("coco", coco_root, "train")
+    assert again == expected
+    for index, mask in enumerate(masks):
+        np.testing.assert_array_equal(again.read_mask(index), mask)
+    path = coco_root / "annotations" / "instances_train2017.json"
+    path.write_text(path.read_text().replace('"height": 48', '"height": 47'))
+    with pytest.raises(ValueError, match=r"^annotation 3 is drawn on 64 x 48 pixels, but its image has 64 x 47"):
+        load_split("coco", coco_root, "train")
 
 
 def test_coco_drawing_goes_on_after_an_interruption(coco_root, monkeypatch, cache):
@@ -158,6 +193,16 @@ def test_coco_panoptic(panoptic_root, monkeypatch):
     np.testing.assert_array_equal(split.read_mask(0), np.resize([255, 0, 132, 0], COCO_SIZE[::-1]))
     monkeypatch.setattr(drawn, "_draw", None)  # would fail if called
     assert load_split("coco-panoptic", panoptic_root, "train") == split
+
+
+def test_panoptic_masks_are_drawn_again_when_their_segments_change(panoptic_root):
+    first = load_split("coco-panoptic", panoptic_root, "train")
+    segments = panoptic_root / "annotations" / "panoptic_train2017"
+    path = min(segments.iterdir())
+    Image.new("RGB", COCO_SIZE).save(path)
+    second = load_split("coco-panoptic", panoptic_root, "train")
+    assert second.samples[0].mask != first.samples[0].mask
+    assert np.unique(second.read_mask(0)).tolist() == [255]
 
 
 def test_coco_panoptic_with_index_pngs(panoptic_root):

@@ -7,7 +7,8 @@ import torch
 
 from miniatures import write_image, write_mask
 from rmiseg.data import SegmentationDataset, eval_loader, eval_transform, load_split, train_loader, train_transform
-from rmiseg.data.loader import epoch_keys
+from rmiseg.data import loader as loader_module
+from rmiseg.data.loader import epoch_keys, worker_count
 
 
 @pytest.fixture
@@ -104,3 +105,15 @@ def test_batches_of_different_sizes_are_refused(split_root):
     dataset = SegmentationDataset(load_split("folder", split_root, "train"))
     with pytest.raises(ValueError, match=r"differ in size.*\(3, 16, 24\), \(3, 40, 30\)"):
         list(train_loader(dataset, batch_size=5, workers=0, seed=0))
+
+
+def test_processes_by_cores(monkeypatch):
+    monkeypatch.setattr(loader_module, "usable_cores", lambda: 12)
+    assert worker_count(None, 1000) == 12
+    assert worker_count(None, 3) == 3  # no more than there are batches
+    assert worker_count(0, 1000) == 0
+    assert worker_count(40, 3) == 40
+    monkeypatch.setattr(loader_module, "usable_cores", lambda: 128)
+    assert worker_count(None, 1000) == loader_module.MOST_WORKERS
+    with pytest.raises(ValueError, match="workers must be 0 or more, not -1"):
+        worker_count(-1, 1000)

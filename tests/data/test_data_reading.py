@@ -233,8 +233,8 @@ def test_missing_file_is_named(tmp_path):
         ((0, (1, 2, 3)), (), "cannot be mixed"),
         ((0, 1), ((1, 2, 3),), "cannot be mixed"),
         (((0, 0, 256),), (), "three numbers"),
-        ((0, 70000), (), "outside 0 .. 65535"),
-        ((0, -1), (), "outside 0 .. 65535"),
+        ((0, 70000), (), "outside -32768 .. 65535"),
+        ((0, -32769), (), "outside -32768 .. 65535"),
     ],
 )
 def test_impossible_classes(values, ignore, message):

@@ -10,10 +10,11 @@ from PIL import Image
 
 from miniatures import write_png, write_values
 from rmiseg.config import DataConfig, ModelConfig
-from rmiseg.data import check_dataset, load_split, open_training_data, read_image
-from rmiseg.data.deep import checked_range
+from rmiseg.data import ClassTable, check_dataset, class_ids, load_split, open_training_data, read_image, read_mask
+from rmiseg.data.bands import Bands, checked_range
+from rmiseg.data.choice import choose_bands
+from rmiseg.data.opening import has_deep_values
 from rmiseg.data.reading import deep_values, read_raw_mask
-from rmiseg.data.training import choose_range
 
 CASES = Path(__file__).parent / "cases"
 RNG = np.random.default_rng(0)
@@ -26,13 +27,13 @@ def scaled(values: np.ndarray, low: float, high: float) -> np.ndarray:
 
 def test_12_bits_take_their_range_from_the_training_images():
     split = load_split("folder", CASES / "bit12", "train")
-    value_range, note = choose_range(split)
+    bands, (note,) = choose_bands(split)
     assert "images of uint16: the values 995 to 2086" in note
     assert len(np.unique(split.read_image(0))) == 6
-    pixels = split.with_range(value_range).read_image(0)
+    pixels = split.with_bands(bands).read_image(0)
     assert len(np.unique(pixels)) > 200
     values = np.asarray(Image.open(split.samples[0].image))
-    np.testing.assert_allclose(pixels[..., 0], scaled(values, *value_range), atol=1)
+    np.testing.assert_allclose(pixels[..., 0], scaled(values, *bands.ranges), atol=1)
 
 
 def test_dataset_yaml_gives_the_range(tmp_path):
@@ -45,16 +46,16 @@ def test_dataset_yaml_gives_the_range(tmp_path):
     train, val = open_training_data("folder", str(tmp_path), ("train", "val"))
     np.testing.assert_array_equal(val.read_image(0)[..., 0], scaled(values, 0, 4095))
     train, val = open_training_data("folder", str(tmp_path), ("train", "val"), value_range=(0, 8190))
-    assert train.value_range == val.value_range == (0, 8190)
+    assert train.bands.ranges == val.bands.ranges == (0, 8190)
     assert train.read_image(0).max() == 128
     assert check_dataset("folder", tmp_path, workers=0).problem_count == 0
 
 
 def test_8_bits_have_no_range(split_root):
     train, _ = open_training_data("folder", str(split_root), ("train", "val"))
-    assert train.value_range is None
+    assert train.bands.ranges is None
     path = train.samples[0].image
-    np.testing.assert_array_equal(read_image(path, value_range=(0, 4095)), read_image(path))
+    np.testing.assert_array_equal(read_image(path, bands=Bands(ranges=(0, 4095))), read_image(path))
 
 
 @pytest.mark.parametrize("reduction", [1, 2])
@@ -62,7 +63,7 @@ def test_floats(tmp_path, reduction):
     values = np.linspace(-0.1, 0.6, 48, dtype=np.float32).reshape(6, 8)
     values[0, 0] = np.nan
     Image.fromarray(values).save(tmp_path / "i.tif")
-    pixels = read_image(tmp_path / "i.tif", reduction, (0.0, 0.5))
+    pixels = read_image(tmp_path / "i.tif", reduction, Bands(ranges=(0.0, 0.5)))
     assert pixels.shape == (6 // reduction, 8 // reduction, 3)
     if reduction == 1:
         np.testing.assert_allclose(pixels[1:, :, 0], scaled(values[1:], 0, 0.5), atol=1)
@@ -73,7 +74,7 @@ def test_colors_of_16_bits_have_all_their_bits(tmp_path):
     write_png(tmp_path / "i.png", COLORS, 16, color_type=2)
     np.testing.assert_array_equal(deep_values(tmp_path / "i.png"), COLORS)
     np.testing.assert_allclose(
-        read_image(tmp_path / "i.png", value_range=(1000, 3000)), scaled(COLORS, 1000, 3000), atol=1
+        read_image(tmp_path / "i.png", bands=Bands(ranges=(1000, 3000))), scaled(COLORS, 1000, 3000), atol=1
     )
 
 
@@ -93,12 +94,12 @@ def test_tiff_of_float_colors(tmp_path):
     tifffile = pytest.importorskip("tifffile")
     values = RNG.random((5, 7, 3), dtype=np.float32)
     tifffile.imwrite(tmp_path / "i.tif", values, photometric="rgb")
-    np.testing.assert_allclose(read_image(tmp_path / "i.tif", value_range=(0, 1)), scaled(values, 0, 1), atol=1)
+    np.testing.assert_allclose(read_image(tmp_path / "i.tif", bands=Bands(ranges=(0, 1))), scaled(values, 0, 1), atol=1)
     with pytest.raises(ValueError, match=r"i\.tif.*no defined range.*range: \["):
         read_image(tmp_path / "i.tif")
     tifffile.imwrite(tmp_path / "five.tif", RNG.random((5, 7, 5), dtype=np.float32), planarconfig="contig")
     with pytest.raises(ValueError, match="5 bands"):
-        read_image(tmp_path / "five.tif", value_range=(0, 1))
+        read_image(tmp_path / "five.tif", bands=Bands(ranges=(0, 1)))
 
 
 def test_what_a_range_may_be():
@@ -124,7 +125,7 @@ def test_range_is_stored_with_the_model(tmp_path):
     save_checkpoint(tmp_path / "c.pt", Checkpoint(network.state_dict(), config, data, classes, 1, {}))
     checkpoint = load_checkpoint(tmp_path / "c.pt")
     split = checkpoint.load_split()
-    assert split.value_range == (0.0, 4095.0)
+    assert split.bands.ranges == (0.0, 4095.0)
     predictor = Predictor(checkpoint, "cpu")
     from_file, from_values = predictor(split.samples[0].image), predictor(deep_values(split.samples[0].image))
     np.testing.assert_array_equal(from_file, predictor(split.read_image(0)))
@@ -180,3 +181,33 @@ def test_gray_that_was_saved_as_colors(tmp_path, mode):
     np.testing.assert_array_equal(read_raw_mask(tmp_path / "m.png", rgb=False).values, values)
     write_png(tmp_path / "deep.png", np.repeat(values[..., None].astype(np.uint16), 3, -1), 16, color_type=2)
     np.testing.assert_array_equal(read_raw_mask(tmp_path / "deep.png", rgb=False).values, values)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64", "uint32", "int16", "int8"])
+def test_whole_numbers_of_any_type_are_masks(tmp_path, dtype):
+    tifffile = pytest.importorskip("tifffile")
+    values = np.array([[0, 1, 2], [2, 1, 0]])
+    tifffile.imwrite(tmp_path / "m.tif", values.astype(dtype))
+    np.testing.assert_array_equal(read_raw_mask(tmp_path / "m.tif", rgb=False).values, values)
+    if dtype.startswith("float"):
+        tifffile.imwrite(tmp_path / "m.tif", (values + 0.5).astype(dtype))
+        with pytest.raises(ValueError, match="not whole numbers"):
+            read_raw_mask(tmp_path / "m.tif", rgb=False)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int16", "int32"])
+def test_values_below_0_may_be_ignored(tmp_path, dtype):
+    tifffile = pytest.importorskip("tifffile")
+    tifffile.imwrite(tmp_path / "m.tif", np.array([[0, 1, -1]], dtype))
+    classes = ClassTable(("a", "b"), (0, 1), (-1,), ((0, 0, 0), (1, 1, 1)))
+    np.testing.assert_array_equal(read_mask(tmp_path / "m.tif", classes), [[0, 1, 255]])
+    with pytest.raises(ValueError, match=r"neither a class nor ignored: -1 \(1 pixels\)"):
+        read_mask(tmp_path / "m.tif", class_ids(["a", "b"]))
+
+
+def test_images_of_more_bits_than_those_of_the_training_are_told(tmp_path):
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "8.png")
+    Image.fromarray(np.zeros((4, 4), np.uint16)).save(tmp_path / "16.png")
+    assert has_deep_values(tmp_path / "16.png")
+    assert not has_deep_values(tmp_path / "8.png")
+    assert not has_deep_values(tmp_path / "none.png")

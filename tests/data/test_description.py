@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from miniatures import write_mask
+from miniatures import write_mask, write_values
 from rmiseg.data import read_mask
 from rmiseg.data.description import read_description, suggest
 
@@ -94,3 +94,26 @@ def test_masks_of_some_other_values_are_not_called_smoothed(tmp_path):
     with pytest.raises(ValueError, match="37") as error:
         read_mask(tmp_path / "m.png", described(tmp_path, "classes: [a, b]").classes)
     assert "smoothed" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["classes: {'0': a, '1': b}", "names: {0: a, 1: b}"])
+def test_numbers_first(tmp_path, text):
+    (tmp_path / "dataset.yaml").write_text(text)
+    classes = read_description(tmp_path).classes
+    assert (classes.names, classes.values) == (("a", "b"), (0, 1))
+
+
+def test_colors_without_quotes_are_answered_with_the_remedy(tmp_path):
+    (tmp_path / "dataset.yaml").write_text("classes: {a: #000000, b: #ff0000}")
+    with pytest.raises(ValueError, match="a color that begins with # needs quotes"):
+        read_description(tmp_path)
+
+
+def test_small_objects_are_in_the_suggestion(tmp_path):
+    values = np.zeros((100, 100), np.uint8)
+    values[:5, :5] = 255
+    values[5, :6] = [1, 30, 90, 150, 200, 250]
+    write_values(tmp_path / "m.png", values)
+    text = suggest([tmp_path / "m.png"])
+    assert "class_255: 255" in text
+    assert "nearest: true" in text

@@ -191,3 +191,73 @@ def test_a_square_image_turned_by_a_quarter_is_a_warning(tmp_path):
     image.save(tmp_path / "images" / "train" / "a.jpg", exif=exif)
     (tmp_path / "dataset.yaml").write_text("classes: [a, b]")
     assert "turned by the EXIF orientation" in said(tmp_path)
+
+
+def test_a_mask_turned_otherwise_than_its_image_is_a_warning(tmp_path):
+    root = data_set(tmp_path, "classes: [a, b]", every(0, 1))
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    path = root / "masks" / "train" / "0.png"
+    Image.open(path).save(path, exif=exif)
+    assert "1 mask turned by an EXIF orientation that the image does not have" in said(root)
+
+
+def test_a_class_written_in_two_ways_is_a_warning(tmp_path):
+    masks = [every(0, 255), every(0, 1), every(0, 255)]
+    root = data_set(tmp_path / "a", "classes: [a, b]", *masks)
+    assert problems(root) == []
+    for text in (said(root), *check_dataset("folder", root, workers=0).warnings):
+        if "two ways" in text:
+            assert "2 masks of train hold 255, which is ignored unless" in text
+            assert "none of these holds b" in text
+    assert "two ways" in said(root)
+    assert any("two ways" in each for each in check_dataset("folder", root, workers=0).warnings)
+    (root / "dataset.yaml").write_text("classes: [a, b]\nignore: 255")
+    assert "two ways" not in said(root)
+    assert "two ways" not in said(data_set(tmp_path / "b", "classes: [a, b]", every(0, 1, 255), every(0, 1)))
+
+
+def test_the_share_that_is_ignored_is_told_where_nobody_said_so(tmp_path):
+    root = data_set(tmp_path, "classes: [a, b]", every(0, 1, 1, 255))
+    assert "25.00% of the pixels hold 255 and are ignored, which is so unless dataset.yaml says otherwise" in said(root)
+    assert "25.00% of the pixels" in check_dataset("folder", root, workers=0).splits[0].notes[0]
+    (root / "dataset.yaml").write_text("classes: [a, b]\nignore: 255")
+    assert "of the pixels hold" not in said(root)
+
+
+def test_smoothed_masks_are_judged_by_their_exact_values(tmp_path):
+    """With `nearest`, dark edges of an object of 255 would be what is learned in place of the object."""
+    smooth = every(*[0] * 40, 1, 40, 90, 130, 200, *[255] * 20)
+    root = data_set(tmp_path, "classes: [a, b]\nnearest: true", smooth)
+    (problem,) = problems(root)
+    assert "no mask of train holds the class b, but 255" in problem
+    (root / "dataset.yaml").write_text("classes: {a: 0, b: 255}\nnearest: true")
+    assert problems(root) == []
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_masks_that_training_cannot_read_are_told_before_its_first_step(tmp_path, broken):
+    root = data_set(tmp_path, "classes: [a, b]", every(0, 1), every(0, 1), every(0, 7))
+    if broken:
+        (root / "masks" / "train" / "2.png").write_bytes(b"no mask")
+    with pytest.raises(ValueError, match=r"cannot read mask .*2\.png" if broken else "neither a class nor ignored: 7"):
+        open_training_data("folder", str(root), ("train", "val"))
+    open_training_data("folder", str(root), ("train", "val"), on_error="skip")
+
+
+def test_a_split_that_training_lacks_is_told(tmp_path):
+    root = data_set(tmp_path, "classes: [a, b]", every(0, 1))
+    for folder in ("images", "masks"):
+        (root / folder / "val").rename(root / folder / "test")
+    warning = check_dataset("folder", root, workers=0).warnings[0]
+    assert "no split val, which training needs" in warning
+    assert "`--data.val_split NAME`" in warning
+    with pytest.raises(ValueError, match=r"no split 'val'; it has train, test.*data\.val_split"):
+        open_training_data("folder", str(root), ("train", "val"))
+    assert check_dataset("folder", root, ["train"], workers=0).warnings == []
+
+
+def test_the_folder_of_masks_that_was_taken_is_told(tmp_path):
+    root = data_set(tmp_path, "classes: [a, b]", every(0, 1))
+    shutil.copytree(root / "masks", root / "labels")
+    assert f"masks are read from {root / 'masks'}, and not from labels/ beside it" in said(root)

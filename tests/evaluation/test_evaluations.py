@@ -2,17 +2,19 @@
 
 import csv
 import dataclasses
+import io
 import json
 import math
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from torch import nn
 
 from rmiseg.config import TilingConfig
 from rmiseg.evaluation.bootstrap import intervals, paired_intervals, resampled_scores
-from rmiseg.evaluation.compare import compare_evaluations
+from rmiseg.evaluation.compare import compare_evaluations, print_comparison
 from rmiseg.evaluation.evaluate import Evaluation, evaluate_model
 from rmiseg.evaluation.metrics import MEASURES, Scores, count_image
 from rmiseg.evaluation.results import SavedEvaluation, load_evaluation, make_report, save_evaluation
@@ -211,6 +213,27 @@ def test_compare(tmp_path):
     }
 
 
+def printed(comparison) -> str:
+    stream = io.StringIO()
+    print_comparison(comparison, Console(file=stream, width=160), images=2)
+    return " ".join(stream.getvalue().split())
+
+
+def test_a_mean_over_fewer_classes_says_so_in_a_comparison(tmp_path):
+    a = save(tmp_path / "a", make_evaluation(seed=1))
+    b = save(tmp_path / "b", make_evaluation(seed=2))
+    comparison = compare_evaluations(a, b, resamples=20, seed=0)
+    assert comparison["a"]["classes_scored"] == comparison["b"]["classes_scored"] == 2  # no pixel is a disc
+    assert "mean IoU over 2 of 3 classes" in printed(comparison)
+    every = make_evaluation(seed=2)
+    every.counts["iou"][0, :, 2, 2] += 1  # one prediction of a disc
+    comparison = compare_evaluations(a, save(tmp_path / "c", every), resamples=20, seed=0)
+    text = printed(comparison)
+    assert "The mean IoU of A is over 2 of 3 classes, that of B over all 3" in text
+    assert "means of different classes" in text
+    assert "mean IoU over" not in text
+
+
 def test_pairing_narrows_the_interval():
     """Models that fail on the same images differ by less than either varies."""
     a, b = make_evaluation(seed=1, right=0.70), make_evaluation(seed=1, right=0.72)
@@ -237,3 +260,16 @@ def test_no_cell_is_a_formula(tmp_path):
     with open(tmp_path / "images.csv", newline="") as file:
         assert [row["name"] for row in csv.DictReader(file)] == ["'=1+1", "'+a", "'-b", "'@c", "'\td", "e=f"]
     assert load_evaluation(tmp_path).evaluation.names == names
+
+
+def test_a_mean_over_fewer_classes_says_so_in_tables_of_experiments():
+    from types import SimpleNamespace
+
+    from rmiseg.experiment.report import _scope
+
+    outcomes = {"ce": [SimpleNamespace(evaluation=make_evaluation(seed=1))]}
+    assert "mIoU is over 2 of 3 classes" in _scope(outcomes)[0]
+    complete = make_evaluation(seed=2)
+    complete.counts["iou"][0, :, 2, 2] += 1
+    assert "over 2 to 3 of 3 classes" in _scope({**outcomes, "rmi": [SimpleNamespace(evaluation=complete)]})[0]
+    assert _scope({"rmi": [SimpleNamespace(evaluation=complete)]}) == []

@@ -8,17 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchmetrics.classification import MulticlassJaccardIndex
 
-from rmiseg.evaluation.metrics import (
-    MEASURES,
-    TRIMAP_WIDTHS,
-    Scores,
-    boundary_width,
-    confusion_matrix,
-    count_image,
-    inner_boundary,
-    iou,
-    near_boundary,
-)
+from rmiseg.evaluation.boundaries import boundary_width, inner_boundary, near_boundary
+from rmiseg.evaluation.metrics import MEASURES, TRIMAP_WIDTHS, Scores, confusion_matrix, count_image, iou
 
 
 @pytest.fixture
@@ -86,7 +77,23 @@ def test_near_boundary_against_loops(height, width, reach, seed):
     expected = [
         [bool((neighborhood(labels, y, x, reach) != labels[y, x]).any()) for x in range(width)] for y in range(height)
     ]
-    assert near_boundary(labels, reach).tolist() == expected
+    assert near_boundary(labels, [reach])[reach].tolist() == expected
+
+
+@given(height=st.integers(1, 90), width=st.integers(1, 260), block=st.integers(1, 40), seed=st.integers(0, 9999))
+def test_near_boundary_in_several_widths(height, width, block, seed):
+    """Beyond the 64 pixels of a word, against the largest and the smallest label of each square."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 3, (height // block + 1, width // block + 1), dtype=np.uint8)
+    labels = coarse.repeat(block, 0).repeat(block, 1)[:height, :width]
+    widths = rng.integers(1, 80, 4).tolist()
+    found = near_boundary(labels, widths)
+    for reach in widths:
+        extremes = (
+            each(labels, 2 * reach + 1, mode="nearest")
+            for each in (scipy.ndimage.maximum_filter, scipy.ndimage.minimum_filter)
+        )
+        assert np.array_equal(found[reach], np.not_equal(*extremes))
 
 
 @labels_and_widths
@@ -100,7 +107,7 @@ def test_inner_boundary_is_what_erosions_take_away(height, width, reach, seed):
         for _ in range(reach):
             eroded = scipy.ndimage.binary_erosion(eroded, np.ones((3, 3)))
         expected |= (mask & ~eroded)[1:-1, 1:-1]
-    assert np.array_equal(inner_boundary(labels, reach), expected)
+    assert np.array_equal(inner_boundary(near_boundary(labels, [reach])[reach], reach), expected)
 
 
 @given(height=st.integers(1, 30), width=st.integers(1, 30), seed=st.integers(0, 9999))
@@ -137,6 +144,19 @@ def test_counts_of_an_image_against_naive_ones(height, width, seed):
         near_counts = counts.counts[MEASURES.index(f"trimap_{reach}")]
         assert np.allclose(iou(near_counts), Scores.from_confusion(matrix).iou, equal_nan=True)
         assert near_counts[1].sum() == (near & valid).sum()
+
+
+@pytest.mark.parametrize("classes", [1, 40, 255])
+def test_counts_of_many_classes(classes):
+    """So many that a pixel's number needs 32 bits; and labels in the prediction that are no classes."""
+    rng = np.random.default_rng(0)
+    target = rng.integers(0, classes, (30, 70), dtype=np.uint8)
+    target[rng.random(target.shape) < 0.2] = 255
+    prediction = rng.integers(0, classes, target.shape, dtype=np.uint8)
+    prediction[target == 255] = 255
+    counts = count_image(prediction, target, classes)
+    assert np.array_equal(counts.confusion, confusion_matrix(torch.tensor(prediction), torch.tensor(target), classes))
+    assert counts.counts[0, 1].sum() == (target != 255).sum()
 
 
 def test_boundary_width_of_known_images():

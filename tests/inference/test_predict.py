@@ -19,9 +19,9 @@ from rmiseg.data import ClassTable, cityscapes, voc
 from rmiseg.inference import sources
 from rmiseg.inference.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from rmiseg.inference.outputs import picture_formats, png_writer
-from rmiseg.inference.predict import Writer
 from rmiseg.inference.predictor import Predictor
 from rmiseg.inference.sources import Source, ahead, find_sources
+from rmiseg.inference.writer import Writer
 from rmiseg.models import build_model
 
 BACKBONE = "mobilenetv3_small_050"

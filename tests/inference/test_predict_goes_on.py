@@ -16,12 +16,15 @@ import torch
 from PIL import Image
 
 from rmiseg.cli import main
-from rmiseg.config import DataConfig, ModelConfig
+from rmiseg.config import DataConfig, ModelConfig, PredictConfig
 from rmiseg.data import ClassTable
 from rmiseg.inference.checkpoint import Checkpoint, save_checkpoint
-from rmiseg.inference.predict import predict
+from rmiseg.inference.predict import predict, predict_files
+from rmiseg.inference.writer import Writer
 from rmiseg.models import build_model
+from rmiseg.runtime.distributed import processes
 from rmiseg.runtime.files import leftovers
+from support.launch import run
 
 BACKBONE = "mobilenetv3_small_050"
 
@@ -152,3 +155,44 @@ def test_killed_and_given_again(checkpoint, tmp_path):
     predict(checkpoint, photos, out=whole, write=["index"], device="cpu")
     assert all((out / name).read_bytes() == (whole / name).read_bytes() for name in after)
     assert os.listdir(out) == os.listdir(whole)
+
+
+@pytest.mark.slow
+def test_processes_share_the_images(checkpoint, tmp_path):
+    """Each image once, in one of them; what cannot be read is told once; then only what is missing."""
+    photos = write_images(tmp_path / "photos", *(f"{name}.png" for name in "abcde"))
+    (photos / "c.png").write_bytes(b"no image")
+    expected = predict(checkpoint, photos, out=tmp_path / "alone", device="cpu", write=["index"])
+    out, log = tmp_path / "out", tmp_path / "log"
+    assert run(_predict, checkpoint, photos, out, log, False, processes=2) == [0, 0]
+    ours, theirs = (json.loads((log / f"{rank}.json").read_text()) for rank in range(2))
+    assert ours["result"] == theirs["result"] == [4, expected.problems, 0]
+    assert sorted(ours["own"] + theirs["own"]) == ["a.png", "b.png", "c.png", "d.png", "e.png"]
+    assert len(ours["own"]) == 3
+    assert written(out).keys() == written(tmp_path / "alone").keys()
+    for name in written(out):
+        assert (out / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()
+
+    before = written(out)
+    (out / "index" / "d.png").unlink()
+    assert run(_predict, checkpoint, photos, out, log, True, processes=2) == [0, 0]
+    assert json.loads((log / "0.json").read_text())["result"] == [1, expected.problems, 3]
+    assert {name for name, time in written(out).items() if before[name] != time} == {"index/d.png"}
+
+
+def _predict(checkpoint: Path, photos: Path, out: Path, log: Path, resume: bool) -> None:
+    own = []
+    write = Writer.run
+
+    def seen(self, sources):
+        own.extend(source.file.name for source in sources)
+        return write(self, sources)
+
+    Writer.run = seen
+    config = PredictConfig(checkpoint=str(checkpoint), images=[str(photos)], out=str(out), write=["index"])
+    config.resume = "auto" if resume else "never"
+    with processes("cpu") as device:
+        found = predict_files(config, None, device)
+        log.mkdir(exist_ok=True)
+        result = [found.images, found.problems, found.kept]
+        (log / f"{os.environ['RANK']}.json").write_text(json.dumps({"own": own, "result": result}))

@@ -95,6 +95,8 @@ def test_content(page, runs, data):
     for run, path in zip(content["runs"], runs):
         result = json.loads((path / "result.json").read_text())
         assert run["scores"]["mean_iou"] == pytest.approx(result["best"]["mean_iou"], abs=1e-9)
+        scored = sum(iou is not None for iou in run["iou"])
+        assert run["scope"] == ("" if scored == 3 else f" over {scored} of 3 classes")
         confusion = np.array(run["confusion"])
         hit = confusion.diagonal()
         union = confusion.sum(0) + confusion.sum(1) - hit

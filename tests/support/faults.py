@@ -94,12 +94,12 @@ def _prepare(kind: str = "", number: str = "0") -> None:
         die()
 
     if kind == "step":
-        TrainStep.__call__ = at(die, TrainStep.__call__)
+        TrainStep.launch = at(die, TrainStep.launch)
     elif kind == "write":
         torch.save = at(write_half, torch.save)
     elif kind == "rename":
         os.replace = at(die, os.replace)
     elif kind == "terminate":
-        TrainStep.__call__ = at(lambda *_: os.kill(os.getpid(), signal.SIGTERM), TrainStep.__call__)
+        TrainStep.launch = at(lambda *_: os.kill(os.getpid(), signal.SIGTERM), TrainStep.launch)
     elif kind == "full":
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(number), resource.RLIM_INFINITY))

@@ -76,8 +76,8 @@ def test_auxiliary_head_has_its_share():
     _, alone = criterion(logits, None, target, counts, 0)
     _, other = criterion(auxiliary, None, target, counts, 0)
     _, both = criterion(logits, auxiliary, target, counts, 0)
-    assert both["loss"] == pytest.approx(alone["loss"] + 0.4 * other["loss"])
-    assert both["auxiliary"] == pytest.approx(other["loss"])
+    assert both["loss"].item() == pytest.approx((alone["loss"] + 0.4 * other["loss"]).item())
+    assert both["auxiliary"].item() == pytest.approx(other["loss"].item())
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -89,10 +89,12 @@ def test_class_weights_reach_the_loss_and_the_auxiliary_loss(loss):
     criterion = Criterion(LossConfig(name=loss, class_weights=weights, aux_weight=0.4), 3, total_steps=10)
     _, parts = criterion(logits, auxiliary, target, criterion.counts(target), 0)
     low = F.interpolate(auxiliary, (48, 48), mode="bilinear")
-    assert parts["auxiliary"] == pytest.approx(F.cross_entropy(low, target, torch.tensor(weights)).item(), rel=1e-5)
+    expected = F.cross_entropy(low, target, torch.tensor(weights)).item()
+    assert parts["auxiliary"].item() == pytest.approx(expected, rel=1e-5)
     unweighted = Criterion(LossConfig(name=loss, aux_weight=0.4), 3, total_steps=10)
     _, without = unweighted(logits, None, target, unweighted.counts(target), 0)
-    assert parts["loss"] - 0.4 * parts["auxiliary"] != pytest.approx(without["loss"], rel=1e-3)
+    main = (parts["loss"] - 0.4 * parts["auxiliary"]).item()
+    assert main != pytest.approx(without["loss"].item(), rel=1e-3)
 
 
 def test_grouped():

@@ -208,7 +208,7 @@ def test_further_losses_add_up():
 
     def value(**options) -> float:
         criterion = Criterion(LossConfig(**options), 3, total_steps=10)
-        return criterion(logits, None, target, criterion.counts(target), 0)[1]["loss"]
+        return criterion(logits, None, target, criterion.counts(target), 0)[1]["loss"].item()
 
     rmi, ce, dice = value(name="rmi"), value(name="ce"), value(name="smp:Dice")
     assert value(name="rmi", plus={"ce": 2.0, "smp:Dice": 0.5}) == pytest.approx(rmi + 2 * ce + 0.5 * dice, rel=1e-5)

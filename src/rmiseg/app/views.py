@@ -52,7 +52,7 @@ def look(predictor: Predictor, path: Path, max_pixels: int) -> Seen:
             f"the image has {width} x {height} pixels, more than the {max_pixels} that are taken here; make it "
             "smaller, use `rmiseg predict`, or start the app with a larger --max_pixels"
         )
-    pixels = read_image(path, value_range=predictor.value_range)
+    pixels = read_image(path, bands=predictor.bands)
     probabilities = predictor.probabilities(pixels)
     return Seen(pixels, probabilities.argmax(axis=0).astype(np.uint8), probabilities.max(axis=0))
 

@@ -17,6 +17,7 @@ from rmiseg.config import (
     ConvertConfig,
     CRFSearchConfig,
     DataCheckConfig,
+    DataImportConfig,
     DemoConfig,
     EvaluateConfig,
     ExperimentConfig,
@@ -105,9 +106,13 @@ def _write_json(path: str | None, text: str, console: Console) -> None:
 def predict(config: PredictConfig) -> int:
     """`rmiseg predict`"""
     from rmiseg.inference.predict import predict_files
+    from rmiseg.runtime.distributed import is_main, processes
 
-    predictions = predict_files(config, Console(markup=False))
-    for problem in predictions.problems:
+    with processes(config.device) as device:
+        console = Console(markup=False, quiet=not is_main())
+        predictions = predict_files(config, console, device)
+        problems = predictions.problems if is_main() else []
+    for problem in problems:
         print(f"error: {problem}", file=sys.stderr)
     return 1 if predictions.problems else 0
 
@@ -206,6 +211,15 @@ def data_check(config: DataCheckConfig) -> int:
     report = check_dataset(**dataclasses.asdict(config), console=console)
     print_report(report, console)
     return 1 if report.problem_count else 0
+
+
+def data_import(config: DataImportConfig) -> int:
+    """`rmiseg data import`"""
+    from rmiseg.data.labels import import_labels, print_import
+
+    console = Console(markup=False)
+    print_import(import_labels(config, console), config.out, console)
+    return 0
 
 
 def bench_data(config: BenchDataConfig) -> int:

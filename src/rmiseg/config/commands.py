@@ -7,7 +7,8 @@ from typing import Literal, NamedTuple
 
 from rmiseg.config.options import TrainConfig
 
-PredictionFormat = Literal["index", "gray", "color", "overlay", "probabilities", "voc", "cityscapes"]
+PREDICTION_FORMATS = ("index", "gray", "color", "overlay", "geotiff", "probabilities", "voc", "cityscapes")
+"""Files that predictions can be written as, beside those of labelling tools."""
 
 
 @dataclass(kw_only=True)
@@ -137,10 +138,13 @@ class PredictConfig(TilingConfig):
     """Folder of that data set, if it is no longer where the run found it."""
     out: str = "predictions"
     """Folder for the results, which mirror the names of the images."""
-    write: list[PredictionFormat] = field(default_factory=lambda: ["index", "overlay"])
+    write: list[str] = field(default_factory=lambda: ["index", "overlay"])
     """Files to write: index (PNG of class ids with a palette), gray (PNG of class ids), color (PNG of class colors),
-    overlay (colors over the image), probabilities (float16 npz), voc (what PASCAL VOC's test server takes),
-    cityscapes (what that of Cityscapes takes)."""
+    overlay (colors over the image), geotiff (TIFF of class ids with the coordinates of the image), probabilities
+    (float16 npz), voc (what PASCAL VOC's test server takes), cityscapes (what that of Cityscapes takes); coco, cvat,
+    label-studio and labelme (labels for these tools)."""
+    tolerance: float = 1.0
+    """Farthest that the outlines of labels may be from the edges of regions, in pixels; 0 keeps every step."""
     opacity: float = 0.5
     """Opacity of the class colors in the overlays, 0 to 1."""
     overwrite: bool = False
@@ -292,8 +296,37 @@ class DataCheckConfig:
     """Folder of the data set."""
     splits: list[str] | None = None
     """Splits to read; by default all but trainval, which repeats others."""
-    workers: int = 2
-    """Processes that read images."""
+    workers: int | None = None
+    """Processes that read images; by default one a core, 16 at most."""
+
+
+@dataclass
+class DataImportConfig:
+    """Make a data set of images and masks from the export of a labelling tool."""
+
+    source: str
+    """File or unpacked folder that the tool wrote."""
+    out: str
+    """Folder to write, in the layout of the data set `folder`."""
+    format: str | None = None
+    """Its format: coco, cvat, label-studio, labelme, supervisely, via, voc-masks, yolo, or one of a plugin; by default
+    it is recognized."""
+    images: str | None = None
+    """Folder of the images, if they do not lie in the source."""
+    classes: list[str] | None = None
+    """Names of the classes to take, in this order; by default all that have labels."""
+    unlabeled: Literal["background", "ignore"] = "background"
+    """Meaning of the pixels that no label covers: a class of their own, or pixels that do not count."""
+    empty: Literal["leave-out", "background"] = "leave-out"
+    """Images without any label: leave them out, or take them as background."""
+    boxes: Literal["leave-out", "fill"] = "leave-out"
+    """Labels that are rectangles: leave them out, or take all of a rectangle."""
+    val: float = 0.2
+    """Share of the images that become the validation split, if the source has none."""
+    copy: bool = False
+    """Copy the images, rather than link to them."""
+    overwrite: bool = False
+    """Replace what an earlier import wrote."""
 
 
 @dataclass
@@ -374,6 +407,7 @@ COMMANDS = {
     "experiment": Command(ExperimentConfig, "train and compare a grid of runs", ("plan",)),
     "models": Command(ModelsConfig, "list the models, and the backbones that they can have"),
     "data check": Command(DataCheckConfig, "read a whole data set and report what is wrong with it"),
+    "data import": Command(DataImportConfig, "make a data set from the export of a labelling tool", ("source",)),
     "bench data": Command(BenchDataConfig, "speed of loading images, and of training", ("recipe",)),
     "bench loss": Command(BenchLossConfig, "time and memory of the losses, beside those of cross entropy"),
 }

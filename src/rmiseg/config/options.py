@@ -29,9 +29,15 @@ class DataConfig:
     """Split to score on."""
     image_scale: float = 1.0
     """Factor applied to every image before the network sees it; scores are still taken at mask size."""
-    value_range: tuple[float, float] | None = None
-    """Values of pixels that become black and white, in images of more than 8 bits; by default what dataset.yaml says,
-    or percentiles of the training images. Images of 8 bits are read as they are."""
+    bands: int | None = None
+    """Number of bands of the images, 1 to 16; by default what dataset.yaml says, or what the training images hold. Of
+    3, gray counts as red, green and blue, and alpha is left out."""
+    value_range: tuple[float, float] | tuple[tuple[float, float], ...] | None = None
+    """Values of pixels that become black and white, in images of more than 8 bits, or one such pair for each band; by
+    default what dataset.yaml says, or percentiles of the training images. Images of 8 bits are read as they are."""
+    picture: tuple[int, int, int] | None = None
+    """Numbers of the bands, from 1, that are red, green and blue in pictures; by default what dataset.yaml says, or the
+    first three."""
     crop_size: tuple[int, int] = (513, 513)
     """Height and width of the training crop, in pixels after image_scale."""
     scale_range: tuple[float, float] = (0.5, 2.0)
@@ -45,19 +51,20 @@ class DataConfig:
     padding: Literal["around", "end"] = "around"
     """Place of the padding where a scaled image is smaller than the crop: around it, divided at random between the
     sides, or all at its end, which is right and below. Its color is image_mean, or else gray."""
-    image_mean: tuple[float, float, float] | None = None
-    """Mean of red, green and blue, 0 to 255, that is subtracted from images; by default what the backbone's weights
-    expect."""
-    image_std: tuple[float, float, float] | None = None
-    """Standard deviation of red, green and blue, likewise, by which they are divided afterwards."""
+    image_mean: tuple[float, ...] | None = None
+    """Mean of red, green and blue, or of each band, 0 to 255, that is subtracted from images; by default what the
+    backbone's weights expect."""
+    image_std: tuple[float, ...] | None = None
+    """Standard deviation of each, likewise, by which they are divided afterwards."""
     color_jitter: float = 0.0
     """Strength of random brightness, contrast and saturation in training, 0 (none) to 1."""
     transform: str = "scale-crop"
     """Augmentation, which makes training crops of images: scale-crop (with the options above), or one of a plugin."""
     batch_size: int = 8
     """Images per training step, of all processes together."""
-    workers: int = 2
-    """Processes that load images, for each training process; 0 loads in the main process."""
+    workers: int | None = None
+    """Processes that load images, for each training process; 0 loads in the main process. By default one for each of
+    its cores, 16 at most."""
     on_error: Literal["fail", "skip"] = "fail"
     """Treatment of an image or mask that cannot be read: fail, or skip it with a warning; in training the next image
     takes its place."""

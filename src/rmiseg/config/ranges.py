@@ -18,7 +18,9 @@ RANGES: dict[str, tuple[float, float]] = {
     "data.crop_size": (1, 65536),
     "data.image_mean": (0, 255),
     "data.image_std": (1e-3, 255),
+    "data.bands": (1, 16),
     "data.value_range": (-1e9, 1e9),
+    "data.picture": (1, 16),
     "data.scale_range": (0.001, SCALE),
     "data.scale_step": (0, SCALE),
     "data.flip": (0, 1),
@@ -74,6 +76,8 @@ COMMAND_RANGES: dict[str, tuple[float, float]] = {
     "seed": (0, 2**32 - 1),
     "steps": (1, MANY),
     "jobs": (-1, 1024),
+    "tolerance": (0, 1000),
+    "val": (0, 0.99),
 }
 """Those of the options of the other commands."""
 

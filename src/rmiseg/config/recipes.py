@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import UnionType
@@ -99,7 +100,10 @@ def read_yaml(path: Path) -> Any:
             f"the file as UTF-8"
         ) from error
     except (yaml.YAMLError, TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: {shortened(str(error))}") from error
+        hint = ""
+        if isinstance(error, yaml.YAMLError) and re.search(rb":[ ]+#[0-9a-fA-F]{3}", data):
+            hint = "; a color that begins with # needs quotes, as in '#ff0000'"
+        raise ValueError(f"{path}: {shortened(str(error))}{hint}") from error
 
 
 def read_recipe(path: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Every data set, model, loss, metric, transform, callback, logger and export by its name.
+"""Every data set, model, loss, metric, transform, labels' format, callback, logger and export by its name.
 
 What the package has itself is registered in the same way as what plugins add:
 
@@ -69,6 +69,16 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "transform": {
         "scale-crop": "rmiseg.data.transforms",
     },
+    "labels": {
+        "coco": "rmiseg.data.labels.coco",
+        "labelme": "rmiseg.data.labels.labelme",
+        "cvat": "rmiseg.data.labels.cvat",
+        "label-studio": "rmiseg.data.labels.label_studio",
+        "supervisely": "rmiseg.data.labels.supervisely",
+        "via": "rmiseg.data.labels.via",
+        "voc-masks": "rmiseg.data.labels.voc_masks",
+        "yolo": "rmiseg.data.labels.yolo",
+    },
     "callback": {},
     "logger": {
         "csv": "rmiseg.training.loggers.table",
@@ -116,7 +126,7 @@ def register(kind: str, name: str, *, options: type | None = None) -> Callable[[
     """Register a class or function under a name: a decorator that returns it as it is.
 
     Args:
-        kind: dataset, model, loss, metric, transform, callback, logger or export.
+        kind: dataset, model, loss, metric, transform, labels, callback, logger or export.
         name: What recipes and the command line call it.
         options: A dataclass of its own options, each with type, default and a docstring. They are given as
             loss.options, model.options or data.options, and become keyword arguments.

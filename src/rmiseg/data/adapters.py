@@ -14,7 +14,7 @@ from torchvision import tv_tensors
 from rmiseg.data.classes import IGNORE_INDEX
 
 Transform: TypeAlias = Callable[..., Any]
-"""A transform: called with an image (3, H, W) uint8 and a mask (H, W) uint8, it returns both."""
+"""A transform: called with an image (B, H, W) uint8 and a mask (H, W) uint8, it returns both."""
 
 
 def adapt_transform(transform: Transform) -> Transform:
@@ -61,16 +61,17 @@ class _Albumentations:
         )
 
 
-def checked_output(returned: Any, mask: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
+def checked_output(returned: Any, mask: Tensor, num_classes: int, bands: int = 3) -> tuple[Tensor, Tensor]:
     """Make sure that a transform returned an image and a mask.
 
     Args:
         returned: What it returned.
         mask: The mask that it was given, (H, W) uint8.
         num_classes: Number of classes C.
+        bands: Number of bands B of the image.
 
     Returns:
-        The image (3, h, w) uint8, and the mask (h, w) uint8 with values 0 .. C-1 and `IGNORE_INDEX`.
+        The image (B, h, w) uint8, and the mask (h, w) uint8 with values 0 .. C-1 and `IGNORE_INDEX`.
 
     Raises:
         ValueError: it returned something else.
@@ -84,8 +85,8 @@ def checked_output(returned: Any, mask: Tensor, num_classes: int) -> tuple[Tenso
             f"floats; images stay uint8, and are normalized on the device with the network's mean and standard "
             f"deviation"
         )
-    if not isinstance(image, Tensor) or image.dtype != torch.uint8 or image.ndim != 3 or len(image) != 3:
-        raise ValueError(f"the transform returned {_describe(image)} as image, not a tensor (3, H, W) uint8")
+    if not isinstance(image, Tensor) or image.dtype != torch.uint8 or image.ndim != 3 or len(image) != bands:
+        raise ValueError(f"the transform returned {_describe(image)} as image, not a tensor ({bands}, H, W) uint8")
     if not isinstance(new_mask, Tensor) or new_mask.ndim != 2 or new_mask.is_floating_point():
         raise ValueError(f"the transform returned {_describe(new_mask)} as mask, not a tensor (H, W) of class ids")
     if new_mask is mask:

@@ -8,10 +8,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from rmiseg.data.images import LabeledImages
+from rmiseg.data.loader import worker_count
 from rmiseg.runtime.progress import track
 
 
-def balanced_weights(images: LabeledImages, workers: int = 0, console: Console | None = None) -> list[float]:
+def balanced_weights(images: LabeledImages, workers: int | None = 0, console: Console | None = None) -> list[float]:
     """Median frequency balancing (Eigen and Fergus, ICCV 2015, arXiv:1411.4734, section 6.3.2).
 
     The frequency of a class is its share of the valid pixels of the images that show it; its weight is the median of
@@ -19,14 +20,14 @@ def balanced_weights(images: LabeledImages, workers: int = 0, console: Console |
 
     Args:
         images: The images, with masks.
-        workers: Processes that read masks; 0 reads in the main process.
+        workers: Processes that read masks; 0 reads in the main process, and None means one a core.
         console: Where to show progress; by default nowhere.
 
     Returns:
         A weight for each class, of six digits.
     """
     own, around = torch.zeros(2, len(images.classes), dtype=torch.float64)
-    loader = DataLoader(_Counts(images), batch_size=None, num_workers=workers)
+    loader = DataLoader(_Counts(images), batch_size=None, num_workers=worker_count(workers, len(images)))
     for counts in track(loader, "counting classes", console, total=len(images)):
         own += counts
         around += counts.sum() * (counts > 0)

@@ -11,13 +11,14 @@ from typing import Any
 from rich.console import Console
 from torch.utils.data import DataLoader, Dataset
 
+from rmiseg.data.bands import Bands
+from rmiseg.data.choice import choose_bands
 from rmiseg.data.classes import ClassTable
-from rmiseg.data.deep import ValueRange
-from rmiseg.data.finding import scan_splits
+from rmiseg.data.finding import missing_split, scan_splits
 from rmiseg.data.images import Split
 from rmiseg.data.inspection import Inspection, SplitReport, inspect
-from rmiseg.data.training import choose_range
-from rmiseg.data.verdict import class_problems, count, palette_problems, warnings_of
+from rmiseg.data.loader import worker_count
+from rmiseg.data.verdict import class_problems, count, ignored_note, palette_problems, two_ways, warnings_of
 from rmiseg.runtime.progress import track
 
 
@@ -42,7 +43,7 @@ def check_dataset(
     name: str,
     root: str | Path,
     splits: Sequence[str] | None = None,
-    workers: int = 2,
+    workers: int | None = None,
     console: Console | None = None,
     options: Mapping[str, Any] = {},
 ) -> Report:
@@ -52,7 +53,7 @@ def check_dataset(
         name: Name of a registered data set.
         root: Folder of the data set.
         splits: Splits to read; by default all but trainval, which repeats others.
-        workers: Processes that read files; 0 reads in the main process.
+        workers: Processes that read files; 0 reads in the main process. By default one a core.
         console: Where to show progress; by default nowhere.
         options: Options of the data set's own, if it has any.
 
@@ -60,38 +61,42 @@ def check_dataset(
         ValueError, FileNotFoundError: no such data set, folder or split, or the classes are not known: nothing could
             be checked.
     """
-    if workers < 0:
-        raise ValueError(f"workers must be 0 or more, not {workers}")
+    worker_count(workers, 1)  # whose error comes before any work
     scans = scan_splits(name, root, splits, options)
+    absent = [split for split in ("train", "val") if splits is None and split not in {scan.name for scan in scans}]
     trained = [scan for scan in scans if scan.name.startswith("train")] or scans[:1]
-    value_range, note = choose_range(trained[0])
+    bands, notes = choose_bands(trained[0])
     reports = [SplitReport.of(scan) for scan in scans]
-    inspections = _Inspections(scans, value_range)
+    inspections = _Inspections(scans, bands)
     # A DataLoader without batches is a process pool that keeps the order and, with 0 workers, starts no process.
-    loader = DataLoader(inspections, batch_size=None, num_workers=workers, collate_fn=_identity)
+    loader = DataLoader(
+        inspections, batch_size=None, num_workers=worker_count(workers, len(inspections)), collate_fn=_identity
+    )
     for index, inspection in track(loader, "reading", console, total=len(inspections)):
         reports[index].add(inspection)
-    if note:
-        reports[0].notes.append(note)
+    reports[0].notes += notes + ignored_note(scans[0].description, reports)
     learned = [report for report in reports if report.name in {scan.name for scan in trained}]
     problems = class_problems(scans[0].classes, scans[0].description, learned) + palette_problems(reports)
-    return Report(name, Path(root), scans[0].classes, reports, _warnings(scans, reports), problems)
+    warnings = [f"there is no split {split}, which training needs. {missing_split(split)}" for split in absent]
+    warnings += two_ways(scans[0].classes, scans[0].description, learned)
+    warnings += _warnings(scans, reports)
+    return Report(name, Path(root), scans[0].classes, reports, warnings, problems)
 
 
 class _Inspections(Dataset[tuple[int, Inspection]]):
     """The index of the split and an inspection, for each sample of several splits."""
 
-    def __init__(self, scans: list[Split], value_range: ValueRange | None) -> None:
+    def __init__(self, scans: list[Split], bands: Bands) -> None:
         self.samples = [(index, sample) for index, scan in enumerate(scans) for sample in scan.samples]
         self.classes = [scan.classes for scan in scans]
-        self.value_range = value_range
+        self.bands = bands
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, key: int) -> tuple[int, Inspection]:
         index, sample = self.samples[key]
-        return index, inspect(sample, self.classes[index], value_range=self.value_range)
+        return index, inspect(sample, self.classes[index], bands=self.bands)
 
 
 def _identity(item: Any) -> Any:

@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 IGNORE_INDEX = 255
 """Class id of the pixels that are neither trained on nor scored."""
 
+LEAST_VALUE = -32768
+"""Least value of a mask: -1 stands for ignored pixels in files of signed integers."""
+
 Color: TypeAlias = tuple[int, int, int]
 RawValue: TypeAlias = int | Color
 """Type of what a mask file stores for a class: a value (index masks), or a color (RGB masks)."""
@@ -26,7 +29,7 @@ class ClassTable:
 
     Args:
         names: Name of each class.
-        values: Raw value of each class in the mask files, either all values (0 .. 65535) or all colors.
+        values: Raw value of each class in the mask files, either all values (-32768 .. 65535) or all colors.
         ignore: Raw values of ignored pixels, of the same kind as ``values``.
         palette: Color of each class in pictures.
         nearest: True if any other raw value stands for the nearest of these, as at edges that were smoothed.
@@ -61,8 +64,8 @@ class ClassTable:
             if len(color) != 3 or not all(0 <= channel <= 255 for channel in color):
                 raise ValueError(f"color {color} is not three numbers from 0 to 255")
         for raw in raws:
-            if isinstance(raw, int) and not 0 <= raw <= 65535:
-                raise ValueError(f"mask value {raw} is outside 0 .. 65535")
+            if isinstance(raw, int) and not LEAST_VALUE <= raw <= 65535:
+                raise ValueError(f"mask value {raw} is outside {LEAST_VALUE} .. 65535")
 
     def __len__(self) -> int:
         return len(self.names)
@@ -84,7 +87,9 @@ class ClassTable:
         """
         keys = tuple(_pack(value) for value in self.values + self.ignore)
         if raw.dtype == np.uint8 and not self.rgb:  # the common case, three times as fast with strings
-            known, table = _byte_table(keys, len(self.names))
+            known, table, kept = _byte_table(keys, len(self.names))
+            if kept and raw.size and int((raw + np.uint8(1)).max()) <= len(self.names):  # 255 + 1 is 0
+                return raw, {}
             if not (data := raw.tobytes()).translate(None, delete=known):
                 return np.frombuffer(bytearray(data.translate(table)), np.uint8).reshape(raw.shape), {}
         if self.rgb:
@@ -93,9 +98,12 @@ class ClassTable:
         elif raw.dtype == np.uint8 or raw.dtype == np.uint16:
             packed = raw
         else:
-            packed = np.where((raw < 0) | (raw > 65535), 65536, raw)  # 65536: beyond every class
+            beyond = (raw < LEAST_VALUE) | (raw > 65535)
+            packed = np.where(beyond, 0, raw).astype(np.int64)
+            packed = np.where(packed < 0, 65536 - packed, packed)
+            packed[beyond] = 65536  # which no class has
         # One more than the class id, in 16 bits, because 0 is taken by unknown values.
-        ids = _lookup_table(keys, len(self.names), 1 << 24 if self.rgb else 65537)[packed]
+        ids = _lookup_table(keys, len(self.names), 1 << 24 if self.rgb else 65537 - LEAST_VALUE)[packed]
         unknown: dict[RawValue, int] = {}
         if not ids.all():
             strange, places, counts = np.unique(raw[ids == 0], axis=0, return_inverse=True, return_counts=True)
@@ -121,17 +129,20 @@ def _repeated(items: tuple[Any, ...]) -> Any | None:
 
 
 def _pack(value: RawValue) -> int:
-    return value if isinstance(value, int) else value[0] << 16 | value[1] << 8 | value[2]
+    if isinstance(value, int):
+        return value if value >= 0 else 65536 - value  # behind those of 16 bits
+    return value[0] << 16 | value[1] << 8 | value[2]
 
 
 @functools.cache
-def _byte_table(keys: tuple[int, ...], num_classes: int) -> tuple[bytes, bytes]:
-    """The values that have a meaning, and what each of the 256 becomes, for `bytes.translate`."""
+def _byte_table(keys: tuple[int, ...], num_classes: int) -> tuple[bytes, bytes, bool]:
+    """The values that have a meaning, what each of the 256 becomes, for `bytes.translate`, and whether all stay."""
     table = bytearray(256)
     known = {key: index if index < num_classes else IGNORE_INDEX for index, key in enumerate(keys) if key < 256}
     for key, value in known.items():
         table[key] = value
-    return bytes(known), bytes(table)
+    stay = known == {**dict(zip(range(num_classes), range(num_classes))), IGNORE_INDEX: IGNORE_INDEX}
+    return bytes(known), bytes(table), stay
 
 
 @functools.cache  # one a process, outside of ClassTable so that it is not sent to loader processes

@@ -68,7 +68,7 @@ class COCOPanoptic(Layout):
             entries = [Entry(image.stem, image, folder / f"{image.stem}.png") for image in images]
             return pair_up(split, CLASSES, entries, folder.glob("[!.]*.png"))
         folder, annotations, segments = _needs(root, split)
-        masks = drawn_masks(annotations, "semantic", partial(_drawings, segments))
+        masks = drawn_masks(annotations, "semantic", partial(_drawings, segments), segments)
         entries = [Entry(Path(name).stem, folder / name, mask, str(annotations)) for name, mask in masks]
         return pair_up(split, CLASSES, entries)
 

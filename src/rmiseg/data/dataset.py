@@ -17,7 +17,7 @@ from rmiseg.data.seeding import seeded
 class SegmentationDataset(Dataset[dict[str, Any]]):
     """Images with their masks, read and transformed.
 
-    An item is a dictionary: ``image`` uint8 (3, H, W), ``mask`` uint8 (H, W) of class ids with `IGNORE_INDEX`, both
+    An item is a dictionary: ``image`` uint8 (B, H, W), ``mask`` uint8 (H, W) of class ids with `IGNORE_INDEX`, both
     tv_tensors unless the transform returns something else, and ``name``.
 
     Args:
@@ -57,11 +57,11 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         """
         index, seed = key if isinstance(key, tuple) else (key, None)
         pixels, ids = self.images.read(index, self.reduction, seed)
-        # The view (3, H, W) of (H, W, 3) memory is what torchvision resizes fastest.
+        # The view (B, H, W) of (H, W, B) memory is what torchvision resizes fastest.
         image: torch.Tensor = tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1))
         mask: torch.Tensor = tv_tensors.Mask(torch.from_numpy(ids))
         if self.transform is not None:
             with nullcontext() if seed is None else seeded(seed):
                 returned = self.transform(image, mask)
-            image, mask = checked_output(returned, mask, len(self.images.classes))
+            image, mask = checked_output(returned, mask, len(self.images.classes), pixels.shape[-1])
         return {"image": image, "mask": mask, "name": self.images.names[index]}

@@ -1,7 +1,8 @@
-"""Images of more than 8 bits a value: reading them as they are, and the range of values that becomes 0 to 255.
+"""Values of images as they are: those of more than 8 bits, those of any number of bands, and the range they lie in.
 
-Images of 8 bits never come here. Gray of 16 and 32 bits and floats are read through Pillow, as are colors of 16 bits;
-TIFF files whose bands lie one after the other, and floats of three bands, through tifffile.
+Pillow reads gray of 16 and 32 bits and floats, and colors of 16 bits, by a detour; `rmiseg.data.tiff` reads what it
+does not know: TIFF files of other numbers of bands, or whose bands lie one after the other, signed bytes, floats of
+several.
 """
 
 from __future__ import annotations
@@ -9,21 +10,21 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from rmiseg.runtime.extras import import_extra
+from rmiseg.data.bands import Ranges, ValueRange
+from rmiseg.data.tiff import BITS, ORIENTATION, PLANAR, SIGN, Header, TiffImage, header_of
 
-ValueRange: TypeAlias = tuple[float, float]
-"""Values of pixels that become 0 and 255."""
-
-BITS, PHOTOMETRIC, PLANAR, ORIENTATION = 258, 262, 284, 274
-"""Numbers of TIFF tags; that of the orientation is EXIF's, too."""
 SHARES = (0.1, 99.9)
 """Percentiles of the values that the range runs between, where nothing says another."""
+FAR, LEVELS = 10.0, 16
+"""A value that is so many spans of all others away from them, if these are so many levels, stands for no data."""
+COLORS = {"RGB": 3, "RGBA": 4, "RGBX": 4, "LA": 2}
+"""Bands of Pillow's modes of several bands whose values may have 16 bits."""
 
 
 def packing(image: Image.Image) -> str:
@@ -34,11 +35,17 @@ def packing(image: Image.Image) -> str:
 
 
 def is_deep(image: Image.Image) -> bool:
-    """Return whether the values of an image, of a file not yet loaded, have more than 8 bits."""
+    """Return whether the values of an image, of a file not yet loaded, are other than 0 to 255."""
     if image.mode == "F" or image.mode.startswith("I"):
         return True
     tags = getattr(image, "tag_v2", None)
-    return (tags is not None and max(_several(tags.get(BITS, 8))) > 8) or ";16" in packing(image)
+    return (tags is not None and max(_several(tags.get(BITS, 8))) > 8) or ";16" in packing(image) or is_signed(image)
+
+
+def is_signed(image: Image.Image) -> bool:
+    """Return whether the values are signed bytes, which Pillow takes for unsigned ones."""
+    tags = getattr(image, "tag_v2", {})
+    return 2 in _several(tags.get(SIGN, 1)) and max(_several(tags.get(BITS, 8))) == 8
 
 
 def unmapped(image: Image.Image) -> Image.Image:
@@ -53,34 +60,48 @@ def is_garbled(image: Image.Image) -> bool:
     return getattr(image, "tag_v2", {}).get(PLANAR) == 2 and image.mode.startswith("RGB")
 
 
-def read_deep(image: Image.Image, path: Path) -> NDArray[Any]:
-    """Read the values of an image of more than 8 bits, turned by its orientation.
+def header(image: Image.Image) -> Header:
+    """Return what an image file holds, by its header."""
+    size = (image.height, image.width)
+    if (tags := getattr(image, "tag_v2", None)) is not None:
+        return header_of(tags, size)
+    if image.mode in ("1", "L", "LA") or image.mode == "F" or image.mode.startswith("I"):
+        return Header(size, 1, image.mode == "LA")
+    return Header(size, 3, image.mode in ("RGBA", "PA") or "transparency" in image.info)
+
+
+def read_deep(image: Image.Image, path: Path, alpha: bool = False) -> NDArray[Any]:
+    """Read the values of an image that `is_deep`, turned by its orientation.
 
     Args:
         image: The image, not yet loaded.
         path: Its file.
+        alpha: True to return alpha, too, if there is any.
 
     Returns:
-        (H, W) or (H, W, 3), of any dtype.
+        (H, W) or (H, W, bands), of any dtype.
 
     Raises:
         ValueError: it has other bands than gray or RGB, with alpha or without.
         ModuleNotFoundError: it needs tifffile, which is not installed.
     """
+    if is_garbled(image) or is_signed(image):
+        return read_tiff(path, alpha=alpha)
     if image.mode == "F" or image.mode.startswith("I"):
         ImageOps.exif_transpose(image, in_place=True)
         values = np.asarray(image)
         # Pillow has 16 bits of a PNG as 32.
         return values.astype(np.uint16) if image.mode == "I" and image.format == "PNG" else values
-    if is_garbled(image):
-        return read_tiff(path)
     kind, _, order = packing(image).partition(";16")
-    if kind not in ("RGB", "RGBA", "RGBX") or order not in ("L", "B", "N"):
+    if kind not in COLORS or order not in ("L", "B", "N"):
         raise ValueError(f"colors of the kind {packing(image)} are not read with all their bits; save them as RGB")
+    if kind == "LA":
+        values = _gray_alpha(path)
+        return values if alpha else values[..., 0]
     # Pillow has no mode for such colors: it takes the first or the second byte of each, as it is told.
     little = order == "L" or (order == "N" and sys.byteorder == "little")
     high, low = (_unpacked(path, f"{kind};16{end}") for end in ("LB" if little else "BL"))
-    return high.astype(np.uint16) << 8 | low
+    return (high.astype(np.uint16) << 8 | low)[..., : COLORS[kind] if alpha else 3]
 
 
 def _unpacked(path: Path, packing: str) -> NDArray[np.uint8]:
@@ -91,24 +112,36 @@ def _unpacked(path: Path, packing: str) -> NDArray[np.uint8]:
             tiles.append(tile._replace(args=arguments))
         image.tile = tiles
         ImageOps.exif_transpose(image, in_place=True)
-        return np.asarray(image)[..., :3]
+        return np.asarray(image)
 
 
-def read_tiff(path: Path) -> NDArray[Any]:
-    """Read a TIFF file of one image through tifffile; see `read_deep`."""
-    tifffile = import_extra("tifffile", "train", f"reading {path}")
-    with tifffile.TiffFile(path) as file:
-        page = file.pages[0]
-        values, axes = page.asarray(), page.axes
-        extra, orientation = page.extrasamples, page.tags.get(ORIENTATION)
-    if axes == "SYX":
-        values, axes = np.moveaxis(values, 0, -1), "YXS"
-    bands = values.shape[-1] if axes == "YXS" else 1
-    if axes not in ("YX", "YXS") or not (bands in (1, 3) or (bands in (2, 4) and any(extra))):
-        raise ValueError(f"it has {bands} bands; images of one band or three are read, with alpha or without")
-    if axes == "YXS":
-        values = values[..., :3] if bands > 2 else values[..., 0]
-    return turned(values, int(orientation.value) if orientation else 1)
+def _gray_alpha(path: Path) -> NDArray[np.uint16]:
+    """Gray and alpha of 16 bits, of which Pillow reads the high bytes only: as RGBA of 8, which have as many bytes."""
+    with Image.open(path) as image:
+        image._mode = "RGBA"
+        image.tile = [tile._replace(args="RGBA") for tile in image.tile]
+        ImageOps.exif_transpose(image, in_place=True)
+        return np.asarray(image).view(">u2").astype(np.uint16)
+
+
+def read_tiff(path: Path, *, alpha: bool = False, pages: int = 1) -> NDArray[Any]:
+    """Read a TIFF file of one image as it is, turned by its orientation.
+
+    Args:
+        path: The file.
+        alpha: True to return alpha, too, if there is any.
+        pages: See `TiffImage`.
+
+    Returns:
+        (H, W) of one band, else (H, W, bands).
+
+    Raises:
+        ValueError, ModuleNotFoundError: As `TiffImage`.
+    """
+    with TiffImage(path, pages) as image:
+        values = turned(image.read(), image.orientation)
+        values = values if alpha else values[..., : image.header.bands]
+    return values[..., 0] if values.shape[-1] == 1 else values
 
 
 def turned(values: NDArray[Any], orientation: int) -> NDArray[Any]:
@@ -125,65 +158,57 @@ def turned(values: NDArray[Any], orientation: int) -> NDArray[Any]:
     return np.ascontiguousarray(turns.get(orientation, np.asarray)(values))
 
 
-def scaled(values: NDArray[Any], value_range: ValueRange | None) -> NDArray[np.uint8]:
-    """Make values of any dtype 0 to 255.
+class RangeFinder:
+    """Finds the range of values of several images, of which it keeps a sample.
 
     Args:
-        values: (H, W) or (H, W, 3).
-        value_range: Values that become 0 and 255; those beyond become that too. None keeps the high byte of 16 bits.
-
-    Returns:
-        (H, W, 3) uint8; gray becomes three equal bands, and what is not a number 0.
-
-    Raises:
-        ValueError: there is no range, for values other than unsigned ones of 16 bits.
+        apart: True to find a range for each band, in place of one for all.
+        most: Values of each image, and band, that are looked at, evenly spaced.
     """
-    if value_range is not None:
-        low, high = value_range
-        shares = (values.astype(np.float32) - np.float32(low)) / np.float32(high - low)
-        pixels = np.rint(255 * np.nan_to_num(np.clip(shares, 0, 1))).astype(np.uint8)
-    elif values.dtype == np.uint16:
-        pixels = (values >> 8).astype(np.uint8)
-    else:
-        raise ValueError(
-            f"pixels of {values.dtype} have no defined range; say which values are black and white, as `range: "
-            f"[{values.min():.6g}, {values.max():.6g}]` in dataset.yaml or as data.value_range"
-        )
-    return np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels
 
+    def __init__(self, apart: bool, most: int = 1 << 16) -> None:
+        self.apart, self.most = apart, most
+        self.samples: list[list[NDArray[np.float64]]] = []
+        self.images = 0
+        self.left_out: set[float] = set()
 
-def checked_range(value_range: Sequence[Any]) -> ValueRange:
-    """Return a range of values that a person gave.
+    def add(self, values: NDArray[Any], nodata: float | None = None) -> None:
+        """Look at an image (H, W) or (H, W, B) of any dtype; `nodata` stands for no value in it."""
+        bands = [values[..., band] for band in range(values.shape[-1])] if self.apart else [values]
+        self.samples = self.samples or [[] for _ in bands]
+        self.images += 1
+        for band, parts in zip(bands, self.samples):
+            flat = band.ravel()
+            flat = flat[:: max(1, flat.size // self.most)].astype(np.float64)
+            if nodata is not None and (flat == nodata).any():
+                self.left_out.add(nodata)
+                flat = flat[flat != nodata]
+            parts.append(flat[np.isfinite(flat)])
 
-    Raises:
-        ValueError: it is not two numbers, the smaller one first.
-    """
-    numbers = [x for x in value_range if isinstance(x, int | float) and not isinstance(x, bool)]
-    if len(numbers) != 2 or len(value_range) != 2 or not -np.inf < numbers[0] < numbers[1] < np.inf:
-        raise ValueError(
-            f"the range of values must be two numbers, the one for black and the larger one for white, such as "
-            f"[0, 4095], not {value_range}"
-        )
-    return float(numbers[0]), float(numbers[1])
+    def ranges(self) -> Ranges:
+        """Return the percentiles `SHARES`: of all bands together, or of each.
 
+        Raises:
+            ValueError: the images hold no numbers.
+        """
+        found = tuple(self._range(np.concatenate(parts)) for parts in self.samples)
+        return found if self.apart else found[0]
 
-def range_of(images: Sequence[NDArray[Any]], most: int = 1 << 16) -> ValueRange:
-    """Return the range of values of several images: the percentiles `SHARES` of them.
-
-    Args:
-        images: Values of any shape and dtype.
-        most: Values of each that are looked at, evenly spaced.
-    """
-    parts = []
-    for values in images:
-        flat = values.ravel()
-        flat = flat[:: max(1, flat.size // most)].astype(np.float64)
-        parts.append(flat[np.isfinite(flat)])
-    together = np.concatenate(parts)
-    if not together.size:
-        raise ValueError("the images hold no numbers, from which to take the range of values; give it in dataset.yaml")
-    low, high = np.percentile(together, SHARES)
-    return (float(low), float(high)) if low < high else (float(low), float(low) + 1)
+    def _range(self, values: NDArray[np.float64]) -> ValueRange:
+        levels = np.unique(values)
+        for end, others in ((0, levels[1:]), (-1, levels[:-1])):
+            if len(others) < LEVELS:
+                continue
+            nearest = others[0] if end == 0 else others[-1]
+            if abs(levels[end] - nearest) > FAR * (others[-1] - others[0]):
+                self.left_out.add(float(levels[end]))
+                values = values[values != levels[end]]
+        if not values.size:
+            raise ValueError(
+                "the images hold no numbers, from which to take the range of values; give it in dataset.yaml"
+            )
+        low, high = np.percentile(values, SHARES)
+        return (float(low), float(high)) if low < high else (float(low), float(low) + 1)
 
 
 def _several(value: Any) -> Sequence[int]:

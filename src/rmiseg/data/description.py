@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from rmiseg.config.recipes import read_yaml
+from rmiseg.data.bands import RGB, Bands, Ranges, checked_bands, checked_ranges
 from rmiseg.data.classes import IGNORE_INDEX, ClassTable, Color, RawValue, voc_palette
-from rmiseg.data.deep import ValueRange, checked_range
 from rmiseg.data.reading import SMOOTHED_SHARE, SMOOTHED_VALUES, read_raw_mask
 
 NAMES = ("dataset.yaml", "dataset.yml")
-ENTRIES = ("classes", "ignore", "colors", "nearest", "range")
+ENTRIES = ("classes", "ignore", "colors", "nearest", "range", "bands")
 FEW_LEVELS = 6
 """Values that cover a hundredth of the pixels, up to which others are taken for edges that were smoothed."""
 
@@ -30,12 +30,21 @@ class Description:
         classes: The classes.
         ignore_assumed: True if the file does not say what is ignored, so that 255 is.
         value_range: Values of pixels that become 0 and 255, in images of more than 8 bits; None if it does not say.
+        band_count: Number of bands of the images; None if it does not say.
+        picture: Bands, from 0, that are red, green and blue in pictures; None if it does not say.
     """
 
     path: Path
     classes: ClassTable
     ignore_assumed: bool = False
-    value_range: ValueRange | None = None
+    value_range: Ranges = None
+    band_count: int | None = None
+    picture: tuple[int, int, int] | None = None
+
+    @property
+    def bands(self) -> Bands:
+        """Bands of the images, as far as it says."""
+        return Bands(self.band_count or RGB.count, self.value_range, self.picture)
 
 
 def read_description(root: Path, masks: Iterable[Path] = ()) -> Description:
@@ -49,7 +58,10 @@ def read_description(root: Path, masks: Iterable[Path] = ()) -> Description:
     - ``colors``: a list of [red, green, blue] in the order of the classes, for pictures. Default: the colors of the
       masks, else those of PASCAL VOC;
     - ``nearest``: true if any other value in the masks stands for the nearest of these. Default: false;
-    - ``range``: the values [black, white] of images of more than 8 bits. Default: taken from the training images.
+    - ``range``: the values [black, white] of images of more than 8 bits, or one such pair for each band. Default:
+      taken from the training images;
+    - ``bands``: the number of bands of the images, or which of them are red, green and blue in pictures, counted from
+      1, as {red: 3, green: 2, blue: 1}. Default: as many as the training images have.
 
     Args:
         root: Folder of the data set.
@@ -100,6 +112,7 @@ def _parse(path: Path, spec: Any) -> Description:
     value_range = spec.get("range")
     if value_range is not None and not isinstance(value_range, list):
         raise ValueError(f"`range` must be two numbers, such as [0, 4095], not {value_range!r}")
+    count, picture = (None, None) if spec.get("bands") is None else checked_bands(spec["bands"])
     classes = ClassTable(
         names=names,
         values=values,
@@ -108,13 +121,15 @@ def _parse(path: Path, spec: Any) -> Description:
         nearest=nearest,
     )
     assumed = "ignore" not in spec and bool(classes.ignore)
-    return Description(path, classes, assumed, None if value_range is None else checked_range(value_range))
+    ranges = None if value_range is None else checked_ranges(value_range, count)
+    return Description(path, classes, assumed, ranges, count, picture)
 
 
 def _classes(classes: Any) -> tuple[tuple[str, ...], tuple[RawValue, ...]]:
     """Names and raw values of the entry `classes`."""
-    if isinstance(classes, dict) and all(type(k) is int and isinstance(v, str) for k, v in classes.items()):
-        # {0: background}, as other programs have it
+    if isinstance(classes, dict) and all(_is_number(k) and isinstance(v, str) for k, v in classes.items()):
+        # {0: background} and {'0': background}, as other programs have it
+        classes = {int(key): name for key, name in classes.items()}
         classes = dict(zip(classes.values(), classes)) if len(set(classes.values())) == len(classes) else classes
     names = list(classes) if isinstance(classes, list | dict) else []
     if not names or not all(isinstance(name, str) for name in names):
@@ -123,6 +138,10 @@ def _classes(classes: Any) -> tuple[tuple[str, ...], tuple[RawValue, ...]]:
             f"(names such as no, on or 1 need quotes)"
         )
     return tuple(names), tuple(map(_raw_value, classes.values() if isinstance(classes, dict) else range(len(names))))
+
+
+def _is_number(key: Any) -> bool:
+    return type(key) is int or (isinstance(key, str) and key.isdecimal())
 
 
 def _raw_value(value: Any) -> RawValue:
@@ -158,6 +177,9 @@ def suggest(paths: list[Path], files: int = 20, most: int = 40) -> str:
         return "classes:\n  background: 0\n  something: 1\nignore: 255\n"
     total = sum(counts.values())
     frequent = {value: count for value, count in counts.items() if count >= 0.01 * total}
+    if len(frequent) == 1 and len(counts) > 1:  # a small object: its level is the most frequent of the others
+        second = max(counts.keys() - frequent.keys(), key=lambda value: counts[value])
+        frequent[second] = counts[second]
     most_levels = min(FEW_LEVELS, (len(counts) - SMOOTHED_VALUES) // 2)
     smooth = len(frequent) <= most_levels and sum(frequent.values()) >= SMOOTHED_SHARE * total
     if smooth:  # edges that were smoothed: the values in between are none

@@ -1,8 +1,8 @@
 """Masks that a data set does not hold as files, but describes: drawn once, and kept in the user's cache.
 
 The cache is $RMISEG_CACHE, or rmiseg in $XDG_CACHE_HOME, or ~/.cache/rmiseg. It can be deleted at any time. A folder
-in it belongs to one annotation file, as it was then: another size or time of the file means another folder. Drawing
-that was interrupted goes on where it was; several processes may draw at once.
+in it belongs to one annotation file, as it was then: another place or another content means another folder. Drawing
+that was interrupted goes on where it was; several processes may draw at once, and each starts others to help it.
 """
 
 from __future__ import annotations
@@ -12,23 +12,30 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
+from torch.utils.data import DataLoader, Dataset
 
+from rmiseg.runtime.device import usable_cores
 from rmiseg.runtime.files import replacing
 from rmiseg.runtime.progress import track
 
-FORMAT = 1  # to be raised when the same annotations give other masks
+FORMAT = 2  # to be raised when the same annotations give other masks
 Drawing: TypeAlias = Callable[[], NDArray[np.uint8] | None]
 """Makes one mask (H, W) uint8; None if the image is to be left out."""
+WORTH_A_PROCESS = 200
+"""Masks for which it is worth while to start a process that draws."""
 
 
 def drawn_masks(
-    annotations: Path, kind: str, drawings: Callable[[dict[str, Any]], dict[str, Drawing]]
+    annotations: Path,
+    kind: str,
+    drawings: Callable[[dict[str, Any]], dict[str, Drawing]],
+    segments: Path | None = None,
 ) -> list[tuple[str, Path]]:
     """The masks that an annotation file describes.
 
@@ -36,6 +43,8 @@ def drawn_masks(
         annotations: A JSON file.
         kind: What is drawn, since one file may be drawn in several ways.
         drawings: Called with the content of the file, if the cache lacks it; returns what draws each image, by name.
+        segments: Folder of files that the masks are drawn from too; with another size or time of one, they are drawn
+            again.
 
     Returns:
         Names of images, as `drawings` gave them, and the mask of each; without those that were left out.
@@ -43,9 +52,7 @@ def drawn_masks(
     Raises:
         ValueError: the file is damaged, or not what it should be.
     """
-    stat = annotations.stat()
-    key = hashlib.blake2b(f"{FORMAT} {kind} {stat.st_size} {stat.st_mtime_ns}".encode(), digest_size=6).hexdigest()
-    folder = cache_folder() / "masks" / f"{annotations.stem}-{kind}-{key}"
+    folder = cache_folder() / "masks" / f"{annotations.stem}-{kind}-{_key(annotations, kind, segments)}"
     index = folder / "images.json"  # written last: where it is, all masks are
     if not index.is_file():
         folder.mkdir(parents=True, exist_ok=True)
@@ -53,6 +60,19 @@ def drawn_masks(
         with replacing(index) as temporary:
             temporary.write_text(json.dumps(names))
     return [(name, _mask_path(folder, name)) for name in json.loads(index.read_text())]
+
+
+def _key(annotations: Path, kind: str, segments: Path | None) -> str:
+    """Digest of all that the masks depend on, and of where it is: a copy elsewhere may go another way."""
+    key = hashlib.blake2b(f"{FORMAT} {kind} ".encode() + os.fsencode(annotations.resolve()), digest_size=16)
+    with open(annotations, "rb") as file:  # not its size and time, which two roots may share
+        key.update(hashlib.file_digest(file, "blake2b").digest())
+    if segments is not None:
+        with os.scandir(segments) as entries:
+            for entry in sorted(entries, key=lambda entry: entry.name):
+                stat = entry.stat()
+                key.update(os.fsencode(entry.name) + f"/{stat.st_size} {stat.st_mtime_ns}/".encode())
+    return key.hexdigest()
 
 
 def cache_folder() -> Path:
@@ -67,16 +87,14 @@ def _draw(annotations: Path, folder: Path, drawings: Callable[[dict[str, Any]], 
     console.print(f"Drawing the masks of {annotations}, once, into {folder}", soft_wrap=True, highlight=False)
     names = []
     try:
-        work = drawings(json.loads(annotations.read_bytes()))
-        for name, draw in track(work.items(), f"drawing {annotations.stem}", console, total=len(work)):
-            path = _mask_path(folder, name)
-            if not path.exists():
-                mask = draw()
-                if mask is None:
-                    continue
-                with replacing(path) as temporary:
-                    Image.fromarray(mask).save(temporary, format="PNG")
-            names.append(name)
+        work = _Work(drawings(json.loads(annotations.read_bytes())), folder)
+        processes = min(usable_cores(), len(work) // WORTH_A_PROCESS)
+        loader = DataLoader(work, batch_size=None, num_workers=processes, collate_fn=_itself)
+        for drawn in track(loader, f"drawing {annotations.stem}", console, total=len(work)):
+            if drawn.problem is not None:
+                raise drawn.problem
+            if drawn.kept:
+                names.append(drawn.name)
     except json.JSONDecodeError as error:
         raise ValueError(f"{annotations} is damaged, it may be cut short: {error}") from error
     except (KeyError, TypeError, AttributeError) as error:
@@ -84,6 +102,43 @@ def _draw(annotations: Path, folder: Path, drawings: Callable[[dict[str, Any]], 
             f"{annotations} does not hold the annotations that its name says: {type(error).__name__} {error}"
         ) from error
     return names
+
+
+class _Drawn(NamedTuple):
+    """The name of an image, whether it has a mask, and what went wrong: raised, it would lose its type on the way."""
+
+    name: str
+    kept: bool
+    problem: Exception | None = None
+
+
+class _Work(Dataset[_Drawn]):
+    """The images of an annotation file; to read one is to draw its mask, unless it is there."""
+
+    def __init__(self, drawings: dict[str, Drawing], folder: Path) -> None:
+        self.drawings = list(drawings.items())
+        self.folder = folder
+
+    def __len__(self) -> int:
+        return len(self.drawings)
+
+    def __getitem__(self, index: int) -> _Drawn:
+        name, draw = self.drawings[index]
+        path = _mask_path(self.folder, name)
+        try:
+            if not path.exists():
+                mask = draw()
+                if mask is None:
+                    return _Drawn(name, False)
+                with replacing(path) as temporary:
+                    Image.fromarray(mask).save(temporary, format="PNG")
+        except Exception as error:
+            return _Drawn(name, False, error)
+        return _Drawn(name, True)
+
+
+def _itself(drawn: Any) -> Any:
+    return drawn
 
 
 def _mask_path(folder: Path, name: str) -> Path:

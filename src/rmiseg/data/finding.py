@@ -56,13 +56,26 @@ def scan_splits(
         splits = [split for split in available if split != "trainval"] or list(available)
     for split in splits:
         if split not in parts:
-            raise ValueError(f"data set {name} in {root} has no split {split!r}; it has {', '.join(available)}")
+            raise ValueError(
+                f"data set {name} in {root} has no split {split!r}; it has {', '.join(available)}. "
+                + missing_split(split)
+            )
         if missing := _missing(parts[split]):
             raise FileNotFoundError(
                 f"data set {name} in {root} lacks what split {split} needs: {_some(missing)} does not exist; complete "
                 f"are {', '.join(available)}. {_tree(layout, root)}"
             )
     return [layout.scan_split(Path(root), split) for split in dict.fromkeys(splits)]
+
+
+def missing_split(split: str) -> str:
+    """Say what to do where there is no split of a name."""
+    if split not in ("train", "val"):
+        return f"Name one of these instead of {split}"
+    return (
+        f"Another one in its place is `--data.{split}_split NAME`; in a data set of your own, lists train.txt and "
+        f"val.txt of file names, one a line, divide the images of one folder"
+    )
 
 
 def load_split(

@@ -118,10 +118,10 @@ class Folder(Layout):
             images_without_mask=tuple(images.files[key] for key in keys if key not in pairs),
             masks_without_image=tuple(masks.files[key] for key in lonely),
             problems=tuple(problems),
-            notes=(*_unusual(root, split, place), *notes),
+            notes=(*_unusual(root, split, place), *_choice(place), *notes),
             warnings=tuple(other for other in others if other),
             description=description,
-            value_range=description.value_range,
+            bands=description.bands,
         )
 
     def _found(self, place: Place) -> tuple[Listing, Listing, dict[str, str], list[str]]:
@@ -207,6 +207,12 @@ def _unusual(root: Path, split: str, place: Place) -> list[str]:
         return []
     folders = [(folder / place.below).relative_to(root).as_posix() for folder in (place.images, place.masks)]
     return [f"split {split}: images in {folders[0]}/, masks in {folders[1]}/"]
+
+
+def _choice(place: Place) -> list[str]:
+    """Say which folder was taken for the masks, if there are several."""
+    others = [name for name in MASK_FOLDERS if name != place.masks.name and (place.masks.parent / name).is_dir()]
+    return [f"masks are read from {place.masks}, and not from {' or '.join(others)}/ beside it"] if others else []
 
 
 def _hash(key: str) -> bytes:

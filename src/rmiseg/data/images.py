@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from rmiseg.data.bands import RGB, Bands
 from rmiseg.data.classes import ClassTable
-from rmiseg.data.deep import ValueRange
 from rmiseg.data.description import Description
 from rmiseg.data.reading import read_image, read_mask
 
@@ -24,11 +24,13 @@ class LabeledImages(ABC):
         name: What to call them, such as train.
         classes: The classes, whose ids the masks hold.
         names: Names of the images, in order; no two are the same.
+        bands: Their bands B.
     """
 
     name: str
     classes: ClassTable
     names: Sequence[str]
+    bands: Bands = RGB
 
     @property
     def labeled(self) -> bool:
@@ -45,14 +47,14 @@ class LabeledImages(ABC):
 
     @abstractmethod
     def read_image(self, index: int, reduction: int = 1) -> NDArray[np.uint8]:
-        """Read an image as RGB.
+        """Read an image.
 
         Args:
             index: Its number.
             reduction: 1, 2, 4 or 8: average squares of so many pixels.
 
         Returns:
-            (H / reduction, W / reduction, 3) uint8, rounded up.
+            (H / reduction, W / reduction, B) uint8, rounded up.
 
         Raises:
             ValueError, OSError: it cannot be read.
@@ -77,7 +79,7 @@ class LabeledImages(ABC):
             seed: Seed of what is random in reading, if anything is.
 
         Returns:
-            Pixels (h, w, 3) uint8, and class ids (h, w) uint8 with `IGNORE_INDEX` where ignored.
+            Pixels (h, w, B) uint8, and class ids (h, w) uint8 with `IGNORE_INDEX` where ignored.
 
         Raises:
             ValueError, OSError: one cannot be read, or they differ in size.
@@ -127,7 +129,7 @@ class Split(LabeledImages):
         notes: Decisions on which files belong together, where their names leave room, one line each.
         warnings: What is not wrong, but seldom is intended, one line each.
         description: What somebody's own dataset.yaml says.
-        value_range: Values of pixels that become 0 and 255, of images of more than 8 bits; see `read_image`.
+        bands: Bands of the images, and which of their values become 0 and 255; see `read_image`.
     """
 
     name: str
@@ -139,11 +141,11 @@ class Split(LabeledImages):
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     description: Description | None = None
-    value_range: ValueRange | None = None
+    bands: Bands = RGB
 
-    def with_range(self, value_range: ValueRange | None) -> Split:
-        """Return the same split with another range of values."""
-        return replace(self, value_range=value_range)
+    def with_bands(self, bands: Bands) -> Split:
+        """Return the same split, read in another way."""
+        return replace(self, bands=bands)
 
     @cached_property
     def names(self) -> Sequence[str]:  # type: ignore[override]  # read-only, as all of a split is
@@ -157,7 +159,7 @@ class Split(LabeledImages):
 
     def read_image(self, index: int, reduction: int = 1) -> NDArray[np.uint8]:
         """See `rmiseg.data.read_image`."""
-        return read_image(self.samples[index].image, reduction, self.value_range)
+        return read_image(self.samples[index].image, reduction, self.bands)
 
     def read_mask(self, index: int) -> NDArray[np.uint8]:
         """See `rmiseg.data.read_mask`.

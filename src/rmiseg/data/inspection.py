@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from rmiseg.data.bands import RGB, Bands
 from rmiseg.data.classes import ClassTable, Color, RawValue
-from rmiseg.data.deep import ORIENTATION, ValueRange
 from rmiseg.data.images import Sample, Split, size_mismatch
 from rmiseg.data.reading import RawMask, read_image, read_raw_mask
+from rmiseg.data.tiff import ORIENTATION
 
 
 @dataclass
@@ -26,11 +27,12 @@ class Inspection:
         size_mismatch: Sizes of image and mask, where they differ.
         image_size: Width and height.
         counts: Pixels of each class id, (256,).
+        exact: Likewise, of those whose value is that of the class, and not the nearest one to it.
         ignored: Pixels of each ignored raw value.
         unknown: Pixels of each raw value that is neither a class nor ignored.
         palette: Colors of the raw values in the mask, of a file with a palette.
         unique: Those values whose color has no other value in that palette.
-        turned_alone: True if the image is turned by its EXIF orientation, the mask is not, and their sizes do not tell.
+        orientations: EXIF orientations of image and mask, if they differ, and the sizes do not tell.
     """
 
     sample: Sample
@@ -38,11 +40,12 @@ class Inspection:
     size_mismatch: str = ""
     image_size: tuple[int, int] | None = None
     counts: np.ndarray | None = None
+    exact: np.ndarray | None = None
     ignored: dict[RawValue, int] = field(default_factory=dict)
     unknown: dict[RawValue, int] = field(default_factory=dict)
     palette: dict[int, Color] = field(default_factory=dict)
     unique: set[int] = field(default_factory=set)
-    turned_alone: bool = False
+    orientations: tuple[int, int] | None = None
 
 
 @dataclass
@@ -66,6 +69,9 @@ class SplitReport:
         problems: Other problems of lists and file names, one line each.
         class_pixels: Pixels of each class, (C,) int64, over the readable masks.
         class_images: Masks in which each class occurs, (C,) int64.
+        exact_pixels: Pixels of each class whose value is that of the class, and not the nearest one to it, (C,) int64.
+        ignored_images: Masks in which an ignored value occurs.
+        ignored_with: Those of them in which each class occurs, too, (C,) int64.
         notes: Decisions on files and values, one line each.
         warnings: Things that seldom are intended, one line each.
         unreadable: Image or mask files that cannot be read, with the reason, one line each.
@@ -76,6 +82,7 @@ class SplitReport:
         colors: Colors that palettes give each raw value, each with the first file that does.
         values: Raw values that palettes give each color, likewise.
         turned_alone: Pairs of which the image is turned by its EXIF orientation, and the mask is not.
+        turned_otherwise: Pairs of which the mask is turned by its EXIF orientation, and the image not, or otherwise.
         smallest: Smallest width and smallest height of the readable images; None if there is none.
         largest: Likewise the largest.
     """
@@ -88,6 +95,9 @@ class SplitReport:
     problems: list[str]
     class_pixels: np.ndarray
     class_images: np.ndarray
+    exact_pixels: np.ndarray
+    ignored_with: np.ndarray
+    ignored_images: int = 0
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
@@ -98,6 +108,7 @@ class SplitReport:
     colors: dict[int, dict[Color, Path]] = field(default_factory=dict)
     values: dict[Color, dict[int, Path]] = field(default_factory=dict)
     turned_alone: list[Sample] = field(default_factory=list)
+    turned_otherwise: list[Sample] = field(default_factory=list)
     smallest: tuple[int, int] | None = None
     largest: tuple[int, int] | None = None
 
@@ -113,6 +124,8 @@ class SplitReport:
             problems=list(split.problems),
             class_pixels=np.zeros(len(split.classes), np.int64),
             class_images=np.zeros(len(split.classes), np.int64),
+            exact_pixels=np.zeros(len(split.classes), np.int64),
+            ignored_with=np.zeros(len(split.classes), np.int64),
             notes=list(split.notes),
             warnings=list(split.warnings),
         )
@@ -143,6 +156,10 @@ class SplitReport:
             counts = found.counts[: len(self.class_pixels)]
             self.class_pixels += counts
             self.class_images += counts > 0
+            self.exact_pixels += (found.counts if found.exact is None else found.exact)[: len(counts)]
+            if found.ignored:
+                self.ignored_images += 1
+                self.ignored_with += counts > 0
             self.ignored_pixels += int(found.counts[-1])
         for value, pixels in found.ignored.items():
             self.ignored_values[value] = self.ignored_values.get(value, 0) + pixels
@@ -151,29 +168,27 @@ class SplitReport:
             self.colors.setdefault(index, {}).setdefault(color, found.sample.mask)
             if index in found.unique:
                 self.values.setdefault(color, {}).setdefault(index, found.sample.mask)
-        if found.turned_alone:
-            self.turned_alone.append(found.sample)
+        if found.orientations:
+            (self.turned_alone if found.orientations[1] == 1 else self.turned_otherwise).append(found.sample)
         if size := found.image_size:
             small, large = self.smallest or size, self.largest or size
             self.smallest = (min(small[0], size[0]), min(small[1], size[1]))
             self.largest = (max(large[0], size[0]), max(large[1], size[1]))
 
 
-def inspect(
-    sample: Sample, classes: ClassTable, *, decode: bool = True, value_range: ValueRange | None = None
-) -> Inspection:
+def inspect(sample: Sample, classes: ClassTable, *, decode: bool = True, bands: Bands = RGB) -> Inspection:
     """Read a pair of files, whatever is wrong with them.
 
     Args:
         sample: The pair.
         classes: The classes.
         decode: True to read the image; else its header alone.
-        value_range: See `read_image`.
+        bands: See `read_image`.
     """
     found = Inspection(sample)
     if decode:
         try:
-            height, width = read_image(sample.image, value_range=value_range).shape[:2]
+            height, width = read_image(sample.image, bands=bands).shape[:2]
             found.image_size = (width, height)
         except (ValueError, OSError, ModuleNotFoundError) as error:
             found.unreadable.append(str(error))
@@ -189,9 +204,9 @@ def inspect(
     if found.image_size and mask_size and found.image_size != mask_size:
         found.size_mismatch = size_mismatch(sample.describe(), found.image_size, mask_size)
     elif mask_size:
-        turn = _orientation(sample.image)
-        keeps_size = turn in (2, 3, 4) or (turn > 4 and mask_size[0] == mask_size[1])
-        found.turned_alone = keeps_size and _orientation(sample.mask) != turn
+        turns = _orientation(sample.image), _orientation(sample.mask)
+        keep_size = mask_size[0] == mask_size[1] or (turns[0] > 4) == (turns[1] > 4)
+        found.orientations = turns if turns[0] != turns[1] and keep_size else None
     return found
 
 
@@ -199,6 +214,9 @@ def _count(found: Inspection, mask: RawMask, classes: ClassTable) -> None:
     ids, found.unknown = classes.encode(mask.values)
     found.counts = np.bincount(ids.ravel(), minlength=256)
     found.counts[-1] -= sum(found.unknown.values())
+    if classes.nearest:
+        exact = replace(classes, nearest=False).encode(mask.values)[0]
+        found.exact = np.bincount(exact.ravel(), minlength=256)
     if classes.rgb:
         pixels = {value: int((mask.values == value).all(axis=-1).sum()) for value in classes.ignore}
         found.ignored = {value: count for value, count in pixels.items() if count}

@@ -17,13 +17,16 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from rmiseg.data.dataset import SegmentationDataset
+from rmiseg.runtime.device import usable_cores
 
 MOST_SKIPPED = 20
 """Number of unreadable images one after the other that is no accident."""
+MOST_WORKERS = 16
+"""Processes that read images, where nothing else is asked for: each needs memory, and this many feed any GPU."""
 
 
 class Batch(TypedDict):
-    """Batch that loaders yield: image uint8 (N, 3, H, W), mask uint8 (N, H, W), and N names."""
+    """Batch that loaders yield: image uint8 (N, B, H, W), mask uint8 (N, H, W), and N names."""
 
     image: torch.Tensor
     mask: torch.Tensor
@@ -132,6 +135,23 @@ def worker_deaths(*signs: type[Exception]) -> Iterator[None]:
         ) from error
 
 
+def worker_count(asked: int | None, most: int) -> int:
+    """Number of processes that read images.
+
+    Args:
+        asked: The number that was asked for; None for one for each core of this training process.
+        most: Number of batches, more than which is of no use; only where nothing was asked for.
+
+    Raises:
+        ValueError: a negative number.
+    """
+    if asked is not None:
+        if asked < 0:
+            raise ValueError(f"workers must be 0 or more, not {asked}")
+        return asked
+    return max(1, min(usable_cores(), most, MOST_WORKERS))
+
+
 class Loader(DataLoader[Any]):
     """A DataLoader of `Batch`; what is wrong with a file is raised here, as the data set would raise it itself.
 
@@ -155,8 +175,6 @@ class Loader(DataLoader[Any]):
         outlive_termination: bool = False,
         **options: Any,
     ) -> None:
-        if workers < 0:
-            raise ValueError(f"workers must be 0 or more, not {workers}")
         super().__init__(
             _Items(dataset, on_error),
             num_workers=workers,
@@ -207,7 +225,7 @@ def train_loader(
     dataset: SegmentationDataset,
     *,
     batch_size: int,
-    workers: int,
+    workers: int | None = None,
     seed: int,
     rank: int = 0,
     world_size: int = 1,
@@ -218,7 +236,8 @@ def train_loader(
     Args:
         dataset: Its transform must return crops of one size.
         batch_size: Images in a batch, of all processes together.
-        workers: Processes that read images, for each training process; 0 reads in the main process.
+        workers: Processes that read images, for each training process; 0 reads in the main process. By default one for
+            each of its cores.
         seed: Seed of order and augmentation, 0 or more.
         rank: Number of this training process, which reads its part of each batch.
         world_size: Number of training processes.
@@ -241,11 +260,11 @@ def train_loader(
             f"the training split has {len(dataset)} images, fewer than one batch of {batch_size}: lower data.batch_size"
         )
     batches = EpochBatches(len(dataset), seed, batch_size, rank, world_size)
-    return TrainLoader(dataset, workers=workers, batch_sampler=batches, **options)
+    return TrainLoader(dataset, workers=worker_count(workers, len(batches)), batch_sampler=batches, **options)
 
 
 def eval_loader(
-    dataset: SegmentationDataset, *, workers: int, rank: int = 0, world_size: int = 1, **options: Any
+    dataset: SegmentationDataset, *, workers: int | None = None, rank: int = 0, world_size: int = 1, **options: Any
 ) -> Loader:
     """Every image once, in order, as a `Batch` of one because images may differ in size.
 
@@ -253,7 +272,8 @@ def eval_loader(
 
     Args:
         dataset: Its transform must not be random.
-        workers: Processes that read images, for each evaluating process; 0 reads in the main process.
+        workers: Processes that read images, for each evaluating process; 0 reads in the main process. By default one
+            for each of its cores.
         rank: Number of this process.
         world_size: Number of processes.
         options: on_error and warn, see `Loader`.
@@ -262,7 +282,7 @@ def eval_loader(
         ValueError: a negative number of workers.
     """
     indices = range(rank, len(dataset), world_size)
-    return Loader(dataset, workers=workers, batch_size=1, sampler=indices, **options)
+    return Loader(dataset, workers=worker_count(workers, len(indices)), batch_size=1, sampler=indices, **options)
 
 
 def _ignore_termination(worker: int) -> None:
@@ -292,7 +312,10 @@ def collate(items: list[Any]) -> tuple[Batch | Exception | None, list[str]]:
         if len(shapes) > 1:
             raise ValueError(f"{part}s of one batch differ in size: {sorted(shapes)}; crop them to one size")
     batch: Batch = {
-        "image": torch.stack([item["image"].as_subclass(torch.Tensor) for item in items]),
+        # In memory (N, H, W, 3), as images come from a file and as networks take them.
+        "image": torch.stack([item["image"].as_subclass(torch.Tensor).permute(1, 2, 0) for item in items]).permute(
+            0, 3, 1, 2
+        ),
         "mask": torch.stack([item["mask"].as_subclass(torch.Tensor) for item in items]),
         "name": [item["name"] for item in items],
     }

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
+from rmiseg.data.bands import RGB, Bands
 from rmiseg.data.classes import IGNORE_INDEX, ClassTable, class_ids, describe_classes
 from rmiseg.data.images import LabeledImages, every_nth, size_mismatch
 from rmiseg.data.reading import raw_values, reduced, rgb_pixels
@@ -27,7 +28,8 @@ class OwnImages(LabeledImages):
     An item is (image, mask), or a dictionary with the keys image and mask:
 
     - images: PIL images of any mode, arrays (H, W, 3) or (H, W), or tensors (3, H, W) or (1, H, W); uint8, or floats
-      from 0 to 1, which become uint8 again. Nothing that is normalized already.
+      from 0 to 1, which become uint8 again. Nothing that is normalized already. Of B bands other than three, arrays
+      (H, W, B) or tensors (B, H, W).
     - masks: PIL images of single values or with a palette, arrays (H, W), or tensors (H, W) or (1, H, W), of integers
       or bool: class ids 0 .. C-1, and 255 where ignored.
 
@@ -41,6 +43,7 @@ class OwnImages(LabeledImages):
         dataset: A map-style data set: it has __len__ and __getitem__, and the same items in every process.
         classes: Names of the classes, in the order of their ids; or names and colors.
         name: What to call it in messages and results, such as train.
+        bands: Bands of the images.
 
     Attributes:
         names: Those in an attribute `names` of the data set, if it is a sequence of as many strings as it has items;
@@ -51,7 +54,9 @@ class OwnImages(LabeledImages):
         ValueError: the classes are not as they should be, or a name is given to two images.
     """
 
-    def __init__(self, dataset: Any, classes: ClassTable | Sequence[str], name: str = "data") -> None:
+    def __init__(
+        self, dataset: Any, classes: ClassTable | Sequence[str], name: str = "data", bands: Bands = RGB
+    ) -> None:
         if isinstance(dataset, IterableDataset):
             raise TypeError(
                 f"the data set {name} is an IterableDataset, {type(dataset).__name__}, whose items cannot be read by "
@@ -65,6 +70,7 @@ class OwnImages(LabeledImages):
         self.dataset = dataset
         self.classes = classes if isinstance(classes, ClassTable) else class_ids(classes)
         self.name = name
+        self.bands = bands
         self.names = _names(dataset, name)
 
     @property
@@ -114,7 +120,7 @@ class OwnImages(LabeledImages):
 
     def _pixels(self, index: int, image: Any) -> NDArray[np.uint8]:
         try:
-            return image_pixels(image)
+            return image_pixels(image, self.bands.count)
         except ValueError as error:
             raise ValueError(f"{self.describe(index)[0]}: {error}") from error
 
@@ -137,27 +143,36 @@ def _names(dataset: Any, title: str) -> tuple[str, ...]:
     return tuple(f"{index:0{len(str(count - 1))}d}" for index in range(count))
 
 
-def image_pixels(image: Any) -> NDArray[np.uint8]:
+def image_pixels(image: Any, bands: int = 3) -> NDArray[np.uint8]:
     """Return the pixels of a PIL image, array or tensor, as `OwnImages` describes them.
 
+    Args:
+        image: The image.
+        bands: Number of bands B.
+
     Returns:
-        (H, W, 3) uint8, with memory of its own.
+        (H, W, B) uint8, with memory of its own.
 
     Raises:
         ValueError: it is nothing of that kind, or its values have another range.
     """
     if isinstance(image, Image.Image):
+        if bands != 3:
+            raise ValueError(f"a PIL image of mode {image.mode}; images of {bands} bands are arrays or tensors")
         return rgb_pixels(image, turn=False)
+    allowed = (1, 3) if bands == 3 else (bands,)
     shape = tuple(image.shape) if isinstance(image, np.ndarray | Tensor) else ()
     if isinstance(image, Tensor):
-        if len(shape) != 3 or shape[0] not in (1, 3):
-            hint = "; put the channels first" if len(shape) == 3 and shape[-1] in (1, 3) else ""
-            raise ValueError(f"a tensor {shape}, not (3, H, W) or (1, H, W){hint}")
+        if len(shape) != 3 or shape[0] not in allowed:
+            hint = "; put the channels first" if len(shape) == 3 and shape[-1] in allowed else ""
+            wanted = "(3, H, W) or (1, H, W)" if bands == 3 else f"({bands}, H, W)"
+            raise ValueError(f"a tensor {shape}, not {wanted}{hint}")
         array = _to_numpy(image).transpose(1, 2, 0)
     elif isinstance(image, np.ndarray):
-        if len(shape) != 2 and (len(shape) != 3 or shape[-1] not in (1, 3)):
-            hint = "; put the channels last, or make it a tensor" if len(shape) == 3 and shape[0] in (1, 3) else ""
-            raise ValueError(f"an array {shape}, not (H, W, 3) or (H, W){hint}")
+        if (len(shape) != 2 or 1 not in allowed) and (len(shape) != 3 or shape[-1] not in allowed):
+            hint = "; put the channels last, or make it a tensor" if len(shape) == 3 and shape[0] in allowed else ""
+            wanted = "(H, W, 3) or (H, W)" if bands == 3 else f"(H, W, {bands})"
+            raise ValueError(f"an array {shape}, not {wanted}{hint}")
         array = image[..., None] if len(shape) == 2 else image
     else:
         raise ValueError(f"a {type(image).__name__}, not a PIL image, a NumPy array or a tensor")
@@ -165,7 +180,7 @@ def image_pixels(image: Any) -> NDArray[np.uint8]:
         raise ValueError(f"it has the shape {shape}, and so no pixels")
     if array.dtype != np.uint8:
         array = _from_floats(array)
-    return np.array(np.broadcast_to(array, (*array.shape[:2], 3)), order="C")
+    return np.array(np.broadcast_to(array, (*array.shape[:2], bands)), order="C")
 
 
 def _from_floats(array: NDArray[Any]) -> NDArray[np.uint8]:

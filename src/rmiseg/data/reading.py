@@ -2,136 +2,149 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
+from rmiseg.data.bands import RGB, Bands, scaled, scaled_values
 from rmiseg.data.classes import ClassTable, Color, RawValue, describe_classes
-from rmiseg.data.deep import (
-    PHOTOMETRIC,
-    ValueRange,
-    is_deep,
-    is_garbled,
-    packing,
-    read_deep,
-    read_tiff,
-    scaled,
-    unmapped,
-)
+from rmiseg.data.deep import COLORS, header, is_deep, is_garbled, is_signed, packing, read_deep, read_tiff
+from rmiseg.data.dicom import is_dicom, read_dicom
+from rmiseg.data.opening import opened, said
+from rmiseg.data.tiff import PHOTOMETRIC, is_tiff
 from rmiseg.runtime.extras import import_extra
 
-NEW_SUBFILE_TYPE = 254
-"""Number of the TIFF tag that says whether a page is a smaller copy (1) or a mask of transparency (4) of another."""
 SMOOTHED_VALUES, SMOOTHED_SHARE = 4, 0.8
 """Least number of unknown values in a mask whose edges were smoothed, and least share of its other pixels."""
 
 
-def read_image(path: Path, reduction: int = 1, value_range: ValueRange | None = None) -> NDArray[np.uint8]:
-    """Read an image of any format and mode as RGB (H, W, 3) uint8, turned as its EXIF orientation says.
+def read_image(path: Path, reduction: int = 1, bands: Bands = RGB) -> NDArray[np.uint8]:
+    """Read an image of any format and mode as (H, W, B) uint8, turned as its EXIF orientation says.
 
-    Gray becomes three equal channels, and alpha is dropped.
+    Where three bands are asked for, gray becomes three equal ones, and alpha is dropped.
 
     Args:
         path: File of the image.
         reduction: 1, 2, 4 or 8: average squares of so many pixels, (H / reduction, W / reduction) rounded up remain.
             JPEG files are decoded at that size, two to five times as fast.
-        value_range: Values that become 0 and 255, for files of more than 8 bits; without, 16 bits keep their high byte.
+        bands: Number of bands B, and the values that become 0 and 255, for files of more than 8 bits; without, 16 bits
+            keep their high byte.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged or holds several images, or its values need a range and there is none.
+        ValueError: the file is damaged, holds several images or other bands, or its values need a range and there is
+            none.
+        ModuleNotFoundError: it needs a package that is not installed.
     """
-    try:
-        # Pillow, not torchvision.io: the latter is deprecated, and reads no TIFF or BMP.
-        with open_image(path) as image:
-            if is_deep(image) and (value_range is not None or is_garbled(image)):
-                return reduced(scaled(read_deep(image, path), value_range), reduction)
-            if reduction == 1:
-                return rgb_pixels(image)
-            # Only JPEG has drafts; asked for a size, they take the smallest that is no smaller.
-            size = (image.width // reduction, image.height // reduction)
-            if min(size) > 0 and image.draft(None, size):
-                return rgb_pixels(image)
-            return reduced(rgb_pixels(image), reduction)
-    except UnidentifiedImageError as error:
-        if not _is_tiff(path):
-            raise ValueError(f"cannot read image {path}: {error}") from error
-        return reduced(_through_tifffile(path, partial(scaled, value_range=value_range)), reduction)
-    except (FileNotFoundError, ModuleNotFoundError):
-        raise
-    except Exception as error:  # decoders fail in many ways: OSError, SyntaxError, struct.error, EOFError, ...
-        raise ValueError(f"cannot read image {path}: {error}") from error
+    if bands.count != RGB.count:
+        return reduced(scaled_values(band_values(path, bands.count), bands.ranges), reduction)
+
+    def read(image: Image.Image) -> NDArray[np.uint8]:
+        if (found := header(image).bands) not in (1, 3):
+            raise ValueError(wrong_bands(found, 3))
+        if is_deep(image) and (bands.ranges is not None or is_garbled(image) or image.mode == "LA" or is_signed(image)):
+            return reduced(scaled(read_deep(image, path), bands.ranges), reduction)
+        if reduction == 1:
+            return rgb_pixels(image)
+        # Only JPEG has drafts; asked for a size, they take the smallest that is no smaller.
+        size = (image.width // reduction, image.height // reduction)
+        if min(size) > 0 and image.draft(None, size):
+            return rgb_pixels(image)
+        return reduced(rgb_pixels(image), reduction)
+
+    def read_otherwise() -> NDArray[np.uint8]:
+        values = _unknown_to_pillow(path)
+        if values.ndim == 3 and values.shape[-1] != 3:
+            raise ValueError(wrong_bands(values.shape[-1], 3))
+        return reduced(scaled(values, bands.ranges), reduction)
+
+    return opened(path, "image", read, read_otherwise)
 
 
-def deep_values(path: Path) -> NDArray[Any] | None:
-    """Read the values of an image as they are, (H, W) or (H, W, 3), if they have more than 8 bits.
+def band_values(path: Path, count: int) -> NDArray[Any]:
+    """Read the values of an image of so many bands as they are, (H, W, count), turned by its orientation.
+
+    Alpha counts as a band where it takes all to make so many.
+
+    Raises:
+        FileNotFoundError, ValueError, ModuleNotFoundError: as `read_image`.
+    """
+
+    def through_tifffile() -> NDArray[Any]:
+        return chosen(read_tiff(path, alpha=True, pages=count))
+
+    def read(image: Image.Image) -> NDArray[Any]:
+        if image.format == "TIFF" and not (is_deep(image) and image.mode == "F"):
+            return through_tifffile()
+        if is_deep(image):
+            return chosen(read_deep(image, path, alpha=True))
+        if image.mode in ("P", "PA", "CMYK", "YCbCr", "LAB"):
+            image = image.convert("RGBA" if header(image).alpha else "RGB")
+        ImageOps.exif_transpose(image, in_place=True)
+        return chosen(np.array(image.convert("L") if image.mode == "1" else image))
+
+    def chosen(values: NDArray[Any]) -> NDArray[Any]:
+        values = values[..., None] if values.ndim == 2 else values
+        found = values.shape[-1]
+        if found == count:
+            return values
+        if found in (2, 4) and found == count + 1:  # alpha, which is asked for nowhere
+            return values[..., :count]
+        raise ValueError(wrong_bands(found, count))
+
+    if is_dicom(path):
+        return said(path, "image", lambda: chosen(read_dicom(path)))
+    if is_tiff(path):  # pages may be bands, which Pillow would take for several images
+        return said(path, "image", through_tifffile)
+    return opened(path, "image", read)
+
+
+def wrong_bands(found: int, expected: int) -> str:
+    """Say that an image has other bands than expected."""
+    wanted = "gray or RGB is" if expected == 3 else f"{expected} are" if expected > 1 else "1 is"
+    return f"it has {found} bands, and {wanted} expected: are all images alike?"
+
+
+def deep_values(path: Path, count: int = 3) -> NDArray[Any] | None:
+    """Read the values of an image as they are, if they have more than 8 bits.
+
+    Args:
+        path: File of the image.
+        count: Number of bands, see `Bands`.
+
+    Returns:
+        (H, W) or (H, W, 3), or (H, W, count) where other bands than three are asked for; None of 8 bits.
 
     Raises:
         FileNotFoundError, ValueError: as `read_image`.
     """
-    try:
-        with open_image(path) as image:
-            return read_deep(image, path) if is_deep(image) else None
-    except UnidentifiedImageError as error:
-        if not _is_tiff(path):
-            raise ValueError(f"cannot read image {path}: {error}") from error
-        return _through_tifffile(path)
-    except (FileNotFoundError, ModuleNotFoundError):
-        raise
-    except Exception as error:
-        raise ValueError(f"cannot read image {path}: {error}") from error
+    if count != RGB.count:
+        values = band_values(path, count)
+        return None if values.dtype == np.uint8 else values
+
+    def read_otherwise() -> NDArray[Any] | None:
+        values = _unknown_to_pillow(path)
+        return None if values.dtype == np.uint8 else values
+
+    return opened(path, "image", lambda image: read_deep(image, path) if is_deep(image) else None, read_otherwise)
 
 
-def open_image(path: Path) -> Image.Image:
-    """Open an image file that holds one image.
-
-    Raises:
-        ValueError: it holds several: pages of a TIFF, frames of an animation.
-    """
-    image = Image.open(path)
-    if image.format in ("TIFF", "GIF", "WEBP", "PNG") and (pages := _pages(image)) > 1:
-        image.close()
-        kind = "pages" if image.format == "TIFF" else "frames"
-        raise ValueError(f"it holds {pages} {kind}, which are several images: save each as a file of its own")
-    return unmapped(image)
-
-
-def _pages(image: Image.Image) -> int:
-    """Number of the images in a file; smaller copies of one, as in GeoTIFF, do not count."""
-    frames: int = getattr(image, "n_frames", 1)
-    if frames == 1 or image.format != "TIFF":
-        return frames
-    pages = 0
-    for frame in range(frames):
-        image.seek(frame)
-        pages += not image.tag_v2.get(NEW_SUBFILE_TYPE, 0) & 5  # type: ignore[attr-defined]  # of TIFF files
-    image.seek(0)
-    return pages
-
-
-def _is_tiff(path: Path) -> bool:
-    with open(path, "rb") as file:
-        return file.read(4) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-
-
-def _through_tifffile(path: Path, then: Callable[[NDArray[Any]], NDArray[Any]] = np.asarray) -> NDArray[Any]:
-    """Read a TIFF file that Pillow does not know, such as three bands of floats."""
-    try:
-        return then(read_tiff(path))
-    except ModuleNotFoundError:
-        raise
-    except Exception as error:
-        raise ValueError(f"cannot read image {path}: {error}") from error
+def _unknown_to_pillow(path: Path) -> NDArray[Any]:
+    return read_dicom(path) if is_dicom(path) else read_tiff(path)
 
 
 def reduced(pixels: NDArray[np.uint8], reduction: int) -> NDArray[np.uint8]:
-    """Average squares of pixels (H, W, 3): (H / reduction, W / reduction, 3) rounded up remain."""
-    return pixels if reduction == 1 else np.array(Image.fromarray(pixels).reduce(reduction))
+    """Average squares of pixels (H, W, B): (H / reduction, W / reduction, B) rounded up remain."""
+    if reduction == 1:
+        return pixels
+    if pixels.shape[-1] == 3:
+        return np.array(Image.fromarray(pixels).reduce(reduction))
+    bands = [Image.fromarray(np.ascontiguousarray(band)).reduce(reduction) for band in np.moveaxis(pixels, -1, 0)]
+    return np.stack([np.array(band) for band in bands], axis=-1)
 
 
 def rgb_pixels(image: Image.Image, turn: bool = True) -> NDArray[np.uint8]:
@@ -182,24 +195,28 @@ def read_raw_mask(path: Path, rgb: bool) -> RawMask:
         ModuleNotFoundError: the file is a .mat file, and SciPy is not installed.
         ValueError: the file is damaged, or holds another kind of pixels, or several images.
     """
-    try:
-        if path.suffix.lower() == ".mat":
-            return RawMask(_read_sbd(path))
-        with open_image(path) as image:
-            if not rgb:
-                if is_deep(image) and image.mode in ("RGB", "RGBA", "RGBX"):
-                    return RawMask(_gray_of(read_deep(image, path), image.mode))
-                colors = image.getpalette() or [] if image.mode == "P" else []
-                palette = tuple((colors[i], colors[i + 1], colors[i + 2]) for i in range(0, len(colors) - 2, 3))
-                return RawMask(raw_values(image, turn=True), palette)
-            if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA"):
-                raise ValueError(f"the classes are given as colors, but the pixels are of mode {image.mode}")
-            ImageOps.exif_transpose(image, in_place=True)
-            return RawMask(np.array(image.convert("RGB")))
-    except (FileNotFoundError, ModuleNotFoundError):
-        raise
-    except Exception as error:
-        raise ValueError(f"cannot read mask {path}: {error}") from error
+    if path.suffix.lower() == ".mat":
+        return said(path, "mask", lambda: RawMask(_read_sbd(path)))
+
+    def read(image: Image.Image) -> RawMask:
+        if not rgb:
+            if is_signed(image) or (is_deep(image) and image.mode in COLORS):
+                return RawMask(_whole(read_deep(image, path), image.mode))
+            colors = image.getpalette() or [] if image.mode == "P" else []
+            palette = tuple((colors[i], colors[i + 1], colors[i + 2]) for i in range(0, len(colors) - 2, 3))
+            return RawMask(raw_values(image, turn=True), palette)
+        if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA"):
+            raise ValueError(f"the classes are given as colors, but the pixels are of mode {image.mode}")
+        ImageOps.exif_transpose(image, in_place=True)
+        return RawMask(np.array(image.convert("RGB")))
+
+    def read_otherwise() -> RawMask:
+        values = read_tiff(path)
+        if rgb:
+            raise ValueError(f"the classes are given as colors, but the pixels are {values.dtype}")
+        return RawMask(_whole(values, str(values.dtype)))
+
+    return opened(path, "mask", read, read_otherwise)
 
 
 def raw_values(image: Image.Image, turn: bool = False) -> NDArray[Any]:
@@ -219,7 +236,9 @@ def raw_values(image: Image.Image, turn: bool = False) -> NDArray[Any]:
     if image.mode in ("LA", "PA"):
         return np.array(image)[..., 0]
     if image.mode in ("RGB", "RGBA", "RGBX"):
-        return _gray_of(np.asarray(image)[..., :3], image.mode)
+        return _whole(np.asarray(image)[..., :3], image.mode)
+    if image.mode == "F":
+        return _whole(np.asarray(image), "F")
     if image.mode not in ("1", "L", "P") and not image.mode.startswith("I"):
         raise ValueError(_no_values(image.mode))
     raw = np.array(image)
@@ -231,11 +250,17 @@ def raw_values(image: Image.Image, turn: bool = False) -> NDArray[Any]:
     return raw // 85 if "L;2" in packed else raw // 17 if "L;4" in packed else raw
 
 
-def _gray_of(colors: NDArray[Any], mode: str) -> NDArray[Any]:
-    """Return the values (H, W) of gray that was saved as colors (H, W, 3)."""
-    if not (colors == colors[..., :1]).all():
-        raise ValueError(_no_values(mode))
-    return np.ascontiguousarray(colors[..., 0])
+def _whole(values: NDArray[Any], mode: str) -> NDArray[Any]:
+    """Return the whole numbers (H, W) of what was saved as colors (H, W, bands), all bands equal, or as floats."""
+    if values.ndim == 3:
+        if not (values == values[..., :1]).all():
+            raise ValueError(_no_values(mode))
+        values = np.ascontiguousarray(values[..., 0])
+    if values.dtype.kind != "f":
+        return values
+    if not (np.isfinite(values) & (np.abs(values) < 1 << 31)).all() or (values != np.rint(values)).any():
+        raise ValueError("its values are floats, and not whole numbers: save the numbers of the classes")
+    return values.astype(np.int64)
 
 
 def _no_values(mode: str) -> str:

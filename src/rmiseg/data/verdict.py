@@ -16,6 +16,10 @@ from rmiseg.data.classes import ClassTable, RawValue
 from rmiseg.data.description import Description
 from rmiseg.data.inspection import SplitReport
 
+SELDOM = 2
+"""Factor by which pixels nearest to a class may exceed those that hold its value, where nobody said what is ignored; a
+class beyond it is not what the masks hold."""
+
 
 def class_problems(classes: ClassTable, description: Description | None, reports: Sequence[SplitReport]) -> list[str]:
     """Say which classes cannot be learned from the masks of a training.
@@ -32,8 +36,12 @@ def class_problems(classes: ClassTable, description: Description | None, reports
             f"{where} names one class, {classes.names[0]}, and nothing to tell it from: name what all else is, too, "
             f"as in `classes: {{background: 0, {_plain(classes.names[0])}: 1}}`"
         ]
-    pixels = np.sum([report.class_pixels for report in reports], axis=0)
+    exact, near = (
+        np.sum([getattr(each, name) for each in reports], axis=0) for name in ("exact_pixels", "class_pixels")
+    )
     ignored = _ignored(reports)
+    assumed = ignored and description and description.ignore_assumed
+    pixels = np.where(SELDOM * exact < near, 0, near) if assumed else near
     unknown = any(report.unknown_values for report in reports)
     if (not pixels.any() and not ignored) or (unknown and not ignored):
         return []  # no mask could be read, or what they hold has to be told first
@@ -54,6 +62,43 @@ def class_problems(classes: ClassTable, description: Description | None, reports
             f"from. {_known(classes)}"
         ]
     return []
+
+
+def two_ways(classes: ClassTable, description: Description | None, reports: Sequence[SplitReport]) -> list[str]:
+    """Warn, if a value that nobody said is ignored seems to stand for a class in some of the masks.
+
+    Masks of 0 and 1 beside masks of 0 and 255: those that hold the ignored value hold one class alone, and some other
+    class is in no mask with it.
+    """
+    ignored = sum(report.ignored_images for report in reports)
+    if description is None or not description.ignore_assumed or not ignored:
+        return []
+    images = np.sum([report.class_images for report in reports], axis=0)
+    together = np.sum([report.ignored_with for report in reports], axis=0)
+    apart = np.flatnonzero((images > 0) & (together == 0)).tolist()
+    if np.count_nonzero(together) != 1 or not apart:
+        return []
+    value = _yaml_value(classes.ignore[0])
+    names = ", ".join(classes.names[index] for index in apart[:5]) + (", ..." if apart[5:] else "")
+    return [
+        f"{count(ignored, 'mask')} of {' and '.join(report.name for report in reports)} hold {value}, which is ignored "
+        f"unless dataset.yaml says otherwise, and none of these holds {names}: is that class written in two ways? Make "
+        f"the masks alike, or, if {value} is to be ignored, write `ignore: {value}` into {description.path.name}"
+    ]
+
+
+def ignored_note(description: Description | None, reports: Sequence[SplitReport]) -> list[str]:
+    """Say which share of the pixels is ignored, where nobody said so."""
+    pixels = sum(int(report.class_pixels.sum()) + report.ignored_pixels for report in reports)
+    ignored = _ignored(reports)
+    if description is None or not description.ignore_assumed or not ignored:
+        return []
+    share = sum(ignored.values()) / max(pixels, 1)
+    value = next(iter(ignored))
+    return [
+        f"{share:.2%} of the pixels hold {value} and are ignored, which is so unless {description.path.name} says "
+        f"otherwise (`ignore: []` for none)"
+    ]
 
 
 def palette_problems(reports: Sequence[SplitReport]) -> list[str]:
@@ -93,6 +138,12 @@ def warnings_of(classes: ClassTable, reports: Sequence[SplitReport]) -> list[str
         f"orientation from the image"
         for report in reports
         if (turned := report.turned_alone)
+    ]
+    warnings += [
+        f"{report.name}: {count(len(turned), 'mask')} turned by an EXIF orientation that the image does not have, e.g. "
+        f"{turned[0].mask}: was it drawn on the image as it is stored? Then remove the orientation from the mask"
+        for report in reports
+        if (turned := report.turned_otherwise)
     ]
     absent: dict[tuple[str, ...], list[int]] = {}
     for index in range(len(classes)):

@@ -106,6 +106,7 @@ def compare_evaluations(a: SavedEvaluation, b: SavedEvaluation, *, resamples: in
 def print_comparison(comparison: dict[str, Any], console: Console, images: int) -> None:
     """The comparison as tables; `images` of the best and of the worst are listed."""
     console.print(f"A: {comparison['a']['checkpoint']}\nB: {comparison['b']['checkpoint']}")
+    scopes = [_scope(comparison, which) for which in ("a", "b")]
     for title, rows in (("score", comparison["scores"]), ("IoU of class", comparison["classes"])):
         table = Table(title="* the interval does not hold 0" if title == "score" else None, title_justify="left")
         for column in (title, "A %", "B %", "B - A", "95 % interval", ""):
@@ -113,10 +114,17 @@ def print_comparison(comparison: dict[str, Any], console: Console, images: int) 
         for name, row in rows.items():
             low, high = row["interval"]
             sure = "*" if low > 0 or high < 0 else ""
-            name = name.replace("_", " ").replace("iou", "IoU") if title == "score" else name
+            scope = scopes[0] if title == "score" and name == "mean_iou" and scopes[0] == scopes[1] else ""
+            name = name.replace("_", " ").replace("iou", "IoU") + scope if title == "score" else name
             interval = "-" if math.isnan(low) else f"{100 * low:+.2f} to {100 * high:+.2f}"
             table.add_row(name, percent(row["a"]), percent(row["b"]), _points(row["difference"]), interval, sure)
         console.print(table)
+    if scopes[0] != scopes[1]:
+        a, b = (scope or f" over all {len(comparison['classes'])}" for scope in scopes)
+        console.print(
+            f"The mean IoU of A is{a}, that of B{b}: classes in neither truth nor prediction have none, so that the "
+            f"two are means of different classes"
+        )
     judged = [row for row in comparison["images"] if not math.isnan(row["difference"])]
     for title, rows in (
         ("B loses most", [row for row in judged if row["difference"] < 0][:images]),
@@ -135,9 +143,17 @@ def print_comparison(comparison: dict[str, Any], console: Console, images: int) 
 
 
 def _identity(saved: SavedEvaluation) -> dict[str, Any]:
-    return {"evaluation": str(saved.folder)} | {
-        key: saved.report[key] for key in ("checkpoint", "sha256", "step", "settings")
+    return {
+        "evaluation": str(saved.folder),
+        "classes_scored": saved.evaluation.everywhere.classes_scored,
+        **{key: saved.report[key] for key in ("checkpoint", "sha256", "step", "settings")},
     }
+
+
+def _scope(comparison: dict[str, Any], which: str) -> str:
+    """The classes that the mean IoU of one is the mean of, if they are not all; see `Scores.scope`."""
+    scored, classes = comparison[which]["classes_scored"], len(comparison["classes"])
+    return "" if scored == classes else f" over {scored} of {classes} classes"
 
 
 def _difference(a: float, b: float) -> dict[str, float]:

@@ -33,6 +33,7 @@ from rmiseg.inference.crf import DenseCRF
 from rmiseg.inference.segment import probabilities, segment
 from rmiseg.inference.tiles import Area, Tile, TileLogits, plan_tiles, run_tiles, whole_image
 from rmiseg.models.base import SegmentationModel
+from rmiseg.runtime.device import sizes_vary
 from rmiseg.runtime.distributed import gather
 
 PENDING = 2
@@ -102,6 +103,7 @@ def evaluate_model(
     image_scale: float = 1.0,
     metrics: Iterable[str] = (),
     loss: Callable[[Tensor, Tensor], float] | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Evaluation:
     """Score `model` on every image of `loader`, at the size of the masks, whatever the size the network saw.
 
@@ -109,7 +111,7 @@ def evaluate_model(
 
     Args:
         model: Put into evaluation mode, and back into the mode that it was in.
-        loader: Yields image uint8 (1, 3, h, w) and mask uint8 (1, H, W). Of several processes, each has its part of
+        loader: Yields image uint8 (1, B, h, w) and mask uint8 (1, H, W). Of several processes, each has its part of
             the images, as `eval_loader` divides them; the scores are those of all, in every process.
         num_classes: Number of classes C.
         device: Where the model is.
@@ -119,12 +121,13 @@ def evaluate_model(
         image_scale: Factor that multiplies every scale of `tiling`.
         metrics: Names of further metrics to count.
         loss: Called with logits (1, C, h, w) and mask (1, H, W) of each image, as long as it is shown whole.
+        dtype: Type of the network's arithmetic under autocast; None without autocast.
 
     Raises:
         ValueError: See `load_metrics`.
     """
     counter = _Counter(num_classes, load_metrics(metrics, num_classes))
-    (evaluation,) = _evaluate(model, loader, tiling, image_scale, counter, on_batch, loss)
+    (evaluation,) = _evaluate(model, loader, tiling, image_scale, counter, on_batch, loss, dtype)
     return evaluation
 
 
@@ -206,6 +209,7 @@ def _evaluate(
     counter: _Counter,
     on_batch: Callable[[Batch, Tensor], None] | None = None,
     loss: Callable[[Tensor, Tensor], float] | None = None,
+    dtype: torch.dtype | None = None,
 ) -> list[Evaluation]:
     names: list[str] = []
     losses: list[float] = []
@@ -224,10 +228,12 @@ def _evaluate(
     was_training = model.training
     model.eval()
     started = time.perf_counter()
-    with worker_deaths(), ThreadPoolExecutor(counter.threads) as executor, forward_time(model) as seconds:
+    pool, place = ThreadPoolExecutor(counter.threads), next(model.parameters()).device.type
+    with worker_deaths(), sizes_vary(), pool as executor, forward_time(model) as seconds:
         for batch in loader:
             image, target = batch["image"][0], batch["mask"][0].numpy()
-            outputs = list(run_tiles(model, *_shown(image, target.shape, tiling, image_scale)))
+            with torch.autocast(place, dtype, enabled=dtype is not None):
+                outputs = list(run_tiles(model, *_shown(image, target.shape, tiling, image_scale)))
             if loss is not None and tiling is None:
                 with torch.inference_mode():
                     losses.append(loss(outputs[0].logits[None], batch["mask"]))

@@ -18,6 +18,7 @@ from torch.utils.data import Dataset
 from rmiseg.config import CRFConfig, DataConfig, EvaluateConfig, ReportConfig, TilingConfig, tiling_config
 from rmiseg.config.registry import given_name
 from rmiseg.data import LabeledImages, OwnImages, SegmentationDataset, eval_loader, eval_transform
+from rmiseg.data.bands import Bands
 from rmiseg.evaluation.evaluate import Evaluation, evaluate_model, evaluate_refined
 from rmiseg.evaluation.metrics import TRIMAP_WIDTHS, load_metrics
 from rmiseg.evaluation.results import (
@@ -151,7 +152,11 @@ def own_images(
     """Images that were given in Python, with the classes of the checkpoint."""
     if config.split or config.root:
         raise ValueError("give images in Python as data=, or the split and root of a data set, but not both")
-    images = data if isinstance(data, LabeledImages) else OwnImages(data, checkpoint.classes)
+    images = (
+        data
+        if isinstance(data, LabeledImages)
+        else OwnImages(data, checkpoint.classes, bands=Bands.of(checkpoint.data))
+    )
     checkpoint.check_classes(images.classes, f"the data {images.name}")
     return images
 

@@ -98,7 +98,7 @@ def _write_test_files(files: TestFiles, folders: dict[str, Path], config: Experi
                 split=files.split,
                 root=config.root,
                 out=str(out),
-                write=[files.write],  # type: ignore[list-item]  # checked when it is written
+                write=[files.write],
                 crf=[count] if count else [],
                 overwrite=True,
                 device=config.device,

@@ -129,6 +129,7 @@ def markdown(
                 for method, found in outcomes.items()
             ],
         ),
+        *_scope(outcomes),
         f"\nTraining step: {seconds[plan.baseline].step:.2f} s with {plan.baseline}, and the others in turn with it. "
         "Inference: the network, likewise, and the dense CRF.\n",
     ]
@@ -168,6 +169,17 @@ def markdown(
             _table(["", *values], rows),
         ]
     return "\n".join(parts) + "\n"
+
+
+def _scope(outcomes: dict[str, list[Outcome]]) -> list[str]:
+    """A sentence that says over how many classes means are taken, where they are not all."""
+    scores = [outcome.evaluation.everywhere for found in outcomes.values() for outcome in found]
+    scored = sorted({each.classes_scored for each in scores})
+    total = len(scores[0].iou)
+    if scored == [total]:
+        return []
+    span = " to ".join(map(str, dict.fromkeys((scored[0], scored[-1]))))
+    return [f"\nmIoU is over {span} of {total} classes: the others are in neither truth nor prediction.\n"]
 
 
 def differences_between(first: Sequence[Outcome], second: Sequence[Outcome]) -> dict[str, Difference]:

@@ -20,27 +20,30 @@ from rmiseg.runtime.files import remove_leftovers
 TOLERANCE = 1e-4
 """Largest difference to PyTorch's logits, relative to the largest logit where that is above 1."""
 
-TRACED_SIZE = (2, 3, 97, 131)  # batch and sides that no stride divides, so that nothing is taken for constant
-COMPARED_SIZES = ((1, 3, 120, 81), (3, 3, 75, 160))
+TRACED_SIZE = (2, 97, 131)  # batch and sides that no stride divides, so that nothing is taken for constant
+COMPARED_SIZES = ((1, 120, 81), (3, 75, 160))
 
 
 def metadata(segmenter: Segmenter) -> dict[str, str]:
     """Return what a user of an exported program needs to know; all but the plain words are JSON."""
     classes, network = segmenter.classes, segmenter.network
+    in_order = segmenter.description.data.picture in (None, (1, 2, 3))
+    kind = "RGB images" if network.in_channels == 3 and in_order else f"images of {network.in_channels} bands"
     return {
         "classes": json.dumps(classes.names),
         "palette": json.dumps(classes.palette),
         "ignore_index": json.dumps(IGNORE_INDEX),
         "model": segmenter.description.model.name,
         "backbone": segmenter.description.model.backbone or "",
-        "input": "RGB images, uint8 (batch, 3, height, width)",
+        "input": f"{kind}, uint8 (batch, {network.in_channels}, height, width)",
         "output": "logits, float32 (batch, classes, height, width)",
         # The graph does it itself. The values are for whoever builds a preprocessing of their own.
         "normalization": "inside",
         "image_mean": json.dumps(network.image_mean),
         "image_std": json.dumps(network.image_std),
         "image_scale": json.dumps(segmenter.image_scale),
-        # Values that become 0 and 255 in images of more than 8 bits, before they are the input; null for none.
+        # Values that become 0 and 255 in images of more than 8 bits, before they are the input: of all bands, or a pair
+        # for each; null for none.
         "value_range": json.dumps(segmenter.description.data.value_range),
     }
 
@@ -48,7 +51,8 @@ def metadata(segmenter: Segmenter) -> dict[str, str]:
 def traced(segmenter: Segmenter) -> torch.export.ExportedProgram:
     """The program of a model, for batches and images of any size."""
     dynamic = torch.export.Dim.DYNAMIC
-    example = torch.zeros(TRACED_SIZE, dtype=torch.uint8)
+    batch, *sides = TRACED_SIZE
+    example = torch.zeros(batch, segmenter.network.in_channels, *sides, dtype=torch.uint8)
     shapes = {"image": {0: dynamic, 2: dynamic, 3: dynamic}}
     with patch("timm.layers.padding.get_same_padding", _same_padding):
         return torch.export.export(segmenter, (example,), dynamic_shapes=shapes)
@@ -64,7 +68,8 @@ def _same_padding(x: int, kernel_size: int, stride: int, dilation: int) -> int:
 def compare(segmenter: Segmenter, other: Callable[[Tensor], Tensor], name: str) -> float:
     generator = torch.Generator().manual_seed(0)
     largest = 0.0
-    for size in COMPARED_SIZES:
+    for batch, *sides in COMPARED_SIZES:
+        size = (batch, segmenter.network.in_channels, *sides)
         images = torch.randint(0, 256, size, dtype=torch.uint8, generator=generator)
         with torch.no_grad():
             expected, found = segmenter(images), other(images)

@@ -27,6 +27,7 @@ from rmiseg.config.ranges import RANGES, check_ranges
 from rmiseg.config.recipes import check_types, shortened
 from rmiseg.config.registry import GIVEN, find, loaded_plugins
 from rmiseg.data import Split, load_split
+from rmiseg.data.bands import Bands
 from rmiseg.data.classes import ClassTable
 from rmiseg.models import SegmentationModel, build_model
 from rmiseg.models.own import adapt_model
@@ -99,12 +100,14 @@ class Checkpoint:
 
     def untrained_model(self, network: nn.Module | None = None) -> SegmentationModel:
         """The model before its weights are loaded; see `build_model`."""
-        name = self.model.name
+        name, bands = self.model.name, Bands.of(self.data)
         if network is not None:
             if not self.given_in_python:
                 raise ValueError(f"this run's network has a name, {name}; leave model= out")
             # With the mean and standard deviation of the training, whatever the network given now says.
-            model = adapt_model(copy.deepcopy(network), len(self.classes), architecture=self.architecture)
+            model = adapt_model(
+                copy.deepcopy(network), len(self.classes), architecture=self.architecture, in_channels=bands.count
+            )
             model.expect(self.data.image_mean, self.data.image_std)
             return model
         if self.given_in_python:
@@ -115,7 +118,13 @@ class Checkpoint:
         find("model", name, self.made_with)  # which says what is missing
         options = {key: value for key, value in asdict(self.model).items() if key not in ("name", "weights")}
         model = build_model(
-            name, num_classes=len(self.classes), weights="none", architecture=self.architecture, **options
+            name,
+            num_classes=len(self.classes),
+            weights="none",
+            architecture=self.architecture,
+            in_channels=bands.count,
+            rgb=bands.rgb,
+            **options,
         )
         model.expect(self.data.image_mean, self.data.image_std)
         return model
@@ -140,7 +149,7 @@ class Checkpoint:
         find("dataset", data.name, self.made_with)
         options = getattr(data, "options", {})
         split = load_split(data.name, data.root, name or data.val_split, masks=masks, options=options)
-        split = split.with_range(data.value_range)
+        split = split.with_bands(Bands.of(data))
         if masks:
             self.check_classes(split.classes, data.root)
         return split

@@ -6,7 +6,6 @@ The package pydensecrf2 computes it, holding Python's global lock: images are re
 from __future__ import annotations
 
 import multiprocessing
-import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -17,6 +16,8 @@ from typing import NamedTuple, Self
 import numpy as np
 
 from rmiseg.config import CRFConfig
+from rmiseg.data.bands import Bands
+from rmiseg.runtime.device import usable_cores
 from rmiseg.runtime.extras import import_extra
 
 SMALLEST_PROBABILITY = 1e-6
@@ -54,7 +55,7 @@ class DenseCRF:
         import_extra("pydensecrf.densecrf", "crf", "a dense CRF")
         self.iterations = tuple(iterations)
         self.config = config
-        self.workers = workers or os.cpu_count() or 1
+        self.workers = workers or usable_cores()
         # Not forked: a copy of a process with threads may wait for ever.
         self.processes = ProcessPoolExecutor(self.workers, multiprocessing.get_context("spawn"))
 
@@ -62,7 +63,7 @@ class DenseCRF:
         """Refine one image, in another process; may be called by several threads.
 
         Args:
-            image: (H, W, 3) uint8.
+            image: (H, W, B) uint8, of which the first three bands count.
             probabilities: (C, H, W) float32.
             config: Other kernels than the usual ones.
         """
@@ -80,6 +81,7 @@ def refine(image: np.ndarray, probabilities: np.ndarray, iterations: Sequence[in
     package = import_extra("pydensecrf.densecrf", "crf", "a dense CRF")
     started = time.perf_counter()
     classes, height, width = probabilities.shape
+    image = Bands(image.shape[-1]).picture_of(image)
     crf = package.DenseCRF2D(width, height, classes)
     energy = -np.log(np.maximum(probabilities, SMALLEST_PROBABILITY), dtype=np.float32)
     crf.setUnaryEnergy(np.ascontiguousarray(energy.reshape(classes, -1)))

@@ -35,8 +35,13 @@ def colorize(ids: np.ndarray, classes: ClassTable) -> np.ndarray:
 
 def overlay(pixels: np.ndarray, ids: np.ndarray, classes: ClassTable, opacity: float = 0.5) -> np.ndarray:
     """Class colors over the image (H, W, 3) uint8; ignored pixels show the image alone."""
-    blended = (1 - opacity) * pixels + opacity * colorize(ids, classes)
-    return np.where((ids == IGNORE_INDEX)[..., None], pixels, blended.round()).astype(np.uint8)
+    colors = np.frombuffer(palette_bytes(classes), np.uint8).reshape(256, 3)
+    blended = np.take(np.float32(opacity) * colors, ids, axis=0)
+    blended += np.float32(1 - opacity) * pixels
+    overlaid = np.rint(blended, out=blended).astype(np.uint8)
+    ignored = ids == IGNORE_INDEX
+    overlaid[ignored] = pixels[ignored]
+    return overlaid
 
 
 def panel_row(pixels: np.ndarray, masks: Sequence[np.ndarray], classes: ClassTable) -> np.ndarray:

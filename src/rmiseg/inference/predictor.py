@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from rmiseg.config import TilingConfig
 from rmiseg.data import read_image, rgb_pixels
-from rmiseg.data.deep import ValueRange, scaled
+from rmiseg.data.bands import RGB, Bands, scaled_values
 from rmiseg.inference.checkpoint import Checkpoint, load_checkpoint
 from rmiseg.inference.segment import probabilities, segment
 from rmiseg.inference.tiles import Area, TileLogits, plan_tiles, run_tiles
@@ -33,6 +33,7 @@ class Predictor:
 
     Attributes:
         classes: Names and colors of the classes; class ids are their indices.
+        bands: Bands B of the images that the model takes.
 
     Examples:
         >>> predictor = Predictor.from_run("runs/mine")
@@ -51,7 +52,7 @@ class Predictor:
         self.classes = checkpoint.classes
         self.model = checkpoint.build_model(select_device(device), model)
         self.image_scale = checkpoint.data.image_scale
-        self.value_range = checkpoint.data.value_range
+        self.bands = Bands.of(checkpoint.data)
         self.tiling = tiling or TilingConfig()
         plan_tiles((1, 1), self.tiling)  # whose errors come early
 
@@ -81,8 +82,9 @@ class Predictor:
         """The class of each pixel.
 
         Args:
-            image: The path of an image file; a Pillow image; a NumPy array (H, W, 3) or (H, W), uint8, or of
-                the values that the model was trained on, if they have more bits; or a tensor (3, H, W) uint8.
+            image: The path of an image file; a Pillow image; a NumPy array (H, W, B), or (H, W) of gray,
+                uint8, or of the values that the model was trained on, if they have more bits; or a tensor (B, H, W)
+                uint8.
 
         Returns:
             Class ids (H, W) uint8.
@@ -90,7 +92,7 @@ class Predictor:
         Raises:
             OSError, ValueError: The file cannot be read, or the pixels are not of this kind.
         """
-        pixels = to_tensor(image, self.value_range)
+        pixels = to_tensor(image, self.bands)
         size = (pixels.shape[1], pixels.shape[2])
         return segment(self.tile_logits(size, _reader(pixels)), size, self.model.align_corners)
 
@@ -100,7 +102,7 @@ class Predictor:
         Args:
             image: As for a call.
         """
-        pixels = to_tensor(image, self.value_range)
+        pixels = to_tensor(image, self.bands)
         size = (pixels.shape[1], pixels.shape[2])
         outputs = list(self.tile_logits(size, _reader(pixels)))
         return probabilities(outputs, size, self.model.align_corners).cpu().numpy()
@@ -111,7 +113,7 @@ class Predictor:
 
         Args:
             size: Height and width of the image.
-            read: Returns an area of it, (3, height, width) uint8.
+            read: Returns an area of it, (B, height, width) uint8.
         """
         return run_tiles(self.model, read, plan_tiles(size, self.tiling, self.image_scale))
 
@@ -120,24 +122,29 @@ def _reader(pixels: Tensor) -> Callable[[Area], Tensor]:
     return lambda area: pixels[:, area.rows, area.columns]
 
 
-def to_tensor(image: ImageLike, value_range: ValueRange | None = None) -> Tensor:
-    """An image, see `Predictor.__call__`, as a tensor (3, H, W) uint8."""
+def to_tensor(image: ImageLike, bands: Bands = RGB) -> Tensor:
+    """An image, see `Predictor.__call__`, as a tensor (B, H, W) uint8."""
+    count = bands.count
     if isinstance(image, str | Path):
-        image = read_image(Path(image), value_range=value_range)
+        image = read_image(Path(image), bands=bands)
     elif isinstance(image, Image.Image):
+        if count != RGB.count:
+            raise ValueError(f"the model takes images of {count} bands: give the path of a file, or an array")
         image = rgb_pixels(image.copy())
     if isinstance(image, np.ndarray):
-        image = np.repeat(image[..., None], 3, axis=2) if image.ndim == 2 else image
-        if image.ndim != 3 or image.shape[2] != 3:
-            raise ValueError(f"an image as an array must have the shape (H, W, 3) or (H, W), not {image.shape}")
-        if image.dtype != np.uint8 and value_range is not None:
-            image = scaled(image, value_range)
+        if image.ndim == 2 and count in (1, RGB.count):
+            image = np.repeat(image[..., None], count, axis=2)
+        if image.ndim != 3 or image.shape[2] != count:
+            gray = " or (H, W)" if count in (1, RGB.count) else ""
+            raise ValueError(f"an image as an array must have the shape (H, W, {count}){gray}, not {image.shape}")
+        if image.dtype != np.uint8 and bands.ranges is not None:
+            image = scaled_values(image, bands.ranges)
         # Of the other order of bytes or negative strides torch takes no view.
         image = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
     if not isinstance(image, Tensor):
         raise TypeError(f"an image must be a path, a Pillow image, an array or a tensor, not {type(image).__name__}")
-    if image.ndim != 3 or image.shape[0] != 3 or 0 in image.shape:
-        raise ValueError(f"an image as a tensor must have the shape (3, H, W), not {tuple(image.shape)}")
+    if image.ndim != 3 or image.shape[0] != count or 0 in image.shape:
+        raise ValueError(f"an image as a tensor must have the shape ({count}, H, W), not {tuple(image.shape)}")
     if image.dtype != torch.uint8:
         raise ValueError(f"the pixels of an image must be uint8, 0 to 255, not {image.dtype}")
     return image

@@ -29,7 +29,7 @@ from rmiseg.models import SegmentationModel
 from rmiseg.runtime.checksums import HEADER_ENTRY, ZEROS, check_safetensors, json_crc32, seal_safetensors
 from rmiseg.runtime.tensor_files import check_tensors
 
-DATA_OPTIONS = ("name", "image_scale", "image_mean", "image_std", "value_range")
+DATA_OPTIONS = ("name", "image_scale", "image_mean", "image_std", "bands", "value_range", "picture")
 
 MODEL_CARD = """---
 {{ card_data }}
@@ -43,10 +43,11 @@ A model for semantic segmentation, trained with rmiseg on {{ data }}.
 from rmiseg.inference.predictor import Predictor
 
 predictor = Predictor.from_run("folder/with/these/files")
-ids = predictor(pixels)  # RGB (H, W, 3) uint8 to class ids (H, W) uint8
+ids = predictor(pixels)  # {{ pixels }} to class ids (H, W) uint8
 ```
 
-As a PyTorch module, from uint8 images (N, 3, H, W) to logits (N, C, H, W), also by the name of a repository:
+As a PyTorch module, from uint8 images (N, {{ channels }}, H, W) to logits (N, C, H, W), also by the name of a
+repository:
 
 ```python
 from rmiseg.inference.segmenter import Segmenter
@@ -133,7 +134,7 @@ class Segmenter(
         self.center: Tensor
         self.spread: Tensor
         for name, values in (("center", self.network.image_mean), ("spread", self.network.image_std)):
-            self.register_buffer(name, 255 * torch.tensor(values).view(3, 1, 1), persistent=False)
+            self.register_buffer(name, 255 * torch.tensor(values).view(-1, 1, 1), persistent=False)
 
     @classmethod
     def from_checkpoint(cls, checkpoint: Checkpoint, network: nn.Module | None = None) -> Self:
@@ -166,7 +167,7 @@ class Segmenter(
         """Logits of images.
 
         Args:
-            image: (N, 3, H, W) uint8, RGB.
+            image: (N, B, H, W) uint8, RGB if there are three bands.
 
         Returns:
             (N, C, H, W) float32: logits at the size of the images.
@@ -205,13 +206,15 @@ class Segmenter(
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
         """The README.md beside the weights."""
-        description = self.description
+        description, channels = self.description, self.network.in_channels
         colors = [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in self.classes.palette]
         card: ModelCard = ModelCard.from_template(
             card_data=self._hub_mixin_info.model_card_data,
             template_str=MODEL_CARD,
             name=_as_text(str(description.model)),
             data="a data set of its own" if description.data.name == "folder" else _as_text(description.data.name),
+            pixels="RGB (H, W, 3) uint8" if channels == 3 else f"{channels} bands (H, W, {channels}) uint8",
+            channels=channels,
             classes=[_as_text(name) for name in self.classes.names],
             colors=colors,
             step=description.step,

@@ -13,12 +13,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
-from rmiseg.data import read_image, rgb_pixels
-from rmiseg.data.deep import ValueRange, is_deep, is_garbled, read_deep, scaled, unmapped
+from rmiseg.data import read_image
+from rmiseg.data.bands import RGB, Bands
+from rmiseg.data.opening import image_header
 from rmiseg.data.pairing import IMAGE_SUFFIXES
+from rmiseg.inference.large import open_large
 from rmiseg.inference.tiles import Area
 from rmiseg.runtime.extras import import_extra
 
@@ -50,7 +52,8 @@ class Frame:
     Attributes:
         name: Relative path, without suffix, of its results.
         size: Height and width.
-        read: Returns a part of it, (height, width, 3) uint8.
+        read: Returns a part of it, (height, width, B) uint8.
+        file: Its file, if it is one of its own.
         problem: Why it cannot be read.
     """
 
@@ -58,6 +61,7 @@ class Frame:
     size: tuple[int, int] = (0, 0)
     read: Callable[[Area], np.ndarray] | None = None
     problem: str | None = None
+    file: Path | None = None
 
     @property
     def is_large(self) -> bool:
@@ -65,16 +69,16 @@ class Frame:
         return self.size[0] * self.size[1] > LARGE
 
     def pixels(self, area: Area | None = None) -> np.ndarray:
-        """A part of the image, or all of it: (height, width, 3) uint8."""
+        """A part of the image, or all of it: (height, width, B) uint8."""
         assert self.read is not None
         return self.read(area or Area(0, 0, *self.size))
 
     def rows(self, top: int, bottom: int) -> np.ndarray:
-        """Rows of the image: (bottom - top, W, 3) uint8."""
+        """Rows of the image: (bottom - top, W, B) uint8."""
         return self.pixels(Area(top, 0, bottom - top, self.size[1]))
 
     def tensor(self, area: Area) -> Tensor:
-        """A part of the image: (3, height, width) uint8."""
+        """A part of the image: (B, height, width) uint8."""
         return torch.from_numpy(self.pixels(area)).permute(2, 0, 1)
 
 
@@ -134,76 +138,55 @@ def _is_input(file: Path, root: Path) -> bool:
     )
 
 
-def read_frames(sources: Sequence[Source], windows: bool, value_range: ValueRange | None = None) -> Iterator[Frame]:
+def read_frames(sources: Sequence[Source], windows: bool, bands: Bands = RGB) -> Iterator[Frame]:
     """The images of `sources`, decoded while those before them are worked on.
 
     Args:
         sources: Image and video files.
         windows: True if images are seen in windows, so that large ones may come.
-        value_range: See `read_image`.
+        bands: See `read_image`.
     """
-    return ahead(frame for source in sources for frame in _frames(source, windows, value_range))
+    return ahead(frame for source in sources for frame in _frames(source, windows, bands))
 
 
-def _frames(source: Source, windows: bool, value_range: ValueRange | None) -> Iterator[Frame]:
+def _frames(source: Source, windows: bool, bands: Bands) -> Iterator[Frame]:
     try:
         if source.is_video:
+            if bands.count != RGB.count:
+                raise ValueError(f"video {source.file} has pictures of 3 bands, and the model takes {bands.count}")
             yield from _video_frames(source)
         else:
-            yield _image_frame(source, windows, value_range)
+            yield _image_frame(source, windows, bands)
     except (ValueError, OSError, ModuleNotFoundError) as error:
         yield Frame(source.name, problem=str(error))
 
 
-def array_frame(name: Path, pixels: np.ndarray) -> Frame:
-    """A frame of an image (H, W, 3) uint8."""
-    return Frame(name, (pixels.shape[0], pixels.shape[1]), lambda area: pixels[area.rows, area.columns])
+def array_frame(name: Path, pixels: np.ndarray, file: Path | None = None) -> Frame:
+    """A frame of an image (H, W, B) uint8."""
+    return Frame(name, (pixels.shape[0], pixels.shape[1]), lambda area: pixels[area.rows, area.columns], file=file)
 
 
-def _image_frame(source: Source, windows: bool, value_range: ValueRange | None) -> Frame:
-    width, height = _size(source.file)
+def _image_frame(source: Source, windows: bool, bands: Bands) -> Frame:
+    height, width = _size(source.file)
     if width * height <= LARGE:
-        return array_frame(source.name, read_image(source.file, value_range=value_range))
+        return array_frame(source.name, read_image(source.file, bands=bands), source.file)
     if not windows:
         raise ValueError(
             f"image {source.file} has {width} x {height} pixels, too many to be seen at once; use --window 1024 or so"
         )
-    image = _open_large(source.file, value_range)
-    # Pillow holds 4 bytes a pixel; of a part a copy is made.
-    return Frame(source.name, (image.height, image.width), lambda area: _crop(image, area))
+    size, read = open_large(source.file, bands)
+    return Frame(source.name, size, read, file=source.file)
 
 
 def _size(path: Path) -> tuple[int, int]:
-    """Width and height by the header; those of what is no image are 0, and reading it says why."""
-    try:
-        with _opened(path) as image:
-            return image.size
-    except Exception:
-        return 0, 0
-
-
-def _opened(path: Path) -> Image.Image:
+    """Height and width by the header; those of what is no image are 0, and reading it says why."""
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
-        return Image.open(path)
+        return image_header(path).size
+    except Exception:
+        return 0, 0
     finally:
         Image.MAX_IMAGE_PIXELS = limit
-
-
-def _open_large(path: Path, value_range: ValueRange | None) -> Image.Image:
-    try:
-        image = unmapped(_opened(path))
-        if is_deep(image) and (value_range is not None or is_garbled(image)):
-            return Image.fromarray(scaled(read_deep(image, path), value_range))
-        image.load()
-        ImageOps.exif_transpose(image, in_place=True)
-    except Exception as error:
-        raise ValueError(f"cannot read image {path}: {error}") from error
-    return image
-
-
-def _crop(image: Image.Image, area: Area) -> np.ndarray:
-    return rgb_pixels(image.crop((area.left, area.top, area.columns.stop, area.rows.stop)))
 
 
 def _video_frames(source: Source) -> Iterator[Frame]:

@@ -131,7 +131,7 @@ def run_tiles(model: SegmentationModel, read: Callable[[Area], Tensor], tiles: l
 
     Args:
         model: Puts out logits (N, C, h, w).
-        read: Returns an area of the image, uint8 (3, height, width), on any device.
+        read: Returns an area of the image, uint8 (B, height, width), on any device.
         tiles: As `plan_tiles` returns them.
     """
     device = next(model.parameters()).device

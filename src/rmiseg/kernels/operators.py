@@ -329,11 +329,16 @@ class _RMI(torch.autograd.Function):
         ctx.save_for_backward(*inputs, output[4])
         ctx.options, ctx.backend = options, backend
         ctx.mark_non_differentiable(*output[2:])
+        ctx.set_materialize_grads(False)
         return output
 
     @staticmethod
-    def backward(ctx: Any, grad_pixel: Tensor, grad_rmi: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad_pixel: Tensor | None, grad_rmi: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
         saved = ctx.saved_tensors
+        if grad_pixel is None:
+            grad_pixel = saved[0].new_zeros(len(saved[0]), dtype=computed_dtype(saved[0]))
+        if grad_rmi is None:
+            grad_rmi = saved[0].new_zeros(saved[0].shape[:2], dtype=torch.float64)
         if torch.is_grad_enabled():  # somebody may differentiate again, which the operator refuses
             gradient = rmi_backward_operator(grad_pixel, grad_rmi, *saved, *_pack(ctx.options, ctx.backend))
         else:

@@ -1,4 +1,4 @@
-"""How much is worked on at a time, in ordinary operations."""
+"""Sizes of what is worked on at a time, in ordinary operations."""
 
 from __future__ import annotations
 

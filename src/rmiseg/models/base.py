@@ -12,16 +12,17 @@ from rmiseg.models.layers import batch_norms
 
 
 class SegmentationModel(nn.Module):
-    """Base of all models, which make logits (N, C, h, w) of images (N, 3, H, W).
+    """Base of all models, which make logits (N, C, h, w) of images (N, B, H, W), of red, green and blue at first.
 
     Args:
         num_classes: Number of classes C.
-        image_mean: What to subtract from RGB images in the range 0 to 1, three floats.
-        image_std: What to divide them by afterwards, three floats.
+        image_mean: What to subtract from images in the range 0 to 1, a float for each of their B channels.
+        image_std: What to divide them by afterwards, likewise.
 
     Attributes:
         backbone: The part whose weights are those of another task. All parameters outside of it belong to the head.
         num_classes: See above.
+        in_channels: Number B of the channels of images.
         image_mean: See above.
         image_std: See above.
         align_corners: Corner convention of the interpolation of its logits to full size; that of the training.
@@ -43,6 +44,7 @@ class SegmentationModel(nn.Module):
         self.num_classes = num_classes
         self.image_mean = tuple(image_mean)
         self.image_std = tuple(image_std)
+        self.in_channels = len(self.image_mean)
         self.align_corners = False
         self.norm_is_frozen = False
 
@@ -50,8 +52,8 @@ class SegmentationModel(nn.Module):
         """Have images normalized otherwise than at first.
 
         Args:
-            mean: Mean of red, green and blue, 0 to 255; None to leave it as it is.
-            std: Their standard deviation, likewise.
+            mean: Mean of each channel, 0 to 255; None to leave it as it is.
+            std: Standard deviation of each, likewise.
 
         Raises:
             ValueError: Numbers that cannot be those of images from 0 to 255.
@@ -60,10 +62,15 @@ class SegmentationModel(nn.Module):
             if values is None:
                 continue
             smallest = 0.0 if name == "image_mean" else 1e-9
-            if len(values) != 3 or not all(smallest <= value <= 255 for value in values) or max(values) <= 1:
-                raise ValueError(
-                    f"data.{name} must be three numbers, of red, green and blue from 0 to 255, not {list(values)}"
+            if (
+                len(values) != self.in_channels
+                or not all(smallest <= value <= 255 for value in values)
+                or max(values) <= 1
+            ):
+                wanted = (
+                    "three numbers, of red, green and blue" if self.in_channels == 3 else f"{self.in_channels} numbers"
                 )
+                raise ValueError(f"data.{name} must be {wanted} from 0 to 255, not {list(values)}")
             setattr(self, name, tuple(value / 255 for value in values))
 
     def freeze_norm(self) -> None:
@@ -84,7 +91,8 @@ class SegmentationModel(nn.Module):
         """Logits of a batch of images.
 
         Args:
-            images: (N, 3, H, W) floating point, RGB, normalized with image_mean and image_std; any H and W.
+            images: (N, B, H, W) floating point, RGB if there are three, normalized with image_mean and image_std; any H
+                and W.
 
         Returns:
             Logits (N, C, h, w), not upsampled; a model with an auxiliary head returns (logits, auxiliary logits) in

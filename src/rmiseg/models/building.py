@@ -14,6 +14,7 @@ from rmiseg.config.parser import checked_options
 from rmiseg.config.registry import Component, find, names
 from rmiseg.models.backbones import build_backbone
 from rmiseg.models.base import BackboneModel, SegmentationModel
+from rmiseg.models.channels import take_channels
 from rmiseg.models.external.wrapped import refuse
 from rmiseg.models.original import HEAD_OPTIONS, check_original, undilate
 from rmiseg.models.own import adapt_model
@@ -33,6 +34,8 @@ def build_model(
     architecture: dict[str, Any] | None = None,
     options: Mapping[str, Any] | None = None,
     compat: str | None = None,
+    in_channels: int = 3,
+    rgb: tuple[int, int, int] | None = None,
 ) -> SegmentationModel:
     """Build a segmentation model.
 
@@ -54,9 +57,12 @@ def build_model(
         compat: "original" for deeplabv3, deeplabv3plus and pspnet as the code of the RMI paper has them, see
             `rmiseg.models.original`; for use with a ResNet at output stride 8 or 16. Their logits are to be
             upsampled with aligned corners.
+        in_channels: Number B of the bands of images; for other than three, the first layer is adapted, see
+            `rmiseg.models.channels.take_channels`.
+        rgb: Bands that are red, green and blue, of other than three.
 
     Returns:
-        The model, in training mode: images (N, 3, H, W) to logits (N, C, h, w), see `SegmentationModel`.
+        The model, in training mode: images (N, B, H, W) to logits (N, C, h, w), see `SegmentationModel`.
 
     Raises:
         ValueError: An unknown model, option or backbone, a stride that the backbone does not have, or weights that do
@@ -97,6 +103,7 @@ def build_model(
         network = component.make(num_classes=num_classes, **own)
         made = adapt_model(network, num_classes, name, architecture).train()
         _load(network, name, str(weights))
+    take_channels(made, in_channels, rgb)
     return made
 
 

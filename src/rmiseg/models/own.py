@@ -9,11 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from rmiseg.models.base import SegmentationModel
+from rmiseg.models.channels import spread_statistics
 from rmiseg.models.external.wrapped import IMAGENET, NotLogits, WrappedModel, describe_output
 
 
 def adapt_model(
-    network: nn.Module, num_classes: int, name: str = "", architecture: dict[str, Any] | None = None
+    network: nn.Module,
+    num_classes: int,
+    name: str = "",
+    architecture: dict[str, Any] | None = None,
+    in_channels: int = 3,
 ) -> SegmentationModel:
     """Make a network a `SegmentationModel`, so that it can be trained, evaluated, and predict.
 
@@ -24,14 +29,15 @@ def adapt_model(
         network.load_state_dict({key.removeprefix("network."): tensor for key, tensor in weights.items()})
 
     Args:
-        network: A network from images (N, 3, H, W) to logits (N, C, h, w), at whichever stride; to a dictionary that
+        network: A network from images (N, B, H, W) to logits (N, C, h, w), at whichever stride; to a dictionary that
             holds them as out or logits, and auxiliary logits as aux; or to a tuple (logits, auxiliary logits). These
-            count in training mode alone. If it has attributes image_mean and image_std, three numbers each,
+            count in training mode alone. If it has attributes image_mean and image_std, a number for each channel,
             images in the range 0 to 1 are normalized with these, and else with ImageNet's. A `SegmentationModel` is
             returned as it is.
         num_classes: Number of classes C.
         name: What to call it in messages.
         architecture: image_mean and image_std from a checkpoint, in place of those of the network.
+        in_channels: Number B of the channels of images.
 
     Returns:
         The model. All of its weights are the backbone's: they have one learning rate.
@@ -48,7 +54,7 @@ def adapt_model(
             raise ValueError(f"{title}{type(network).__name__} has {network.num_classes} classes, not {num_classes}")
         return network
     try:
-        architecture = architecture or _image_statistics(network)
+        architecture = architecture or _image_statistics(network, in_channels)
         model = WrappedModel(network, _call, "", num_classes=num_classes, architecture=architecture)
     except ValueError as error:
         raise ValueError(f"{title}{error}") from error
@@ -74,11 +80,16 @@ def _call(network: nn.Module, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
     return (logits, auxiliary) if network.training and auxiliary is not None else logits
 
 
-def _image_statistics(network: nn.Module) -> dict[str, Any]:
+def _numbers(channels: int) -> str:
+    return "three numbers, of red, green and blue" if channels == 3 else f"{channels} numbers"
+
+
+def _image_statistics(network: nn.Module, channels: int) -> dict[str, Any]:
     """Return what the network says of its images, or else ImageNet's mean and standard deviation."""
+    whole = (0, 1, 2) if channels >= 3 else None
     given = {key: getattr(network, key) for key in IMAGENET if getattr(network, key, None) is not None}
     if not given:
-        return IMAGENET
+        return {key: spread_statistics(values, channels, whole) for key, values in IMAGENET.items()}
     kind = type(network).__name__
     if missing := [key for key in IMAGENET if key not in given]:
         raise ValueError(f"{kind} has an attribute {next(iter(given))}, but no {missing[0]}")
@@ -88,9 +99,7 @@ def _image_statistics(network: nn.Module) -> dict[str, Any]:
             numbers = tuple(torch.as_tensor(value, dtype=torch.float64).flatten().tolist())
         except (TypeError, ValueError, RuntimeError):
             numbers = ()
-        if len(numbers) != 3 or max(numbers) > 1 or (key == "image_std" and min(numbers) <= 0):
-            raise ValueError(
-                f"{kind}.{key} is {value}; it must be three numbers, of red, green and blue, where white is 1"
-            )
+        if len(numbers) != channels or max(numbers) > 1 or (key == "image_std" and min(numbers) <= 0):
+            raise ValueError(f"{kind}.{key} is {value}; it must be {_numbers(channels)}, where white is 1")
         statistics[key] = numbers
     return statistics

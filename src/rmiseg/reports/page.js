@@ -105,7 +105,8 @@ function showSummary() {
       make("th", { scope: "row" }, swatch(runColor(index), "dash"), run.name),
       ...Object.keys(SCORES).map((key) => {
         const isBest = runs.length > 1 && run.scores[key] === best[key];
-        return make("td", isBest ? { class: "best" } : {}, percent(run.scores[key] ?? null, 2));
+        const note = key.endsWith("mean_iou") && run.scope ? [make("small", {}, run.scope)] : [];
+        return make("td", isBest ? { class: "best" } : {}, percent(run.scores[key] ?? null, 2), ...note);
       }),
       make("td", {}, run.steps.toLocaleString("en")),
       make("td", { class: "text" }, run.loss ?? "–"),
@@ -257,10 +258,11 @@ function showClasses() {
 
   body.append(...rows);
   const means = runs.map((run) => run.scores.mean_iou);
+  const scopes = new Set(runs.map((run) => run.scope));
   const foot = make(
     "tr",
     {},
-    make("th", { scope: "row" }, "mean"),
+    make("th", { scope: "row" }, "mean", ...(scopes.size === 1 ? scopes : [])),
     make("td", {}),
     ...means.map((mean, index) => bar(mean, runColor(index))),
     ...(runs.length === 2 ? [change(difference(...means))] : []),

@@ -34,7 +34,7 @@ T = TypeVar("T")
 TIMEOUT = timedelta(minutes=10)
 """Time that a process waits in an exchange for others that do not come, before it fails."""
 PATIENCE = timedelta(days=2)
-"""Time that the others wait while the main process draws masks or downloads."""
+"""Time that the others wait while the main process draws masks or downloads, or one has more to do."""
 
 
 def rank() -> int:
@@ -91,22 +91,31 @@ def on_main(function: Callable[[], T]) -> T:
     """
     if world_size() == 1:
         return function()
-    # A group of its own, because the main process may need longer than an exchange may take.
-    group: Any = dist.new_group(backend="gloo", timeout=PATIENCE)
     outcome: list[Any] = [None, None]
-    if is_main():
-        try:
-            outcome[0] = function()
-        except BaseException as error:
-            outcome[1] = repr(error)
-            dist.broadcast_object_list(outcome, group=group)
-            raise
-    dist.broadcast_object_list(outcome, group=group)
-    dist.destroy_process_group(group)
+    with patience() as group:
+        if is_main():
+            try:
+                outcome[0] = function()
+            except BaseException as error:
+                outcome[1] = repr(error)
+                dist.broadcast_object_list(outcome, group=group)
+                raise
+        dist.broadcast_object_list(outcome, group=group)
     if outcome[1] is not None:
         raise SystemExit(1)  # without a word: the main process says what is wrong
     result: T = outcome[0]
     return result
+
+
+@contextmanager
+def patience() -> Iterator[Any]:
+    """A group of all processes in which one may wait longer for others than an exchange may take elsewhere."""
+    if world_size() == 1:
+        yield None
+        return
+    group: Any = dist.new_group(backend="gloo", timeout=PATIENCE)
+    yield group
+    dist.destroy_process_group(group)
 
 
 def add_up(*tensors: Tensor) -> None:
@@ -119,12 +128,17 @@ def add_up(*tensors: Tensor) -> None:
         tensor.copy_(total.view_as(tensor))
 
 
-def gather(item: T) -> list[T]:
-    """The items of all processes, by rank; plain values."""
+def gather(item: T, group: Any = None) -> list[T]:
+    """The items of all processes, by rank; plain values.
+
+    Args:
+        item: That of this process.
+        group: That of `patience`, where processes may be done at very different times.
+    """
     items: list[Any] = [item]
     if world_size() > 1:
         items = [None] * world_size()
-        dist.all_gather_object(items, item)
+        dist.all_gather_object(items, item, group=group)
     return items
 
 
@@ -199,7 +213,15 @@ def load_full_state(
     """Take back what `full_state` returned, also with another number of processes or another strategy."""
     options = StateDictOptions(full_state_dict=True)
     set_model_state_dict(model, dict(weights), options=options)
-    set_optimizer_state_dict(model, optimizer, optimizer_state, options=options)
+    # The way to compute is this optimizer's, whatever that of the state was.
+    fused = optimizer.defaults.get("fused")
+    groups = [{**group, "fused": fused} if "fused" in group else group for group in optimizer_state["param_groups"]]
+    set_optimizer_state_dict(model, optimizer, {**optimizer_state, "param_groups": groups}, options=options)
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            # One kernel for all goes through memory, and does not look where in it a number is.
+            if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                state[name] = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
 
 
 def shard(indices: Sequence[T]) -> Sequence[T]:

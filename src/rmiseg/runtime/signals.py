@@ -9,10 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Self
 
-import torch
-
-from rmiseg.runtime.distributed import add_up, world_size
-
 EX_TEMPFAIL = 75
 """Exit status of a run that was asked to end and can go on: "temporary failure, try again" in BSD's sysexits.h. It is
 no status that Python, a shell or a signal gives (1, 2, 126 to 165), so that a scheduler can requeue on it alone."""
@@ -46,14 +42,6 @@ class TerminationRequest:
         self.received = True
         if self.heeded_at_once:
             raise Preempted
-
-    def agreed(self, device: torch.device) -> bool:
-        """Agree whether a process was asked to end; all get the same answer, at the same step."""
-        if world_size() == 1:
-            return self.received
-        requests = torch.tensor([float(self.received)], device=device)
-        add_up(requests)
-        return bool(requests.item())
 
     @contextmanager
     def at_once(self) -> Iterator[None]:

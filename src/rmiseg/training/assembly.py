@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import MethodType
@@ -15,7 +16,18 @@ from rmiseg.config import DataConfig, LossConfig, TrainConfig
 from rmiseg.config.parser import check_choices, checked_options, chosen_components
 from rmiseg.config.ranges import check_ranges
 from rmiseg.config.registry import GIVEN, find, loaded_plugins
-from rmiseg.data import LabeledImages, SegmentationDataset, adapt_transform
+from rmiseg.data import (
+    LabeledImages,
+    SegmentationDataset,
+    TrainLoader,
+    adapt_transform,
+    balanced_weights,
+    eval_loader,
+    eval_transform,
+    train_loader,
+)
+from rmiseg.data.bands import Bands
+from rmiseg.data.loader import Loader
 from rmiseg.inference.conversion import initial_weights
 from rmiseg.models import (
     DEFAULT_BACKBONE,
@@ -30,9 +42,11 @@ from rmiseg.models.conversion import fit
 from rmiseg.models.conversion.own import OWN
 from rmiseg.models.layers import synchronize_norm
 from rmiseg.models.original import OWN_CRITERION, check_original
-from rmiseg.runtime.distributed import distribute
+from rmiseg.runtime.distributed import distribute, on_main, rank, world_size
 from rmiseg.training.criterion import Criterion
 from rmiseg.training.optim import HEAD_LR_FACTORS, build_optimizer
+from rmiseg.training.parts import Parts
+from rmiseg.training.run_folder import BALANCED, RunFolder
 from rmiseg.training.step import TrainStep
 
 OWN_OPTIONS = {"data": "dataset", "model": "model", "loss": "loss"}
@@ -111,6 +125,49 @@ def train_dataset(images: LabeledImages, config: DataConfig, transform: Any = No
     return SegmentationDataset(images, adapt_transform(transform), getattr(transform, "reduction", 1))
 
 
+def make_loaders(
+    config: DataConfig, seed: int, parts: Parts, warn: Callable[[str], None]
+) -> tuple[TrainLoader, Loader]:
+    """Batches of this process to train on, and to score on.
+
+    Args:
+        config: The options of the data set.
+        seed: Seed of order and augmentation.
+        parts: What they leave to objects.
+        warn: Called with what is wrong with an image that is skipped.
+    """
+    loading: dict[str, Any] = {
+        "workers": config.workers,
+        "rank": rank(),
+        "world_size": world_size(),
+        "on_error": config.on_error,
+        "warn": warn,
+        "outlive_termination": True,
+    }
+    images = train_dataset(parts.train, config, parts.transform)
+    batches = train_loader(images, batch_size=config.batch_size, seed=seed, **loading)
+    return batches, eval_loader(SegmentationDataset(parts.val, eval_transform(config.image_scale)), **loading)
+
+
+def with_class_weights(config: TrainConfig, images: LabeledImages, console: Console) -> TrainConfig:
+    """The options with class weights in place of "balanced"; those of a run that goes on are the ones that it has.
+
+    Args:
+        config: The options.
+        images: The images to train on, all of whose masks are read for it otherwise.
+        console: Where to show progress.
+    """
+    if config.loss.class_weights != BALANCED:
+        return config
+    weights = on_main(
+        lambda: (
+            RunFolder(config).class_weights(len(images.classes))
+            or balanced_weights(images, config.data.workers, console)
+        )
+    )
+    return replace(config, loss=replace(config.loss, class_weights=weights))
+
+
 def make_model(
     config: TrainConfig, num_classes: int, device: torch.device, console: Console, network: nn.Module | None = None
 ) -> SegmentationModel:
@@ -123,10 +180,11 @@ def make_model(
         console: Where to say which initial weights fit.
         network: Takes the place of the model that `config` names.
     """
+    bands = Bands.of(config.data)
     if network is not None:
-        model = adapt_model(network, num_classes)
+        model = adapt_model(network, num_classes, in_channels=bands.count)
     else:
-        model = build_model(num_classes=num_classes, **asdict(config.model))
+        model = build_model(num_classes=num_classes, in_channels=bands.count, rgb=bands.rgb, **asdict(config.model))
     if not config.train.freeze_norm:
         model = synchronize_norm(model, config.train.sync_norm, device)
     model = model.to(device).to(memory_format=torch.channels_last)  # a fifth faster on a CPU

@@ -75,7 +75,7 @@ class Criterion:
         counts: Sequence[Tensor],
         step: int,
         share: float = 1.0,
-    ) -> tuple[Tensor, dict[str, float]]:
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Compute the share of one batch in the loss to differentiate.
 
         Args:
@@ -87,7 +87,7 @@ class Criterion:
             share: Share of this batch in losses that are means of batches, not of counts.
 
         Returns:
-            The loss, and for logging its value and its parts.
+            The loss, and for logging its value and its parts, detached.
         """
         pairs = [(term, logits) for term in self.terms]
         if auxiliary_logits is not None:
@@ -98,7 +98,7 @@ class Criterion:
             value, own_parts = term(own_logits, target, own_counts, step, share)
             loss = loss + term.weight * value
             parts |= own_parts
-        return loss, {name: part.item() for name, part in {"loss": loss, **parts}.items()}
+        return loss, {"loss": loss.detach(), **parts}
 
     def of_image(self, logits: Tensor, target: Tensor, step: int) -> float:
         """Return the loss of a single image, without an auxiliary head; NaN if it is not defined.
@@ -113,7 +113,7 @@ class Criterion:
             _, parts = self(logits, None, target, self.counts(target), step)
         except ValueError:  # such as RMI on an image that is smaller than a region
             return math.nan
-        return parts["loss"]
+        return parts["loss"].item()
 
 
 def named_loss(config: LossConfig, num_classes: int, total_steps: int) -> LossFunction:

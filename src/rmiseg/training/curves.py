@@ -14,6 +14,7 @@ from torch import Tensor
 from rmiseg.config import TrainConfig
 from rmiseg.config.registry import find
 from rmiseg.data import Batch, ClassTable
+from rmiseg.data.bands import RGB, Bands
 from rmiseg.evaluation.evaluate import Evaluation
 from rmiseg.evaluation.metrics import MEASURES
 from rmiseg.inference.pictures import confusion_picture, panel_row
@@ -33,10 +34,19 @@ class RunCurves:
         classes: The classes, for the colors in the pictures.
         names: Names of the validation images, in their order.
         panels: How many of them to show, spread over the whole split: neighbors in a video or volume look alike.
+        bands: Bands of the images.
     """
 
-    def __init__(self, loggers: Sequence[Logger], classes: ClassTable, names: Sequence[str], panels: int) -> None:
+    def __init__(
+        self,
+        loggers: Sequence[Logger],
+        classes: ClassTable,
+        names: Sequence[str],
+        panels: int,
+        bands: Bands = RGB,
+    ) -> None:
         self.loggers = loggers
+        self.bands = bands
         self.classes = classes
         places = np.linspace(0, len(names) - 1, min(panels, len(names))).round().astype(int)
         self.shown = {names[place] for place in places}
@@ -77,7 +87,9 @@ class RunCurves:
             return
         truth = batch["mask"][0].numpy()
         pixels = torch.nn.functional.interpolate(batch["image"], truth.shape)[0].permute(1, 2, 0).numpy()
-        row = panel_row(pixels, [truth, prediction[0].to("cpu", torch.uint8).numpy()], self.classes)
+        row = panel_row(
+            self.bands.picture_of(pixels), [truth, prediction[0].to("cpu", torch.uint8).numpy()], self.classes
+        )
         for logger in self.loggers:
             logger.picture(step, f"image, truth, prediction/{printable(name)}", row)
 

@@ -7,9 +7,9 @@ import math
 import statistics
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import replace
 from functools import partial
 from itertools import islice
 from typing import Any, NoReturn
@@ -19,14 +19,7 @@ from rich.console import Console
 
 from rmiseg.config import TrainConfig
 from rmiseg.config.registry import short_name
-from rmiseg.data import (
-    Batch,
-    SegmentationDataset,
-    balanced_weights,
-    eval_loader,
-    eval_transform,
-    train_loader,
-)
+from rmiseg.data import Batch
 from rmiseg.evaluation.evaluate import Evaluation, evaluate_model
 from rmiseg.evaluation.metrics import Scores
 from rmiseg.evaluation.scoring import save_validation
@@ -44,7 +37,8 @@ from rmiseg.runtime.distributed import (
 )
 from rmiseg.runtime.signals import Preempted, TerminationRequest
 from rmiseg.runtime.tensor_files import first_sentence, not_finite
-from rmiseg.training.assembly import make_model, make_step, train_dataset
+from rmiseg.training.assembly import make_loaders, make_model, make_step, with_class_weights
+from rmiseg.training.callbacks import Callback
 from rmiseg.training.criterion import Criterion
 from rmiseg.training.curves import RunCurves, open_loggers
 from rmiseg.training.parts import Parts
@@ -52,7 +46,7 @@ from rmiseg.training.progress import TrainingProgress, training_progress
 from rmiseg.training.run_folder import RunFolder, RunResult
 from rmiseg.training.schedule import learning_rate, set_learning_rate, training_length
 from rmiseg.training.state import RunState, SavedState, seed_step
-from rmiseg.training.step import StepOutcome, grouped
+from rmiseg.training.step import StepInFlight, StepOutcome, grouped
 
 
 class TrainingRun:
@@ -75,6 +69,8 @@ class TrainingRun:
         step: Takes an optimizer step; its parts are the network as it is called, criterion, optimizer and scaler.
         state: How far the training has come.
         curves: Logs numbers by their names, see `RunCurves.add`.
+        reads_late: True if the outcome of a step is read when the next one is under way.
+        asked_to_end: True once a process was, as all have heard.
     """
 
     def __init__(
@@ -88,10 +84,12 @@ class TrainingRun:
     ) -> None:
         self.parts, self.device, self.request, self.console = parts, device, request, console
         self.classes = parts.train.classes
-        asked, config = config, self._with_weights(config)
+        asked, config = config, with_class_weights(config, parts.train, console)
         self.config = config
         torch.manual_seed(config.seed)
-        self._open_data(stack)
+        self.batches, self.val_batches = make_loaders(config.data, config.seed, parts, partial(_warn, console))
+        for loader in (self.batches, self.val_batches):
+            stack.callback(loader.close)
         self.epochs, self.epoch_steps, self.total_steps = training_length(config, len(self.batches))
         self.model = make_model(config, len(self.classes), device, console, parts.model)
         if (found := not_finite(self.model.state_dict())) is not None:
@@ -102,11 +100,13 @@ class TrainingRun:
         # Apart from the one for training, which may be compiled: images to score come in many sizes.
         self.val_criterion = Criterion(config.loss, len(self.classes), self.total_steps, parts.loss)
         self.step = make_step(config, self.model, criterion, device)
-        self.confusion = torch.zeros(len(self.classes), len(self.classes), dtype=torch.int64, device=device)
+        self.confusion = torch.zeros(len(self.classes), len(self.classes), dtype=torch.int64)
+        heard = any(type(callback).on_step_end is not Callback.on_step_end for callback in parts.callbacks)
+        self.reads_late = device.type == "cuda" and not heard
         self.folder = RunFolder(config, asked)
         self.out = self.folder.path
         self.state = RunState()
-        self.stopped = False
+        self.stopped = self.asked_to_end = False
         self.step_seconds: list[float] = []
         self.validations: dict[str, tuple[int, Evaluation]] = {}
         self._open_folder(stack)
@@ -137,34 +137,6 @@ class TrainingRun:
                 self.stopped = any(gather(self.stopped))
         return self._finish(checkpoint)
 
-    def _with_weights(self, config: TrainConfig) -> TrainConfig:
-        """The options with class weights in place of "balanced"."""
-        if config.loss.class_weights != "balanced":
-            return config
-        weights = on_main(lambda: balanced_weights(self.parts.train, config.data.workers, self.console))
-        return replace(config, loss=replace(config.loss, class_weights=weights))
-
-    def _open_data(self, stack: ExitStack) -> None:
-        config = self.config
-        loading: dict[str, Any] = {
-            "workers": config.data.workers,
-            "rank": rank(),
-            "world_size": world_size(),
-            "on_error": config.data.on_error,
-            "warn": partial(_warn, self.console),
-            "outlive_termination": True,
-        }
-        self.batches = train_loader(
-            train_dataset(self.parts.train, config.data, self.parts.transform),
-            batch_size=config.data.batch_size,
-            seed=config.seed,
-            **loading,
-        )
-        val_images = SegmentationDataset(self.parts.val, eval_transform(config.data.image_scale))
-        self.val_batches = eval_loader(val_images, **loading)
-        for loader in (self.batches, self.val_batches):
-            stack.callback(loader.close)
-
     def _open_folder(self, stack: ExitStack) -> None:
         """Begin, or go on where an earlier process ended."""
         config, folder = self.config, self.folder
@@ -175,7 +147,7 @@ class TrainingRun:
         from_step = self.state.step if saved is not None else None
         loggers = open_loggers(self.parts.loggers, config, from_step) if is_main() else []
         names = self.parts.val.names[rank() :: world_size()]
-        self.curves = RunCurves(loggers, self.classes, names, config.train.panels)
+        self.curves = RunCurves(loggers, self.classes, names, config.train.panels, self.parts.val.bands)
         stack.callback(self.curves.close)
         # It follows what replaces all that was written for this step.
         self.curves.add_training(self.state.step, self.state.curves)
@@ -215,37 +187,57 @@ class TrainingRun:
         self.model.train()
         self._call("on_epoch_start")
         left = min(self.epoch_steps, self.total_steps - state.epoch * self.epoch_steps) - state.step_in_epoch
-        for group in progress.waiting(islice(grouped(self.batches, config.train.accumulate), left)):
-            outcome = self._take_step(group)
+        groups = progress.waiting(islice(grouped(self.batches, config.train.accumulate), left))
+        for outcome in self._outcomes(groups):
+            state.advance(outcome.skipped)
+            if outcome.skipped:
+                self._report_skipped(outcome)
+            else:
+                self.confusion += outcome.confusion
             scores = Scores.from_confusion(self.confusion)
             progress.advance(state.epoch, outcome.parts["loss"], scores.mean_iou, scores.scope)
             self._log(outcome, scores, progress.wait_share)
             self._call("on_step_end", outcome)
-            if self.request.agreed(self.device):
+            if self._saves_after(state.step):
                 self._save_state()
-                raise Preempted
-            if config.train.checkpoint_every and state.step % config.train.checkpoint_every == 0:
+        if self.asked_to_end:
+            if not self._saves_after(state.step):
                 self._save_state()
+            raise Preempted
 
-    def _take_step(self, group: list[Batch]) -> StepOutcome:
-        set_learning_rate(self.optimizer, learning_rate(self.state.step, self.total_steps, self.config.optim))
-        seed_step(self.config.seed, self.state.step, rank())
-        started = time.perf_counter()
-        outcome = self.step(group, self.state.step)
-        self.step_seconds.append(time.perf_counter() - started)
-        self.state.advance(outcome.skipped)
-        if outcome.skipped:
-            self._report_skipped(outcome)
-        else:
-            self.confusion += outcome.confusion
-        return outcome
+    def _outcomes(self, groups: Iterator[list[Batch]]) -> Iterator[StepOutcome]:
+        """Take a step on each group of batches, until the process is asked to end; the outcome of each.
+
+        A GPU is given its next step before it is asked for the outcome of the one before, for which it would have to
+        wait. Where a callback wants to see the model after every step, and where the state is saved, it does wait.
+        """
+        late: deque[StepInFlight] = deque()
+        while not self.asked_to_end and (group := next(groups, None)) is not None:
+            started = time.perf_counter()
+            step = self.state.step + len(late)
+            set_learning_rate(self.optimizer, learning_rate(step, self.total_steps, self.config.optim))
+            seed_step(self.config.seed, step, rank())
+            late.append(self.step.launch(group, step, lambda: self.request.received))
+            may_wait = 1 if self.reads_late and not self._saves_after(step + 1) else 0
+            outcomes = [late.popleft().outcome() for _ in range(len(late) - may_wait)]
+            self.step_seconds.append(time.perf_counter() - started)
+            for outcome in outcomes:
+                self.asked_to_end |= outcome.stop
+                yield outcome
+        while late:
+            yield late.popleft().outcome()
+
+    def _saves_after(self, step: int) -> bool:
+        every = self.config.train.checkpoint_every
+        return every is not None and step % every == 0
 
     def _log(self, outcome: StepOutcome, scores: Scores, data_wait: float) -> None:
         self.state.curves = {}
         if self.state.step % self.config.train.log_every == 0:
+            rate = learning_rate(self.state.step - 1, self.total_steps, self.config.optim)
             self.state.curves = {
                 **outcome.parts,
-                "learning_rate": self.optimizer.param_groups[0]["lr"],
+                "learning_rate": rate * self.optimizer.param_groups[0]["lr_factor"],
                 "mIoU": scores.mean_iou,
                 "pixel_accuracy": scores.pixel_accuracy,
                 "skipped_steps": self.state.skipped,
@@ -267,6 +259,7 @@ class TrainingRun:
             on_batch=partial(self.curves.add_picture, self.state.step),
             metrics=self.config.train.metrics,
             loss=partial(self.val_criterion.of_image, step=self.state.step),
+            dtype=self.step.dtype,
         )
         self.curves.add_evaluation(self.state.step, evaluation)
         self._call("on_validation_end", evaluation)
@@ -326,7 +319,8 @@ class TrainingRun:
         memory = peak_memory(self.device)
         result = RunResult(self.out, self.state.step, seconds, memory, checkpoint.scores, self.checkpoints.best)
         if is_main():
-            for name, (step, evaluation) in self.validations.items():
+            # `rmiseg evaluate` computes in float32: other scores are none that it could have found.
+            for name, (step, evaluation) in self.validations.items() if self.step.dtype is None else ():
                 path = self.folder.checkpoints / name
                 save_validation(path, step, self.parts.val, self.config.data, evaluation)
             self.folder.finish(result)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
+from torch.distributed.tensor import DTensor
 
 from rmiseg.config import OptimConfig
 from rmiseg.models.base import SegmentationModel
@@ -54,6 +56,25 @@ def build_optimizer(model: SegmentationModel, config: OptimConfig) -> torch.opti
     if config.nesterov and (config.name != "sgd" or config.momentum == 0):
         raise ValueError("optim.nesterov is for sgd with a momentum; leave it out")
     groups = parameter_groups(model, config)
+    fused = _can_be_fused(model)
     if config.name == "adamw":
-        return torch.optim.AdamW(groups, lr=config.lr, betas=(config.momentum, 0.999))
-    return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov)
+        return torch.optim.AdamW(groups, lr=config.lr, betas=(config.momentum, 0.999), fused=fused)
+    sgd = torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov, fused=fused)
+    if fused and config.momentum:
+        # Else a first step that is skipped leaves whatever the memory held.
+        for group in sgd.param_groups:
+            for parameter in group["params"]:
+                sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return sgd
+
+
+def _can_be_fused(model: nn.Module) -> bool:
+    """Return whether one kernel can do a whole step, which is faster, and skips it without asking the device."""
+    return all(
+        parameter.device.type in ("cpu", "cuda")
+        and parameter.is_floating_point()
+        and not isinstance(parameter, DTensor)
+        and (parameter.is_contiguous() or parameter.is_contiguous(memory_format=torch.channels_last))
+        for parameter in model.parameters()
+        if parameter.requires_grad
+    )

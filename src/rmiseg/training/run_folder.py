@@ -39,6 +39,9 @@ CHANGEABLE = {
 }
 """Options that may change when a run goes on: the others make another training of it."""
 
+CHOSEN = ("data.bands", "data.value_range", "data.picture")
+"""Options that the data decide, where nothing is asked for."""
+
 UNSAID = {"optim.warmup_to": "curve"}
 """Options that config.yaml of older runs does not name, and what those runs did."""
 
@@ -145,6 +148,16 @@ class RunFolder:
         write_config(self.path / CONFIG_FILE, self.config)
         return None
 
+    def class_weights(self, count: int) -> list[float] | None:
+        """The weights of so many classes that the run in the folder has, if it goes on as it was started.
+
+        Whether its images are still the same is seen when it is opened.
+        """
+        if self.config.resume != "auto" or not self._goes_on() or not self.states.files():
+            return None
+        weights = stored_options(self.path).get("loss.class_weights")
+        return weights if isinstance(weights, list) and len(weights) == count else None
+
     def _goes_on(self) -> bool:
         return self.config.resume != "never" and (self.path / CONFIG_FILE).is_file()
 
@@ -250,7 +263,7 @@ class RunFolder:
 
     def _compare(self, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
         for name, value in wanted.items():
-            decided = value == BALANCED or (name == "data.value_range" and value is None)  # by the data
+            decided = value == BALANCED or (name in CHOSEN and value is None)  # by the data
             if name in stored and stored[name] != value and name not in CHANGEABLE and not decided:
                 raise ValueError(
                     f"the run in {self.path} has {name} {shortened(str(stored[name]))}, not {shortened(str(value))}: "

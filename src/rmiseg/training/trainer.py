@@ -15,6 +15,7 @@ from rmiseg.config import TrainConfig
 from rmiseg.config.parser import train_config
 from rmiseg.config.registry import find, given_name
 from rmiseg.data import ClassTable, LabeledImages, OwnImages, open_training_data
+from rmiseg.data.bands import Bands
 from rmiseg.data.loader import worker_deaths
 from rmiseg.runtime.device import tune
 from rmiseg.runtime.distributed import is_main, on_main, processes
@@ -80,12 +81,13 @@ class Trainer:
             raise ValueError("classes are for data sets that are given as train and val; others name their own")
         check_parts(model, loss, callbacks, loggers)
         self.model, self.loss, self.transform = model, loss, transform
-        self.train = None if train is None else _images(train, "train", classes)
-        self.val = None if val is None else _images(val, "val", classes)
         self.loggers = tuple(loggers)
         self.console = console or Console(markup=False)
         source = os.fspath(config) if isinstance(config, os.PathLike) else config
-        self.config = with_unsaid(complete(self._with_names(train_config(source))))
+        options = train_config(source)
+        self.train = None if train is None else _images(train, "train", classes, options)
+        self.val = None if val is None else _images(val, "val", classes, options)
+        self.config = with_unsaid(complete(self._with_names(options)))
         named = [find("callback", name).make() for name in self.config.train.callbacks]
         self.callbacks: tuple[Callback, ...] = (*named, *callbacks)
 
@@ -119,7 +121,8 @@ class Trainer:
     def _data(self, console: Console) -> tuple[TrainConfig, LabeledImages, LabeledImages]:
         """The images, and the options with what was learned from them."""
         if self.train is not None and self.val is not None:
-            return self.config, self.train, self.val
+            data = replace(self.config.data, **self.train.bands.options())
+            return replace(self.config, data=data), self.train, self.val
         data = self.config.data
         train, val = on_main(
             lambda: open_training_data(
@@ -127,11 +130,14 @@ class Trainer:
                 data.root,
                 (data.train_split, data.val_split),
                 options=data.options,
+                bands=data.bands,
                 value_range=data.value_range,
+                picture=data.picture,
+                on_error=data.on_error,
                 console=console,
             )
         )
-        return replace(self.config, data=replace(data, value_range=train.value_range)), train, val
+        return replace(self.config, data=replace(data, **train.bands.options())), train, val
 
     def _with_names(self, config: TrainConfig) -> TrainConfig:
         """The options with names for the parts that are given as objects, as they are stored with the run.
@@ -174,11 +180,11 @@ def train(
     return Trainer(config, console=console).fit()
 
 
-def _images(data: Any, split: str, classes: Sequence[str] | ClassTable | None) -> LabeledImages:
+def _images(data: Any, split: str, classes: Sequence[str] | ClassTable | None, config: TrainConfig) -> LabeledImages:
     if isinstance(data, LabeledImages):
         if classes is not None:
             raise ValueError("classes are for torch data sets; this one names its own")
         return data
     if classes is None:
         raise ValueError(f"{split} needs classes=[...], the names of the classes 0, 1, ... in its masks")
-    return OwnImages(data, classes, name=split)
+    return OwnImages(data, classes, name=split, bands=Bands.of(config.data))

@@ -19,7 +19,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -42,17 +42,33 @@ from rmiseg.kernels.triton.regions import FUSED, Regions
 P = ParamSpec("P")
 T = TypeVar("T")
 
-TILE = 1024
-"""Pixels of a tile: eight independent loads a thread, and near 100 registers, so that an SM keeps 20 KB in flight."""
 
-SMALL_TILE = 512
-"""Pixels of a tile where each needs more registers: sums over classes, or four loads to interpolate."""
+class Tiling(NamedTuple):
+    """Work of a program that goes through classes: `pixels` at a time, `lanes` columns of a window for each thread, and
+    logits of `stages` classes on their way at once."""
+
+    pixels: int
+    lanes: int
+    stages: int
+
+
+FORWARD = Tiling(1024, 2, 1)
+"""Eight independent loads a thread, and near 100 registers, so that an SM keeps 20 KB in flight."""
+
+BACKWARD = Tiling(1024, 2, 1)
+"""The same."""
+
+SMALL = Tiling(512, 1, 1)
+"""Fewer where each pixel needs more registers: sums over classes, or four loads to interpolate."""
 
 PROGRAMS = 4096
 """Enough programs for every GPU: classes are divided among several where there are fewer tiles."""
 
 LOW_ROWS = 8
 """Rows of small logits whose gradient a program computes. It computes one row of intervals twice: an eighth more."""
+
+LOW_LANES = 128
+"""Lanes of a program there: intervals between small columns, side by side."""
 
 FACTORS = 64
 """Factors of 1 to 2 whose product is far from the largest float32."""
@@ -188,17 +204,19 @@ class _Grid:
     tiles: Tiles
     cells: int
     side: int
+    tiling: Tiling
 
     @classmethod
-    def of(cls, batch: Batch, windows: Windows, split_classes: bool) -> _Grid:
+    def of(cls, batch: Batch, windows: Windows, tiling: Tiling, split_classes: bool) -> _Grid:
+        if batch.is_small or not split_classes:
+            tiling = SMALL
         rows, columns = (-(-(side + windows.padding) // windows.size) for side in (batch.height, batch.width))
-        side = triton.next_power_of_2(windows.size)
-        pixels = SMALL_TILE if batch.is_small or not split_classes else TILE
-        cells = max(1, pixels // (side * side))
+        side = 1 << (windows.size - 1).bit_length()
+        cells = max(1, tiling.pixels // (side * side))
         tiles = -(-rows * columns // cells)
         groups = min(batch.classes, -(-PROGRAMS // max(1, batch.samples * tiles))) if split_classes else 1
         group = -(-batch.classes // max(1, groups))
-        return cls(Tiles(rows * columns, columns, tiles, -(-batch.classes // group), group), cells, side)
+        return cls(Tiles(rows * columns, columns, tiles, -(-batch.classes // group), group), cells, side, tiling)
 
     @property
     def programs(self) -> int:
@@ -207,8 +225,8 @@ class _Grid:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Constants of the kernels, and four warps: more for lanes beyond 256, windows of more than 16 rows."""
-        warps = max(4, min(16, self.cells * self.side // 64))
+        """Constants of the kernels, and the number of warps."""
+        warps = max(1, min(16, self.cells * self.side // (32 * self.tiling.lanes)))
         return {"CELLS": self.cells, "SIDE": self.side, "num_warps": warps, **FUSED}
 
 
@@ -232,7 +250,7 @@ class _Problem:
     def forward(self) -> tuple[Tensor, Tensor, Tensor]:
         """Pixel sums (N,), and pooled probabilities and labels (N, C, ph, pw)."""
         batch, pooling = self.batch, self.pooling
-        grid = _Grid.of(batch, pooling.windows, split_classes=not self.cross_entropy)
+        grid = _Grid.of(batch, pooling.windows, FORWARD, split_classes=not self.cross_entropy)
         sums = batch.logits.new_empty((batch.samples, grid.programs), dtype=torch.float64)
         shape = (batch.samples, batch.classes, pooling.height, pooling.width)
         probabilities = batch.empty(*shape)
@@ -249,6 +267,7 @@ class _Problem:
             WINDOWS=pooling.windows,
             CROSS_ENTROPY=self.cross_entropy,
             FACTORS=FACTORS,
+            STAGES=grid.tiling.stages,
             **grid.settings,
         )
         if pooling.kind == "interp" and probabilities.numel() > 0:
@@ -283,7 +302,7 @@ class _Problem:
             grad_rmi: (N, C) float64, that in RMI.
         """
         batch, pooling = self.batch, self.pooling
-        grid = _Grid.of(batch, pooling.windows, split_classes=not self.cross_entropy)
+        grid = _Grid.of(batch, pooling.windows, BACKWARD, split_classes=not self.cross_entropy)
         programs = batch.samples * grid.programs
         shared: dict[str, Any] = {"READING": self.reading, "WINDOWS": pooling.windows}
         pooled = Pooled(pooling.height, pooling.width, gradient=gradient_maps, upstream=grad_rmi)
@@ -296,6 +315,7 @@ class _Problem:
         if batch.is_small:
             self._low_backward(pooled, gradient, shared)
         else:
+            shared["STAGES"] = grid.tiling.stages
             launch(backward_kernel, programs, batch, pooled, gradient, grid.tiles, **shared, **grid.settings)
 
     def _low_backward(self, pooled: Pooled, gradient: Gradient, shared: dict[str, Any]) -> None:
@@ -303,7 +323,7 @@ class _Problem:
         batch = self.batch
         log_sums = self._log_sums() if self.cross_entropy else None
         run = triton.next_power_of_2(_longest_interval(batch, self.reading))
-        columns = max(2, 128 // run)
+        columns = max(2, LOW_LANES // run)
         bands, blocks = -(-batch.low_height // LOW_ROWS), -(-batch.low_width // (columns - 1))
         groups = min(batch.classes, -(-4 * PROGRAMS // max(1, batch.samples * bands * blocks)))
         group = -(-batch.classes // max(1, groups))
@@ -328,8 +348,8 @@ class _Problem:
         """Logarithm of the sum over classes of exponentials, (N, H, W)."""
         batch = self.batch
         log_sums = batch.empty(batch.samples, batch.height, batch.width)
-        blocks = -(-batch.height * batch.width // SMALL_TILE)
-        settings = {"READING": self.reading, "LANES": SMALL_TILE, **FUSED, "num_warps": 4}
+        blocks = -(-batch.height * batch.width // SMALL.pixels)
+        settings = {"READING": self.reading, "LANES": SMALL.pixels, **FUSED, "num_warps": 4}
         launch(log_sum_exp_kernel, batch.samples * blocks, batch, log_sums, blocks, **settings)
         return log_sums
 

@@ -7,14 +7,19 @@ by its arguments' exact numbers instead, which are the same from step to step.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor
 from triton.runtime.jit import JITFunction
 
+from rmiseg.kernels.triton.arguments import Bands, Tiles
+from rmiseg.kernels.triton.region_kernels import MapsCut, SumsCut
+
 MOST = 4096
 """Launches that are remembered: shapes of images can differ without end."""
+
+WITHOUT_TENSORS = (int, Bands, MapsCut, SumsCut, Tiles)
+"""Arguments that are like no others but themselves."""
 
 _compiled: dict[tuple[Any, ...], Any] = {}
 
@@ -33,27 +38,27 @@ def launch(kernel: Any, programs: int, *arguments: Any, **constants: Any) -> Non
     if not isinstance(kernel, JITFunction):  # interpreted
         kernel[(programs,)](*arguments, **constants)
         return
-    key = (id(kernel), *_likeness(arguments), *constants.values())
-    compiled = _compiled.get(key)
+    key: list[Any] = [id(kernel), *constants.values()]
+    _add_likeness(arguments, key)
+    like = tuple(key)
+    compiled = _compiled.get(like)
     if compiled is not None:
-        own = (constants[name] for name in kernel.arg_names[len(arguments) :])
-        compiled[(programs, 1, 1)](*arguments, *own)
+        own = [constants[name] for name in kernel.arg_names[len(arguments) :]]
+        compiled[programs, 1, 1](*arguments, *own)
         return
     compiled = kernel[(programs,)](*arguments, **constants)
     if compiled is not None:  # launched, not compiled alone
         if len(_compiled) >= MOST:
             _compiled.clear()
-        _compiled[key] = compiled
+        _compiled[like] = compiled
 
 
-def _likeness(arguments: tuple[Any, ...]) -> Iterator[Any]:
+def _add_likeness(arguments: tuple[Any, ...], key: list[Any]) -> None:
     """Everything that a compiled kernel depends on: devices, dtypes and alignment of tensors; numbers as they are."""
     for each in arguments:
         if isinstance(each, Tensor):
-            yield each.get_device()
-            yield each.dtype
-            yield each.data_ptr() % 16 == 0
-        elif isinstance(each, tuple):
-            yield from _likeness(each)
+            key.append((each.dtype, each.get_device(), each.data_ptr() & 15 == 0))
+        elif type(each) in WITHOUT_TENSORS or not isinstance(each, tuple):
+            key.append(each)
         else:
-            yield each
+            _add_likeness(each, key)

@@ -158,6 +158,7 @@ def backward_kernel(
     SIDE: tl.constexpr,
     CELLS: tl.constexpr,
     CROSS_ENTROPY: tl.constexpr,
+    STAGES: tl.constexpr,
 ):
     """Gradient in full-size logits, of a tile of windows and a group of classes."""
     LANES: tl.constexpr = CELLS * SIDE
@@ -189,22 +190,26 @@ def backward_kernel(
     # The row of windows, the same for all rows of pixels; "interp" has one for each.
     row, share_y, _y = _share(top, batch.height, pooled.height, READING, WINDOWS)
 
-    for c in range(first, tl.minimum(first + tiles.group, batch.classes)):
+    for c in tl.range(first, tl.minimum(first + tiles.group, batch.classes), num_stages=STAGES):
+        # All loads before the first use, which waits, and the first store: the compiler cannot know that they do not
+        # overlap.
+        if POOL != "none":
+            grad_rmi = tl.load(pooled.upstream + n * batch.classes + c)
         if POOL == "avg" or POOL == "max":
             at = of_class + row * pooled.width + column
             mask = in_row & (share_y > 0) & (share_x > 0)
             grad_window = tl.load(pooled.gradient + at, mask=mask, other=0.0)
-            grad_window *= tl.load(pooled.upstream + n * batch.classes + c).to(WIDE)
-            if POOL == "avg":
-                grad_window *= share_y * share_x
-            else:
+            if POOL == "max":
                 taken = tl.load(pooled.argmax + at, mask=mask, other=-1)
-        # All loads before the first store: the compiler cannot know that they do not overlap.
         values = ()
         for dy in tl.static_range(SIZE):
             exists = in_row & (top + dy >= 0) & (top + dy < batch.height)
             at = plane + (top + dy).to(tl.int64) * batch.stride_h + x.to(tl.int64) * batch.stride_w
-            values = values + (tl.load(at, mask=exists, other=0.0).to(WIDE),)
+            values = values + (tl.load(at, mask=exists, other=0.0),)
+        if POOL == "avg":
+            grad_window *= grad_rmi.to(WIDE) * (share_y * share_x)
+        elif POOL == "max":
+            grad_window *= grad_rmi.to(WIDE)
         for dy in tl.static_range(SIZE):
             y = top + dy
             exists = in_row & (y >= 0) & (y < batch.height)
@@ -217,14 +222,14 @@ def backward_kernel(
                 mask = exists & (own_share > 0) & (share_x > 0)
                 at = pooled.gradient + of_class + own_row * pooled.width + column
                 through = tl.load(at, mask=mask, other=0.0) * (own_share * share_x)
-                through *= tl.load(pooled.upstream + n * batch.classes + c).to(WIDE)
+                through *= grad_rmi.to(WIDE)
             else:
                 through = zero
             grad_pixel = upstreams[dy]
             if batch.class_weights is not None and not CROSS_ENTROPY:
                 grad_pixel *= tl.load(batch.class_weights + c).to(WIDE)
             log_sum, label = log_sums[dy], own_labels[dy]
-            grad = _pixel_gradient(values[dy], label, c, grad_pixel, log_sum, through, WINDOWS, CROSS_ENTROPY)
+            grad = _pixel_gradient(values[dy].to(WIDE), label, c, grad_pixel, log_sum, through, WINDOWS, CROSS_ENTROPY)
             to = out + y.to(tl.int64) * gradient.stride_h + x.to(tl.int64) * gradient.stride_w
             tl.store(to, grad.to(gradient.out.dtype.element_ty), mask=exists)
         of_class += pooled.height * pooled.width
@@ -328,6 +333,8 @@ def low_backward_kernel(
     zero = tl.zeros([COLUMNS * RUN], WIDE)
     for c in range(first, tl.minimum(first + bands.group, batch.classes)):
         carried = zero  # what a row takes from the interval above it
+        if WINDOWS.pool != "none":
+            grad_rmi = tl.load(pooled.upstream + n * batch.classes + c).to(WIDE)
         for k in range(top_row - 1, stop_row):
             above = tl.maximum(k, 0)
             upper_row = plane + tl.cast(above, tl.int64) * batch.stride_h
@@ -348,7 +355,7 @@ def low_backward_kernel(
                     log_sum = tl.load(log_sums + (n * batch.height + y) * batch.width + x, mask=in_row, other=0.0)
                 if WINDOWS.pool != "none":
                     through = _through_pooled(pooled, of_class, y, batch.height, columns, in_row, READING, WINDOWS)
-                    through *= tl.load(pooled.upstream + n * batch.classes + c).to(WIDE)
+                    through *= grad_rmi
                 if batch.class_weights is not None and CROSS_ENTROPY:
                     grad_pixel *= pixel_weight(batch, label, WIDE)
                 elif batch.class_weights is not None:

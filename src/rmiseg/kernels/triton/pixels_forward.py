@@ -76,6 +76,7 @@ def forward_kernel(
     CELLS: tl.constexpr,
     CROSS_ENTROPY: tl.constexpr,
     FACTORS: tl.constexpr,
+    STAGES: tl.constexpr,
 ):
     """Pixel loss and pooled maps of a tile of windows and a group of classes."""
     LANES: tl.constexpr = CELLS * SIDE
@@ -115,7 +116,7 @@ def forward_kernel(
     for start in range(first, last, LOGS):
         linear = zero
         product = zero + 1.0
-        for c in range(start, tl.minimum(start + LOGS, last)):
+        for c in tl.range(start, tl.minimum(start + LOGS, last), num_stages=STAGES):
             pooled_p, pooled_y, poison = zero, zero, zero
             new_own, new_largest, new_total = (), (), ()
             for dy in tl.static_range(SIZE):

@@ -69,6 +69,7 @@ def lag_sums_kernel(
     cut: MapsCut,
     ROWS: tl.constexpr,
     R: tl.constexpr,
+    PAIRS: tl.constexpr,  # bit 2 k + k' for products of kinds k and k': all, or one pair where registers do not suffice
 ):
     """Sums over a band of rows and a chunk of columns, of products at every lag and of the maps themselves."""
     SPAN: tl.constexpr = 2 * R - 1  # column lags -(R - 1) to R - 1
@@ -112,7 +113,8 @@ def lag_sums_kernel(
                     for b in tl.static_range(SPAN):
                         total = products[((a * 2 + k) * 2 + other) * SPAN + b]
                         # Else the same as another, with both sides exchanged.
-                        if a > 0 or k < other or (k == other and b >= R - 1):
+                        counts = a > 0 or k < other or (k == other and b >= R - 1)
+                        if counts and PAIRS >> (2 * k + other) & 1:
                             total += rows[2 * a + k] * latest[other * SPAN + b]
                         added = added + (total,)
         products = added
@@ -124,8 +126,11 @@ def lag_sums_kernel(
     out = sums + (index * cut.bands + band) * (PRODUCTS + 2) * (edges + cut.chunks)
     every = products + totals
     for lag in tl.static_range(PRODUCTS + 2):
-        tl.store(out + lag * (edges + cut.chunks) + edge, every[lag], mask=(column < cut.width) & (inner == 0))
-        tl.store(out + lag * (edges + cut.chunks) + edges + chunk, tl.sum(tl.where(inner, every[lag], 0.0), axis=0))
+        # A map's own sum goes with its products with itself.
+        if PAIRS >> (lag // SPAN % 4 if lag < PRODUCTS else 3 * (lag - PRODUCTS)) & 1:
+            tl.store(out + lag * (edges + cut.chunks) + edge, every[lag], mask=(column < cut.width) & (inner == 0))
+            inside = tl.sum(tl.where(inner, every[lag], 0.0), axis=0)
+            tl.store(out + lag * (edges + cut.chunks) + edges + chunk, inside)
 
 
 @triton.jit

@@ -37,8 +37,15 @@ from rmiseg.kernels.triton.region_kernels import (
     taps_kernel,
 )
 
-MAX_REGION_SIZE = 4
-"""R = 4 takes 114 sums of float64, two registers each, of the 255 registers a thread may have."""
+MAX_REGION_SIZE = 7
+"""The covariances of larger regions do not fit into the registers of a program."""
+
+AT_ONCE = 4
+"""R = 4 takes 114 sums of float64, two registers each, of the 255 registers a thread may have. Larger regions are gone
+through once for each pair of kinds: 91 sums for R = 7."""
+
+TILE_VALUES = 8
+"""Values of a tile of the covariance for each thread that eliminates in it."""
 
 ROWS = 64
 """Rows of an inner band: enough that the sums over lanes at its end cost little, few enough to fill a GPU."""
@@ -121,9 +128,11 @@ class Regions:
             sums = covariance.new_empty((count, cuts.bands, cuts.lags, cuts.columns))
             sources = probabilities.flatten(0, 1)[maps], labels.flatten(0, 1)[maps]
             settings: dict[str, Any] = {"ROWS": ROWS, "R": size, **FUSED, "num_warps": 1}
-            launch(lag_sums_kernel, count * cuts.bands * cuts.chunks, *sources, sums, cuts.of_maps, **settings)
+            for pairs in (0b1111,) if size <= AT_ONCE else (0b0001, 0b0010, 0b0100, 0b1000):
+                settings["PAIRS"] = pairs
+                launch(lag_sums_kernel, count * cuts.bands * cuts.chunks, *sources, sums, cuts.of_maps, **settings)
             found = (each.flatten(0, 1)[maps] for each in (covariance, means.view(n, c, -1), rmi, present))
-            settings = {"R": size, "TILE": cuts.tile, "ALPHA": alpha, **FUSED, "num_warps": 4}
+            settings = {"R": size, "TILE": cuts.tile, "ALPHA": alpha, **FUSED, "num_warps": cuts.warps}
             launch(assemble_kernel, count, sums, *found, cuts.of_sums, **settings)
         return cls(probabilities, labels, size, alpha, rmi, present.view(torch.bool), covariance, means)
 
@@ -136,7 +145,8 @@ class Regions:
             return
         cuts, maps, span = _Cuts(self.probabilities.shape, size), len(self.means), 2 * size - 1
         weights = self.means.new_empty((maps, size**2, 2 * size**2 + 1))
-        settings: dict[str, Any] = {"R": size, "TILE": cuts.tile, "ALPHA": self.alpha, **FUSED, "num_warps": 4}
+        settings: dict[str, Any] = {"R": size, "TILE": cuts.tile, "ALPHA": self.alpha}
+        settings |= {**FUSED, "num_warps": cuts.warps}
         launch(region_weights_kernel, maps, self.covariance, self.means, weights, **settings)
         taps = self.means.new_empty((maps, span, span, 2 * span**2 + 1))
         settings = {"R": size, "TAPS": triton.next_power_of_2(taps.shape[-1]), **FUSED, "num_warps": 4}
@@ -159,6 +169,7 @@ class _Cuts:
         self.columns = columns.edges + self.chunks
         self.lags = 4 * region_size * (2 * region_size - 1) + 2
         self.tile = max(2, triton.next_power_of_2(2 * region_size**2))
+        self.warps = max(1, min(16, self.tile**2 // (32 * TILE_VALUES)))
         self.of_maps = MapsCut(height, width, self.rows.inner, columns.inner, self.bands, self.chunks)
         self.of_sums = SumsCut(
             positions=(height - region_size + 1) * (width - region_size + 1),

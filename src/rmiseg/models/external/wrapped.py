@@ -86,7 +86,7 @@ class WrappedModel(SegmentationModel):
             height, width = (side + -side % multiple for side in PROBE)
             try:
                 with _evaluating(self.network), torch.no_grad():
-                    logits = self.call(self.network, torch.zeros(1, 3, height, width, device=device))
+                    logits = self.call(self.network, torch.zeros(1, self.in_channels, height, width, device=device))
             except NotLogits:
                 raise
             except Exception as error:  # a network refuses a size in whichever way it likes

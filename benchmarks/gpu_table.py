@@ -1,0 +1,80 @@
+"""Tables for docs/performance.md of what `benchmarks/gpu_check.py` found.
+
+python benchmarks/gpu_table.py benchmarks/results/*.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+BASE = "F.cross_entropy"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("results", nargs="+", type=Path)
+    for path in parser.parse_args().results:
+        result = json.loads(path.read_text())
+        first = result.get("first", {}).get("found", {})
+        versions = "".join(f", {name} {first[name]}" for name in ("torch", "triton") if name in first)
+        print(f"{path.name}: {result['device']}{versions}\n")
+        for part, table in {
+            "speed": speed,
+            "correctness": correctness,
+            "profile": profile,
+            "training": training,
+        }.items():
+            found = result.get(part, {}).get("found")
+            if found:
+                print("\n".join(table(found)), end="\n\n")
+
+
+def speed(found: dict[str, Any]) -> list[str]:
+    """Time and memory of each loss; of the device alone where that was measured."""
+    lines = ["| logits | loss | ms | x CE | host ms | device ms | peak MB |", "|---|---|---|---|---|---|---|"]
+    for case, value in found.items():
+        base = value["times"][BASE]["seconds"]
+        for loss, time in value["times"].items():
+            seconds, host, peak = time["seconds"], time["host"], value["peak"][loss] / 1e6
+            alone = f"{1e3 * time['graph']:.2f}" if isinstance(time.get("graph"), float) else ""
+            shown = f"{1e3 * seconds:.2f} | {seconds / base:.2f} | {1e3 * host:.2f} | {alone} | {peak:.0f}"
+            lines.append(f"| {case} | {loss} | {shown} |")
+    return lines
+
+
+def correctness(found: dict[str, Any]) -> list[str]:
+    """How many settings are right, and the largest errors of those."""
+    worst: dict[str, float] = {}
+    right = {setting: value for setting, value in found.items() if value["ok"]}
+    for setting, value in right.items():
+        dtype = next(each for each in setting.split() if each in ("float16", "bfloat16", "float32", "float64"))
+        worst[dtype] = max(worst.get(dtype, 0.0), value["gradient"])
+    shown = ", ".join(f"{dtype} {error:.1e}" for dtype, error in sorted(worst.items()))
+    return [f"{len(right)} of {len(found)} settings right; largest error of a gradient: {shown}"]
+
+
+def profile(found: dict[str, Any]) -> list[str]:
+    """The device's own time by kernel."""
+    lines = ["| logits: loss | microseconds of the device | launches | kernels |", "|---|---|---|---|"]
+    for case, value in found.items():
+        kernels = value["kernels"]
+        total, launches = (sum(each[i] for each in kernels.values()) for i in (0, 1))
+        largest = ", ".join(f"{name[:24]} {each[0]:.0f}" for name, each in list(kernels.items())[:6])
+        lines.append(f"| {case} | {total:.0f} | {launches:.0f} | {largest} |")
+    return lines
+
+
+def training(found: dict[str, Any]) -> list[str]:
+    """Steps of a whole network."""
+    lines = ["| step | seconds | peak GB |", "|---|---|---|"]
+    for name, value in found.items():
+        if isinstance(value, dict):
+            lines.append(f"| {name} | {value['seconds']:.3f} | {value['peak'] / 1e9:.1f} |")
+    return lines
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,180 @@
+"""Labels of images as the formats hand them on, and the base of the formats.
+
+A format is registered by its name, and is all that there is to add for another tool:
+
+    @register("labels", "mine")
+    class Mine(LabelFormat): ...
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rmiseg.data.classes import ClassTable, Color
+from rmiseg.data.labels.documents import Documents
+
+Size: TypeAlias = tuple[int, int]
+"""Height and width."""
+Draw: TypeAlias = Callable[[Size], NDArray[np.bool_]]
+"""Returns the pixels (H, W) of a label in an image of that size. Raises ValueError."""
+
+BACKGROUND_NAMES = ("background", "_background_", "__background__", "bg")
+"""Names, in lower case, by which tools call what is no object."""
+IGNORED_NAMES = ("__ignore__", "_ignore_", "ignore", "void")
+"""Names, in lower case, of what is neither trained on nor scored."""
+
+
+@dataclass(frozen=True)
+class Region:
+    """A label of an image: its class, and its pixels.
+
+    Attributes:
+        label: Name of the class.
+        draw: Returns its pixels.
+        crowd: True if it lies behind the others, as a roughly outlined crowd does.
+        box: True if it is a rectangle, which perhaps says no more than where an object is.
+    """
+
+    label: str
+    draw: Draw
+    crowd: bool = False
+    box: bool = False
+
+
+@dataclass
+class LabeledImage:
+    """One image, as a tool knows it.
+
+    Attributes:
+        reference: The image as the tool names it.
+        document: File that says so.
+        regions: Its labels; later ones lie in front.
+        size: Height and width as the tool knows them; None if it does not say.
+        split: Name of its split; "" if it has none.
+        path: The image, if the format knows where it is; else the reference is looked up.
+        embedded: Content of the image file, encoded as base64, where the document holds it.
+    """
+
+    reference: str
+    document: Path
+    regions: list[Region] = field(default_factory=list)
+    size: Size | None = None
+    split: str = ""
+    path: Path | None = None
+    embedded: str | None = None
+
+
+class Tally:
+    """Things that cannot be used, by the reason: how many, and the first few."""
+
+    def __init__(self) -> None:
+        self.reasons: dict[str, list[str]] = {}
+
+    def add(self, reason: str, example: str) -> None:
+        """Count one thing."""
+        self.reasons.setdefault(reason, []).append(example)
+
+    def lines(self, most: int = 3) -> list[str]:
+        """Return a line for each reason."""
+        return [
+            f"{len(examples)} {reason}: {', '.join(dict.fromkeys(examples[:most]))}"
+            + (", ..." if len(examples) > most else "")
+            for reason, examples in self.reasons.items()
+        ]
+
+
+@dataclass
+class Annotations:
+    """All labels of a source.
+
+    Attributes:
+        images: The images that the source names.
+        classes: Names of the classes in the order of the source; those that it does not list follow, sorted.
+        colors: Colors of classes, where the source has them.
+        smaller_in_front: True if of labels that overlap smaller ones lie in front, rather than later ones.
+        unlabeled: Images that lie there without any labels.
+        unused: Labels that cannot be used.
+        notes: Decisions, one line each.
+    """
+
+    images: list[LabeledImage] = field(default_factory=list)
+    classes: list[str] = field(default_factory=list)
+    colors: dict[str, Color] = field(default_factory=dict)
+    smaller_in_front: bool = False
+    unlabeled: list[Path] = field(default_factory=list)
+    unused: Tally = field(default_factory=Tally)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class PreLabels:
+    """A prediction for one image, to be written as labels.
+
+    Attributes:
+        image: The file of the image.
+        name: The relative path of the image, with its suffix.
+        ids: Class ids (H, W) uint8.
+        classes: The classes. Those with a name of `BACKGROUND_NAMES` are not written.
+        tolerance: Farthest that an outline may be from the edge of its region, in pixels.
+        number: Its number among all images, from 0.
+    """
+
+    image: Path
+    name: str
+    ids: NDArray[np.uint8]
+    classes: ClassTable
+    tolerance: float
+    number: int
+
+
+def written_classes(classes: ClassTable) -> list[tuple[int, str]]:
+    """Return ids and names of the classes that are written as labels: all but the background."""
+    return [(i, name) for i, name in enumerate(classes.names) if name.lower() not in BACKGROUND_NAMES]
+
+
+class LabelFormat(ABC):
+    """A format of a labelling tool. The constructor takes no arguments.
+
+    Attributes:
+        TITLE: The format as people call it.
+        WRITES: True if predictions can be written in it.
+        TOGETHER: True if a tool takes one file of many images, which `compose` makes of their parts.
+        PART_SUFFIX: Suffix of the file of one image.
+    """
+
+    TITLE: ClassVar[str]
+    WRITES: ClassVar[bool] = False
+    TOGETHER: ClassVar[bool] = True
+    PART_SUFFIX: ClassVar[str] = ".json"
+
+    @abstractmethod
+    def recognizes(self, documents: Documents) -> bool:
+        """Tell whether files are of this format, by a look at the first few."""
+
+    @abstractmethod
+    def read(self, documents: Documents) -> Annotations:
+        """Read all labels.
+
+        Raises:
+            ValueError: A file is damaged, or not what it should be; the message names it.
+        """
+
+    def part(self, labels: PreLabels, file: Path) -> str:
+        """Return the text of the file of one image.
+
+        Args:
+            labels: The prediction.
+            file: Where it will be.
+        """
+        raise NotImplementedError
+
+    def compose(self, parts: Sequence[str], classes: ClassTable) -> Mapping[str, str]:
+        """Return the texts, by file name, of the files that the tool takes, from those of all images."""
+        raise NotImplementedError

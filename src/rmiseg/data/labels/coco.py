@@ -1,0 +1,153 @@
+"""COCO's JSON with categories of its own: polygons, run lengths, crowds. Roboflow, CVAT and Label Studio export it.
+
+Of objects that overlap the smaller one lies in front, and crowds behind all. Exact by pycocotools.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rmiseg.config.registry import register
+from rmiseg.data.classes import ClassTable
+from rmiseg.data.labels.annotations import (
+    Annotations,
+    LabeledImage,
+    LabelFormat,
+    PreLabels,
+    Region,
+    Tally,
+    written_classes,
+)
+from rmiseg.data.labels.documents import Documents, whole
+from rmiseg.data.labels.outlines import outlines
+from rmiseg.data.labels.shapes import exact_polygons, points, rectangle, run_lengths
+
+SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+"""Words in the names of files and folders that say of which split they are."""
+
+
+def split_of(path: Path, root: Path) -> str:
+    """Return the split that the name of a file, or else of a folder of it below the root, says; "" if none does."""
+    for part in reversed(path.relative_to(root).with_suffix("").parts):
+        for word in re.split(r"[^a-z]+", part.lower()):
+            if word in SPLITS:
+                return SPLITS[word]
+    return ""
+
+
+@register("labels", "coco")
+class COCOFile(LabelFormat):
+    """COCO's JSON."""
+
+    TITLE = "COCO JSON"
+    WRITES = True
+
+    def recognizes(self, documents: Documents) -> bool:
+        """See `LabelFormat.recognizes`."""
+        return any(map(_is_coco, documents.peek()))
+
+    def read(self, documents: Documents) -> Annotations:
+        """See `LabelFormat.read`."""
+        found = Annotations(smaller_in_front=True)
+        for path in documents.files(".json"):
+            content = documents.json(path)
+            if not _is_coco(content):
+                found.unused.add("JSON files are not of COCO", str(path))
+                continue
+            try:
+                _read_file(path, content, split_of(path, documents.root), found)
+            except (KeyError, TypeError, AttributeError, IndexError) as error:
+                raise ValueError(f"{path} does not hold COCO's annotations: {type(error).__name__} {error}") from error
+            except ValueError as error:
+                raise ValueError(f"{path}: {error}") from error
+        return found
+
+    def part(self, labels: PreLabels, file: Path) -> str:
+        """See `LabelFormat.part`."""
+        height, width = labels.ids.shape
+        annotations: list[dict[str, Any]] = []
+        for class_id, _ in written_classes(labels.classes):
+            for corners in outlines(labels.ids == class_id, labels.tolerance):
+                (left, top), (right, bottom) = corners.min(axis=0).tolist(), corners.max(axis=0).tolist()
+                x, y = corners.T
+                area = abs(float(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1)))) / 2
+                annotations.append(
+                    {
+                        "category_id": class_id + 1,
+                        "segmentation": [corners.ravel().tolist()],
+                        "bbox": [left, top, right - left, bottom - top],
+                        "area": area,
+                        "iscrowd": 0,
+                    }
+                )
+        image = {"file_name": labels.name, "width": width, "height": height}
+        return json.dumps({"image": image, "annotations": annotations}, ensure_ascii=False)
+
+    def compose(self, parts: Sequence[str], classes: ClassTable) -> Mapping[str, str]:
+        """See `LabelFormat.compose`."""
+        images: list[dict[str, Any]] = []
+        annotations: list[dict[str, Any]] = []
+        for number, part in enumerate(map(json.loads, parts), start=1):
+            images.append({"id": number, **part["image"]})
+            for each in part["annotations"]:
+                annotations.append({"id": len(annotations) + 1, "image_id": number, **each})
+        categories = [{"id": i + 1, "name": name, "supercategory": ""} for i, name in written_classes(classes)]
+        content = {"images": images, "annotations": annotations, "categories": categories}
+        return {"annotations.json": json.dumps(content, ensure_ascii=False)}
+
+
+def _is_coco(content: Any) -> bool:
+    return isinstance(content, dict) and {"images", "annotations", "categories"} <= content.keys()
+
+
+def _read_file(path: Path, content: dict[str, Any], split: str, found: Annotations) -> None:
+    names: dict[int, str] = {}
+    for category in sorted(content["categories"], key=lambda each: whole(each["id"], "the id of a category")):
+        names[whole(category["id"], "the id of a category")] = str(category["name"])
+    found.classes += [name for name in dict.fromkeys(names.values()) if name not in found.classes]
+    images: dict[int, LabeledImage] = {}
+    for image in content["images"]:
+        key = whole(image["id"], "the id of an image")
+        if key in images:
+            raise ValueError(f"the image id {key} is given twice")
+        size = (whole(image["height"], "height"), whole(image["width"], "width")) if image.get("height") else None
+        images[key] = LabeledImage(str(image["file_name"]), path, size=size, split=split)
+    for annotation in content["annotations"]:
+        image_id = whole(annotation["image_id"], "image_id")
+        category_id = whole(annotation["category_id"], "category_id")
+        title = f"annotation {annotation.get('id')}"
+        if image_id not in images:
+            found.unused.add("annotations of images that are not listed", f"{path.name}: {title}")
+        elif category_id not in names:
+            raise ValueError(f"{title} has the category {category_id}, which is none of {sorted(names)}")
+        elif region := _region(annotation, names[category_id], title, images[image_id], found.unused):
+            images[image_id].regions.append(region)
+    found.images += images.values()
+
+
+def _region(annotation: dict[str, Any], label: str, title: str, image: LabeledImage, unused: Tally) -> Region | None:
+    outline, crowd = annotation.get("segmentation"), bool(annotation.get("iscrowd", 0))
+    try:
+        if isinstance(outline, dict):
+            counts, size = outline["counts"], list(outline["size"])
+            return Region(label, partial(run_lengths, counts, size), crowd=crowd)
+        polygons = [corners for corners in map(points, outline or []) if len(corners) > 2]
+        if polygons:
+            return Region(label, partial(exact_polygons, polygons), crowd=crowd)
+        if outline:
+            unused.add("polygons of fewer than three corners", f"{image.reference}: {label}")
+            return None
+        if box := annotation.get("bbox"):
+            left, top, width, height = points(box).ravel().tolist()
+            return Region(label, partial(exact_polygons, [rectangle(left, top, width, height)]), box=True)
+    except ValueError as error:
+        raise ValueError(f"{title} of image {image.reference}: {error}") from error
+    unused.add("labels without an outline", f"{image.reference}: {label}")
+    return None

@@ -1,0 +1,165 @@
+"""CVAT for images 1.1: an XML file with polygons and masks. Later ones of the same or a larger z_order lie in front.
+
+Polygons are drawn as CVAT draws them when it exports masks, which is by pycocotools. Its export "Segmentation mask" is
+read by `rmiseg.data.labels.voc_masks`.
+"""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rmiseg.config.registry import register
+from rmiseg.data.classes import ClassTable, Color
+from rmiseg.data.labels.annotations import (
+    Annotations,
+    LabeledImage,
+    LabelFormat,
+    PreLabels,
+    Region,
+    Tally,
+    written_classes,
+)
+from rmiseg.data.labels.coco import SPLITS
+from rmiseg.data.labels.documents import Documents, read_xml, whole
+from rmiseg.data.labels.outlines import outlines
+from rmiseg.data.labels.shapes import exact_polygons, points, row_run_lengths
+
+KINDS = ("polygon", "mask", "box", "polyline", "points", "ellipse", "cuboid", "skeleton")
+"""Elements of an image that are labels; of these the first three have outlines that are read."""
+
+
+@register("labels", "cvat")
+class CVAT(LabelFormat):
+    """CVAT's XML of images."""
+
+    TITLE = "CVAT for images 1.1"
+    WRITES = True
+    PART_SUFFIX = ".xml"
+
+    def recognizes(self, documents: Documents) -> bool:
+        """See `LabelFormat.recognizes`."""
+        return any(b"<annotations" in _beginning(path) for path in documents.files(".xml")[:5])
+
+    def read(self, documents: Documents) -> Annotations:
+        """See `LabelFormat.read`."""
+        found = Annotations()
+        for path in documents.files(".xml"):
+            root = read_xml(path)
+            if root.tag != "annotations":
+                found.unused.add("XML files are not of CVAT", str(path))
+                continue
+            if root.find("track") is not None:
+                raise ValueError(f"{path} is of a video: export it as CVAT for images 1.1")
+            try:
+                _read_classes(root, found)
+                for element in root.iter("image"):
+                    found.images.append(_image(element, path, documents, found.unused))
+            except KeyError as error:
+                raise ValueError(f"{path} does not hold CVAT's labels: {error} is missing") from error
+            except ValueError as error:
+                raise ValueError(str(error) if str(error).startswith(str(path)) else f"{path}: {error}") from error
+        return found
+
+    def part(self, labels: PreLabels, file: Path) -> str:
+        """See `LabelFormat.part`."""
+        height, width = labels.ids.shape
+        image = ElementTree.Element(
+            "image", id=str(labels.number), name=labels.name, width=str(width), height=str(height)
+        )
+        for class_id, name in written_classes(labels.classes):
+            for corners in outlines(labels.ids == class_id, labels.tolerance):
+                text = ";".join(f"{x:.2f},{y:.2f}" for x, y in corners.tolist())
+                ElementTree.SubElement(
+                    image, "polygon", label=name, source="auto", occluded="0", points=text, z_order="0"
+                )
+        return ElementTree.tostring(image, encoding="unicode")
+
+    def compose(self, parts: Sequence[str], classes: ClassTable) -> Mapping[str, str]:
+        """See `LabelFormat.compose`."""
+        root = ElementTree.Element("annotations")
+        ElementTree.SubElement(root, "version").text = "1.1"
+        labels = ElementTree.SubElement(ElementTree.SubElement(ElementTree.SubElement(root, "meta"), "task"), "labels")
+        for class_id, name in written_classes(classes):
+            label = ElementTree.SubElement(labels, "label")
+            ElementTree.SubElement(label, "name").text = name
+            ElementTree.SubElement(label, "color").text = "#{:02x}{:02x}{:02x}".format(*classes.palette[class_id])
+            ElementTree.SubElement(label, "attributes")
+        root.extend(map(ElementTree.fromstring, parts))
+        ElementTree.indent(root)
+        return {"annotations.xml": ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"}
+
+
+def _beginning(path: Path, count: int = 4096) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(count)
+
+
+def _read_classes(root: ElementTree.Element, found: Annotations) -> None:
+    for label in root.iter("label"):
+        name, color = (label.findtext("name") or "").strip(), hex_color(label.findtext("color"))
+        if name and name not in found.classes:
+            found.classes.append(name)
+        if name and color:
+            found.colors[name] = color
+
+
+def hex_color(text: str | None) -> Color | None:
+    """Return the color of a text such as #ff8000; None if it is none."""
+    try:
+        code = int((text or "").removeprefix("#"), 16)
+    except ValueError:
+        return None
+    return (code >> 16 & 255, code >> 8 & 255, code & 255) if text and len(text) == 7 else None
+
+
+def _image(element: ElementTree.Element, path: Path, documents: Documents, unused: Tally) -> LabeledImage:
+    name, subset = element.attrib["name"], element.attrib.get("subset", "")
+    size = whole(element.attrib["height"], "height"), whole(element.attrib["width"], "width")
+    image = LabeledImage(name, path, size=size, split=SPLITS.get(subset.lower(), ""))
+    if subset and "/" not in subset and subset.strip("."):  # two subsets may hold images of one name
+        image.path = documents.find_image(f"images/{subset}/{name}", path)
+    shapes = [shape for shape in element if shape.tag in KINDS]
+    shapes.sort(key=lambda shape: whole(shape.attrib.get("z_order", 0), "z_order"))
+    for number, shape in enumerate(shapes, start=1):
+        try:
+            region = _region(shape)
+        except ValueError as error:
+            raise ValueError(f"image {name}, {shape.tag} {number}: {error}") from error
+        if region is None:
+            kind = f"labels are of the kind {shape.tag}, whose area is not read"
+            unused.add(kind, f"{shape.attrib.get('label')} in {name}")
+        else:
+            image.regions.append(region)
+    return image
+
+
+def _region(shape: ElementTree.Element) -> Region | None:
+    label = shape.attrib["label"]
+    if shape.tag == "polygon":
+        corners = points([each.split(",") for each in shape.attrib["points"].split(";")])
+        return Region(label, partial(exact_polygons, [corners])) if len(corners) > 2 else None
+    if shape.tag == "mask":
+        left, top, width, height = (whole(shape.attrib[key], key) for key in ("left", "top", "width", "height"))
+        counts = [whole(each, "a run length") for each in shape.attrib["rle"].split(",")]
+        return Region(label, partial(row_run_lengths, counts, left, top, width, height))
+    if shape.tag == "box":
+        (x0, y0), (x1, y1) = points([shape.attrib[key] for key in ("xtl", "ytl", "xbr", "ybr")]).tolist()
+        corners = points([x0, y0, x1, y0, x1, y1, x0, y1])
+        angle = float(shape.attrib.get("rotation", 0))
+        return Region(label, partial(exact_polygons, [_rotated(corners, angle)]), box=True)
+    return None
+
+
+def _rotated(corners: NDArray[np.float64], degrees: float) -> NDArray[np.float64]:
+    """Corners turned about their middle, clockwise as seen."""
+    if not degrees:
+        return corners
+    middle = corners.mean(axis=0)
+    sine, cosine = np.sin(np.deg2rad(degrees)), np.cos(np.deg2rad(degrees))
+    return points((corners - middle) @ np.array([[cosine, sine], [-sine, cosine]]) + middle)

@@ -1,0 +1,142 @@
+"""labelme's JSON, one file an image: polygons, rectangles, circles, masks. Later shapes lie in front.
+
+Exact by labelme.utils.shape. Predictions are polygons through the centers of the outermost pixels: labelme draws the
+line itself too. A file labels.txt, as labelme's --labels takes it, gives the order of the classes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rmiseg.config.registry import register
+from rmiseg.data.labels.annotations import (
+    Annotations,
+    LabeledImage,
+    LabelFormat,
+    PreLabels,
+    Region,
+    Tally,
+    written_classes,
+)
+from rmiseg.data.labels.coco import split_of
+from rmiseg.data.labels.documents import Documents, read_text, whole
+from rmiseg.data.labels.outlines import outlines
+from rmiseg.data.labels.shapes import bitmap, outlined_circle, outlined_polygon, outlined_rectangle, points
+
+LABELS_FILE = "labels.txt"
+
+
+@register("labels", "labelme")
+class Labelme(LabelFormat):
+    """labelme's JSON."""
+
+    TITLE = "labelme JSON"
+    WRITES = True
+    TOGETHER = False
+
+    def recognizes(self, documents: Documents) -> bool:
+        """See `LabelFormat.recognizes`."""
+        return any(map(_is_labelme, documents.peek()))
+
+    def read(self, documents: Documents) -> Annotations:
+        """See `LabelFormat.read`."""
+        found = Annotations()
+        named = set()
+        for path in documents.files(LABELS_FILE):
+            found.classes += [line.strip() for line in read_text(path).splitlines() if line.strip()]
+        found.classes = list(dict.fromkeys(found.classes))
+        for path in documents.files(".json"):
+            content = documents.json(path)
+            if not _is_labelme(content):
+                found.unused.add("JSON files are not of labelme", str(path))
+                continue
+            try:
+                image = _image(path, content, found.unused)
+            except (KeyError, TypeError, AttributeError, IndexError) as error:
+                raise ValueError(f"{path} does not hold labelme's labels: {type(error).__name__} {error}") from error
+            except ValueError as error:
+                raise ValueError(f"{path}: {error}") from error
+            image.split = split_of(path, documents.root)
+            image.path = documents.find_image(image.reference, path)
+            named.add(image.path)
+            found.images.append(image)
+        if documents.source.is_dir():
+            found.unlabeled = [path for path in documents.image_files() if path not in named]
+        return found
+
+    def part(self, labels: PreLabels, file: Path) -> str:
+        """See `LabelFormat.part`."""
+        shapes = [
+            {
+                "label": name,
+                "points": corners.tolist(),
+                "group_id": None,
+                "description": "",
+                "shape_type": "polygon",
+                "flags": {},
+                "mask": None,
+            }
+            for class_id, name in written_classes(labels.classes)
+            for corners in outlines(labels.ids == class_id, labels.tolerance, through_centers=True)
+        ]
+        try:
+            path = os.path.relpath(labels.image.resolve(), file.parent.resolve())
+        except ValueError:  # on another drive
+            path = str(labels.image.resolve())
+        content = {
+            "version": "5.5.0",
+            "flags": {},
+            "shapes": shapes,
+            "imagePath": path,
+            "imageData": None,
+            "imageHeight": labels.ids.shape[0],
+            "imageWidth": labels.ids.shape[1],
+        }
+        return json.dumps(content, ensure_ascii=False, indent=2)
+
+
+def _is_labelme(content: Any) -> bool:
+    return isinstance(content, dict) and {"shapes", "imagePath"} <= content.keys()
+
+
+def _image(path: Path, content: dict[str, Any], unused: Tally) -> LabeledImage:
+    size = None
+    if content.get("imageHeight"):
+        size = (whole(content["imageHeight"], "imageHeight"), whole(content["imageWidth"], "imageWidth"))
+    image = LabeledImage(str(content["imagePath"]), path, size=size, embedded=content.get("imageData"))
+    for number, shape in enumerate(content["shapes"], start=1):
+        label = str(shape["label"])
+        try:
+            region = _region(label, shape)
+        except ValueError as error:
+            raise ValueError(f"shape {number}, {label!r}: {error}") from error
+        if region is None:
+            unused.add(
+                f"labels are of the kind {shape.get('shape_type')}, which has no area", f"{label} in {path.name}"
+            )
+        else:
+            image.regions.append(region)
+    return image
+
+
+def _region(label: str, shape: dict[str, Any]) -> Region | None:
+    kind = shape.get("shape_type") or "polygon"
+    corners = points(shape["points"])
+    if kind == "polygon" and len(corners) > 2:
+        return Region(label, partial(outlined_polygon, corners))
+    if kind == "oriented_rectangle" and len(corners) == 4:
+        return Region(label, partial(outlined_polygon, corners), box=True)
+    if kind == "rectangle" and len(corners) == 2:
+        return Region(label, partial(outlined_rectangle, corners), box=True)
+    if kind == "circle" and len(corners) == 2:
+        return Region(label, partial(outlined_circle, corners))
+    if kind == "mask" and len(corners) == 2:
+        left, top = (int(x) for x in corners[0].tolist())
+        return Region(label, partial(bitmap, shape["mask"], left, top))
+    if kind in ("polygon", "oriented_rectangle", "rectangle", "circle", "mask"):
+        raise ValueError(f"a {kind} has {len(corners)} points")
+    return None

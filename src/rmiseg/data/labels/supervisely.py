@@ -1,0 +1,98 @@
+"""Supervisely's projects: meta.json, and in every data set ann/ with a JSON file an image, and img/ with the images.
+
+Polygons and bitmaps are exact by the package supervisely; boxes count as boxes. Later objects lie in front.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rmiseg.config.registry import register
+from rmiseg.data.labels.annotations import Annotations, LabeledImage, LabelFormat, Region, Tally
+from rmiseg.data.labels.coco import split_of
+from rmiseg.data.labels.cvat import hex_color
+from rmiseg.data.labels.documents import Documents, whole
+from rmiseg.data.labels.shapes import bitmap, filled_polygon, points
+
+META = "meta.json"
+
+
+@register("labels", "supervisely")
+class Supervisely(LabelFormat):
+    """Supervisely's projects."""
+
+    TITLE = "Supervisely"
+
+    def recognizes(self, documents: Documents) -> bool:
+        """See `LabelFormat.recognizes`."""
+        return any(map(_is_annotation, documents.peek()))
+
+    def read(self, documents: Documents) -> Annotations:
+        """See `LabelFormat.read`."""
+        found = Annotations()
+        for path in documents.files(".json"):
+            content = documents.json(path)
+            try:
+                if path.name == META and isinstance(content, dict) and "classes" in content:
+                    for each in content["classes"]:
+                        found.classes.append(str(each["title"]))
+                        if color := hex_color(each.get("color")):
+                            found.colors[found.classes[-1]] = color
+                elif _is_annotation(content):
+                    found.images.append(_image(path, content, documents, found.unused))
+                else:
+                    found.unused.add("JSON files are not of Supervisely", str(path))
+            except (KeyError, TypeError, AttributeError, IndexError) as error:
+                raise ValueError(
+                    f"{path} does not hold Supervisely's labels: {type(error).__name__} {error}"
+                ) from error
+            except ValueError as error:
+                raise ValueError(str(error) if str(error).startswith(str(path)) else f"{path}: {error}") from error
+        found.classes = list(dict.fromkeys(found.classes))
+        return found
+
+
+def _is_annotation(content: Any) -> bool:
+    return (
+        isinstance(content, dict) and isinstance(content.get("size"), dict) and isinstance(content.get("objects"), list)
+    )
+
+
+def _image(path: Path, content: dict[str, Any], documents: Documents, unused: Tally) -> LabeledImage:
+    size = whole(content["size"]["height"], "height"), whole(content["size"]["width"], "width")
+    image = LabeledImage(path.stem, path, size=size, split=split_of(path.parent / "_", documents.root))
+    beside = path.parent.with_name("img") / path.stem  # a.jpg.json is of a.jpg
+    image.path = beside if path.parent.name == "ann" and beside.is_file() else None
+    for number, each in enumerate(content["objects"], start=1):
+        label = str(each["classTitle"])
+        try:
+            region = _region(label, each)
+        except ValueError as error:
+            raise ValueError(f"object {number}, {label!r}: {error}") from error
+        if region is None:
+            unused.add(
+                f"labels are of the kind {each.get('geometryType')}, which is not read", f"{label} in {path.name}"
+            )
+        else:
+            image.regions.append(region)
+    return image
+
+
+def _region(label: str, content: dict[str, Any]) -> Region | None:
+    kind = content["geometryType"]
+    if kind == "bitmap":
+        left, top = (whole(each, "the origin of a bitmap") for each in content["bitmap"]["origin"])
+        return Region(label, partial(bitmap, content["bitmap"]["data"], left, top, alpha=True))
+    if kind not in ("polygon", "rectangle"):
+        return None
+    outer = points(content["points"]["exterior"])
+    holes = [points(each) for each in content["points"].get("interior") or []]
+    if kind == "polygon" and len(outer) > 2:
+        return Region(label, partial(filled_polygon, outer, [hole for hole in holes if len(hole) > 2]))
+    if kind == "rectangle" and len(outer) == 2:
+        (left, top), (right, bottom) = outer.min(axis=0).tolist(), outer.max(axis=0).tolist()
+        corners = points([left, top, right, top, right, bottom, left, bottom])
+        return Region(label, partial(filled_polygon, corners, ()), box=True)
+    raise ValueError(f"a {kind} has {len(outer)} points")

@@ -1,0 +1,134 @@
+"""VGG Image Annotator's JSON, of versions 1 and 2: a project, or annotations alone. Later regions lie in front.
+
+The class of a region is the text of one of its attributes: of the one that most regions have, such as class or label.
+VIA has no library; polygons are drawn by pycocotools, as those of its own export to COCO are.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rmiseg.config.registry import register
+from rmiseg.data.labels.annotations import Annotations, LabeledImage, LabelFormat, Region, Tally
+from rmiseg.data.labels.coco import split_of
+from rmiseg.data.labels.documents import Documents
+from rmiseg.data.labels.shapes import exact_polygons, points, rectangle
+
+PROJECT = "_via_img_metadata"
+USUAL = ("class", "label", "name", "type", "category", "object")
+"""Names that the attribute of the class usually has; the first that is there is taken, of those that as many have."""
+ROUND = 64
+"""Corners of the polygon that stands for a circle or an ellipse."""
+
+
+@register("labels", "via")
+class VIA(LabelFormat):
+    """VGG Image Annotator's JSON."""
+
+    TITLE = "VGG Image Annotator (VIA)"
+
+    def recognizes(self, documents: Documents) -> bool:
+        """See `LabelFormat.recognizes`."""
+        return any(_entries(content) is not None for content in documents.peek())
+
+    def read(self, documents: Documents) -> Annotations:
+        """See `LabelFormat.read`."""
+        found = Annotations()
+        for path in documents.files(".json"):
+            entries = _entries(documents.json(path))
+            if entries is None:
+                found.unused.add("JSON files are not of VIA", str(path))
+                continue
+            try:
+                attribute = _attribute(entries)
+                if attribute:
+                    found.notes.append(f"{path}: the class of a region is its attribute {attribute!r}")
+                for entry in entries:
+                    image = _image(path, entry, attribute, found.unused)
+                    image.split = split_of(path, documents.root)
+                    found.images.append(image)
+            except (KeyError, TypeError, AttributeError, IndexError) as error:
+                raise ValueError(f"{path} does not hold VIA's labels: {type(error).__name__} {error}") from error
+            except ValueError as error:
+                raise ValueError(f"{path}: {error}") from error
+        return found
+
+
+def _entries(content: Any) -> list[dict[str, Any]] | None:
+    """The images of a file; None if it is none of VIA."""
+    if isinstance(content, dict) and isinstance(content.get(PROJECT), dict):
+        content = content[PROJECT]
+    if not isinstance(content, dict) or not content:
+        return None
+    entries = [each for each in content.values() if isinstance(each, dict)]
+    known = len(entries) == len(content) and all({"filename", "regions"} <= each.keys() for each in entries)
+    return entries if known else None
+
+
+def _regions_of(entry: dict[str, Any]) -> list[dict[str, Any]]:
+    regions = entry["regions"]  # a list; in version 1 a mapping from numbers
+    return list(regions.values() if isinstance(regions, dict) else regions)
+
+
+def _attribute(entries: list[dict[str, Any]]) -> str:
+    """The attribute that says the class; "" if there is none."""
+    counts = Counter(
+        name
+        for entry in entries
+        for region in _regions_of(entry)
+        for name, value in (region.get("region_attributes") or {}).items()
+        if isinstance(value, str) and value
+    )
+
+    def rank(name: str) -> tuple[int, int]:
+        usual = USUAL.index(name.lower()) if name.lower() in USUAL else len(USUAL)
+        return -counts[name], usual
+
+    return min(counts, key=rank) if counts else ""
+
+
+def _image(path: Path, entry: dict[str, Any], attribute: str, unused: Tally) -> LabeledImage:
+    image = LabeledImage(str(entry["filename"]), path)
+    for number, region in enumerate(_regions_of(entry), start=1):
+        where = f"region {number} of {image.reference}"
+        label = (region.get("region_attributes") or {}).get(attribute)
+        if not isinstance(label, str) or not label:
+            unused.add("labels have no class", where)
+            continue
+        try:
+            found = _region(label, region["shape_attributes"])
+        except ValueError as error:
+            raise ValueError(f"{where}, {label!r}: {error}") from error
+        if found is None:
+            kind = region["shape_attributes"].get("name")
+            unused.add(f"labels are of the kind {kind}, which has no area", f"{label} in {image.reference}")
+        else:
+            image.regions.append(found)
+    return image
+
+
+def _region(label: str, shape: dict[str, Any]) -> Region | None:
+    kind = shape["name"]
+    if kind in ("polygon", "polyline"):
+        if len(shape["all_points_x"]) != len(shape["all_points_y"]):
+            raise ValueError("a polygon has not as many x as y")
+        pairs = points([x for pair in zip(shape["all_points_x"], shape["all_points_y"]) for x in pair])
+        return Region(label, partial(exact_polygons, [pairs])) if kind == "polygon" and len(pairs) > 2 else None
+    if kind == "rect":
+        left, top, width, height = points([shape[key] for key in ("x", "y", "width", "height")]).ravel().tolist()
+        return Region(label, partial(exact_polygons, [rectangle(left, top, width, height)]), box=True)
+    if kind in ("circle", "ellipse"):
+        radii = [shape["r"], shape["r"]] if kind == "circle" else [shape["rx"], shape["ry"]]
+        (cx, cy), (rx, ry) = points([shape["cx"], shape["cy"], *radii]).tolist()
+        angles = np.arange(ROUND) * (2 * np.pi / ROUND)
+        x, y = rx * np.cos(angles), ry * np.sin(angles)
+        turn = float(points([shape.get("theta") or 0, 0])[0, 0])
+        cosine, sine = np.cos(turn), np.sin(turn)
+        corners = np.stack([cx + x * cosine - y * sine, cy + x * sine + y * cosine], axis=1)
+        return Region(label, partial(exact_polygons, [corners]))
+    return None

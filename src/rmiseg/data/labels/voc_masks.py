@@ -1,0 +1,139 @@
+"""Masks in colors, in the folders of PASCAL VOC: CVAT's export "Segmentation mask", and those of many other programs.
+
+    SegmentationClass/  a.png ...      or SegmentationClassPNG/
+    JPEGImages/         a.jpg ...      or images anywhere else
+    labelmap.txt        lines such as car:128,0,0::   or class_names.txt, in the order of VOC's colors
+    ImageSets/Segmentation/  train.txt  val.txt ...   optional
+
+Without a list of names the classes are those of VOC. Colors are read as they are; one that no name has is an error.
+"""
+
+from __future__ import annotations
+
+import functools
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rmiseg.config.registry import register
+from rmiseg.data import voc
+from rmiseg.data.classes import Color, voc_palette
+from rmiseg.data.labels.annotations import Annotations, LabeledImage, LabelFormat, Region, Size
+from rmiseg.data.labels.coco import SPLITS
+from rmiseg.data.labels.documents import Documents, read_text
+from rmiseg.data.reading import read_raw_mask
+
+MASK_FOLDERS = ("SegmentationClassPNG", "SegmentationClass")
+"""Folders of masks; the first of them that is there is read."""
+VOID: Color = (224, 224, 192)
+"""VOC's color of what is ignored."""
+IGNORED = "__ignore__"
+MOST_COLORS = 256
+
+
+@register("labels", "voc-masks")
+class VOCMasks(LabelFormat):
+    """Masks in colors, in the folders of VOC."""
+
+    TITLE = "masks in colors (Pascal VOC, CVAT Segmentation mask)"
+
+    def recognizes(self, documents: Documents) -> bool:
+        """See `LabelFormat.recognizes`."""
+        return bool(_masks(documents))
+
+    def read(self, documents: Documents) -> Annotations:
+        """See `LabelFormat.read`."""
+        _colors.cache_clear()  # files may have changed
+        names, origin = _names(documents)
+        masks = _masks(documents)
+        if not masks:
+            raise ValueError(f"{documents.source} has no masks in a folder {' or '.join(MASK_FOLDERS)}")
+        found = Annotations(classes=list(dict.fromkeys(names.values())))
+        found.colors = {name: color for color, name in names.items()}
+        names = {VOID: IGNORED, **names}
+        images: dict[str, list[Path]] = {}
+        for path in documents.image_files():
+            if not any(part.startswith("Segmentation") for part in path.parts):
+                images.setdefault(path.stem, []).append(path)
+        splits = _splits(documents)
+        for mask in masks:
+            pixels = _colors(mask)
+            label = LabeledImage(mask.stem, mask, size=(pixels.shape[0], pixels.shape[1]))
+            label.split = splits.get(mask.stem, "")
+            candidates = images.get(mask.stem, [])
+            if len(candidates) > 1:
+                raise ValueError(f"the mask {mask} may be of {candidates[0]} or {candidates[1]}: leave one")
+            label.path = candidates[0] if candidates else None
+            label.regions = _regions(mask, pixels, names, origin)
+            found.images.append(label)
+        return found
+
+
+def _masks(documents: Documents) -> list[Path]:
+    for folder in MASK_FOLDERS:
+        paths = [path for path in documents.files(".png") if folder in path.relative_to(documents.root).parts[:-1]]
+        if paths:
+            return paths
+    return []
+
+
+def _names(documents: Documents) -> tuple[dict[Color, str], str]:
+    """The name of every color, and what says so."""
+    if maps := documents.files("labelmap.txt"):
+        return _labelmap(maps[0]), str(maps[0])
+    if listed := documents.files("class_names.txt"):
+        lines = [line.strip() for line in read_text(listed[0]).splitlines() if line.strip()]
+        return dict(zip(voc_palette(len(lines)), lines)), str(listed[0])
+    return dict(zip(voc.CLASSES.palette, voc.CLASSES.names)), "the classes of PASCAL VOC, without a labelmap.txt"
+
+
+def _labelmap(path: Path) -> dict[Color, str]:
+    names: dict[Color, str] = {}
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        name, _, rest = line.partition(":")
+        channels = rest.partition(":")[0].split(",")
+        if len(channels) != 3 or not all(each.strip().isdecimal() and int(each) < 256 for each in channels):
+            raise ValueError(f"{path}, line {number}: {line[:100]!r} is not like car:128,0,0::")
+        color = (int(channels[0]), int(channels[1]), int(channels[2]))
+        if color in names:
+            raise ValueError(f"{path}, line {number}: {names[color]} and {name.strip()} have the same color {color}")
+        names[color] = name.strip()
+    return names
+
+
+def _splits(documents: Documents) -> dict[str, str]:
+    splits: dict[str, str] = {}
+    for path in documents.files(".txt"):
+        if path.parent.name == "Segmentation" and (split := SPLITS.get(path.stem.lower())):
+            splits |= {line.split()[0]: split for line in read_text(path).splitlines() if line.strip()}
+    return splits
+
+
+@functools.lru_cache(maxsize=2)
+def _colors(path: Path) -> NDArray[np.int32]:
+    """The colors (H, W) of a mask as numbers, red first."""
+    red, green, blue = np.moveaxis(read_raw_mask(path, rgb=True).values.astype(np.int32), -1, 0)
+    return np.asarray(red << 16 | green << 8 | blue)
+
+
+def _regions(path: Path, pixels: NDArray[np.int32], names: dict[Color, str], origin: str) -> list[Region]:
+    codes, counts = np.unique(pixels, return_counts=True)
+    if len(codes) > MOST_COLORS:
+        raise ValueError(f"{path} has {len(codes)} colors: it is no mask, or its edges were smoothed")
+    regions = []
+    for code, count in zip(codes.tolist(), counts.tolist()):
+        color = (code >> 16, code >> 8 & 255, code & 255)
+        if color not in names:
+            raise ValueError(f"{path} has {count} pixels of the color {color}, which has no name in {origin}")
+        regions.append(Region(names[color], partial(_colored, path, code)))
+    return regions
+
+
+def _colored(path: Path, code: int, size: Size) -> NDArray[np.bool_]:
+    found: NDArray[np.bool_] = _colors(path) == code
+    assert found.shape == size
+    return found

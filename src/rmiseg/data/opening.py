@@ -1,0 +1,115 @@
+"""Opening image files, whatever their format, and what is said when one is damaged or holds several images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from PIL import Image, UnidentifiedImageError
+
+from rmiseg.data.deep import header, is_deep, unmapped
+from rmiseg.data.dicom import dicom_header, is_dicom
+from rmiseg.data.tiff import Header, TiffImage, is_tiff, several
+
+NEW_SUBFILE_TYPE = 254
+"""Number of the TIFF tag that says whether a page is a smaller copy (1) or a mask of transparency (4) of another."""
+
+T = TypeVar("T")
+
+
+def opened(path: Path, kind: str, read: Callable[[Image.Image], T], otherwise: Callable[[], T] | None = None) -> T:
+    """Do something with an image or a mask that Pillow opens, or otherwise with a file that it does not know.
+
+    Such are DICOM files, and TIFF files of other bands and types.
+
+    Raises:
+        FileNotFoundError, ValueError, ModuleNotFoundError: as `read_image`.
+    """
+
+    def work() -> T:
+        try:
+            # Pillow, not torchvision.io: the latter is deprecated, and reads no TIFF or BMP.
+            with open_image(path, kind) as image:
+                return read(image)
+        except UnidentifiedImageError:
+            if otherwise is None or not (is_tiff(path) or is_dicom(path)):
+                raise
+            return otherwise()
+
+    return said(path, kind, work)
+
+
+def said(path: Path, kind: str, work: Callable[[], T]) -> T:
+    try:
+        return work()
+    except (FileNotFoundError, ModuleNotFoundError):
+        raise
+    except Exception as error:  # decoders fail in many ways: OSError, SyntaxError, struct.error, EOFError, ...
+        raise ValueError(f"cannot read {kind} {path}: {error}") from error
+
+
+def open_image(path: Path, kind: str = "image") -> Image.Image:
+    """Open an image file that holds one image.
+
+    Args:
+        path: The file.
+        kind: image or mask, that it is taken for.
+
+    Raises:
+        ValueError: it holds several: pages of a TIFF, frames of an animation.
+    """
+    image = Image.open(path)
+    if image.format in ("TIFF", "GIF", "WEBP", "PNG") and (pages := _pages(image)) > 1:
+        image.close()
+        raise ValueError(several(pages, "pages" if image.format == "TIFF" else "frames", kind))
+    return unmapped(image)
+
+
+def _pages(image: Image.Image) -> int:
+    """Number of the images in a file; smaller copies of one, as in GeoTIFF, do not count."""
+    frames: int = getattr(image, "n_frames", 1)
+    if frames == 1 or image.format != "TIFF":
+        return frames
+    pages = 0
+    for frame in range(frames):
+        image.seek(frame)
+        pages += not image.tag_v2.get(NEW_SUBFILE_TYPE, 0) & 5  # type: ignore[attr-defined]  # of TIFF files
+    image.seek(0)
+    return pages
+
+
+def image_header(path: Path) -> Header:
+    """Return what an image file holds, by its header.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_image`.
+    """
+
+    def otherwise() -> Header:
+        if is_dicom(path):
+            return dicom_header(path)
+        with TiffImage(path) as image:
+            return image.header
+
+    return opened(path, "image", header, otherwise)
+
+
+def nodata_of(path: Path) -> float | None:
+    """Return the value that stands for no data in a file, if it is a TIFF file that says so."""
+    if not is_tiff(path):
+        return None
+
+    def nodata() -> float | None:
+        with TiffImage(path) as image:
+            return image.nodata
+
+    return said(path, "image", nodata)
+
+
+def has_deep_values(path: Path) -> bool:
+    """Return whether the values of an image of gray or colors have more than 8 bits; False if it cannot be read."""
+    try:
+        return opened(path, "image", is_deep, lambda: True)
+    except (ValueError, OSError, ModuleNotFoundError):
+        return False

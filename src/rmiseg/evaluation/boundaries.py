@@ -1,0 +1,122 @@
+"""Pixels near the boundaries between labels, found 64 at a time.
+
+A row of the image is a row of 64-bit words, of which each bit is a pixel; a bit is set where two neighbors differ. To
+look within some width of every pixel is then to shift words and to join them, which costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+BOUNDARY_RATIO = 0.02
+"""Width of the boundaries of boundary IoU, as a share of the image's diagonal (Cheng et al. 2021)."""
+
+WORD = 64
+
+
+def boundary_width(shape: tuple[int, ...]) -> int:
+    """Width of the boundaries of boundary IoU in an image of `shape` = (H, W): at least 1."""
+    return max(1, round(BOUNDARY_RATIO * math.hypot(*shape)))
+
+
+def near_boundary(labels: NDArray[np.uint8], widths: Iterable[int]) -> dict[int, NDArray[np.uint8]]:
+    """Pixels with another label within so many rows and columns of them.
+
+    Every value is a label, that of ignored pixels too: in PASCAL VOC they are the boundaries.
+
+    Args:
+        labels: (H, W) uint8.
+        widths: Halves of the sides of the squares that are searched, in pixels, each at least 1.
+
+    Returns:
+        (H, W) uint8 of 0 and 1 for each width.
+    """
+    found = {}
+    near, reached = _words_near_boundary(labels), 1
+    for width in sorted(widths):  # a square around what is near is near with a larger width
+        near, reached = _dilated(near, width - reached, width - reached), width
+        found[width] = _pixels(near, labels.shape[1])
+    return found
+
+
+def inner_boundary(near: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:
+    """Add to what is near another label what is near the outside, in place; returns it.
+
+    Of the pixels of a class these are its boundary as boundary IoU has it: what `width` erosions of its mask with a
+    3 x 3 square take away.
+
+    Args:
+        near: (H, W) uint8, as `near_boundary` returns it for this width.
+        width: See there.
+    """
+    near[:width] = near[max(len(near) - width, 0) :] = 1
+    near[:, :width] = near[:, max(near.shape[1] - width, 0) :] = 1
+    return near
+
+
+def _words_near_boundary(labels: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """Pixels with another label among the eight around them, (H, W / 64 rounded up) words."""
+    height, width = labels.shape
+    above = np.zeros((height, width), bool)
+    np.not_equal(labels[1:], labels[:-1], out=above[:-1])  # between this row and the next
+    beside = np.zeros((height, width), bool)
+    np.not_equal(labels[:, 1:], labels[:, :-1], out=beside[:, :-1])
+    rows, columns = _words(above), _words(beside)
+    rows[1:] |= rows[:-1].copy()
+    columns |= _shifted(columns, 1)
+    return _dilated(rows, 0, 1) | _dilated(columns, 1, 0)
+
+
+def _words(pixels: NDArray[np.bool_]) -> NDArray[np.uint64]:
+    packed = np.packbits(pixels, axis=1, bitorder="little")
+    padded = np.zeros((len(packed), -(-packed.shape[1] // 8) * 8), np.uint8)
+    padded[:, : packed.shape[1]] = packed
+    return padded.view("<u8").astype(np.uint64, copy=False)
+
+
+def _pixels(words: NDArray[np.uint64], width: int) -> NDArray[np.uint8]:
+    return np.unpackbits(words.astype("<u8", copy=False).view(np.uint8), axis=1, count=width, bitorder="little")
+
+
+def _dilated(words: NDArray[np.uint64], rows: int, columns: int) -> NDArray[np.uint64]:
+    """All pixels within so many rows and columns of those that are set."""
+    height, length = words.shape
+    if columns:
+        room = np.zeros((height, length + -(-columns // WORD)), np.uint64)
+        room[:, :length] = words
+        for step in _doublings(2 * columns + 1):
+            room |= _shifted(room, step)
+        words = _shifted(room, -columns)[:, :length]
+    if rows:
+        room = np.zeros((height + 2 * rows, length), np.uint64)
+        room[rows : rows + height] = words
+        for step in _doublings(2 * rows + 1):
+            room = np.bitwise_or(room[:-step], room[step:])
+        words = room
+    return words
+
+
+def _doublings(window: int) -> Iterable[int]:
+    """Steps by which to join what was joined so far, until so many neighbors are."""
+    length = 1
+    while length < window:
+        step = min(length, window - length)
+        yield step
+        length += step
+
+
+def _shifted(words: NDArray[np.uint64], columns: int) -> NDArray[np.uint64]:
+    """The pixels so many columns further to the right; of a negative number, to the left."""
+    whole, bits = divmod(abs(columns), WORD)
+    on, carry = (np.left_shift, np.right_shift) if columns >= 0 else (np.right_shift, np.left_shift)
+    way = slice(None, None, 1 if columns >= 0 else -1)
+    shifted, rest = np.zeros_like(words), words.shape[1] - whole
+    source, goal = words[:, way], shifted[:, way]
+    on(source[:, :rest], np.uint64(bits), out=goal[:, whole:])
+    if bits:
+        goal[:, whole + 1 :] |= carry(source[:, : rest - 1], np.uint64(WORD - bits))
+    return shifted
