@@ -58,7 +58,10 @@ def main() -> int:
         if (result.get(name, {}).get("complete") and not options.again) or left < 5:
             continue
         best = result.get("sweep", {}).get("found", {}).get("best", {}) if options.best else {}
-        result[name] = {**ask(name, options, min(PARTS[name] * (10 if options.tiny else 1), left), best), "constants": best}
+        result[name] = {
+            **ask(name, options, min(PARTS[name] * (10 if options.tiny else 1), left), best),
+            "constants": best,
+        }
         write(options.result, result)
         failed |= summarize(name, result[name])
     return int(failed)

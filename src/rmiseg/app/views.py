@@ -54,7 +54,9 @@ def look(predictor: Predictor, path: Path, max_pixels: int) -> Seen:
         )
     pixels = read_image(path, bands=predictor.bands)
     probabilities = predictor.probabilities(pixels)
-    return Seen(pixels, probabilities.argmax(axis=0).astype(np.uint8), probabilities.max(axis=0))
+    return Seen(
+        predictor.bands.picture_of(pixels), probabilities.argmax(axis=0).astype(np.uint8), probabilities.max(axis=0)
+    )
 
 
 def picture(seen: Seen, view: str, shown: Collection[str], opacity: float, classes: ClassTable) -> np.ndarray:
