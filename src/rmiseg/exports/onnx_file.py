@@ -95,7 +95,7 @@ def antialiased(maps: Tensor, size: Sequence[int]) -> Tensor:
 def _triangles(size: int, new: int) -> Tensor:
     """(new, size): each row averages the cells below a triangle two new ones wide, or two old ones if wider."""
     cell, index = torch.arange(size), torch.arange(new).unsqueeze(1)
-    width: int = 2 * torch.sym_max(size, new)
+    width: int = 2 * torch.sym_max(size, new)  # type: ignore[assignment]  # perhaps a symbol that stands for one
     distance = ((2 * cell + 1) * new - (2 * index + 1) * size).abs() / width
     height = (1 - distance).clamp(min=0)
     return height / height.sum(dim=1, keepdim=True)
