@@ -14,7 +14,7 @@ TESTS = Path(__file__).parent
 
 LAYERS = (
     *("functional", "config", "runtime", "kernels", "losses", "compat", "data", "models", "inference", "evaluation"),
-    *("planning", "training", "exports", "reports", "experiment", "benchmarks", "cli"),
+    *("planning", "training", "exports", "reports", "app", "experiment", "benchmarks", "cli"),
 )
 """Each imports only from those before it."""
 DOORS = ("__init__", "__main__")

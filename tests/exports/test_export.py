@@ -20,7 +20,7 @@ from rmiseg.config import DataConfig, ModelConfig, registry
 from rmiseg.data import ClassTable, read_image
 from rmiseg.exports import common, hub_folder, torch_program
 from rmiseg.exports.export import export, export_segmenter
-from rmiseg.exports.onnx_file import adaptive_mean
+from rmiseg.exports.onnx_file import adaptive_mean, antialiased
 from rmiseg.inference.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from rmiseg.inference.predictor import Predictor
 from rmiseg.inference.segmenter import Segmenter
@@ -157,6 +157,13 @@ def test_smaller_images_are_resized_inside():
     assert (logits[0].argmax(0).numpy() == ids).mean() > 0.99
 
 
+def test_antialiased_is_interpolation():
+    maps = torch.rand(2, 3, 37, 50, generator=torch.Generator().manual_seed(0))
+    for size in ((18, 25), (12, 50), (55, 70)):
+        expected = nn.functional.interpolate(maps, size, mode="bilinear", antialias=True)
+        torch.testing.assert_close(antialiased(maps, size), expected)
+
+
 def test_adaptive_mean_is_pooling():
     for height, width, bins in ((13, 7, (6, 6)), (6, 5, (3, 2)), (4, 3, (6, 6)), (5, 9, (1, 1)), (8, 9, 3)):
         maps = torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(0))
@@ -186,7 +193,9 @@ def error_of(arguments, capsys) -> str:
 def test_refuses(exported, run, tmp_path, capsys):
     before = {path.name: path.read_bytes() for path in exported.iterdir()}
     assert "--overwrite true" in error_of(["export", str(run), "--format", "safetensors"], capsys)
-    assert "onnx, torch-export, safetensors" in error_of(["export", str(run), "--format", "onnx,coreml"], capsys)
+    assert "onnx, onnx-int8, openvino, torch-export, safetensors" in error_of(
+        ["export", str(run), "--format", "onnx,coreml"], capsys
+    )
     assert "is it a run's folder?" in error_of(["export", str(tmp_path)], capsys)
     assert "does not exist" in error_of(["export", str(tmp_path / "no")], capsys)
     (tmp_path / "file").touch()

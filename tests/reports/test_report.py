@@ -17,7 +17,7 @@ from PIL import Image
 from rmiseg.cli import main
 from rmiseg.data import load_split, read_image, read_mask
 from rmiseg.inference.predictor import Predictor
-from rmiseg.reports.page import _names, select_images
+from rmiseg.reports.page import select_images, short_names
 
 pytestmark = pytest.mark.slow
 
@@ -159,11 +159,11 @@ def test_select_images():
 
 
 def test_names():
-    assert _names([Path("/a/x"), Path("/a/y")]) == ["x", "y"]
-    assert _names([Path("/a/x"), Path("/b/x")]) == ["a", "b"]
-    assert _names([Path("/a/x/run"), Path("/b/x/run"), Path("/b/y/run")]) == ["a/x", "b/x", "b/y"]
+    assert short_names([Path("/a/x"), Path("/a/y")]) == ["x", "y"]
+    assert short_names([Path("/a/x"), Path("/b/x")]) == ["a", "b"]
+    assert short_names([Path("/a/x/run"), Path("/b/x/run"), Path("/b/y/run")]) == ["a/x", "b/x", "b/y"]
     with pytest.raises(ValueError, match="twice"):
-        _names([Path("/a/x"), Path("/a/x")])
+        short_names([Path("/a/x"), Path("/a/x")])
 
 
 def error_of(arguments, capsys) -> str:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rmiseg.config import (
+    AppConfig,
     BenchDataConfig,
     BenchLossConfig,
     CompareConfig,
@@ -131,7 +132,23 @@ def export(config: ExportConfig) -> int:
 
     formats = [name.strip() for name in config.format.split(",")]
     console = Console(markup=False, highlight=False)
-    export_run(config.checkpoint, formats, out=config.out, overwrite=config.overwrite, console=console)
+    export_run(
+        config.checkpoint,
+        formats,
+        out=config.out,
+        overwrite=config.overwrite,
+        images=config.images,
+        root=config.root,
+        console=console,
+    )
+    return 0
+
+
+def app(config: AppConfig) -> int:
+    """`rmiseg app`"""
+    from rmiseg.app.page import serve
+
+    serve(config, Console(markup=False, highlight=False))
     return 0
 
 

@@ -14,6 +14,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status: 0, 1 (failed), 2 (usage), 130 (interrupted)."""
     if reconfigure := getattr(sys.stdout, "reconfigure", None):
         reconfigure(errors="backslashreplace")  # names of files that the terminal cannot show
+    given = sys.argv[1:] if arguments is None else arguments
+    if list(given) == ["--version"]:  # which answers where only the losses are installed, too
+        from rmiseg.cli.version import version_text
+
+        print(version_text())
+        return 0
     try:
         from rmiseg.config.parser import parse_command
     except ModuleNotFoundError as error:
@@ -25,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         from rmiseg.config.registry import load_plugins
 
-        rest, plugins = without_plugins(sys.argv[1:] if arguments is None else arguments)
+        rest, plugins = without_plugins(given)
         load_plugins(plugins)
         name, config = parse_command(rest)
 

@@ -1,6 +1,7 @@
 """Choices, and reading them: options, recipes, the parser, the registry. Without torch."""
 
 from rmiseg.config.commands import (
+    AppConfig,
     BenchDataConfig,
     BenchLossConfig,
     CompareConfig,
@@ -35,6 +36,7 @@ from rmiseg.config.options import (
 
 __all__ = [
     "AffinityConfig",
+    "AppConfig",
     "BenchDataConfig",
     "BenchLossConfig",
     "CRFConfig",

@@ -175,12 +175,36 @@ class ExportConfig:
     checkpoint: str
     """A checkpoint file, or the folder of a run (its best checkpoint)."""
     format: str = "onnx"
-    """onnx (model.onnx), torch-export (model.pt2), safetensors (a folder that a model hub takes: weights, config.json,
-    README.md), or several, separated by commas."""
+    """onnx (model.onnx), onnx-int8 (model-int8.onnx, with integers of 8 bits), openvino (model.xml, model.bin),
+    torch-export (model.pt2), safetensors (a folder that a model hub takes: weights, config.json, README.md), or
+    several, separated by commas."""
+    images: int = 64
+    """Training images for onnx-int8: with one half its ranges are measured, with the other it is compared."""
+    root: str | None = None
+    """Folder of the data set with these images, if it is no longer where the run found it."""
     out: str | None = None
     """Folder for the files; by default export in the folder of the run."""
     overwrite: bool = False
     """Replace files that exist."""
+
+
+@dataclass(kw_only=True)
+class AppConfig(TilingConfig):
+    """Serve a page in the browser on which a model can be tried: images in, masks out, by hand or over HTTP."""
+
+    runs: list[str]
+    """A run's folder, checkpoint or exported folder; or two with the same classes, to compare."""
+    host: str = "127.0.0.1"
+    """Address to serve at. The default can be reached from this machine alone; 0.0.0.0 lets everybody on the network
+    in, without a password."""
+    port: int = 7860
+    """Port to serve at."""
+    max_upload: int = 50
+    """Largest file that is taken, in megabytes."""
+    max_pixels: int = 16_000_000
+    """Largest image that is taken, in pixels; the probabilities of all classes are held in memory."""
+    device: str = "auto"
+    """auto (a GPU if there is one), cpu, cuda, cuda:1, mps, ..."""
 
 
 @dataclass
@@ -384,8 +408,9 @@ COMMANDS = {
     "predict": Command(PredictConfig, "segment images with a checkpoint", ("checkpoint", "images")),
     "report": Command(ReportConfig, "show and compare runs on one HTML page", ("runs",)),
     "export": Command(
-        ExportConfig, "write a trained model as ONNX, torch.export program or safetensors", ("checkpoint",)
+        ExportConfig, "write a trained model as ONNX, OpenVINO, torch.export program or safetensors", ("checkpoint",)
     ),
+    "app": Command(AppConfig, "try a model on a page in the browser", ("runs",)),
     "convert": Command(ConvertConfig, "write a model of another program as a checkpoint", ("source",)),
     "demo": Command(DemoConfig, "train a small model with cross entropy and with RMI, and compare"),
     "experiment": Command(ExperimentConfig, "train and compare a grid of runs", ("plan",)),

@@ -64,7 +64,12 @@ class Parser(ArgumentParser):
 def build_parser() -> Parser:
     """The parser of all commands, with the options of their dataclasses."""
     parser = Parser(prog="rmiseg", description="Semantic segmentation with losses that see regions, not lone pixels.")
-    parser.add_argument("--version", action="version", version=f"rmiseg {_version()}")
+    parser.add_argument(
+        "--version",
+        action="version",
+        version=f"rmiseg {_version()}",
+        help="Versions of rmiseg and PyTorch, and the implementations of the RMI loss that are here.",
+    )
     commands = parser.add_subcommands(dest="command")
     groups = {"": commands}
     available = available_commands()
@@ -101,9 +106,7 @@ def command_parser(name: str) -> Parser:
         parser.add_argument(
             "--recipe", action="config", help="YAML file of options; those on the command line override it."
         )
-    described = {each.arg_name: each.description for each in parse_from_object(config).params}
-    for parent in config.__mro__[1:-1]:
-        described = {each.arg_name: each.description for each in parse_from_object(parent).params} | described
+    described = documented(config)
     for each in positional:
         parser.add_argument(each, type=str, help=described[each], **SEVERAL.get(each, {}))
     fields = dataclasses.fields(config)
@@ -117,6 +120,14 @@ def command_parser(name: str) -> Parser:
             known = ", ".join(f"{each}NAME" if each.endswith(":") else each for each in names(kind))
             action.help = f"{action.help} Known here: {known}."
     return parser
+
+
+def documented(config: type) -> dict[str, str]:
+    """The docstring of every field of a dataclass, those of its parents too."""
+    described: dict[str, str] = {}
+    for each in reversed(config.__mro__[:-1]):
+        described |= {field.arg_name: field.description or "" for field in parse_from_object(each).params}
+    return described
 
 
 def parse_command(arguments: Sequence[str]) -> tuple[str, Any]:

@@ -106,6 +106,8 @@ BUILT_IN: dict[str, dict[str, str]] = {
     },
     "export": {
         "onnx": "rmiseg.exports.onnx_file",
+        "onnx-int8": "rmiseg.exports.onnx_int8",
+        "openvino": "rmiseg.exports.openvino_files",
         "torch-export": "rmiseg.exports.torch_program",
         "safetensors": "rmiseg.exports.hub_folder",
     },

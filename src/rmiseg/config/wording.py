@@ -45,10 +45,10 @@ def _negated(kind: Any) -> str:
     others = [each for each in get_args(kind) if each is not type(None)]
     if get_origin(kind) in (Union, types.UnionType) and all(get_origin(each) is Literal for each in others):
         return f"none of {', '.join(str(choice) for each in others for choice in get_args(each))}"
-    return f"not {_described(kind)}"
+    return f"not {described_type(kind)}"
 
 
-def _described(kind: Any, several: bool = False) -> str:
+def described_type(kind: Any, several: bool = False) -> str:
     simple: dict[Any, tuple[str, str]] = {
         int: ("a whole number", "whole numbers"),
         float: ("a number", "numbers"),
@@ -63,12 +63,12 @@ def _described(kind: Any, several: bool = False) -> str:
     if origin is Literal:
         return " or ".join(map(str, inner))
     if origin in (Union, types.UnionType):
-        return " or ".join(_described(each) for each in inner if each is not type(None))
+        return " or ".join(described_type(each) for each in inner if each is not type(None))
     if origin is tuple and inner[-1] is not ...:
         example = ",".join("12345"[: len(inner)])
-        return f"{len(inner)} {_described(inner[0], several=True)}, such as {example}"
+        return f"{len(inner)} {described_type(inner[0], several=True)}, such as {example}"
     if origin in (list, tuple):
-        return f"a list of {_described(inner[0], several=True)}, such as a,b"
+        return f"a list of {described_type(inner[0], several=True)}, such as a,b"
     if origin is dict:
-        return f"a mapping from names to {_described(inner[1], several=True)}"
+        return f"a mapping from names to {described_type(inner[1], several=True)}"
     return "a mapping from names to values"

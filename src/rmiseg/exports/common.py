@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from unittest.mock import patch
 
 import torch
@@ -11,6 +15,7 @@ from torch import Tensor
 
 from rmiseg.data.classes import IGNORE_INDEX
 from rmiseg.inference.segmenter import Segmenter
+from rmiseg.runtime.files import remove_leftovers
 
 TOLERANCE = 1e-4
 """Largest difference to PyTorch's logits, relative to the largest logit where that is above 1."""
@@ -77,3 +82,26 @@ def compare(segmenter: Segmenter, other: Callable[[Tensor], Tensor], name: str) 
             )
         largest = max(largest, difference)
     return largest
+
+
+def agreement(segmenter: Segmenter, other: Callable[[Tensor], Tensor], images: Sequence[Tensor]) -> float:
+    """The share of the pixels of images (3, H, W) uint8 to which both give the same class."""
+    same = pixels = 0
+    for image in images:
+        with torch.no_grad():
+            expected, found = (each(image.unsqueeze(0)).argmax(dim=1) for each in (segmenter, other))
+        same += int((expected == found).sum())
+        pixels += expected.numel()
+    return same / pixels
+
+
+@contextmanager
+def temporary_folder(out: Path) -> Iterator[Path]:
+    """A folder inside of `out`, removed at the end."""
+    remove_leftovers(out, ["export"])
+    folder = out / f".export.{os.getpid()}.tmp"
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

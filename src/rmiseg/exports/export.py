@@ -1,19 +1,23 @@
 """Trained models as files for other programs.
 
 All formats hold the same function, that of `Segmenter`: uint8 images of any size to logits of that size. Each file is
-compared with PyTorch on images of other sizes before it gets its name. A format is a file in this folder, or a plugin.
+compared with PyTorch before it gets its name. A format is a file in this folder, or a plugin.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+import torch
 from rich.console import Console
-from torch import nn
+from torch import Tensor, nn
+from typing_extensions import TypeIs
 
 from rmiseg.config.registry import find
 from rmiseg.inference.checkpoint import load_checkpoint
@@ -47,36 +51,69 @@ class ExportFormat(Protocol):
         """
 
 
+class CalibratedFormat(Protocol):
+    """A format whose numbers are less precise, so that it needs images of the kind that the model is for.
+
+    Attributes:
+        files: Names of the files that it writes.
+        calibrated: True, by which it is known.
+    """
+
+    files: tuple[str, ...]
+    calibrated: bool
+
+    def write(self, segmenter: Segmenter, out: Path, images: Sequence[Tensor]) -> float:
+        """Write `files` into the folder `out`, each whole or not at all.
+
+        Args:
+            segmenter: See `ExportFormat.write`.
+            out: The folder, which exists.
+            images: Training images (3, H, W) uint8.
+
+        Returns:
+            The share of pixels to which what was written and PyTorch give the same class, on images that nothing was
+            measured on.
+
+        Raises:
+            ModuleNotFoundError, ValueError: As `ExportFormat.write`.
+        """
+
+
 @dataclass(frozen=True)
 class Exported:
     """One format that was written.
 
     Attributes:
         files: What was written.
-        difference: Largest difference between its logits and PyTorch's, on random images.
+        difference: Largest difference between its logits and PyTorch's, on random images; None of a calibrated format.
+        agreement: Share of pixels with the class that PyTorch gives them, of a calibrated format.
     """
 
     files: tuple[Path, ...]
-    difference: float
+    difference: float | None
+    agreement: float | None = None
 
 
-def export_segmenter(segmenter: Segmenter, format: str, out: Path, overwrite: bool = False) -> Exported:
+def export_segmenter(
+    segmenter: Segmenter, format: str, out: Path, overwrite: bool = False, images: Sequence[Tensor] = ()
+) -> Exported:
     """Write a model into the folder `out`, in one format.
 
     Args:
         segmenter: The model, on the CPU.
-        format: A registered name: onnx (model.onnx), torch-export (model.pt2), safetensors (model.safetensors,
-            config.json, README.md), or that of a plugin.
+        format: A registered name: onnx (model.onnx), onnx-int8 (model-int8.onnx), openvino (model.xml, model.bin),
+            torch-export (model.pt2), safetensors (model.safetensors, config.json, README.md), or that of a plugin.
         out: Folder; made if it does not exist.
         overwrite: Replace files that exist.
+        images: Training images (3, H, W) uint8, two or more, which calibrated formats (onnx-int8) need.
 
     Raises:
         FileExistsError: A file exists, and `overwrite` is false.
-        ModuleNotFoundError: A package of the extra onnx is missing.
-        ValueError: There is no such format; or what was written does not compute the same as PyTorch, and has been
-            removed again.
+        ModuleNotFoundError: A package of an extra is missing.
+        ValueError: There is no such format, or it needs images; or what was written does not compute the same as
+            PyTorch, and has been removed again.
     """
-    return _export(segmenter, _format(format), out, overwrite)
+    return _export(segmenter, _format(format), out, overwrite, lambda: images)
 
 
 def export(
@@ -85,6 +122,8 @@ def export(
     *,
     out: str | Path | None = None,
     overwrite: bool = False,
+    images: int = 64,
+    root: str | Path | None = None,
     model: nn.Module | None = None,
     console: Console | None = None,
 ) -> dict[str, Exported]:
@@ -95,6 +134,8 @@ def export(
         formats: Names of formats, see `export_segmenter`.
         out: Folder for the files; by default export in the folder of the run, or beside the checkpoint.
         overwrite: Replace files that exist.
+        images: Number of training images that calibrated formats (onnx-int8) measure and compare on.
+        root: Folder of the data set with these images, if it is no longer where the run found it.
         model: The network, if that of the run was given in Python.
         console: Where to say what is going on; by default nowhere.
 
@@ -111,9 +152,16 @@ def export(
     folder = Path(out) if out is not None else (source if source.is_dir() else source.parent) / "export"
     segmenter = Segmenter.from_checkpoint(checkpoint, model)
     exported = {}
+
+    @functools.cache
+    def read_images() -> list[Tensor]:
+        split = checkpoint.load_split(checkpoint.data.train_split, None if root is None else str(root))
+        places = np.linspace(0, len(split) - 1, min(images, len(split))).round().astype(int)
+        return [torch.from_numpy(split.read_image(place)).permute(2, 0, 1) for place in places.tolist()]
+
     for name, each in chosen.items():
         with console.status(f"writing {name}, and comparing it with PyTorch") if console else nullcontext():
-            exported[name] = _export(segmenter, each, folder, overwrite)
+            exported[name] = _export(segmenter, each, folder, overwrite, read_images)
         if console:
             print_exported(exported[name], console)
     return exported
@@ -123,19 +171,38 @@ def print_exported(exported: Exported, console: Console) -> None:
     """The files with their sizes, and how well they agree with PyTorch."""
     for path in exported.files:
         console.print(f"{path}  {path.stat().st_size / 1e6:.1f} MB", soft_wrap=True)
-    console.print(f"  largest difference to PyTorch's logits: {exported.difference:.1e}")
+    if exported.agreement is not None:
+        changed = 100 * (1 - exported.agreement)
+        console.print(f"  {changed:.2f} % of the pixels of training images get another class than from PyTorch")
+    else:
+        console.print(f"  largest difference to PyTorch's logits: {exported.difference:.1e}")
 
 
-def _format(name: str) -> ExportFormat:
-    made: ExportFormat = find("export", name).make()
+def _format(name: str) -> ExportFormat | CalibratedFormat:
+    made: ExportFormat | CalibratedFormat = find("export", name).make()
     return made
 
 
-def _export(segmenter: Segmenter, format: ExportFormat, out: Path, overwrite: bool) -> Exported:
+def _export(
+    segmenter: Segmenter,
+    format: ExportFormat | CalibratedFormat,
+    out: Path,
+    overwrite: bool,
+    read_images: Callable[[], Sequence[Tensor]],
+) -> Exported:
     existing = [out / name for name in format.files if (out / name).exists()]
     if existing and not overwrite:
         raise FileExistsError(f"{existing[0]} exists; use --overwrite true or another --out")
     out.mkdir(parents=True, exist_ok=True)
     remove_leftovers(out, format.files)
-    difference = format.write(segmenter.eval(), out)
-    return Exported(tuple(out / name for name in format.files), difference)
+    files = tuple(out / name for name in format.files)
+    if not _is_calibrated(format):
+        return Exported(files, format.write(segmenter.eval(), out))
+    images = read_images()
+    if len(images) < 2:
+        raise ValueError(f"this format needs two training images or more to measure and compare on, not {len(images)}")
+    return Exported(files, None, format.write(segmenter.eval(), out, images))
+
+
+def _is_calibrated(format: ExportFormat | CalibratedFormat) -> TypeIs[CalibratedFormat]:
+    return getattr(format, "calibrated", False)

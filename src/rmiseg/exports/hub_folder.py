@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from rmiseg.config.registry import register
-from rmiseg.exports.common import compare
+from rmiseg.exports.common import compare, temporary_folder
 from rmiseg.inference.checkpoint import PRETRAINED_CONFIG, PRETRAINED_WEIGHTS, load_checkpoint
 from rmiseg.inference.segmenter import Segmenter
-from rmiseg.runtime.files import remove_leftovers, replacing
+from rmiseg.runtime.files import replacing
 
 
 @register("export", "safetensors")
@@ -23,7 +20,7 @@ class HubFolder:
 
     def write(self, segmenter: Segmenter, out: Path) -> float:
         """See `ExportFormat.write`."""
-        with _temporary_folder(out) as folder:
+        with temporary_folder(out) as folder:
             segmenter.save_pretrained(folder)
             checkpoint = load_checkpoint(folder)
             loaded = Segmenter.from_checkpoint(checkpoint, segmenter.network if checkpoint.given_in_python else None)
@@ -32,14 +29,3 @@ class HubFolder:
                 with replacing(out / name) as temporary:
                     shutil.copyfile(folder / name, temporary)  # a copy has the usual permissions
         return difference
-
-
-@contextmanager
-def _temporary_folder(out: Path) -> Iterator[Path]:
-    remove_leftovers(out, ["export"])
-    folder = out / f".export.{os.getpid()}.tmp"
-    folder.mkdir()
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from rmiseg.config.registry import register
@@ -27,30 +29,47 @@ class ONNXFile:
 
     def write(self, segmenter: Segmenter, out: Path) -> float:
         """See `ExportFormat.write`."""
-        for module in ("onnx", "onnxscript"):
-            import_extra(module, "onnx", "ONNX export")
-        runtime = import_extra("onnxruntime", "onnx", "comparing the ONNX model with PyTorch")
-        with patch("torch.nn.functional.adaptive_avg_pool2d", adaptive_mean):
-            program = traced(segmenter)
-        with _quiet():
-            onnx_program = torch.onnx.export(
-                program,
-                dynamo=True,
-                input_names=["image"],
-                output_names=["logits"],
-                dynamic_shapes=({0: "batch", 2: "height", 3: "width"},),
-                verbose=False,
-            )
-        assert onnx_program is not None  # as it is with dynamo
-        onnx_program.model.metadata_props.update(metadata(segmenter))
         with replacing(out / "model.onnx") as temporary:
-            onnx_program.save(temporary)
-            session = runtime.InferenceSession(temporary, providers=["CPUExecutionProvider"])
-            return compare(
-                segmenter,
-                lambda images: torch.from_numpy(session.run(None, {"image": images.numpy()})[0]),
-                "ONNX Runtime",
-            )
+            save_onnx(segmenter, temporary)
+            return compare(segmenter, onnx_runner(temporary), "ONNX Runtime")
+
+
+def save_onnx(segmenter: Segmenter, path: Path, antialias: bool = True) -> None:
+    """Write the model as ONNX, with its metadata.
+
+    Args:
+        segmenter: The model.
+        path: The file.
+        antialias: False keeps to what ONNX had before opset 18: no antialiased Resize, but products of matrices.
+
+    Raises:
+        ModuleNotFoundError: A package of the extra onnx is missing.
+    """
+    for module in ("onnx", "onnxscript"):
+        import_extra(module, "onnx", "ONNX export")
+    with patch("torch.nn.functional.adaptive_avg_pool2d", adaptive_mean), ExitStack() as stack:
+        if not antialias:
+            stack.enter_context(patch("rmiseg.inference.segmenter.F.interpolate", _interpolate))
+        program = traced(segmenter)
+    with _quiet():
+        onnx_program = torch.onnx.export(
+            program,
+            dynamo=True,
+            input_names=["image"],
+            output_names=["logits"],
+            dynamic_shapes=({0: "batch", 2: "height", 3: "width"},),
+            verbose=False,
+        )
+    assert onnx_program is not None  # as it is with dynamo
+    onnx_program.model.metadata_props.update(metadata(segmenter))
+    onnx_program.save(path)
+
+
+def onnx_runner(path: Path) -> Callable[[Tensor], Tensor]:
+    """The function from images to logits that ONNX Runtime makes of a file."""
+    runtime = import_extra("onnxruntime", "onnx", "comparing the ONNX model with PyTorch")
+    session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return lambda images: torch.from_numpy(session.run(None, {"image": images.numpy()})[0])
 
 
 def adaptive_mean(maps: Tensor, bins: int | tuple[int, int]) -> Tensor:
@@ -66,6 +85,27 @@ def _bin_matrix(size: int, bins: int) -> Tensor:
     cell, index = torch.arange(size), torch.arange(bins).unsqueeze(1)
     inside = (cell >= index * size // bins) & (cell < ((index + 1) * size + bins - 1) // bins)
     return inside.float() / inside.sum(dim=1, keepdim=True)
+
+
+def antialiased(maps: Tensor, size: Sequence[int]) -> Tensor:
+    """Bilinear interpolation of (N, C, H, W) with antialiasing, as products of matrices."""
+    return _triangles(maps.shape[2], size[0]) @ maps @ _triangles(maps.shape[3], size[1]).T
+
+
+def _triangles(size: int, new: int) -> Tensor:
+    """(new, size): each row averages the cells below a triangle two new ones wide, or two old ones if wider."""
+    cell, index = torch.arange(size), torch.arange(new).unsqueeze(1)
+    width: int = 2 * torch.sym_max(size, new)  # type: ignore[assignment]  # perhaps a symbol that stands for one
+    distance = ((2 * cell + 1) * new - (2 * index + 1) * size).abs() / width
+    height = (1 - distance).clamp(min=0)
+    return height / height.sum(dim=1, keepdim=True)
+
+
+_plain_interpolate = F.interpolate
+
+
+def _interpolate(maps: Tensor, size: Sequence[int], *, antialias: bool = False, **options: Any) -> Tensor:
+    return antialiased(maps, size) if antialias else _plain_interpolate(maps, size, **options)
 
 
 @contextmanager

@@ -35,7 +35,7 @@ class Predictor:
         classes: Names and colors of the classes; class ids are their indices.
         bands: Bands B of the images that the model takes.
 
-    Example:
+    Examples:
         >>> predictor = Predictor.from_run("runs/mine")
         >>> ids = predictor("street.jpg")
         >>> predictor.classes.names[ids[100, 200]]

@@ -1,7 +1,8 @@
 """Losses for semantic segmentation. Each is an `nn.Module` called as `loss(logits, target)`; see `SegmentationLoss`.
 
->>> from rmiseg.losses import RMILoss
->>> loss = RMILoss(num_classes=21)
+Examples:
+    >>> from rmiseg.losses import RMILoss
+    >>> loss = RMILoss(num_classes=21)
 """
 
 from __future__ import annotations

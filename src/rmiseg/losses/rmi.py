@@ -66,7 +66,7 @@ class RMILoss(SegmentationLoss):
         "pixel", the pixel loss, and "rmi", the mean RMI of the classes present in each image, counted from that of a
         perfect prediction, which has 0. Samples without a valid pixel do not count.
 
-    Example:
+    Examples:
         >>> loss = RMILoss(num_classes=21)
         >>> loss(model(images), labels).backward()
     """

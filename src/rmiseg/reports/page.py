@@ -144,7 +144,7 @@ def write_report(
     with replacing(out) as temporary:
         temporary.touch()  # so that a folder that cannot be written to shows now, and not after all the work
         runs = []
-        for name, path, checkpoint in zip(_names(paths), paths, checkpoints):
+        for name, path, checkpoint in zip(short_names(paths), paths, checkpoints):
             console.print(f"Scores of {name}", soft_wrap=True)
             options = EvaluateConfig(checkpoint=str(path), split=split, root=root, device=config.device)
             network = model if checkpoint.given_in_python else None
@@ -207,7 +207,7 @@ def _listed(names: Sequence[str]) -> str:
     return f"{len(names)} ({', '.join(names[:6])}{', ...' if len(names) > 6 else ''})"
 
 
-def _names(paths: Sequence[Path]) -> list[str]:
+def short_names(paths: Sequence[Path]) -> list[str]:
     """The shortest ends of the paths that tell them apart, less what all end with."""
     parts = [path.absolute().parts for path in paths]
     while len(parts) > 1 and len({each[-1:] for each in parts}) == 1 and min(map(len, parts)) > 1:

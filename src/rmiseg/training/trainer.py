@@ -59,7 +59,7 @@ class Trainer:
     Raises:
         ValueError: An option that does not exist or is out of its range, or parts that do not fit together.
 
-    Example:
+    Examples:
         >>> options = {"out": "runs/mine", "train": {"epochs": 10}}
         >>> trainer = Trainer(options, train=images, val=others, classes=["road", "car"])
         >>> result = trainer.fit()

@@ -1,0 +1,181 @@
+"""The page of `rmiseg app`: its functions, the HTTP interface, and what a visitor sees in a browser."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.request import urlopen
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from rmiseg.app.views import look, picture, shares
+from rmiseg.cli import main
+from rmiseg.config import AppConfig, DataConfig, ModelConfig
+from rmiseg.data import ClassTable
+from rmiseg.inference.checkpoint import Checkpoint, save_checkpoint
+from rmiseg.inference.predictor import Predictor
+from rmiseg.models import build_model
+
+pytestmark = pytest.mark.slow
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+CLASSES = ClassTable(("ground", "a<b>", "disc"), (0, 1, 2), (255,), ((0, 0, 0), (255, 0, 0), (0, 9, 99)))
+
+
+def make_run(folder: Path, classes: ClassTable = CLASSES) -> Path:
+    model = build_model("deeplabv3plus", num_classes=len(classes), backbone="mobilenetv3_small_050", weights="none")
+    options = ModelConfig(name="deeplabv3plus", backbone="mobilenetv3_small_050")
+    (folder / "checkpoints").mkdir(parents=True)
+    made = Checkpoint(model.state_dict(), options, DataConfig(), classes, 7, {"mean_iou": 0.5})
+    save_checkpoint(folder / "checkpoints" / "best.pt", made)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("runs")
+    return [make_run(folder / "one"), make_run(folder / "two")]
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("image") / "street.png"
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
+    Image.fromarray(pixels).resize((180, 120)).save(path)
+    return path
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextmanager
+def serving(runs: list[Path]) -> Iterator[str]:
+    """The address of a page."""
+    pytest.importorskip("gradio")
+    from rmiseg.app.page import serve
+
+    config = AppConfig(runs=list(map(str, runs)), port=free_port(), max_upload=1, max_pixels=200_000, device="cpu")
+    blocks = serve(config, Console(quiet=True), block=False)
+    yield f"http://127.0.0.1:{config.port}"
+    blocks.close(verbose=False)
+
+
+@pytest.fixture(scope="module")
+def served(runs):
+    with serving(runs) as url:
+        yield url
+
+
+def test_views(runs, image):
+    predictor = Predictor.from_run(runs[0], "cpu")
+    seen = look(predictor, image, 10**6)
+    assert (seen.ids == predictor(image)).mean() > 0.999
+    assert picture(seen, "image", (), 1.0, CLASSES) is seen.pixels
+    for view in ("classes", "overlay", "confidence"):
+        assert picture(seen, view, CLASSES.names, 0.5, CLASSES).shape == seen.pixels.shape
+    assert np.array_equal(picture(seen, "overlay", (), 1.0, CLASSES), seen.pixels)
+    assert sum(shares(seen, CLASSES).values()) == pytest.approx(1)
+
+
+def test_too_large_an_image_is_refused_before_it_is_decoded(runs, image):
+    with pytest.raises(ValueError, match="180 x 120 pixels, more than the 1000"):
+        look(Predictor.from_run(runs[0], "cpu"), image, 1000)
+
+
+def test_http(served, runs, image, tmp_path):
+    client_module = pytest.importorskip("gradio_client")
+    client = client_module.Client(served, verbose=False, download_files=str(tmp_path))
+    mask, found = client.predict(client_module.handle_file(str(image)), api_name="/segment")
+    assert (np.asarray(Image.open(mask)) == Predictor.from_run(runs[0], "cpu")(image)).mean() > 0.999
+    assert list(found) == list(CLASSES.names)
+    schema = json.load(urlopen(f"{served}/gradio_api/info"))
+    assert list(schema["named_endpoints"]) == ["/segment"]
+    large = tmp_path / "large.png"
+    Image.new("RGB", (600, 600)).save(large)
+    with pytest.raises(Exception, match=r"600 x 600 pixels, more than the 200000"):
+        client.predict(client_module.handle_file(str(large)), api_name="/segment")
+    no_image = tmp_path / "no.png"
+    no_image.write_bytes(b"nothing")
+    with pytest.raises(Exception, match=r"no\.png"):
+        client.predict(client_module.handle_file(str(no_image)), api_name="/segment")
+    heavy = tmp_path / "heavy.png"
+    heavy.write_bytes(bytes(1_100_000))
+    with pytest.raises(Exception, match=r"(?i)too large|413|exceed"):
+        client.predict(client_module.handle_file(str(heavy)), api_name="/segment")
+
+
+def test_no_other_file_is_read(served, tmp_path):
+    """Neither one that a visitor names in place of an upload, nor one that a visitor asks for."""
+    client_module = pytest.importorskip("gradio_client")
+    client = client_module.Client(served, verbose=False, download_files=str(tmp_path))
+    secret = Path(__file__).resolve()
+    with pytest.raises(Exception, match=r"(?i)not.*(allowed|accessible)|InvalidPath|Cannot"):
+        client.predict({"path": str(secret), "meta": {"_type": "gradio.FileData"}}, api_name="/segment")
+    with pytest.raises(Exception, match=r"403|404"):
+        urlopen(f"{served}/gradio_api/file={secret}")
+
+
+def test_refuses(runs, tmp_path, capsys):
+    pytest.importorskip("gradio")
+    assert main(["app", *map(str, [*runs, runs[0]])]) == 1
+    assert "one run, or two to compare, not 3" in capsys.readouterr().err
+    others = ClassTable(("ground", "other"), (0, 1), (255,), ((0, 0, 0), (255, 0, 0)))
+    assert main(["app", str(runs[0]), str(make_run(tmp_path / "three", others))]) == 1
+    assert "have other classes" in capsys.readouterr().err
+    assert main(["app", str(tmp_path)]) == 1
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        assert main(["app", str(runs[0]), "--port", str(taken.getsockname()[1])]) == 1
+        assert "port" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
+@pytest.mark.parametrize(("width", "count"), [(390, 1), (1280, 2)])
+def test_in_a_browser(runs, image, width, count):
+    sync_api = pytest.importorskip("playwright.sync_api")
+    expect = sync_api.expect
+    with serving(runs[:count]) as url, sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": width, "height": 900})
+        page.set_default_timeout(60_000)
+        requested: list[str] = []
+        page.on("request", lambda request: requested.append(request.url))
+        page.goto(url)
+        page.locator("input[type=file]").first.set_input_files(str(image))
+        expect(page.locator("table.legend td")).to_have_count(count * len(CLASSES), timeout=60_000)
+        expect(page.locator("table.legend")).to_contain_text("a<b>")
+        results = [page.locator(f"#result-{index} img") for index in range(count)]
+        for result in results:
+            expect(result).to_be_visible(timeout=60_000)
+        for step in ("confidence", "classes", "disc"):  # two views, and a class that is no longer shown
+            before = results[-1].get_attribute("src")
+            page.get_by_label(step, exact=True).click()
+            expect(results[-1]).not_to_have_attribute("src", before, timeout=60_000)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        with page.expect_download() as download:
+            page.locator("a[download='street.png']").first.click()
+        assert download.value.suggested_filename == "street.png"
+        assert not [each for each in requested if not each.startswith((url, "data:", "blob:"))], "loaded from elsewhere"
+        browser.close()
+
+
+def test_many_images(runs, image, tmp_path):
+    pytest.importorskip("gradio")
+    from rmiseg.app.page import Page
+
+    page = Page([Predictor.from_run(runs[0], "cpu")], ["one"], 10**6)
+    assert page.segment_many([]) is None
+    with zipfile.ZipFile(page.segment_many([str(image), str(image)])) as archive:
+        assert archive.namelist() == ["0000-street.png", "0001-street.png"]

@@ -1,0 +1,94 @@
+"""OpenVINO, and ONNX with integers of 8 bits: each is compared with PyTorch, and says how well it agrees."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from rmiseg.cli import main
+from rmiseg.config import DataConfig, ModelConfig
+from rmiseg.data import ClassTable
+from rmiseg.exports import onnx_int8
+from rmiseg.exports.export import export_segmenter
+from rmiseg.inference.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from rmiseg.inference.segmenter import Segmenter
+from rmiseg.models import build_model
+
+pytestmark = pytest.mark.slow
+
+CLASSES = ClassTable(("ground", "disc"), (0, 1), (255,), ((0, 0, 0), (255, 0, 0)))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """A run on 8 images, which the network has not learned."""
+    folder = tmp_path_factory.mktemp("run")
+    data = folder / "data"
+    rng = np.random.default_rng(0)
+    for kind in ("images", "masks"):
+        (data / kind).mkdir(parents=True)
+    for index in range(10):
+        Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)).resize((96, 64)).save(
+            data / "images" / f"{index}.png"
+        )
+        Image.fromarray((np.arange(96) > 48).astype(np.uint8)[None].repeat(64, axis=0)).save(
+            data / "masks" / f"{index}.png"
+        )
+    (data / "dataset.yaml").write_text("classes: [ground, disc]\n")
+    torch.manual_seed(0)
+    model = build_model("deeplabv3plus", num_classes=2, backbone="mobilenetv3_small_050", weights="none")
+    options = ModelConfig(name="deeplabv3plus", backbone="mobilenetv3_small_050")
+    (folder / "checkpoints").mkdir()
+    described = DataConfig(root=str(data), image_scale=0.5)
+    made = Checkpoint(model.state_dict(), options, described, CLASSES, 7, {"mean_iou": 0.5})
+    save_checkpoint(folder / "checkpoints" / "best.pt", made)
+    return folder
+
+
+def test_openvino_equals_pytorch(run, tmp_path):
+    """Also where images are made smaller first, with antialiasing, which OpenVINO does not take from ONNX."""
+    openvino = pytest.importorskip("openvino")
+    segmenter = Segmenter.from_checkpoint(load_checkpoint(run))
+    exported = export_segmenter(segmenter, "openvino", tmp_path)
+    assert [path.name for path in exported.files] == ["model.xml", "model.bin"]
+    assert {path.name for path in tmp_path.iterdir()} == {"model.xml", "model.bin"}
+    assert exported.difference < 1e-3
+    model = openvino.Core().read_model(tmp_path / "model.xml")
+    assert json.loads(model.get_rt_info(["rmiseg", "classes"]).astype(str)) == ["ground", "disc"]
+    compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    images = torch.randint(0, 256, (2, 3, 61, 90), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        np.testing.assert_allclose(compiled(images.numpy())[0], segmenter(images).numpy(), rtol=0, atol=1e-3)
+
+
+def test_int8_is_measured_on_training_images(run, capsys, monkeypatch):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    onnx = pytest.importorskip("onnx")
+    monkeypatch.setattr(onnx_int8, "LEAST_AGREEMENT", 0.5)  # of an untrained network
+    assert main(["export", str(run), "--format", "onnx-int8", "--images", "4"]) == 0
+    assert "of the pixels of training images get another class" in " ".join(capsys.readouterr().out.split())
+    path = run / "export" / "model-int8.onnx"
+    kinds = [node.op_type for node in onnx.load(path).graph.node]
+    assert kinds.count("DequantizeLinear") > 10
+    session = onnxruntime.InferenceSession(path)
+    assert json.loads(session.get_modelmeta().custom_metadata_map["classes"]) == ["ground", "disc"]
+    assert session.run(None, {"image": np.zeros((2, 3, 50, 70), np.uint8)})[0].shape == (2, 2, 50, 70)
+
+
+def test_int8_refuses(run, tmp_path, capsys, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    segmenter = Segmenter.from_checkpoint(load_checkpoint(run))
+    with pytest.raises(ValueError, match="two training images or more"):
+        export_segmenter(segmenter, "onnx-int8", tmp_path)
+    monkeypatch.setattr(onnx_int8, "LEAST_AGREEMENT", 1.1)
+    arguments = ["export", str(run), "--format", "onnx-int8", "--images", "2", "--out", str(tmp_path / "out")]
+    assert main(arguments) == 1
+    assert "get another class (allowed" in capsys.readouterr().err
+    assert not list((tmp_path / "out").iterdir())
+    assert main([*arguments, "--root", str(tmp_path / "gone")]) == 1
+    assert "gone" in capsys.readouterr().err
