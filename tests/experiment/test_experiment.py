@@ -98,7 +98,7 @@ def test_published_plans(path, tmp_path):
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
-        ({"method": {}}, "unknown entry 'method'; valid: baseline, crf, methods"),
+        ({"method": {}}, "unknown entry 'method'; valid: baseline, crf, datasets, methods"),
         ({"methods": []}, "`methods` must map"),
         ({"methods": {"a b": {}, "A-B": {}}}, "need names that differ"),
         ({"methods": {"a": 3}}, "the options of a must be a mapping"),

@@ -169,7 +169,7 @@ def plugin():
         layers = [nn.Conv2d(3 if i == 0 else width, width, 3, padding=1) for i in range(depth)]
         return nn.Sequential(*layers, nn.Conv2d(width, num_classes, 1))
 
-    @registry.register("model", "linear", options=Options)
+    @registry.register("model", "straight", options=Options)
     class Linear(BackboneModel):
         """A classifier of the deepest features."""
 
@@ -191,7 +191,7 @@ def plugin():
         return num_classes
 
     yield
-    for name in ("plain", "linear", "nothing"):
+    for name in ("plain", "straight", "nothing"):
         del registry._components["model", name]
 
 
@@ -212,7 +212,7 @@ def test_network_of_a_plugin(plugin, tmp_path):
 
 def test_backbone_model_of_a_plugin(plugin):
     with torch.device("meta"):
-        model = build_model("linear", num_classes=5, backbone="resnet18", weights="none", options={"width": 6})
+        model = build_model("straight", num_classes=5, backbone="resnet18", weights="none", options={"width": 6})
         assert model(torch.zeros(2, 3, 64, 64)).shape == (2, 5, 4, 4)
 
 

@@ -19,8 +19,8 @@ from rmiseg.training.assembly import complete
 from rmiseg.training.average import ScoredModel
 from rmiseg.training.criterion import Criterion
 from rmiseg.training.optim import build_optimizer, parameter_groups
-from rmiseg.training.run_folder import _with_defaults
 from rmiseg.training.step import TrainStep
+from rmiseg.training.stored_options import with_defaults
 from rmiseg.training.trainer import Trainer
 from support.faults import SmallModel, configuration, train
 
@@ -206,12 +206,12 @@ def test_all_of_it_goes_on_exactly(data, tmp_path, processes):
 def test_own_options_that_an_older_run_did_not_have():
     said = {"train.epochs": 3, "data.name": "folder", "data.options": {}, "loss.name": "ce", "loss.options": {}}
     said |= {"model.name": "deeplabv3plus", "model.options": {"align_corners": True}}
-    options = _with_defaults(said)
+    options = with_defaults(said)
     assert options["loss.options"] == {"label_smoothing": 0.0}
     assert options["model.options"] == {"align_corners": True, "auxiliary": False}
-    assert options["data.options"] == {}
+    assert options["data.options"] == {"val": None}
     assert (options["train.ema"], options["data.rare_share"], options["data.augment"]) == (None, 0.0, {})
     assert "optim.clip_norm" not in options  # of a section that it does not have
     section = {"loss.name": "rmi", "loss.options": {}, "loss.rmi.alpha": 1e-3}
-    assert _with_defaults(section)["loss.options"] == {}
-    assert _with_defaults({"loss.name": "of a plugin", "loss.options": {"a": 1}})["loss.options"] == {"a": 1}
+    assert with_defaults(section)["loss.options"] == {}
+    assert with_defaults({"loss.name": "of a plugin", "loss.options": {"a": 1}})["loss.options"] == {"a": 1}

@@ -10,8 +10,8 @@ from torch import nn
 
 from rmiseg.config import OptimConfig, TrainConfig
 from rmiseg.training.optim import build_optimizer
-from rmiseg.training.run_folder import stored_options, with_unsaid, write_config
 from rmiseg.training.schedule import learning_rate, set_learning_rate
+from rmiseg.training.stored_options import stored_options, with_unsaid, write_config
 
 GOLDEN = Path(__file__).parents[1] / "models" / "golden_networks.npz"
 

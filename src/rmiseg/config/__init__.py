@@ -1,9 +1,8 @@
 """Choices, and reading them: options, recipes, the parser, the registry. Without torch."""
 
+from rmiseg.config.benchmarks import BenchDataConfig, BenchLossConfig
 from rmiseg.config.commands import (
     AppConfig,
-    BenchDataConfig,
-    BenchLossConfig,
     CompareConfig,
     ConvertConfig,
     CRFConfig,

@@ -311,9 +311,9 @@ def normalize(images: torch.Tensor, mean: Sequence[float], std: Sequence[float])
 
 @lru_cache(maxsize=64)
 def _channels(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
-    """255 times the values, (3, 1, 1) float32; made once, since to move them waits for a GPU."""
+    """255 times the values, (B, 1, 1) float32; made once, since to move them waits for a GPU."""
     with torch.inference_mode(False):  # it may be needed outside of the mode that it is made in
-        return torch.tensor(values, dtype=torch.float32, device=device).mul_(255).view(3, 1, 1)
+        return torch.tensor(values, dtype=torch.float32, device=device).mul_(255).view(-1, 1, 1)
 
 
 def _resize_mask(mask: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:

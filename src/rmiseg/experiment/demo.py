@@ -30,7 +30,8 @@ from rmiseg.inference.pictures import colorize, titled_rows
 from rmiseg.inference.predictor import Predictor
 from rmiseg.runtime.device import select_device
 from rmiseg.runtime.files import replacing
-from rmiseg.training.run_folder import CONFIG_FILE, RESULT_FILE, write_config
+from rmiseg.training.run_folder import RESULT_FILE
+from rmiseg.training.stored_options import CONFIG_FILE, write_config
 
 LOSSES = {"ce": "cross entropy", "rmi": "RMI"}
 PICTURED_SLICES = 4

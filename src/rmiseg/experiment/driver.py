@@ -26,7 +26,8 @@ from rmiseg.inference.crf import DenseCRF
 from rmiseg.inference.predict import predict_files
 from rmiseg.runtime.files import replacing
 from rmiseg.training.assembly import complete
-from rmiseg.training.run_folder import CONFIG_FILE, DIVERGED_FILE, RESULT_FILE, stored_options
+from rmiseg.training.run_folder import DIVERGED_FILE, RESULT_FILE
+from rmiseg.training.stored_options import CONFIG_FILE, stored_options
 
 RECIPE_FILE, RUN_FOLDER, SECONDS_FILE, REPORT_LOCK = "recipe.yaml", "run", "seconds.json", ".report"
 

@@ -104,7 +104,9 @@ def _decide_images(deciding: _Deciding, profile: DataProfile, device: str) -> No
     deciding.take(images.crop_size(profile, scale, device))
     if deciding.is_open("data.scale_step"):
         deciding.take(*images.scales(profile))
-    deciding.take(images.rare_share(profile, scale, deciding.config.data.crop_size), images.color_jitter(profile))
+    if deciding.config.data.transform == "scale-crop":  # others cannot be told where to look
+        deciding.take(images.rare_share(profile, scale, deciding.config.data.crop_size))
+    deciding.take(images.color_jitter(profile))
     if deciding.config.loss.name == "rmi":
         deciding.take(images.pool_size(profile, scale))
 

@@ -122,7 +122,8 @@ class TrainingRun:
     def train(self) -> RunResult:
         """Train to the end."""
         images_per_step = self.config.data.batch_size * self.config.train.accumulate
-        with training_progress(self.console, self.total_steps, self.state.step, images_per_step) as progress:
+        shown = training_progress(self.console, self.total_steps, self.state.step, images_per_step)
+        with self.folder.watched(), shown as progress:
             self._call("on_fit_start")
             while self.state.epoch < self.epochs and not self.stopped:
                 self._train_epoch(progress)

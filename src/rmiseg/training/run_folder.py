@@ -4,32 +4,33 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from contextlib import ExitStack
-from dataclasses import MISSING, asdict, dataclass, fields, replace
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
 
-from rmiseg.config import OpenConfig, TrainConfig
-from rmiseg.config.parser import train_config
-from rmiseg.config.recipes import flat, merged, read_recipe, shortened
+from rmiseg.config import TrainConfig
+from rmiseg.config.recipes import flat, read_recipe, shortened
 from rmiseg.config.registry import OWN_OPTIONS, find, is_known
 from rmiseg.data import LabeledImages
 from rmiseg.inference.checkpoint import CHECKPOINTS
+from rmiseg.runtime.distributed import is_main
 from rmiseg.runtime.files import leftovers, locked, printable, replacing, to_json
 from rmiseg.training.fingerprint import changes, fingerprints
 from rmiseg.training.state import STATES, SavedState, StateFolder
+from rmiseg.training.stored_options import CONFIG_FILE, plain_options, stored_options, with_defaults, write_config
 
-CONFIG_FILE, RESULT_FILE, DIVERGED_FILE, LOCK_FILE = "config.yaml", "result.json", "diverged.txt", ".lock"
 CURVES_FILE, EVENT_FILES = "curves.csv", "events.out.tfevents.*"
 SET_ASIDE = "set-aside"
 """Beginning of the names of the folders that curves go to where a run starts over; a number follows."""
 NO_VALUES = 200
 """Size in bytes up to which a file of curves holds no values."""
+
+RESULT_FILE, DIVERGED_FILE, LOCK_FILE = "result.json", "diverged.txt", ".lock"
 
 BALANCED = "balanced"
 """Value of loss.class_weights in whose place the run has numbers, which follow from its data."""
@@ -43,17 +44,6 @@ CHANGEABLE = {
 
 CHOSEN = ("data.bands", "data.value_range", "data.picture")
 """Options that the data decide, where nothing is asked for."""
-
-UNSAID = {"optim.warmup_to": "curve"}
-"""Options that config.yaml of older runs does not name, and what those runs did."""
-OFF: dict[str, Any] = {
-    "data.augment": {},
-    "data.rare_share": 0.0,
-    "train.ema": None,
-    "optim.clip_norm": None,
-    "optim.layer_decay": 1.0,
-}
-"""Those of them that are as they were then by default."""
 
 
 @dataclass(frozen=True)
@@ -111,8 +101,8 @@ class RunFolder:
 
     def __init__(self, config: TrainConfig, asked: TrainConfig | None = None) -> None:
         self.config = config
-        self.options = flat(_plain(config))
-        self.asked = flat(_plain(asked or config))
+        self.options = flat(plain_options(config))
+        self.asked = flat(plain_options(asked or config))
         self.path = Path(config.out)
         self.checkpoints = self.path / CHECKPOINTS
         self.states = StateFolder(self.checkpoints / STATES)
@@ -247,6 +237,16 @@ class RunFolder:
                 "of it is as it was; the training has ended, since nothing that it makes could be found there"
             )
 
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Have an error of writing say so, if the folder is gone: whoever writes may notice before `check_there`."""
+        try:
+            yield
+        except OSError:
+            if is_main():
+                self.check_there()
+            raise
+
     def save_state(self, state: SavedState) -> None:
         """Write a state, with the options and the data of the run.
 
@@ -272,7 +272,7 @@ class RunFolder:
         self._compare(stored, self.asked)
 
     def _compare(self, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-        stored = _with_defaults(stored)
+        stored = with_defaults(stored)
         for name, value in wanted.items():
             decided = value == BALANCED or (name in CHOSEN and value is None)  # by the data
             before = self._filled(name, stored[name]) if name in stored else value
@@ -309,86 +309,3 @@ class RunFolder:
 def _number(value: Any) -> float:
     """A number of a JSON file, in which what is not a number is null."""
     return math.nan if value is None else float(value)
-
-
-def stored_options(folder: Path) -> dict[str, Any]:
-    """The options that the run in a folder was started with, by their dotted names."""
-    said = flat(read_recipe(folder / CONFIG_FILE))
-    return _unsaid(said) | said
-
-
-def _unsaid(said: Mapping[str, Any], known: Mapping[str, Any] = UNSAID) -> dict[str, Any]:
-    """Options that an older run does not name in a section that it has, and what it did."""
-    sections = {name.partition(".")[0] for name in said}
-    return {name: value for name, value in known.items() if name not in said and name.partition(".")[0] in sections}
-
-
-def _with_defaults(said: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a run with those that there were none of when it was made, which are off by default."""
-    options = _unsaid(said, OFF) | dict(said)
-    for section, kind in OWN_OPTIONS.items():
-        name, own = said.get(f"{section}.name"), said.get(f"{section}.options")
-        if not isinstance(name, str) or not isinstance(own, Mapping) or not is_known(kind, name):
-            continue
-        known = fields(find(kind, name).options or _Nothing)
-        defaults = {each.name: each.default for each in known if each.default is not MISSING}
-        if not any(option.startswith(f"{section}.{name}.") for option in said):  # in a section of their own
-            options[f"{section}.options"] = {**defaults, **own}
-    return options
-
-
-@dataclass
-class _Nothing:
-    """Options of what has none."""
-
-
-def with_unsaid(config: TrainConfig) -> TrainConfig:
-    """The options of a run that may go on, with what the older run in its folder did where it did not say so."""
-    folder = Path(config.out)
-    if config.resume == "never" or not (folder / CONFIG_FILE).is_file():
-        return config
-    said = flat(read_recipe(folder / CONFIG_FILE))
-    for name, value in _unsaid(said).items():
-        section, _, field = name.partition(".")
-        config = replace(config, **{section: replace(getattr(config, section), **{field: value})})
-    return config
-
-
-def as_begun(config: TrainConfig) -> TrainConfig:
-    """The options of a run that may go on, with what was decided when it began in place of what is open.
-
-    A run that goes on decides nothing again: options that are not given are those of its config.yaml, and a budget of
-    hours is the steps that it became.
-    """
-    folder = Path(config.out)
-    if config.resume == "never" or not (folder / CONFIG_FILE).is_file():
-        return config
-    stored = read_recipe(folder / CONFIG_FILE)
-    if isinstance(config, OpenConfig):
-        own = {name: getattr(config, name) for name in ("out", "resume", "device", "plan", "made_with")}
-        given, values = dict[str, Any](), flat(_plain(config))
-        for name in config.given:
-            given = merged(given, _nested(name, values[name])) if name in values else given
-        config = replace(train_config({**merged(stored, given), "plan": None}), **own)
-    steps = stored.get("train", {}).get("steps")
-    if config.train.hours is not None and steps is not None:
-        config = replace(config, train=replace(config.train, hours=None, steps=steps))
-    return config
-
-
-def _nested(name: str, value: Any) -> dict[str, Any]:
-    for each in reversed(name.split(".")):
-        value = {each: value}
-    return dict(value)
-
-
-def write_config(path: Path, config: TrainConfig) -> None:
-    """Write `config` as a YAML file that `rmiseg train` takes as a recipe."""
-    with replacing(path) as temporary:
-        temporary.write_text(yaml.safe_dump(_plain(config), sort_keys=False), encoding="utf-8")
-
-
-def _plain(config: TrainConfig) -> dict[str, Any]:
-    """The options by way of JSON, which turns tuples into the lists that YAML has."""
-    plain: dict[str, Any] = json.loads(json.dumps(asdict(config)))
-    return plain

@@ -29,7 +29,8 @@ from rmiseg.training.loggers import Logger
 from rmiseg.training.loop import TrainingRun
 from rmiseg.training.parts import Parts, check_parts, check_unused
 from rmiseg.training.planned import OpenTraining, with_length
-from rmiseg.training.run_folder import RunFolder, RunResult, as_begun, with_unsaid
+from rmiseg.training.run_folder import RunFolder, RunResult
+from rmiseg.training.stored_options import as_begun, with_unsaid
 
 C = TypeVar("C", bound=TrainConfig)
 
