@@ -148,7 +148,7 @@ class TrainingRun:
         loggers = open_loggers(self.parts.loggers, config, from_step) if is_main() else []
         names = self.parts.val.names[rank() :: world_size()]
         self.curves = RunCurves(loggers, self.classes, names, config.train.panels, self.parts.val.bands)
-        stack.callback(self.curves.close)
+        stack.callback(self._close_curves)
         # It follows what replaces all that was written for this step.
         self.curves.add_training(self.state.step, self.state.curves)
         several = f", {world_size()} processes ({config.train.strategy})" if world_size() > 1 else ""
@@ -157,6 +157,10 @@ class TrainingRun:
             f"{len(self.classes)} classes, {self.total_steps} steps ({self.epochs} epochs) on {self.device}{several}",
             markup=False,
         )
+
+    def _close_curves(self) -> None:
+        with self.folder.watched():
+            self.curves.close()
 
     def _take_back(self, saved: SavedState) -> None:
         """Go on from a state.
