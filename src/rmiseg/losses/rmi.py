@@ -134,8 +134,10 @@ class RMILoss(SegmentationLoss):
             pixel_sums = operators.pixel_sums(*inputs, "ce", self.align_corners, self.implementation)
         pixel_sums = self._by_sample(pixel_sums if batch.doubt is None else pixel_sums * batch.doubt, batch)
         counted = self._counted_maps(target)
-        base = perfect if self.subtract_floor else 0.5 * math.log(count)
-        values = rmi if isinstance(base, float) and base == 0 else rmi - base
+        if self.subtract_floor:
+            values = rmi - perfect
+        else:
+            values = rmi - 0.5 * math.log(count) if self.covariance == "mean" else rmi
         values = values.masked_fill(~counted.unsqueeze(1), 0).view(-1, self.num_classes)
         if weights is not None:
             values = values * weights.to(values.dtype)

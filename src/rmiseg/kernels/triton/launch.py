@@ -103,8 +103,10 @@ def rmi_forward(
     whole = _Problem.of(logits, target, valid, class_weights, options)
     gradient_maps = whole.batch.empty(*logits.shape[:2], *(whole.pooling.shape if with_gradient else (0, 0)))
     parts = []
-    for at in _samples(whole):
-        problem = _Problem.of(logits[at], target[at], valid[at], class_weights, options)
+    slices = _samples(whole)
+    for at in slices:
+        alone = len(slices) == 1
+        problem = whole if alone else _Problem.of(logits[at], target[at], valid[at], class_weights, options)
         sums, probabilities, labels = problem.forward()
         regions = Regions.of(probabilities, labels, options)
         if with_gradient:
@@ -211,7 +213,7 @@ class _Grid:
         if batch.is_small or not split_classes:
             tiling = SMALL
         rows, columns = (-(-(side + windows.padding) // windows.size) for side in (batch.height, batch.width))
-        side = 1 << (windows.size - 1).bit_length()
+        side = triton.next_power_of_2(windows.size)
         cells = max(1, tiling.pixels // (side * side))
         tiles = -(-rows * columns // cells)
         groups = min(batch.classes, -(-PROGRAMS // max(1, batch.samples * tiles))) if split_classes else 1

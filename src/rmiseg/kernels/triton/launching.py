@@ -18,7 +18,7 @@ from rmiseg.kernels.triton.region_kernels import MapsCut, SumsCut
 MOST = 4096
 """Launches that are remembered: shapes of images can differ without end."""
 
-WITHOUT_TENSORS = (int, Bands, MapsCut, SumsCut, Tiles)
+WITHOUT_TENSORS = (Bands, MapsCut, SumsCut, Tiles)
 """Arguments that are like no others but themselves."""
 
 _compiled: dict[tuple[Any, ...], Any] = {}
