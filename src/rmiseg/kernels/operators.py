@@ -11,6 +11,7 @@ three arguments, which `_pack` makes and `_unpack` reads:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -27,13 +28,14 @@ class RMISums(NamedTuple):
     """Sums of a batch.
 
     Attributes:
-        pixel: The sums of the pixel loss over each sample's valid pixels (N,), float32 or float64.
-        rmi: RMI of every map (N, C) float64.
+        sums: Of each sample (N, 2), float32 or float64: the pixel loss over its valid pixels, and RMI, counted from the
+            floor, over its classes, times their weights.
+        rmi: RMI of every map (N, C) float64, without a gradient.
         present: The classes that are present in each sample (N, C) bool.
         perfect: RMI of a perfect prediction (N, C) float64; (N, 0) if it was not asked for.
     """
 
-    pixel: Tensor
+    sums: Tensor
     rmi: Tensor
     present: Tensor
     perfect: Tensor
@@ -44,29 +46,48 @@ def rmi_sums(
     target: Tensor,
     valid: Tensor,
     class_weights: Tensor | None,
+    map_weights: Tensor,
     options: RMIOptions,
     implementation: str,
+    floor: float | None = 0.0,
     with_perfect: bool = False,
 ) -> RMISums:
-    """`functional.rmi_sums` by one of `backends.IMPLEMENTATIONS`, and `functional.perfect_rmi` if asked for."""
+    """Pixel loss and RMI of a batch, by one of `backends.IMPLEMENTATIONS`.
+
+    Args:
+        logits, target, valid, class_weights, options: See `functional.rmi_sums`.
+        map_weights: (N, C) float64, finite: how much RMI of each map counts in the sums.
+        implementation: See `RMILoss`.
+        floor: What RMI counts from in the sums; None for `functional.perfect_rmi`.
+        with_perfect: Return that too.
+    """
     if logits.device.type in WITHOUT_FLOAT64:
         inputs = _on_cpu(logits, target, valid, class_weights)
-        found = rmi_sums(*inputs, options, implementation, with_perfect)
+        found = rmi_sums(*inputs, map_weights.cpu(), options, implementation, floor, with_perfect)
         narrow = (each.float() if each.dtype == torch.float64 else each for each in found)
         return RMISums(*(each.to(logits.device) for each in narrow))
     backend = backends.resolve(implementation, logits, target)
+    with_perfect = with_perfect or floor is None
     if backend == "plain":
-        plain = functional.rmi_sums(logits, target, valid, class_weights, options)
-        perfect = plain[1].new_empty((len(logits), 0))
+        pixel, rmi, present = functional.rmi_sums(logits, target, valid, class_weights, options)
+        perfect = rmi.new_empty((len(logits), 0))
         if with_perfect:
-            own = functional.perfect_rmi(target, valid, logits.shape[1], options, computed_dtype(logits))
-            perfect = own.detach()
-        return RMISums(*plain, perfect)
+            perfect = functional.perfect_rmi(target, valid, logits.shape[1], options, computed_dtype(logits)).detach()
+        return RMISums(_sums(pixel, rmi, perfect, map_weights, floor), rmi.detach(), present, perfect)
     with_gradient = is_kept() or (torch.is_grad_enabled() and logits.requires_grad)
-    inputs = logits, target, valid, _doubles(class_weights)
+    inputs = logits, target, valid, _doubles(class_weights), map_weights
     if is_plain_call(logits):
-        return RMISums(*_RMI.apply(*inputs, options, backend, with_gradient, with_perfect)[:4])
-    return RMISums(*rmi_operator(*inputs, *_pack(options, backend), with_gradient, with_perfect)[:4])
+        return RMISums(*_RMI.apply(*inputs, options, backend, floor, with_gradient, with_perfect)[:4])
+    return RMISums(*rmi_operator(*inputs, *_pack(options, backend), floor, with_gradient, with_perfect)[:4])
+
+
+def _sums(pixel: Tensor, rmi: Tensor, perfect: Tensor, map_weights: Tensor, floor: float | None) -> Tensor:
+    """`RMISums.sums`, of pixel sums (N,) and RMI (N, C)."""
+    if floor is None:
+        rmi = rmi - perfect
+    elif floor != 0:
+        rmi = rmi - floor
+    return torch.stack([pixel, (rmi * map_weights).sum(dim=1).to(pixel.dtype)], dim=1)
 
 
 def pixel_sums(
@@ -116,9 +137,10 @@ def _unpack(sizes: Sequence[int], method: str, alpha: float) -> tuple[RMIOptions
     return RMIOptions(region_size, pool, pool_size, pixel_loss, bool(align_corners), alpha), backend
 
 
-def without_autocast(logits: Tensor) -> torch.autocast:
+def without_autocast(logits: Tensor) -> AbstractContextManager[Any]:
     """Products of matrices keep their precision inside a caller's autocast."""
-    return torch.autocast(logits.device.type, enabled=False)
+    device = logits.device.type
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
 @torch.library.custom_op("rmiseg::rmi", mutates_args=())
@@ -127,9 +149,11 @@ def rmi_operator(
     target: Tensor,
     valid: Tensor,
     class_weights: Tensor | None,
+    map_weights: Tensor,
     sizes: Sequence[int],
     method: str,
     alpha: float,
+    floor: float | None,
     with_gradient: bool,
     with_perfect: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -140,30 +164,50 @@ def rmi_operator(
         target: (N, *size) int64, or, with the backend "soft", also (N, C, *size) floating.
         valid: (N, *size) bool.
         class_weights: (C,) float64, or None.
+        map_weights, floor: See `rmi_sums`.
         sizes, method, alpha: See the module.
         with_gradient: Keep the gradient maps for the backward pass.
-        with_perfect: Compute the RMI of perfect predictions too.
+        with_perfect: Compute the RMI of perfect predictions too; needed if floor is None.
 
     Returns:
-        Pixel sums (N,) in the dtype of the computation, RMI (N, C) float64, present classes (N, C) bool, RMI of perfect
-        predictions (N, C) float64, or (N, 0) without with_perfect, and gradient maps (N, C, *pooled size), or
-        (N, C, 0, ...) without with_gradient.
+        The fields of `RMISums`, sums (N, 2) in the dtype of the computation, RMI (N, C) float64, present classes (N, C)
+        bool, RMI of perfect predictions (N, C) float64, or (N, 0) without with_perfect; and gradient maps
+        (N, C, *pooled size), or (N, C, 0, ...) without with_gradient.
     """
     options, backend = _unpack(sizes, method, alpha)
-    with without_autocast(logits):
-        return BACKENDS[backend]().rmi_forward(
-            logits, target, valid, class_weights, options, with_gradient, with_perfect
-        )
+    return _rmi_forward(
+        logits, target, valid, class_weights, map_weights, options, backend, floor, with_gradient, with_perfect
+    )
 
 
-@torch.library.custom_op("rmiseg::rmi_backward", mutates_args=())
-def rmi_backward_operator(
-    grad_pixel: Tensor,
-    grad_rmi: Tensor,
+def _rmi_forward(
     logits: Tensor,
     target: Tensor,
     valid: Tensor,
     class_weights: Tensor | None,
+    map_weights: Tensor,
+    options: RMIOptions,
+    backend: str,
+    floor: float | None,
+    with_gradient: bool,
+    with_perfect: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """`rmi_operator`, unpacked."""
+    with without_autocast(logits):
+        pixel, rmi, present, perfect, gradient_maps = BACKENDS[backend]().rmi_forward(
+            logits, target, valid, class_weights, options, with_gradient, with_perfect
+        )
+    return _sums(pixel, rmi, perfect, map_weights, floor), rmi, present, perfect, gradient_maps
+
+
+@torch.library.custom_op("rmiseg::rmi_backward", mutates_args=())
+def rmi_backward_operator(
+    grad_sums: Tensor,
+    logits: Tensor,
+    target: Tensor,
+    valid: Tensor,
+    class_weights: Tensor | None,
+    map_weights: Tensor,
     gradient_maps: Tensor,
     sizes: Sequence[int],
     method: str,
@@ -172,19 +216,34 @@ def rmi_backward_operator(
     """The gradient of `rmi_operator` in the logits.
 
     Args:
-        grad_pixel: (N,), the gradient in the pixel sums, in their dtype.
-        grad_rmi: (N, C) float64, that in RMI.
-        logits, target, valid, class_weights: See `rmi_operator`.
+        grad_sums: (N, 2), the gradient in the sums, in their dtype.
+        logits, target, valid, class_weights, map_weights: See `rmi_operator`.
         gradient_maps: (N, C, *pooled size) or (N, C, 0, ...), as `rmi_operator` returned them.
         sizes, method, alpha: See the module.
 
     Returns:
         (N, C, *low), in the dtype of the logits.
     """
-    options, backend = _unpack(sizes, method, alpha)
+    saved = logits, target, valid, class_weights, map_weights, gradient_maps
+    return _rmi_backward(grad_sums, *saved, *_unpack(sizes, method, alpha))
+
+
+def _rmi_backward(
+    grad_sums: Tensor,
+    logits: Tensor,
+    target: Tensor,
+    valid: Tensor,
+    class_weights: Tensor | None,
+    map_weights: Tensor,
+    gradient_maps: Tensor,
+    options: RMIOptions,
+    backend: str,
+) -> Tensor:
+    """`rmi_backward_operator`, unpacked."""
+    grad_rmi = grad_sums[:, 1:] * map_weights
     with without_autocast(logits):
         return BACKENDS[backend]().rmi_backward(
-            grad_pixel, grad_rmi, logits, target, valid, class_weights, gradient_maps, options
+            grad_sums[:, 0].contiguous(), grad_rmi, logits, target, valid, class_weights, gradient_maps, options
         )
 
 
@@ -249,9 +308,11 @@ def _(
     target: Tensor,
     valid: Tensor,
     class_weights: Tensor | None,
+    map_weights: Tensor,
     sizes: Sequence[int],
     method: str,
     alpha: float,
+    floor: float | None,
     with_gradient: bool,
     with_perfect: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -259,7 +320,7 @@ def _(
     classes, size = tuple(logits.shape[:2]), valid.shape[1:]
     pooled = pooled_size(size, options.pool, options.pool_size) if with_gradient else (0,) * len(size)
     return (
-        logits.new_empty(classes[:1], dtype=computed_dtype(logits)),
+        logits.new_empty((classes[0], 2), dtype=computed_dtype(logits)),
         logits.new_empty(classes, dtype=torch.float64),
         logits.new_empty(classes, dtype=torch.bool),
         logits.new_empty(classes if with_perfect else (classes[0], 0), dtype=torch.float64),
@@ -268,7 +329,7 @@ def _(
 
 
 @rmi_backward_operator.register_fake
-def _(grad_pixel: Tensor, grad_rmi: Tensor, logits: Tensor, *_: Any) -> Tensor:
+def _(grad_sums: Tensor, logits: Tensor, *_: Any) -> Tensor:
     return torch.empty_like(logits)
 
 
@@ -286,15 +347,13 @@ def _(grad_pixel: Tensor, logits: Tensor, *_: Any) -> Tensor:
 
 
 def _save_rmi(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    _, _, present, perfect, gradient_maps = output
-    ctx.save_for_backward(*inputs[:4], gradient_maps)
-    ctx.settings = inputs[4:-2]
-    ctx.mark_non_differentiable(present, perfect, gradient_maps)
+    ctx.save_for_backward(*inputs[:5], output[4])
+    ctx.settings = inputs[5:8]
+    ctx.mark_non_differentiable(*output[1:])
 
 
-def _rmi_gradient(ctx: Any, grad_pixel: Tensor, grad_rmi: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-    gradient = rmi_backward_operator(grad_pixel, grad_rmi, *ctx.saved_tensors, *ctx.settings)
-    return (gradient, *(None,) * (5 + len(ctx.settings)))
+def _rmi_gradient(ctx: Any, grad_sums: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+    return (rmi_backward_operator(grad_sums, *ctx.saved_tensors, *ctx.settings), *(None,) * 10)
 
 
 def _save_pixel(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -312,41 +371,23 @@ def _pixel_gradient(ctx: Any, grad_pixel: Tensor) -> tuple[Tensor | None, ...]:
 
 class _RMI(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        logits: Tensor,
-        target: Tensor,
-        valid: Tensor,
-        class_weights: Tensor | None,
-        options: RMIOptions,
-        backend: str,
-        with_gradient: bool,
-        with_perfect: bool,
-    ) -> tuple[Tensor, ...]:
-        inputs = logits, target, valid, class_weights
-        with without_autocast(logits):
-            output = BACKENDS[backend]().rmi_forward(*inputs, options, with_gradient, with_perfect)
-        ctx.save_for_backward(*inputs, output[4])
-        ctx.options, ctx.backend = options, backend
-        ctx.mark_non_differentiable(*output[2:])
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:  # those of `_rmi_forward`
+        output = _rmi_forward(*inputs)
+        ctx.save_for_backward(*inputs[:5], output[4])
+        ctx.settings = inputs[5:7]
+        ctx.mark_non_differentiable(*output[1:])
         ctx.set_materialize_grads(False)
         return output
 
     @staticmethod
-    def backward(ctx: Any, grad_pixel: Tensor | None, grad_rmi: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
-        saved = ctx.saved_tensors
-        if grad_pixel is None:
-            grad_pixel = saved[0].new_zeros(len(saved[0]), dtype=computed_dtype(saved[0]))
-        if grad_rmi is None:
-            grad_rmi = saved[0].new_zeros(saved[0].shape[:2], dtype=torch.float64)
-        if torch.is_grad_enabled():  # somebody may differentiate again, which the operator refuses
-            gradient = rmi_backward_operator(grad_pixel, grad_rmi, *saved, *_pack(ctx.options, ctx.backend))
+    def backward(ctx: Any, grad_sums: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+        if grad_sums is None:
+            gradient = None
+        elif torch.is_grad_enabled():  # somebody may differentiate again, which the operator refuses
+            gradient = rmi_backward_operator(grad_sums, *ctx.saved_tensors, *_pack(*ctx.settings))
         else:
-            with without_autocast(saved[0]):
-                logits, target, valid, class_weights, maps = saved
-                backward = BACKENDS[ctx.backend]().rmi_backward
-                gradient = backward(grad_pixel, grad_rmi, logits, target, valid, class_weights, maps, ctx.options)
-        return (gradient, *(None,) * 7)
+            gradient = _rmi_backward(grad_sums, *ctx.saved_tensors, *ctx.settings)
+        return (gradient, *(None,) * 9)
 
 
 class _Pixel(torch.autograd.Function):

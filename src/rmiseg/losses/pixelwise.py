@@ -54,7 +54,7 @@ class _PixelLoss(SegmentationLoss):
             self.align_corners,
             self.implementation,
         )
-        sums = self._by_sample(sums if batch.doubt is None else sums * batch.doubt, batch).unsqueeze(1)
+        sums = self._by_sample((sums if batch.doubt is None else sums * batch.doubt).unsqueeze(1), batch)
         counts = self.sample_counts(target, weights)
         if not batch.with_parts:
             return LossTerms(sums, counts, {})
