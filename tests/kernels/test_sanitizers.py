@@ -28,7 +28,7 @@ def test_kernels_under_a_sanitizer(tmp_path, sanitizer):
         "-pthread",
     ]
     files = [Path(__file__).with_name("sanitize.cpp"), *sorted(SOURCES.glob("*.cpp"))]
-    built = subprocess.run([COMPILER, *flags, *files, "-o", program], capture_output=True, text=True)
+    built = subprocess.run([COMPILER, *flags, "-pthread", *files, "-o", program], capture_output=True, text=True)
     if "cannot find" in built.stderr:
         pytest.skip(f"the compiler has no runtime for -fsanitize={sanitizer}")
     assert built.returncode == 0, built.stderr

@@ -136,6 +136,16 @@ struct Cut {
     int64_t last_offset(int64_t line) const { return std::min(line, R - 1); }
 };
 
+// Sums over the classes that each offset has, of rows of `count` numbers: from (edges + 1, count), whose last row is what is
+// inside, to (offsets, count).
+LEAF void sum_classes(const double* from, const Cut& cut, int64_t offsets, int64_t count, double* __restrict out) {
+    for (int64_t offset = 0; offset < offsets; ++offset, out += count) {
+        std::copy_n(from + cut.edges * count, count, out);
+        for (int64_t edge = offset; edge < offset + cut.single; ++edge)
+            for (int64_t k = 0; k < count; ++k) out[k] += from[edge * count + k];
+    }
+}
+
 // One class of one sample: its two maps, centered, in float64, and the columns near their ends as rows.
 struct Pair {
     const Regions& r;
@@ -204,6 +214,7 @@ void covariance(const Pair& pair, double* G, int64_t stride, Scratch& scratch) {
     const int64_t edge_count = columns.edges * side * R, sum_count = row_classes * column_classes * side;
     double *const totals = scratch.take<double>(2 * d), *const edges = scratch.take<double>(edge_count);
     double* const sums = scratch.take<double>(sum_count);
+    double *const by_column = scratch.take<double>(row_classes * R * side), *const by_offset = scratch.take<double>(d * side);
     pair.region_sums(totals);
     for (int A = 0; A < 2; ++A)
         for (int B = 0; B < 2; ++B) {
@@ -234,17 +245,16 @@ void covariance(const Pair& pair, double* G, int64_t stride, Scratch& scratch) {
                             out[q * side + k] = p < rows.edges ? s[j] * t[j + k - R + 1] : edges[(q * side + k) * R + di];
                     }
                 }
+                // Sums over the rectangles, (a, b, dj): first over columns, (row class, b, dj).
+                for (int64_t p = 0; p < row_classes; ++p)
+                    sum_classes(sums + p * column_classes * side, columns, R, side, by_column + p * R * side);
+                sum_classes(by_column, rows, R - di, R * side, by_offset);
                 for (int64_t dj = di == 0 && A == B ? 0 : 1 - R; dj < R; ++dj)
                     for (int64_t a = 0; a + di < R; ++a)
                         for (int64_t b = std::max<int64_t>(0, -dj); b <= std::min(R - 1, R - 1 - dj); ++b) {
                             const int64_t row = A * d + a * R + b, column = B * d + (a + di) * R + b + dj;
-                            double value = -totals[row] * totals[column] / double(rows.positions * columns.positions);
-                            for (int64_t k = 0; k <= rows.single; ++k)
-                                for (int64_t l = 0; l <= columns.single; ++l) {
-                                    const int64_t p = k < rows.single ? a + k : rows.edges;
-                                    const int64_t q = l < columns.single ? b + l : columns.edges;
-                                    value += sums[(p * column_classes + q) * side + dj + R - 1];
-                                }
+                            const double means = totals[row] * totals[column] / double(rows.positions * columns.positions);
+                            const double value = by_offset[(a * R + b) * side + dj + R - 1] - means;
                             G[row * stride + column] = G[column * stride + row] = value;
                         }
             }
@@ -269,32 +279,41 @@ void region_gradient(const Pair& pair, const double* K, int64_t stride, T* gradi
         for (int64_t k = 0; k < 2 * d; ++k) constants[o] -= K[o * stride + k] * means[k];
     }
 
-    // The convolution for pixels at offsets a0 to a1, b0 to b1; by columns, if `turn`.
-    const auto convolution = [&](int64_t a0, int64_t a1, int64_t b0, int64_t b1, bool turn) {
-        Convolution c = {{}, {}, turn ? height : width, side, -a1, R - 1 - a0, -b1, R - 1 - b0, 0.0};
+    // The convolution for pixels at offsets a0 to a1, b0 to b1; by columns, if `turn`. From line to line of pixels, weights
+    // of offsets that come are added, and of those that go are subtracted.
+    Convolution c;
+    int64_t first, last, b0, b1;
+    bool turn;
+    double* const center[2] = {weights + (R - 1) * (side + 1), weights + (R - 1) * (side + 1) + side * side};
+    const auto begin = [&](int64_t from, int64_t to, bool by_columns) {
+        first = 0, last = -1, b0 = from, b1 = to, turn = by_columns;
+        c = {{}, {center[0], center[1]}, turn ? height : width, side, 0, 0, 0, 0, 0.0};
         std::fill(weights, weights + 2 * side * side, 0.0);
-        double* const center[2] = {weights + (R - 1) * (side + 1), weights + (R - 1) * (side + 1) + side * side};
-        for (int64_t a = a0; a <= a1; ++a)
-            for (int64_t b = b0; b <= b1; ++b) {
-                c.constant += constants[a * R + b];
-                const double* from = K + (a * R + b) * stride;
-                for (int kind = 0; kind < 2; ++kind)
-                    for (int64_t di = -a; di < R - a; ++di)
-                        for (int64_t dj = -b; dj < R - b; ++dj) center[kind][turn ? dj * side + di : di * side + dj] += *from++;
-            }
+    };
+    const auto add = [&](int64_t a, double sign) {
+        for (int64_t b = b0; b <= b1; ++b) {
+            c.constant += sign * constants[a * R + b];
+            const double* from = K + (a * R + b) * stride;
+            for (int kind = 0; kind < 2; ++kind)
+                for (int64_t di = -a; di < R - a; ++di)
+                    for (int64_t dj = -b; dj < R - b; ++dj)
+                        center[kind][turn ? dj * side + di : di * side + dj] += sign * *from++;
+        }
+    };
+    const auto slide = [&](int64_t a0, int64_t a1) {
+        while (last < a1) add(++last, 1);
+        while (first < a0) add(first++, -1);
+        c.top = -a1, c.bottom = R - 1 - a0, c.left = -b1, c.right = R - 1 - b0;
         if (turn) {
             std::swap(c.top, c.left);
             std::swap(c.bottom, c.right);
         }
-        for (int kind = 0; kind < 2; ++kind) c.kernel[kind] = center[kind];
-        return c;
     };
 
-    // Inner columns row by row; rows with the same offsets share their weights.
-    Convolution c;
-    for (int64_t i = 0, a0 = -1, a1 = -1; pair.columns.inner > 0 && i < height; ++i) {
-        if (pair.rows.first_offset(i) != a0 || pair.rows.last_offset(i) != a1)
-            c = convolution(a0 = pair.rows.first_offset(i), a1 = pair.rows.last_offset(i), 0, R - 1, false);
+    // Inner columns row by row.
+    begin(0, R - 1, false);
+    for (int64_t i = 0; pair.columns.inner > 0 && i < height; ++i) {
+        slide(pair.rows.first_offset(i), pair.rows.last_offset(i));
         for (int kind = 0; kind < 2; ++kind) c.map[kind] = pair.map[kind] + i * width + R - 1;
         convolve(c, pair.columns.inner, out);
         for (int64_t j = 0; j < pair.columns.inner; ++j) gradient[i * width + R - 1 + j] = T(out[j]);
@@ -302,10 +321,10 @@ void region_gradient(const Pair& pair, const double* K, int64_t stride, T* gradi
     // Columns at the edges, each as a row, in stretches with the same offsets.
     for (int64_t q = 0; q < pair.columns.edges; ++q) {
         const int64_t j = pair.columns.line(q);
+        begin(pair.columns.first_offset(j), pair.columns.last_offset(j), true);
         for (int64_t i = 0, count; i < height; i += count) {
-            const int64_t a0 = pair.rows.first_offset(i), a1 = pair.rows.last_offset(i);
             count = i == R - 1 && pair.rows.inner > 0 ? pair.rows.inner : 1;
-            c = convolution(a0, a1, pair.columns.first_offset(j), pair.columns.last_offset(j), true);
+            slide(pair.rows.first_offset(i), pair.rows.last_offset(i));
             for (int kind = 0; kind < 2; ++kind) c.map[kind] = pair.column(kind, q, j) + i;
             convolve(c, count, out);
             for (int64_t k = 0; k < count; ++k) gradient[(i + k) * width + j] = T(out[k]);
