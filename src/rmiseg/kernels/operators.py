@@ -62,8 +62,8 @@ def rmi_sums(
         with_perfect: Return that too.
     """
     if logits.device.type in WITHOUT_FLOAT64:
-        inputs = _on_cpu(logits, target, valid, class_weights)
-        found = rmi_sums(*inputs, map_weights.cpu(), options, implementation, floor, with_perfect)
+        here = _on_cpu(logits, target, valid, class_weights)
+        found = rmi_sums(*here, map_weights.cpu(), options, implementation, floor, with_perfect)
         narrow = (each.float() if each.dtype == torch.float64 else each for each in found)
         return RMISums(*(each.to(logits.device) for each in narrow))
     backend = backends.resolve(implementation, logits, target)

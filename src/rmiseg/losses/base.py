@@ -214,7 +214,7 @@ class SegmentationLoss(nn.Module):
         """Sums (N, K) of values (M, K): for multilabel masks, weighted over the classes."""
         if self.mode != "multilabel":
             return values
-        values = values.unflatten(0, (-1, self.num_classes))
+        values = values.view(-1, self.num_classes, values.shape[1])
         if batch.class_weights is not None:
             values = values * batch.class_weights.to(values.dtype).unsqueeze(1)
         return values.sum(dim=1)
