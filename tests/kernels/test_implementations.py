@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from rmiseg import functional
 from rmiseg.functional import RMIOptions
-from rmiseg.kernels import backends, chunked, native, operators, regions
+from rmiseg.kernels import backends, chunked, native, regions
+from rmiseg.kernels import pixel as pixel_op
+from rmiseg.kernels import rmi as rmi_op
 from rmiseg.kernels import soft as soft_kernels
 from rmiseg.kernels.interpolation import Resampler
 from rmiseg.losses import CELoss, RMILoss
@@ -33,7 +35,7 @@ fast = pytest.mark.parametrize("implementation", [pytest.param("native", marks=n
 def run(implementation, logits, target, valid, options, grad_rmi, class_weights=None):
     logits = logits.detach().requires_grad_()
     inputs = logits, target, valid, class_weights, grad_rmi
-    sums, rmi, present, _ = operators.rmi_sums(*inputs, options, implementation)
+    sums, rmi, present, _ = rmi_op.rmi_sums(*inputs, options, implementation)
     pixel, weighted = sums.unbind(1)
     assert torch.allclose(weighted, (rmi * grad_rmi).sum(1).to(weighted.dtype))
     # A gradient scaler's factor keeps float16 gradients from underflow; gradients of pixel losses differ by sample.
@@ -142,7 +144,7 @@ def test_soft_targets_and_volumes_are_the_plain_definition(case, dtype, block, c
         patch.setattr(soft_kernels, "BLOCK", block)
         patch.setattr(regions, "BLOCK", block)
         pixel, rmi, present, grad = run("chunked" if soft or len(size) == 3 else "soft", logits, *others)
-        pixel_alone = operators.pixel_sums(
+        pixel_alone = pixel_op.pixel_sums(
             logits, target, valid, others[-1], case.pixel_loss, case.align_corners, "soft"
         )
     expected = run("plain", logits.double(), *others)
@@ -179,11 +181,11 @@ def test_pixel_loss_is_the_plain_definition(
     logits = in_layout(logits.to(dtype), layout).requires_grad_()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(chunked, "STRIP", strip)
-        found = operators.pixel_sums(logits, target, valid, weights, pixel_loss, align_corners, implementation)
+        found = pixel_op.pixel_sums(logits, target, valid, weights, pixel_loss, align_corners, implementation)
         upstream = 0.7 + torch.arange(n)
         (grad,) = torch.autograd.grad(found, logits, upstream.to(found.dtype))
     exact = logits.detach().double().requires_grad_()
-    expected = operators.pixel_sums(exact, target, valid, weights, pixel_loss, align_corners, "plain")
+    expected = pixel_op.pixel_sums(exact, target, valid, weights, pixel_loss, align_corners, "plain")
     (expected_grad,) = torch.autograd.grad(expected, exact, upstream.to(expected.dtype))
     value_tolerance, grad_tolerance = TOLERANCES[dtype]
     assert found.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
@@ -200,7 +202,7 @@ def test_non_finite_logits_give_non_finite_sums_and_no_exception(implementation,
     logits, target, valid, grad_rmi = random_batch(0, 1, 3, 40, 44, stride)
     logits[0, 1, 5, 7] = value
     options = RMIOptions(3, "avg", 4, pixel_loss, False)
-    sums, rmi, _, _ = operators.rmi_sums(logits.float(), target, valid, None, grad_rmi, options, implementation)
+    sums, rmi, _, _ = rmi_op.rmi_sums(logits.float(), target, valid, None, grad_rmi, options, implementation)
     assert not sums[:, 0].isfinite()
     if value != value:
         assert rmi[0, 1].isnan()
@@ -242,19 +244,19 @@ def test_operators_keep_the_rules_of_pytorch(implementation, pool, pixel_loss):
     inputs = target, valid, weights, map_weights
     packed = [2, 2, 0], f"{implementation} {pool} {pixel_loss}", 5e-4
     arguments = (logits, *inputs, *packed, None if pool == "avg" else 0.0, True, True)
-    torch.library.opcheck(operators.rmi_operator, arguments)
-    gradient_maps = operators.rmi_operator(*arguments)[4].detach()
+    torch.library.opcheck(rmi_op.rmi_operator, arguments)
+    gradient_maps = rmi_op.rmi_operator(*arguments)[4].detach()
     grad_sums = torch.tensor([[0.5, 1.0], [2.0, 1.0]], device=device)
     checks = ("test_schema", "test_faketensor", "test_aot_dispatch_dynamic")
     torch.library.opcheck(
-        operators.rmi_backward_operator,
+        rmi_op.rmi_backward_operator,
         (grad_sums, logits.detach(), *inputs, gradient_maps, *packed),
         test_utils=checks,
     )
     arguments = (logits, target, valid, weights, pixel_loss, False, implementation)
-    torch.library.opcheck(operators.pixel_operator, arguments)
+    torch.library.opcheck(pixel_op.pixel_operator, arguments)
     arguments = (grad_sums[:, 0], logits.detach(), *arguments[1:])
-    torch.library.opcheck(operators.pixel_backward_operator, arguments, test_utils=checks)
+    torch.library.opcheck(pixel_op.pixel_backward_operator, arguments, test_utils=checks)
 
 
 @pytest.mark.parametrize("align_corners", [False, True])

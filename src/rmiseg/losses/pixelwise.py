@@ -10,8 +10,8 @@ from torch import Tensor
 
 from rmiseg.config.registry import register
 from rmiseg.functional import cross_entropy_counts, cross_entropy_sums
-from rmiseg.kernels import operators
 from rmiseg.kernels.backends import check_implementation
+from rmiseg.kernels.pixel import pixel_sums
 from rmiseg.losses.base import LossOptions, LossTerms, SegmentationLoss, spread_non_finite
 from rmiseg.losses.inputs import IGNORE_INDEX, Batch, Target
 
@@ -45,7 +45,7 @@ class _PixelLoss(SegmentationLoss):
 
     def sample_terms(self, batch: Batch) -> LossTerms:
         target, weights = batch.target, batch.class_weights
-        sums = operators.pixel_sums(
+        sums = pixel_sums(
             self._logits(batch, softmax=self.name == "ce"),
             target.values,
             target.valid,

@@ -12,8 +12,9 @@ from torch import Tensor
 from rmiseg.config.options import RMIConfig
 from rmiseg.config.registry import register
 from rmiseg.functional import PIXEL_SUMS, RMI_ALPHA, RMIOptions, cross_entropy_counts, pooled_size, widest
-from rmiseg.kernels import operators
 from rmiseg.kernels.backends import check_implementation
+from rmiseg.kernels.pixel import pixel_sums
+from rmiseg.kernels.rmi import rmi_sums
 from rmiseg.losses.base import LossOptions, LossTerms, SegmentationLoss, check_choice, spread_non_finite
 from rmiseg.losses.inputs import IGNORE_INDEX, Batch, Target
 from rmiseg.losses.pixelwise import pixel_divisor, pixel_mean
@@ -131,12 +132,12 @@ class RMILoss(SegmentationLoss):
         settings = self.region_size, self.pool, self.pool_size, self.pixel_loss, self.align_corners
         options = RMIOptions(*settings, self.alpha * count)
         floor = None if self.subtract_floor else 0.5 * math.log(count)
-        found = operators.rmi_sums(*inputs, map_weights, options, self.implementation, floor, batch.with_parts)
+        found = rmi_sums(*inputs, map_weights, options, self.implementation, floor, batch.with_parts)
         sums = found.sums
         if self.from_probabilities and self.pixel_loss == "ce":  # whose logits are not those of a sigmoid
             inputs = (self._logits(batch, softmax=True), *inputs[1:])
-            pixel_sums = operators.pixel_sums(*inputs, "ce", self.align_corners, self.implementation)
-            sums = torch.stack([pixel_sums, sums[:, 1]], dim=1)
+            own = pixel_sums(*inputs, "ce", self.align_corners, self.implementation)
+            sums = torch.stack([own, sums[:, 1]], dim=1)
         sums = self._by_sample(sums if batch.doubt is None else sums * batch.doubt, batch)
         counts = self._counts(target, weights, counted)
         if not batch.with_parts:
