@@ -1,8 +1,8 @@
 """Parts that the custom operators in `rmi` and `pixel` share.
 
-Custom operators are the losses' place in PyTorch: opaque to torch.compile, they call one of the `backends`. Where nothing
-but autograd looks on, an `autograd.Function` takes the place of each, without PyTorch's dispatcher, which costs more
-than a small loss itself.
+Custom operators are the losses' place in PyTorch: opaque to torch.compile, they call one of the `backends`. Where
+nothing but autograd looks on, an `autograd.Function` takes the place of each, without PyTorch's dispatcher, which costs
+more than a small loss itself.
 """
 
 from __future__ import annotations
