@@ -142,7 +142,7 @@ def readers(folder: Path) -> dict[str, Reader]:
     return {
         "recipe": ([recipe], lambda: complete(train_config(recipe)), False),
         "plan": ([plan], lambda: read_plan(plan), False),
-        "result": ([result], lambda: read_result(result), False),
+        "result": ([result], lambda: RunResult.read(result), False),
         "checkpoint": ([folder / "best.pt"], lambda: load_checkpoint(folder / "best.pt"), True),
         "older checkpoint": ([old], lambda: load_checkpoint(old), False),
         "state": (states.files(), lambda: states.load(quiet), True),
@@ -158,14 +158,6 @@ def complete_options() -> dict[str, Any]:
 
 def plain_options(config: Any) -> dict[str, Any]:
     return {name: plain_options(value) if hasattr(value, "__dict__") else value for name, value in vars(config).items()}
-
-
-def read_result(path: Path) -> RunResult:
-    """As `RunFolder.finished` does, which says these errors in words."""
-    try:
-        return RunResult.read(path)
-    except (ArithmeticError, LookupError, TypeError, AttributeError) as error:
-        raise ValueError(str(error)) from error
 
 
 def explore(name: str, reader: Reader, inputs: int, chance: random.Random, kept: Path) -> Counter[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -53,6 +54,11 @@ class ClassTable:
             )
         if not count == len(self.values) == len(self.palette):
             raise ValueError(f"{count} class names, {len(self.values)} values and {len(self.palette)} palette colors")
+        for name in self.names:  # which go into files, tables, pages and terminals
+            if not name.strip() or any(
+                unicodedata.category(each) in ("Cc", "Cs") and each not in "\t\n" for each in name
+            ):
+                raise ValueError(f"class name {name[:100]!r} is empty, or holds control characters")
         if twice := _repeated(self.names):
             raise ValueError(f"class name {twice!r} is given twice")
         raws = self.values + self.ignore

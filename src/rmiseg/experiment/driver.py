@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -26,7 +26,7 @@ from rmiseg.inference.crf import DenseCRF
 from rmiseg.inference.predict import predict_files
 from rmiseg.runtime.files import replacing
 from rmiseg.training.assembly import complete
-from rmiseg.training.run_folder import DIVERGED_FILE, RESULT_FILE
+from rmiseg.training.run_folder import DIVERGED_FILE, RESULT_FILE, RunResult
 from rmiseg.training.stored_options import CONFIG_FILE, stored_options
 
 RECIPE_FILE, RUN_FOLDER, SECONDS_FILE, REPORT_LOCK = "recipe.yaml", "run", "seconds.json", ".report"
@@ -198,9 +198,9 @@ def _result(recipe: Path) -> str | None:
         return "diverged"
     if not (folder / RESULT_FILE).is_file():
         return None
-    result = json.loads((folder / RESULT_FILE).read_text())
-    minutes = result["seconds_per_step"] * result["steps"] / 60
-    return f"mIoU {100 * result['last']['mean_iou']:.2f}%, {minutes:.1f} min of training"
+    result = RunResult.read(folder / RESULT_FILE)
+    minutes = result.seconds_per_step * result.steps / 60
+    return f"mIoU {100 * result.last.get('mean_iou', math.nan):.2f}%, {minutes:.1f} min of training"
 
 
 def _scored(plan: Plan, run: Run, out: Path, config: ExperimentConfig, console: Console, crf: int = 0) -> Outcome:

@@ -126,6 +126,19 @@ def cell(text: str) -> str:
     return f"'{text}" if text[:1] in tuple("=+-@\t\r\n") else text
 
 
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        OSError: It is not there, or cannot be read.
+        ValueError: It is no JSON, or nested without end.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
 def to_json(value: Any) -> str:
     """JSON text of plain values; what is not a number becomes null, since JSON has no NaN."""
 
