@@ -26,7 +26,7 @@ explore: .venv/test
 audit: .venv/test
 	mkdir -p build
 	$(BIN)/uv pip freeze --python $(BIN)/python --exclude-editable | grep == | sed 's/+[a-z0-9.]*$$//' > build/installed.txt
-	$(BIN)/uv tool run pip-audit --requirement build/installed.txt --no-deps --disable-pip
+	$(BIN)/uv tool run pip-audit --requirement build/installed.txt --no-deps --disable-pip --strict
 
 quick: .venv/test
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
