@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -53,6 +54,8 @@ class ClassTable:
             )
         if not count == len(self.values) == len(self.palette):
             raise ValueError(f"{count} class names, {len(self.values)} values and {len(self.palette)} palette colors")
+        if strange := [name for name in self.names if not _is_name(name)]:
+            raise ValueError(f"names of classes are texts without control characters, not {repr(strange[0])[:100]}")
         if twice := _repeated(self.names):
             raise ValueError(f"class name {twice!r} is given twice")
         raws = self.values + self.ignore
@@ -122,6 +125,13 @@ class ClassTable:
         distances = ((others[:, None] - known) ** 2).sum(axis=-1)
         index = distances.argmin(axis=1)
         return (1 + np.where(index < len(self.names), index, IGNORE_INDEX)).astype(np.uint16)
+
+
+def _is_name(name: Any) -> bool:
+    """Tell whether a name can go into files, tables, pages and terminals."""
+    if not isinstance(name, str) or not name.strip():
+        return False
+    return all(unicodedata.category(each) not in ("Cc", "Cs") or each in "\t\n" for each in name)
 
 
 def _repeated(items: tuple[Any, ...]) -> Any | None:

@@ -26,7 +26,7 @@ from rmiseg.inference.predictor import Predictor
 from rmiseg.inference.sources import RESULTS_FILE, Source, find_sources
 from rmiseg.inference.writer import Writer
 from rmiseg.runtime.distributed import gather, on_main, patience, processes, shard
-from rmiseg.runtime.files import remove_leftovers, replacing, to_json
+from rmiseg.runtime.files import read_json, remove_leftovers, replacing, to_json
 from rmiseg.runtime.progress import track
 
 MAY_DIFFER = ("checkpoint", "write")
@@ -231,7 +231,7 @@ def _missing(
     if not path.is_file():
         return list(sources)
     try:
-        before = json.loads(path.read_text(encoding="utf-8"))
+        before = read_json(path)
         now = json.loads(to_json(about))
         differing = [name for name in now if name not in MAY_DIFFER and before.get(name, now[name]) != now[name]]
     except (ValueError, AttributeError) as error:

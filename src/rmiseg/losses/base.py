@@ -242,9 +242,10 @@ def _checked_weights(class_weights: Sequence[float] | Tensor | None, num_classes
         return None
     values = class_weights.tolist() if isinstance(class_weights, Tensor) else list(class_weights)
     numbers = tuple(float(value) for value in (values if isinstance(values, list) else [values]))
-    if len(numbers) != num_classes or not all(0 <= number < math.inf for number in numbers):
+    if len(numbers) != num_classes or not all(0 <= number < math.inf for number in numbers) or not any(numbers):
         raise ValueError(
-            f"class_weights must be {num_classes} finite numbers, one a class, none below 0; got {class_weights}"
+            f"class_weights must be {num_classes} finite numbers, one a class, none below 0 and not all 0; "
+            f"got {class_weights}"
         )
     return numbers
 
