@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -16,6 +17,9 @@ NEW_SUBFILE_TYPE = 254
 """Number of the TIFF tag that says whether a page is a smaller copy (1) or a mask of transparency (4) of another."""
 
 T = TypeVar("T")
+
+# Pillow logs that a TIFF file has more bands than it reads, once an image; tifffile reads them.
+logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)
 
 
 def opened(path: Path, kind: str, read: Callable[[Image.Image], T], otherwise: Callable[[], T] | None = None) -> T:

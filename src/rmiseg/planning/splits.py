@@ -17,6 +17,7 @@ from rmiseg.data.finding import scan_splits
 from rmiseg.data.folder import Folder
 from rmiseg.data.images import Split
 from rmiseg.planning.decisions import Decision
+from rmiseg.runtime.files import printable
 from rmiseg.runtime.progress import track
 
 FOLDS = 5
@@ -63,7 +64,7 @@ def planned_val(data: DataConfig, console: Console | None = None) -> Decision | 
         return None  # said when they are opened
     folds = choose_folds(sorted(images), _classes_shown(images, console), FOLDS)
     names = folds.parts[0]
-    entries = _entries(names, images)
+    entries = list(map(printable, _entries(names, images)))
     if len(entries) > MOST_NAMES or (not folds.sequences and not folds.classes_known):
         return None
     reasons = [f"{len(names)} of {len(images)} images"]
