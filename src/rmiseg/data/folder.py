@@ -23,7 +23,6 @@ Images of test may have no masks: they can be predicted.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,9 +42,11 @@ from rmiseg.data.pairing import (
     index_files,
     is_called_mask,
     pair,
+    parted,
     walk,
 )
 from rmiseg.data.places import Place, choice_notes, find_places, has_list, unusual_notes
+from rmiseg.data.volumes import is_volume, misplaced, slices_of
 from rmiseg.runtime.files import printable
 
 
@@ -122,10 +123,11 @@ class Folder(Layout):
             )
         others = (describe_others(images, place.images, "images"), describe_others(masks, place.masks, "masks"))
         description = read_description(root, masks.files.values())
-        samples = [Sample(key, images.files[key], masks.files[pairs[key]]) for key in keys if key in pairs]
+        paired = [Sample(key, images.files[key], masks.files[pairs[key]]) for key in keys if key in pairs]
+        samples = in_slices(paired, problems)
         unpaired = [key for key in keys if key not in pairs]
         if split == "test" and not samples and len(masks.files) == len(pairs):  # published without masks
-            samples, unpaired = [Sample(key, images.files[key], None) for key in keys], []
+            samples, unpaired = in_slices([Sample(key, images.files[key], None) for key in keys], problems), []
             notes = [*notes, "no image of test has a mask: they can be predicted, and not scored"]
         return Split(
             name=split,
@@ -163,7 +165,7 @@ class Folder(Layout):
         if place not in self._pairs:
             names, mask_names = self._names(place.images, place.below), self._names(place.masks, place.below)
             if place.images == place.masks:
-                called = {name for name in names if is_called_mask(os.path.splitext(name)[0])}
+                called = {name for name in names if is_called_mask(parted(name)[0])}
                 mask_names = [name for name in names if name in called]
                 names = [name for name in names if name not in called]
             images = index_files(place.images, names, IMAGE_SUFFIXES)
@@ -188,6 +190,29 @@ def _is_made(root: Path, split: str, places: dict[str, Place]) -> bool:
 def read_classes(root: Path) -> ClassTable:
     """Return the classes of a data set; see `read_description`."""
     return read_description(root).classes
+
+
+def in_slices(samples: Sequence[Sample], problems: list[str]) -> list[Sample]:
+    """Put in the place of each volume its slices; what does not fit is added to the problems."""
+    found: list[Sample] = []
+    for sample in samples:
+        image, mask = sample.image, sample.mask
+        if not is_volume(image):
+            found.append(sample)
+            if mask is not None and is_volume(mask):
+                problems.append(f"mask {mask} is a volume, and image {image} is none")
+            continue
+        try:
+            if mask is not None and not is_volume(mask):
+                raise ValueError(f"image {image} is a volume, and its mask {mask} is none")
+            if mask is not None and (wrong := misplaced(image, mask)):
+                raise ValueError(wrong)
+            for each in slices_of(image):
+                of_mask = None if mask is None else mask / each.name
+                found.append(Sample(f"{sample.name}/{each.name}", each, of_mask))
+        except (ValueError, OSError) as error:
+            problems.append(str(error))
+    return found
 
 
 def _hash(key: str) -> bytes:

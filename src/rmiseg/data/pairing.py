@@ -12,8 +12,9 @@ from pathlib import Path
 
 IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".dcm"),
+    *(".nii", ".nii.gz"),
 )
-MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif", ".webp", ".jpg", ".jpeg", ".jpe", ".jfif")
+MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif", ".webp", ".jpg", ".jpeg", ".jpe", ".jfif", ".nii", ".nii.gz")
 UNIMPORTANT = ("thumbs.db", "desktop.ini", "dataset.yaml", "dataset.yml")
 """Files that are no part of the data, such as programs leave everywhere; so are those whose names begin with a dot."""
 
@@ -68,6 +69,11 @@ def walk(folder: Path) -> list[str]:
     return sorted(found, key=lambda path: path.split("/")) if any("/" in path for path in found) else sorted(found)
 
 
+def parted(name: str) -> tuple[str, str]:
+    """Return a path without its suffix, and that: .nii.gz is one."""
+    return (name[:-7], name[-7:]) if name.lower().endswith(".nii.gz") else os.path.splitext(name)
+
+
 def index_files(folder: Path, names: Iterable[str], suffixes: tuple[str, ...]) -> Listing:
     """Sort the files of a folder by their suffixes.
 
@@ -78,7 +84,7 @@ def index_files(folder: Path, names: Iterable[str], suffixes: tuple[str, ...]) -
     """
     listing = Listing()
     for name in names:
-        key, suffix = os.path.splitext(name)
+        key, suffix = parted(name)
         if suffix.lower() not in suffixes:
             if os.path.basename(name).lower() not in UNIMPORTANT:
                 count, first = listing.others.get(suffix.lower(), (0, folder / name))

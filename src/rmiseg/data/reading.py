@@ -17,6 +17,7 @@ from rmiseg.data.dicom import is_dicom, read_dicom
 from rmiseg.data.exactness import check_exact, check_exact_tiff
 from rmiseg.data.opening import opened, said
 from rmiseg.data.tiff import PHOTOMETRIC, is_tiff
+from rmiseg.data.volumes import is_slice, read_slice
 from rmiseg.runtime.extras import import_extra
 
 SMOOTHED_VALUES, SMOOTHED_SHARE = 4, 0.6
@@ -97,6 +98,8 @@ def band_values(path: Path, count: int) -> NDArray[Any]:
             return values[..., :count]
         raise ValueError(wrong_bands(found, count))
 
+    if is_slice(path):
+        return said(path, "image", lambda: chosen(read_slice(path)))
     if is_dicom(path):
         return said(path, "image", lambda: chosen(read_dicom(path)))
     if is_tiff(path):  # pages may be bands, which Pillow would take for several images
@@ -135,6 +138,8 @@ def deep_values(path: Path, count: int = 3) -> NDArray[Any] | None:
 
 
 def _unknown_to_pillow(path: Path) -> NDArray[Any]:
+    if is_slice(path):
+        return read_slice(path)
     return read_dicom(path) if is_dicom(path) else read_tiff(path)
 
 
@@ -220,9 +225,9 @@ def read_raw_mask(path: Path, rgb: bool, lossy: bool = False) -> RawMask:
         return RawMask(np.array(image.convert("RGB")), transparent=_transparent(image))
 
     def read_otherwise() -> RawMask:
-        if not lossy:
+        if not (lossy or is_slice(path)):
             check_exact_tiff(path)
-        values = read_tiff(path)
+        values = _unknown_to_pillow(path)
         if rgb:
             raise ValueError(f"the classes are given as colors, but the pixels are {values.dtype}")
         return RawMask(_whole(values, str(values.dtype)))

@@ -16,6 +16,7 @@ from rmiseg.config import DataConfig
 from rmiseg.data.finding import scan_splits
 from rmiseg.data.folder import Folder
 from rmiseg.data.images import Split
+from rmiseg.data.volumes import is_slice
 from rmiseg.planning.decisions import Decision
 from rmiseg.runtime.files import printable
 from rmiseg.runtime.progress import track
@@ -59,6 +60,8 @@ def planned_val(data: DataConfig, console: Console | None = None) -> Decision | 
     if data.name != "folder" or not Path(data.root or " ").is_dir() or not Folder().makes_splits(Path(data.root)):
         return None
     scans = scan_splits(data.name, data.root, ["train", "val"])
+    if any(is_slice(sample.image) for split in scans for sample in split.samples):
+        return None  # whole volumes are on one side
     images = {sample.name: (split, index) for split in scans for index, sample in enumerate(split.samples)}
     if len(images) < 2 or any(split.problems or split.images_without_mask for split in scans):
         return None  # said when they are opened
