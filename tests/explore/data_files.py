@@ -28,6 +28,7 @@ from rmiseg.inference.sources import Source
 Reader = tuple[list[Path], Callable[[], Any], bool]
 SIZE = (24, 32)
 CLASSES = ClassTable(("background", "car"), (0, 1), (255,), ((0, 0, 0), (0, 0, 142)))
+NAMES = ("annotations.json", "annotations.xml", "tasks.json", "a.json")
 CORNERS = [[2, 3], [20, 4], [18, 19]]
 
 
@@ -47,11 +48,7 @@ def label_readers(folder: Path) -> dict[str, Reader]:
         labels = LabelFiles(name, [Source(photo, Path("a"))], CLASSES, 1.0)
         labels.write(folder / "written", Path("a"), ids)
         labels.finish(folder / "written")
-        sources[name] = next(
-            path
-            for path in (folder / "written" / name).glob("*.*")
-            if path.suffix in (".json", ".xml") and path.stem != "config"
-        )
+        (sources[name],) = (path for path in (folder / "written" / name).iterdir() if path.name in NAMES)
     tasks = json.loads(sources["label-studio"].read_text())
     sources["label-studio"].write_text(json.dumps([{**each, "annotations": each.pop("predictions")} for each in tasks]))
     sources["supervisely"], sources["via"] = folder / "supervisely" / "ann" / "a.png.json", folder / "via" / "via.json"
@@ -94,7 +91,15 @@ def image_readers(folder: Path) -> dict[str, Reader]:
         (42113, "s", 0, "-9999", True),
     ]
     tiff, dicom, volume, packed = (folder / name for name in ("i.tif", "i.dcm", "v.nii", "w.nii.gz"))
-    tifffile.imwrite(tiff, values, tile=(16, 16), compression="zlib", photometric="minisblack", extratags=place)
+    tifffile.imwrite(
+        tiff,
+        values,
+        tile=(16, 16),
+        compression="zlib",
+        photometric="minisblack",
+        planarconfig="contig",
+        extratags=place,
+    )
     write_dicom(dicom, values[..., 0])
     for path in (volume, packed):
         nibabel.save(nibabel.Nifti1Image(values[..., :3].astype(np.int16), np.eye(4)), path)
