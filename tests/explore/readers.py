@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from data_files import data_readers
 from rich.console import Console
 from rich.table import Table
 
@@ -195,7 +196,7 @@ def main() -> int:
     table = Table("reader", *OUTCOMES)
     bad = 0
     with tempfile.TemporaryDirectory() as scratch:
-        every = readers(Path(scratch))
+        every = {**readers(Path(scratch)), **data_readers(Path(scratch))}
         for name in options.readers or every:
             chance = random.Random(f"{name} {options.seed}")
             found = explore(name, every[name], options.inputs, chance, options.kept)

@@ -6,6 +6,7 @@ runs no code, imports nothing and opens no file but its bases.
 
 from __future__ import annotations
 
+import codecs
 import dataclasses
 import difflib
 import re
@@ -98,7 +99,8 @@ def read_yaml(path: Path) -> Any:
         if (size := path.stat().st_size) > MOST_BYTES:
             raise ValueError(f"it has {size} bytes, and may have {MOST_BYTES}")
         data = path.read_bytes()
-        return yaml.load(data.decode("utf-8-sig"), StrictLoader)
+        utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # as PowerShell's > writes it
+        return yaml.load(data.decode("utf-16" if utf16 else "utf-8-sig"), StrictLoader)
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise ValueError(

@@ -17,6 +17,9 @@ IGNORE_INDEX = 255
 LEAST_VALUE = -32768
 """Least value of a mask: -1 stands for ignored pixels in files of signed integers."""
 
+LOSSY_DISTANCE = 64
+"""Least distance of values that JPEG files and the like keep apart."""
+
 Color: TypeAlias = tuple[int, int, int]
 RawValue: TypeAlias = int | Color
 """Type of what a mask file stores for a class: a value (index masks), or a color (RGB masks)."""
@@ -77,6 +80,13 @@ class ClassTable:
     def rgb(self) -> bool:
         """True if mask files hold colors rather than values."""
         return isinstance(self.values[0], tuple)
+
+    @property
+    def lossy(self) -> bool:
+        """True if files that keep values nearly, such as JPEG, tell the classes apart by the nearest value."""
+        known = np.array(self.values + self.ignore, np.float64).reshape(len(self.values + self.ignore), -1)
+        distances = np.sqrt(((known[:, None] - known) ** 2).sum(axis=-1)) + LOSSY_DISTANCE * np.eye(len(known))
+        return self.nearest and bool(distances.min() >= LOSSY_DISTANCE)
 
     def encode(self, raw: NDArray[Any]) -> tuple[NDArray[np.uint8], dict[RawValue, int]]:
         """Map raw mask values to class ids.
