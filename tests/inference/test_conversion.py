@@ -223,8 +223,10 @@ def test_backbone_out_of_any_file(kind, tmp_path):
         assert torch.equal(value, state[name]), name
 
 
-@pytest.mark.parametrize("key", ["state_dict", "model", "model_state", "model_state_dict", "net"])
-@pytest.mark.parametrize("prefix", ["", "module.", "model.", "module.model."])
+@pytest.mark.parametrize(
+    ("key", "prefix"),
+    [("state_dict", "model."), ("model", "module."), ("model_state", "module.model."), ("model_state_dict", "")],
+)
 def test_names_of_others_in_any_nest(key, prefix, tmp_path):
     """Whole models, within whatever a training script or Lightning writes around them."""
     theirs = shaken(segmentation_models_pytorch.FPN("resnet18", encoder_weights=None, classes=3))
