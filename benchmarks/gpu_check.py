@@ -6,6 +6,8 @@ again, so that a second call goes on where the first was cut off. `benchmarks/gp
 
     python benchmarks/gpu_check.py result.json [--budget 540] [--parts speed profile] [--again]
     python benchmarks/gpu_check.py /tmp/try.json --tiny          # on a CPU: only whether the script runs
+
+`benchmarks/gpu_pack.py` packs all that is needed on a machine that reaches nothing else.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+DATA = "RMISEG_GPU_DATA"
 PARTS = {  # seconds that each may take
     "first": 60,
     "correctness": 150,
@@ -32,6 +35,9 @@ PARTS = {  # seconds that each may take
     "profile": 60,
     "training": 150,
     "peers": 90,
+    "loading": 60,
+    "evaluation": 60,
+    "camvid": 540,  # what is left
 }
 
 
@@ -45,6 +51,7 @@ def main() -> int:
     parser.add_argument("--tiny", action="store_true", help="on the CPU, at sizes that mean nothing")
     parser.add_argument("--workers", type=int, default=min(14, os.cpu_count() or 1), help="processes that compile")
     parser.add_argument("--part", help=argparse.SUPPRESS)
+    parser.add_argument("--seconds", type=float, default=60, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.part is not None:
         run_part(options)
@@ -77,10 +84,10 @@ def ask(name: str, options: argparse.Namespace, limit: float, constants: dict[st
     own = options.result.with_name(f".{name}.json")
     own.unlink(missing_ok=True)
     command = [sys.executable, __file__, str(own), "--part", name, "--workers", str(options.workers)]
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT / "benchmarks"), *sys.path]),
-    }
+    command += ["--seconds", f"{limit:.0f}"]
+    # What was packed comes last: packages that are installed here fit this machine.
+    places = [str(ROOT / "src"), str(ROOT / "benchmarks"), *sys.path, str(ROOT / "packages")]
+    environment = {DATA: str(ROOT / "data"), **os.environ, "PYTHONPATH": os.pathsep.join(places)}
     environment["RMISEG_GPU_CONSTANTS"] = json.dumps(constants)
     if options.tiny:
         command.append("--tiny")
@@ -104,7 +111,7 @@ def run_part(options: argparse.Namespace) -> None:
     from gpu.batches import Place
 
     part = importlib.import_module(f"gpu.{options.part}")
-    place = Place("cpu" if options.tiny else "cuda", options.workers, options.tiny)
+    place = Place("cpu" if options.tiny else "cuda", options.workers, options.tiny, options.seconds)
     found: dict[str, Any] = {}
     with ExitStack() as stack:
         if place.device == "cuda":

@@ -26,6 +26,9 @@ def main() -> None:
             "correctness": correctness,
             "profile": profile,
             "training": training,
+            "loading": loading,
+            "evaluation": evaluation,
+            "camvid": camvid,
         }.items():
             found = result.get(part, {}).get("found")
             if found:
@@ -73,6 +76,32 @@ def training(found: dict[str, Any]) -> list[str]:
     for name, value in found.items():
         if isinstance(value, dict):
             lines.append(f"| {name} | {value['seconds']:.3f} | {value['peak'] / 1e9:.1f} |")
+    return lines
+
+
+def loading(found: dict[str, Any]) -> list[str]:
+    """Images a second that arrive from files."""
+    rows = [f"| {name} | {value:.0f} |" for name, value in found.items()]
+    return ["| loading | images/s |", "|---|---|", *rows]
+
+
+def evaluation(found: dict[str, Any]) -> list[str]:
+    """Seconds an image, and how much longer that is than its forward passes."""
+    lines = ["| evaluation | ms an image | of which forward | x forward |", "|---|---|---|---|"]
+    for name, value in found.items():
+        total, model = value["total"], value["model"]
+        lines.append(f"| {name} | {1e3 * total:.1f} | {1e3 * model:.1f} | {total / model:.2f} |")
+    return lines
+
+
+def camvid(found: dict[str, Any]) -> list[str]:
+    """Scores of whole trainings."""
+    lines = ["| training | mIoU % | boundary mIoU % | steps | seconds a step |", "|---|---|---|---|---|"]
+    for name, value in found.items():
+        if isinstance(value, dict):
+            scores = [100 * value["scores"][score] for score in ("mean_iou", "boundary_mean_iou")]
+            shown = " | ".join(f"{score:.2f}" for score in scores)
+            lines.append(f"| {name} | {shown} | {value['steps']} | {value['seconds a step']:.3f} |")
     return lines
 
 

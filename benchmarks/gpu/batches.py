@@ -50,11 +50,12 @@ class Case:
 
 @dataclass(frozen=True)
 class Place:
-    """Where the parts run: the device, how many processes, and whether everything is tiny, to try the script."""
+    """Where the parts run: the device, how many processes, whether all is tiny, to try the script, and the time."""
 
     device: str
     workers: int
     tiny: bool
+    seconds: float = 60
 
     def __post_init__(self) -> None:
         set_constants(json.loads(os.environ.get(CONSTANTS, "{}")))

@@ -1,11 +1,16 @@
 """The script for a GPU, tried on the CPU at tiny sizes, and the tables of what it found."""
 
+import importlib
 import json
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
+
+from miniatures import write_camvid
+from rmiseg.data import load_split
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,6 +33,47 @@ def test_parts_run_and_are_not_asked_twice(tmp_path):
     assert found["first"]["found"]["gradient error"] < 1e-5
     assert set(found["training"]["found"]) == {"bf16, RMI", "bf16, F.cross_entropy, full size"}
     assert call("gpu_check.py", *options).stdout == ""
+
+
+@pytest.mark.parametrize("part", ["loading", "evaluation", "camvid"])
+def test_parts_that_read_files(part, tmp_path, monkeypatch):
+    """In this process, and without the interpreter of the kernels; then as a table."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    batches = importlib.import_module("gpu.batches")
+    monkeypatch.setattr(batches, "set_constants", lambda values: values)
+    found = dict(importlib.import_module(f"gpu.{part}").measure(batches.Place("cpu", 1, True)))
+    if part == "camvid":
+        assert {"rmi", "ce"} == set(found)
+        assert all(0 <= each["scores"]["mean_iou"] <= 1 for each in found.values())
+    elif part == "evaluation":
+        assert all(0 < each["model"] <= each["total"] for each in found.values())
+    else:
+        assert all(value > 0 for value in found.values())
+        assert len(found) == 3
+    (tmp_path / "result.json").write_text(json.dumps({"device": "cpu", part: {"found": found}}))
+    table = importlib.import_module("gpu_table")
+    assert len(getattr(table, part)(found)) == 2 + len(found)
+    assert "cpu" in call("gpu_table.py", tmp_path / "result.json").stdout
+
+
+def test_what_travels(tmp_path):
+    """Sources, packages and data in one file; another machine's Python finds them."""
+    write_camvid(tmp_path / "data")
+    run = call("gpu_pack.py", tmp_path / "check.tar.gz", "--data", f"camvid={tmp_path / 'data'}", "--packages", "mdurl")
+    assert run.returncode == 0, run.stderr
+    with tarfile.open(tmp_path / "check.tar.gz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    there = tmp_path / "check"
+    assert (there / "packages" / "mdurl" / "__init__.py").is_file()
+    assert not list(there.rglob("*.so"))
+    split = load_split("folder", str(there / "data"), "train")
+    assert len(split) == len(load_split("camvid", str(tmp_path / "data"), "train"))
+    assert len(split.classes) == 11
+    split.read(0)
+    run = subprocess.run([sys.executable, there / "benchmarks" / "gpu_check.py", "--help"], capture_output=True)
+    assert run.returncode == 0
+    missing = call("gpu_pack.py", tmp_path / "other.tar.gz", "--packages", "no-such-package")
+    assert "no-such-package is not installed" in missing.stderr
 
 
 def test_a_part_is_cut_off(tmp_path):

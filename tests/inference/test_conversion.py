@@ -21,6 +21,8 @@ from rmiseg.config import DataConfig
 from rmiseg.inference.checkpoint import load_checkpoint
 from rmiseg.inference.conversion import initial_weights
 from rmiseg.models import build_model
+from rmiseg.models.conversion import backbone_entries, fit
+from rmiseg.models.weights import read_weights
 from rmiseg.training.assembly import initialize
 
 SIZE = (65, 97)
@@ -99,6 +101,19 @@ def test_mmsegmentation(tmp_path):
     assert_close(logits_of(tmp_path / "ours.pt", images), expected)
 
 
+def test_resnet_v1d_of_mmsegmentation(tmp_path, capsys):
+    """No network here is equal to it; its backbone begins a training."""
+    model = build_model("pspnet", num_classes=6, backbone="resnet50d", weights="none", output_stride=8)
+    state = renamed(shaken(model), mmsegmentation_names)
+    assert {"backbone.stem.7.weight", "backbone.layer1.0.downsample.2.weight"} <= set(state)
+    torch.save({"meta": {"epoch": 1}, "state_dict": state}, tmp_path / "theirs.pth")
+    assert main(["convert", str(tmp_path / "theirs.pth"), "--out", str(tmp_path / "ours.pt")]) == 1
+    assert "is a ResNetV1d of mmsegmentation" in capsys.readouterr().err
+    ours = build_model("deeplabv3", num_classes=2, backbone="resnet50d", weights=tmp_path / "theirs.pth")
+    for name, value in ours.backbone.body.state_dict().items():
+        assert torch.equal(value, model.backbone.body.state_dict()[name]), name
+
+
 @pytest.mark.parametrize(("name", "auxiliary"), [("deeplabv3", True), ("deeplabv3", False), ("fcn", True)])
 def test_torchvision(name, auxiliary, tmp_path, capsys):
     """Its own model where the file holds all of that; our DeepLabv3 where the auxiliary head is missing."""
@@ -125,6 +140,7 @@ def test_a_model_of_torchvision_goes_on_in_our_deeplabv3(tmp_path):
     text = console.export_text()
     assert "(torchvision)" in text
     assert "of another shape there: classifier.weight, classifier.bias" in text
+    assert "classifier.weight is of 21 classes instead of 5; classifier.bias is of 21 classes instead of 5" in text
     assert "aux_classifier.0.weight" in text
     images = torch.randn(1, 3, *SIZE)
     with torch.no_grad():
@@ -205,6 +221,21 @@ def test_backbone_out_of_any_file(kind, tmp_path):
     state = witness.state_dict()
     for name, value in model.backbone.body.state_dict().items():
         assert torch.equal(value, state[name]), name
+
+
+@pytest.mark.parametrize(
+    ("key", "prefix"),
+    [("state_dict", "model."), ("model", "module."), ("model_state", "module.model."), ("model_state_dict", "")],
+)
+def test_names_of_others_in_any_nest(key, prefix, tmp_path):
+    """Whole models, within whatever a training script or Lightning writes around them."""
+    theirs = shaken(segmentation_models_pytorch.FPN("resnet18", encoder_weights=None, classes=3))
+    state = {prefix + name: value for name, value in theirs.state_dict().items()}
+    torch.save({key: state, "optimizer_state": {"lr": 0.1}, "cur_itrs": 7}, tmp_path / "theirs.pth")
+    model = build_model("smp:FPN", num_classes=3, backbone="resnet18", weights="none")
+    assert fit(initial_weights(tmp_path / "theirs.pth"), model).complete
+    body = backbone_entries(read_weights(tmp_path / "theirs.pth"))
+    assert torch.equal(body["layer1.0.conv1.weight"], theirs.encoder.layer1[0].conv1.weight)
 
 
 def test_what_does_not_fit_is_listed(tmp_path, capsys):

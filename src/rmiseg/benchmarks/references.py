@@ -75,7 +75,7 @@ class Torchvision(SegmentationDataset):
         if self.tensors:
             image = tv_tensors.Image(F.pil_to_tensor(image))
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # as rmiseg: the other takes 0.2 ms
             size = _drawn_size(mask.shape, self.config)
             image, mask = F.resize(image, size, antialias=True), F.resize(mask, size, v2.InterpolationMode.NEAREST)
             image, mask = self.crop_and_flip(image, mask)
@@ -110,7 +110,7 @@ class OpenCV(SegmentationDataset):
         index, seed = key
         image, mask = self.read(index)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # as rmiseg: the other takes 0.2 ms
             height, width = _drawn_size(mask.shape, self.config)
             image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
             mask = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST)

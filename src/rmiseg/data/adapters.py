@@ -85,7 +85,7 @@ def checked_output(returned: Any, mask: Tensor, num_classes: int, bands: int = 3
             f"floats; images stay uint8, and are normalized on the device with the network's mean and standard "
             f"deviation"
         )
-    if not isinstance(image, Tensor) or image.dtype != torch.uint8 or image.ndim != 3 or len(image) != bands:
+    if not isinstance(image, Tensor) or image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != bands:
         raise ValueError(f"the transform returned {_describe(image)} as image, not a tensor ({bands}, H, W) uint8")
     if not isinstance(new_mask, Tensor) or new_mask.ndim != 2 or new_mask.is_floating_point():
         raise ValueError(f"the transform returned {_describe(new_mask)} as mask, not a tensor (H, W) of class ids")
@@ -96,12 +96,12 @@ def checked_output(returned: Any, mask: Tensor, num_classes: int, bands: int = 3
             f"the transform made the value {strange} in a mask, which is neither one of {num_classes} classes nor "
             f"{IGNORE_INDEX}, ignored: masks take the nearest value, and are padded with {IGNORE_INDEX}"
         )
-    return image, new_mask.to(torch.uint8)
+    return image, new_mask if new_mask.dtype == torch.uint8 else new_mask.to(torch.uint8)
 
 
 def _strange_value(mask: Tensor, num_classes: int) -> int | None:
     """Return a value that is neither 0 .. num_classes - 1 nor `IGNORE_INDEX`."""
-    if mask.numel() == 0 or (mask.dtype == torch.uint8 and int((mask + 1).max()) <= num_classes):
+    if mask.numel() == 0 or (mask.dtype == torch.uint8 and (mask.numpy() + np.uint8(1)).max() <= num_classes):
         return None  # in uint8, 255 + 1 is 0: a hundredth of the time of what follows
     ids = mask.long()
     strange = ids[((ids < 0) | (ids >= num_classes)) & (ids != IGNORE_INDEX)]

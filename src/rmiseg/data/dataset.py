@@ -105,8 +105,8 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         """Read an image and its mask, and transform them."""
         pixels, ids = self.images.read(index, self.reduction, seed)
         # The view (B, H, W) of (H, W, B) memory is what torchvision resizes fastest.
-        image: torch.Tensor = tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1))
-        mask: torch.Tensor = tv_tensors.Mask(torch.from_numpy(ids))
+        image: torch.Tensor = torch.from_numpy(pixels.transpose(2, 0, 1)).as_subclass(tv_tensors.Image)
+        mask: torch.Tensor = torch.from_numpy(ids).as_subclass(tv_tensors.Mask)
         if self.transform is not None:
             with nullcontext() if seed is None else seeded(seed):
                 where = () if focus is None else (focus.reduced(self.reduction),)

@@ -217,7 +217,7 @@ def read_raw_mask(path: Path, rgb: bool, lossy: bool = False) -> RawMask:
             if is_signed(image) or (is_deep(image) and (image.mode in COLORS or is_garbled(image))):
                 return RawMask(_whole(read_deep(image, path), image.mode))
             colors = image.getpalette() or [] if image.mode == "P" else []
-            palette = tuple((colors[i], colors[i + 1], colors[i + 2]) for i in range(0, len(colors) - 2, 3))
+            palette = tuple(zip(colors[::3], colors[1::3], colors[2::3]))
             return RawMask(raw_values(image, turn=True), palette, _transparent(image))
         if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA"):
             raise ValueError(f"the classes are given as colors, but the pixels are of mode {image.mode}")

@@ -1,7 +1,8 @@
 """Pixels near the boundaries between labels, found 64 at a time.
 
-A row of the image is a row of 64-bit words, of which each bit is a pixel; a bit is set where two neighbors differ. To
-look within some width of every pixel is then to shift words and to join them, which costs next to nothing.
+A row of the image is a column of 64-bit words, of which each bit is a pixel; a bit is set where two neighbors differ.
+To look within some width of every pixel is then to shift words and to join them, which costs next to nothing: in this
+layout always long stretches of memory.
 """
 
 from __future__ import annotations
@@ -59,14 +60,15 @@ def inner_boundary(near: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:
 
 
 def _words_near_boundary(labels: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    """Pixels with another label among the eight around them, (H, W / 64 rounded up) words."""
-    height, width = labels.shape
-    above = np.zeros((height, width), bool)
-    np.not_equal(labels[1:], labels[:-1], out=above[:-1])  # between this row and the next
-    beside = np.zeros((height, width), bool)
-    np.not_equal(labels[:, 1:], labels[:, :-1], out=beside[:, :-1])
-    rows, columns = _words(above), _words(beside)
-    rows[1:] |= rows[:-1].copy()
+    """Pixels with another label among the eight around them, (W / 64 rounded up, H) words."""
+    differ = np.empty(labels.shape, bool)
+    np.not_equal(labels[1:], labels[:-1], out=differ[:-1])  # between this row and the next
+    differ[-1] = False
+    rows = _words(differ)
+    np.not_equal(labels[:, 1:], labels[:, :-1], out=differ[:, :-1])
+    differ[:, -1] = False
+    columns = _words(differ)
+    rows[:, 1:] |= rows[:, :-1].copy()
     columns |= _shifted(columns, 1)
     return _dilated(rows, 0, 1) | _dilated(columns, 1, 0)
 
@@ -75,27 +77,28 @@ def _words(pixels: NDArray[np.bool_]) -> NDArray[np.uint64]:
     packed = np.packbits(pixels, axis=1, bitorder="little")
     padded = np.zeros((len(packed), -(-packed.shape[1] // 8) * 8), np.uint8)
     padded[:, : packed.shape[1]] = packed
-    return padded.view("<u8").astype(np.uint64, copy=False)
+    return np.ascontiguousarray(padded.view("<u8").T, np.uint64)
 
 
 def _pixels(words: NDArray[np.uint64], width: int) -> NDArray[np.uint8]:
-    return np.unpackbits(words.astype("<u8", copy=False).view(np.uint8), axis=1, count=width, bitorder="little")
+    rows = np.ascontiguousarray(words.T, "<u8").view(np.uint8)
+    return np.unpackbits(rows, axis=1, count=width, bitorder="little")
 
 
 def _dilated(words: NDArray[np.uint64], rows: int, columns: int) -> NDArray[np.uint64]:
     """All pixels within so many rows and columns of those that are set."""
-    height, length = words.shape
+    length, height = words.shape
     if columns:
-        room = np.zeros((height, length + -(-columns // WORD)), np.uint64)
-        room[:, :length] = words
+        room = np.zeros((length + -(-columns // WORD), height), np.uint64)
+        room[:length] = words
         for step in _doublings(2 * columns + 1):
             room |= _shifted(room, step)
-        words = _shifted(room, -columns)[:, :length]
+        words = _shifted(room, -columns)[:length]
     if rows:
-        room = np.zeros((height + 2 * rows, length), np.uint64)
-        room[rows : rows + height] = words
+        room = np.zeros((length, height + 2 * rows), np.uint64)
+        room[:, rows : rows + height] = words
         for step in _doublings(2 * rows + 1):
-            room = np.bitwise_or(room[:-step], room[step:])
+            room = np.bitwise_or(room[:, :-step], room[:, step:])
         words = room
     return words
 
@@ -114,9 +117,9 @@ def _shifted(words: NDArray[np.uint64], columns: int) -> NDArray[np.uint64]:
     whole, bits = divmod(abs(columns), WORD)
     on, carry = (np.left_shift, np.right_shift) if columns >= 0 else (np.right_shift, np.left_shift)
     way = slice(None, None, 1 if columns >= 0 else -1)
-    shifted, rest = np.zeros_like(words), words.shape[1] - whole
-    source, goal = words[:, way], shifted[:, way]
-    on(source[:, :rest], np.uint64(bits), out=goal[:, whole:])
+    shifted, rest = np.zeros_like(words), len(words) - whole
+    source, goal = words[way], shifted[way]
+    on(source[:rest], np.uint64(bits), out=goal[whole:])
     if bits:
-        goal[:, whole + 1 :] |= carry(source[:, : rest - 1], np.uint64(WORD - bits))
+        goal[whole + 1 :] |= carry(source[: rest - 1], np.uint64(WORD - bits))
     return shifted

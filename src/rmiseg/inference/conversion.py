@@ -31,6 +31,7 @@ from rmiseg.inference.checkpoint import (
 )
 from rmiseg.models import build_model
 from rmiseg.models.conversion import Family, fit, recognize
+from rmiseg.models.conversion.mmsegmentation import MMSEGMENTATION
 from rmiseg.models.conversion.original import ORIGINAL
 from rmiseg.models.conversion.own import OWN
 from rmiseg.models.conversion.smp_files import SMP
@@ -145,8 +146,8 @@ def _describe(
     names = {ours: tensor for name, tensor in state.items() if (ours := family.own_name(name))}
     if family is TORCHVISION and "auxiliary.2.weight" in names:
         architecture = "deeplabv3" if "aspp.project.conv.weight" in names else "fcn"
-        found = ModelConfig(f"torchvision:{architecture}_{_resnet(names)}")
-        return _overridden(found, config), len(state["classifier.4.weight"])
+        found = ModelConfig(f"torchvision:{architecture}_{_resnet(names, family)}")
+        return _overridden(found, config), len(names["classifier.weight"])
     heads = {"pyramid.": "pspnet", "low_level.": "deeplabv3plus", "aspp.": "deeplabv3"}
     head = next((head for mark, head in heads.items() if any(name.startswith(mark) for name in names)), None)
     classifier = next((n for n in ("classifier.2.weight", "classifier.weight") if n in names), None)
@@ -161,7 +162,7 @@ def _describe(
         options["refine"] = True
     found = ModelConfig(
         head or "",
-        None if config.backbone else _resnet(names),
+        None if config.backbone else _resnet(names, family),
         output_stride=family.output_stride,  # type: ignore[arg-type]  # 8 or 16
         compat="original" if family is ORIGINAL else None,
         options=options,
@@ -181,13 +182,19 @@ def _overridden(found: ModelConfig, config: ConvertConfig) -> ModelConfig:
     )
 
 
-def _resnet(names: Mapping[str, Tensor]) -> str:
+def _resnet(names: Mapping[str, Tensor], family: Family) -> str:
     """Name the ResNet of a file, by its blocks and its first convolutions."""
     body = {name.removeprefix("backbone.body."): tensor for name, tensor in names.items() if "backbone.body." in name}
     blocks = {found[0] for name in body if (found := re.match(r"layer\d\.\d+\.", name))}
     deep = "layer1.0.conv3.weight" in body
     depth = (DEPTHS if deep else SHALLOW).get(len(blocks))
     stem = body.get("conv1.0.weight")
+    if family is MMSEGMENTATION and "layer1.0.downsample.2.weight" in body:
+        raise ValueError(
+            "the backbone is a ResNetV1d of mmsegmentation, whose dilated stages average no pixels where timm's "
+            "average 2 x 2: no network of rmiseg has equal logits. It can be the beginning of a training: "
+            "--model.backbone resnet50d, or 101d, and --init"
+        )
     if depth is None or (stem is None and "conv1.weight" not in body):
         raise ValueError("the backbone of the file is no ResNet that rmiseg knows; name it: --backbone NAME")
     return f"resnet{depth}{'' if stem is None else {64: 's', 32: 'c'}.get(len(stem), '')}"

@@ -152,6 +152,10 @@ def _from_package(name: str) -> Mapping[str, Tensor]:
     return dict(zip(reference, state.values()))
 
 
+NESTED = ("weights", "model_state", "model_state_dict", "net")
+"""Names under which checkpoints hold their weights: those of rmiseg, and of others beside state_dict and model."""
+
+
 def read_weights(path: Path) -> Mapping[str, Tensor]:
     """Weights from a file, or from a folder as model hubs have them, never running code that they may contain."""
     for name in HUB_FILES:
@@ -163,7 +167,10 @@ def read_weights(path: Path) -> Mapping[str, Tensor]:
     try:
         with torch.serialization.safe_globals(HARMLESS):
             state: Mapping[str, Any] = load_state_dict(str(path), weights_only=True)
-        return state["weights"] if isinstance(state.get("weights"), dict) else state  # a checkpoint of rmiseg
+        for name in NESTED:
+            if isinstance(state.get(name), dict):
+                state = {entry.removeprefix("module."): value for entry, value in state[name].items()}
+        return state
     except OSError:
         raise
     except Exception as error:  # a damaged or foreign file can fail in any way

@@ -267,6 +267,8 @@ def initialize(model: nn.Module, path: str | Path, console: Console) -> None:
     ):
         if names:
             console.print(f"{title}: {', '.join(names[:8])}{f' and {len(names) - 8} more' if len(names) > 8 else ''}")
+    if fitting.misshapen:
+        console.print("; ".join(fitting.misshapen[:4]), soft_wrap=True)
 
 
 def make_step(config: TrainConfig, model: SegmentationModel, criterion: Criterion, device: torch.device) -> TrainStep:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
-from rmiseg.models.conversion.family import BODY, Family
+from rmiseg.models.conversion.family import BODY, OUTER, Family
 from rmiseg.models.conversion.mmsegmentation import MMSEGMENTATION
 from rmiseg.models.conversion.original import ORIGINAL
 from rmiseg.models.conversion.own import OWN
@@ -58,7 +59,7 @@ def backbone_entries(state: Mapping[str, Any]) -> dict[str, Any]:
     """Return the entries of a file that are a backbone's, under timm's names."""
     family = recognize(state)
     if family is TIMM:
-        return dict(state)
+        return {name.removeprefix(OUTER): value for name, value in state.items()}
     renamed = {family.own_name(name): value for name, value in state.items()}
     return {name.removeprefix(BODY): value for name, value in renamed.items() if name and name.startswith(BODY)}
 
@@ -82,7 +83,7 @@ def fit(state: Mapping[str, Any], model: nn.Module) -> Fit:
         if target is None:
             unused.append(name)
         elif value.shape != own[target].shape:
-            misshapen.append(f"{target} is {tuple(value.shape)} instead of {tuple(own[target].shape)}")
+            misshapen.append(f"{target} {_mismatch(value, own[target], getattr(model, 'num_classes', None))}")
         else:
             found[target] = value
     if any((each or "").startswith("refine.") for each in names.values()) and "refine.conv.weight" not in own:
@@ -97,10 +98,18 @@ def fit(state: Mapping[str, Any], model: nn.Module) -> Fit:
 
 def _names(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], family: Family) -> dict[str, str | None]:
     """The model's names of a file's entries: the same, or within a network of another library, or by the table."""
-    for prefix in ("", "network."):
-        if sum(prefix + name in own for name in tensors) > len(own) // 2:
-            return {name: prefix + name for name in tensors}
+    for outer, prefix in itertools.product(("", OUTER), ("", "network.")):
+        names: dict[str, str | None] = {name: prefix + name.removeprefix(outer) for name in tensors}
+        if sum(name in own for name in names.values()) > len(own) // 2:
+            return names
     return {name: family.own_name(name) for name in tensors}
+
+
+def _mismatch(theirs: Tensor, ours: Tensor, num_classes: int | None) -> str:
+    """Say how two shapes differ: in the number of classes, or otherwise."""
+    if theirs.ndim and theirs.shape[1:] == ours.shape[1:] and len(ours) == num_classes:
+        return f"is of {len(theirs)} classes instead of {num_classes}"
+    return f"is {tuple(theirs.shape)} instead of {tuple(ours.shape)}"
 
 
 def _plain(name: str) -> str:

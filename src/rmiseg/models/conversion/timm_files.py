@@ -7,6 +7,6 @@ from rmiseg.models.conversion.family import BODY, Family
 TIMM = Family(
     title="timm",
     marks=(),
-    table=((r"(?:model\.|body\.)?", BODY),),
-    unused=(r"(?:model\.)?(?:fc|classifier|head\.fc)\.",),
+    table=((r"(?:body\.)?", BODY),),
+    unused=(r"(?:fc|classifier|head\.fc)\.",),
 )
