@@ -200,7 +200,7 @@ def _result(recipe: Path) -> str | None:
         return None
     result = json.loads((folder / RESULT_FILE).read_text())
     minutes = result["seconds_per_step"] * result["steps"] / 60
-    return f"mIoU {100 * result['last']['mean_iou']:.2f}%, {minutes:.1f} min of training"
+    return f"mIoU {100 * result['last']['mean_iou']:.2f}%{result.get('scope', '')}, {minutes:.1f} min of training"
 
 
 def _scored(plan: Plan, run: Run, out: Path, config: ExperimentConfig, console: Console, crf: int = 0) -> Outcome:

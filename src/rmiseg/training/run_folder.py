@@ -57,6 +57,7 @@ class RunResult:
         peak_memory: Most memory held at once, in bytes: of the GPU, or of the whole process on a CPU.
         last: Validation scores at the end, by name.
         best: Validation scores of the best checkpoint.
+        scope: The classes that mean IoUs are the mean of, in words, if they are not all; see `Scores.scope`.
     """
 
     out: Path
@@ -65,6 +66,7 @@ class RunResult:
     peak_memory: int
     last: dict[str, float]
     best: dict[str, float]
+    scope: str = ""
 
     @classmethod
     def read(cls, path: Path) -> RunResult:
@@ -76,7 +78,7 @@ class RunResult:
         content = json.loads(path.read_text(encoding="utf-8"))
         scores = {name: {key: _number(score) for key, score in content[name].items()} for name in ("last", "best")}
         steps, memory, seconds = int(content["steps"]), int(content["peak_memory"]), content["seconds_per_step"]
-        return cls(path.parent, steps, _number(seconds), memory, **scores)
+        return cls(path.parent, steps, _number(seconds), memory, **scores, scope=str(content.get("scope", "")))
 
     @property
     def scores(self) -> dict[str, float]:
