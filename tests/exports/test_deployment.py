@@ -14,7 +14,7 @@ from PIL import Image
 from rmiseg.cli import main
 from rmiseg.config import DataConfig, ModelConfig
 from rmiseg.data import ClassTable
-from rmiseg.exports import onnx_int8, torch_aoti
+from rmiseg.exports import onnx_int8, torch_aoti, triton_server
 from rmiseg.exports.export import export_segmenter
 from rmiseg.inference.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from rmiseg.inference.segmenter import Segmenter
@@ -119,10 +119,16 @@ def test_triton_server_is_told_what_the_model_takes(run, tmp_path, capsys):
     for name, text in re.findall(r'^parameters \{ key: (".*?") value \{ string_value: (".*") \} \}$', config, re.M):
         assert about.pop(json.loads(name)) == json.loads(text)
     assert not about
+
+
+def test_triton_server_understands_the_configuration(run):
+    """By the server's own definition of it."""
     model_config = pytest.importorskip("tritonclient.grpc.model_config_pb2")
     text_format = pytest.importorskip("google.protobuf.text_format")
-    parsed = text_format.Parse(config, model_config.ModelConfig())
-    assert parsed.output[0].label_filename == "labels.txt"
+    segmenter = Segmenter.from_checkpoint(load_checkpoint(run))
+    parsed = text_format.Parse(triton_server.configuration(segmenter), model_config.ModelConfig())
+    assert (parsed.input[0].dims, parsed.output[0].dims) == ([3, -1, -1], [2, -1, -1])
+    assert (parsed.output[0].label_filename, parsed.version_policy.latest.num_versions) == ("labels.txt", 1)
     assert json.loads(parsed.parameters["classes"].string_value) == ["ground", "disc"]
 
 
