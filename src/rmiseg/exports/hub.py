@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from huggingface_hub import CommitOperationAdd, HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # public, but not in its __all__
 from rich.console import Console
 
 from rmiseg.config import TilingConfig
@@ -22,7 +22,7 @@ CARD = "README.md"
 
 
 def card_facts(run: Path, checkpoint: Checkpoint, license: str | None, console: Console | None = None) -> CardFacts:
-    """What a run's folder knows for its model card: how it was trained, and the scores of its evaluation.
+    """Facts of a run's folder for its model card: how it was trained, and the scores of its evaluation.
 
     Args:
         run: Folder of the run, or a checkpoint file.

@@ -74,7 +74,7 @@ def configuration(segmenter: Segmenter) -> str:
 
 
 def _quoted(text: str) -> str:
-    """A string of protobuf's text format, whose escapes are those of JSON but for \\/ and surrogates."""
+    """A string of protobuf's text format, which has the escapes that JSON uses here."""
     return json.dumps(text, ensure_ascii=False)
 
 

@@ -15,7 +15,7 @@ from rmiseg.inference.checkpoint import Checkpoint
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What a card says beside what the model knows of itself.
+    """Facts that a card states beside what the model knows of itself.
 
     Attributes:
         license: Identifier of the model's licence, such as cc-by-4.0; None if nobody has said.
