@@ -4,6 +4,12 @@ addEventListener("load", () => {
   document.querySelectorAll(".md-code__nav").forEach((nav, index) => {
     nav.setAttribute("aria-label", `Buttons of code block ${index + 1}`);
   });
+  for (const nav of document.querySelectorAll(".md-nav[aria-labelledby]")) {
+    const title = nav.querySelector(":scope > .md-nav__title")?.textContent.trim(); // which the theme hides, name and all
+    if (!title) continue;
+    nav.removeAttribute("aria-labelledby");
+    nav.setAttribute("aria-label", `Pages of ${title}`);
+  }
   const tables = [...document.querySelectorAll(".md-typeset__scrollwrap")];
   const reach = () => {
     for (const table of tables) {
