@@ -165,10 +165,19 @@ class RunFolder:
 
     def _check(self) -> None:
         """See whether a run can be started in the folder, or gone on with; see `open`."""
-        out = self.path
         if self._goes_on():
             self._check_same()
+        self.check_free()
+
+    def check_free(self) -> None:
+        """See whether the folder has room for a run that starts; nothing is asked of one that goes on.
+
+        Raises:
+            FileExistsError: There is something else in it.
+        """
+        if self._goes_on():
             return
+        out = self.path
         own = {CONFIG_FILE, LOCK_FILE, DIVERGED_FILE, CHECKPOINTS, *(path.name for path in self._curves())}
         own |= {path.name for path in [*leftovers(out), *out.glob(f"{SET_ASIDE}-*")]}
         foreign = out.exists() and (not out.is_dir() or bool({path.name for path in out.iterdir()} - own))
