@@ -84,10 +84,8 @@ def main() -> None:
                 run(image)
                 seconds[name] = min(seconds[name], time.process_time() - start)
     height, width = image.shape[2:]
-    print(
-        f"{len(indices)} images; times of one of {width} x {height} with {torch.get_num_threads()} threads of PyTorch\n"
-    )
-    print("| format | MB | ms an image | pixels that agree % | mIoU % |\n|---|---:|---:|---:|---:|")
+    print(f"{len(indices)} images; times of one of {width} x {height}\n")
+    print("| format | MB | processor ms an image | pixels that agree % | mIoU % |\n|---|---:|---:|---:|---:|")
     for name, (_, files) in found.items():
         hit, true, predicted = counts[name].double()
         union = true + predicted - hit
