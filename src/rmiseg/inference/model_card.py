@@ -124,8 +124,8 @@ def _training(description: Checkpoint, training: Mapping[str, str]) -> Iterator[
 
 def _limits(description: Checkpoint, channels: int, evaluation: Mapping[str, Any] | None) -> Iterator[str]:
     yield "## Limits\n"
-    yield "- Every pixel gets one of these classes, in images of anything; the model never says that it does not know."
-    yield "- The scores are of images from where its training images came from; on others they are not known."
+    yield "- Every pixel gets one of these classes, whatever the image shows; the model never says that it does not know."
+    yield "- The scores hold for images like those of its data set; on others they are not known."
     yield "- The checkpoint may have been chosen by the images that it is scored on, which makes scores a little high."
     if channels != 3 or description.data.value_range is not None:
         yield f"- Images have {channels} bands, scaled as in training to 0 to 255."
