@@ -124,7 +124,7 @@ def _training(description: Checkpoint, training: Mapping[str, str]) -> Iterator[
 
 def _limits(description: Checkpoint, channels: int, evaluation: Mapping[str, Any] | None) -> Iterator[str]:
     yield "## Limits\n"
-    yield "- Every pixel gets one of these classes, whatever the image shows; the model never says that it does not know."
+    yield "- Every pixel gets one of these classes, whatever the image shows; it never says that it does not know."
     yield "- The scores hold for images like those of its data set; on others they are not known."
     yield "- The checkpoint may have been chosen by the images that it is scored on, which makes scores a little high."
     if channels != 3 or description.data.value_range is not None:
