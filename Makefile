@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint quick docs explore
+.PHONY: demo test lint quick docs explore audit
 demo: .venv/demo
 	$(BIN)/rmiseg demo --out runs/demo
 
@@ -15,10 +15,18 @@ lint: .venv/test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Every implementation of the losses against float64, over random configurations; every reader of files on mutated ones.
+# Every implementation of the losses against float64, over random configurations; every reader of files on mutated ones;
+# every command killed, and given again.
 explore: .venv/test
 	$(BIN)/python tests/explore/losses.py --count 10000
 	$(BIN)/python tests/explore/readers.py --inputs 10000
+	$(BIN)/python tests/explore/kills.py --kills 20
+
+# Known vulnerabilities of the packages that are installed here, as the Python Packaging Advisory Database has them.
+audit: .venv/test
+	mkdir -p build
+	$(BIN)/uv pip freeze --python $(BIN)/python --exclude-editable | grep == | sed 's/+[a-z0-9.]*$$//' > build/installed.txt
+	$(BIN)/uv tool run pip-audit --requirement build/installed.txt --no-deps --disable-pip --strict
 
 quick: .venv/test
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"

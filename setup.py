@@ -19,8 +19,8 @@ if native not in CHOICES:
 # No Python and no PyTorch inside: one binary for all their versions. Without it rmiseg.kernels.chunked takes its place.
 library = Extension(
     "rmiseg.kernels.native._library",
-    sources=[f"{SOURCES}/pixels.cpp", f"{SOURCES}/regions.cpp"],
-    depends=[f"{SOURCES}/common.h", f"{SOURCES}/rows.h"],
+    sources=[f"{SOURCES}/labels.cpp", f"{SOURCES}/pixels.cpp", f"{SOURCES}/regions.cpp"],
+    depends=[f"{SOURCES}/{name}.h" for name in ("common", "interface", "matrices", "rows")],
     language="c++",
     extra_compile_args=["-std=c++17", "-O3", "-g0", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi"],
     extra_link_args=["-pthread"],

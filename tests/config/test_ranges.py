@@ -78,6 +78,10 @@ def test_numbers_in_options_of_plugins_are_finite():
         "optim.momentum=1e30",
         "optim.warmup_lr=.inf",
         "train.epochs=1000000000000000000000000",
+        "train.ema=1",  # it would stay what it was at first
+        "optim.momentum=1",
+        "optim.lr=1e12",
+        "optim.step_factor=1e6",
     ],
 )
 def test_nonsense_in_recipes(tmp_path, capsys, option):

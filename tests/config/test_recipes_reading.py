@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from rmiseg.config import TrainConfig
-from rmiseg.config.parser import train_config
+from rmiseg.config.parser import parse_command, train_config, with_its_recipe
 from rmiseg.config.recipes import flat, merged, read_recipe
 
 
@@ -71,15 +72,18 @@ def test_bases_that_cannot_be(tmp_path):
         ("loss: {class_weights: 3}\n", "loss.class_weights: 3 is not a list of numbers, such as a,b or balanced"),
         ("optim: {slow_start_steps: 1, warmup_steps: 2}\n", "optim.warmup_steps is given twice"),
         ("optim: {lr: 0.1", "while parsing"),
+        ("seed: !!int ''", "line 1:  is no int"),
+        ("optim: {lr: !!float _}", "line 1: _ is no float"),
+        ("train: {metrics: [" + 501 * "a," + "]}", "train.metrics has 501 values, and may have 500"),
         ("\x00", "unacceptable character"),
         ("loss: {options: {1: a, 0x1: b}}\n", "line 1: '0x1' is given twice, first in line 1"),
         ("out: a\nseed: !!timestamp x\n", "line 2: x is no timestamp"),
         ("out: 2020-99-99\n", "line 1: 2020-99-99 is no timestamp"),
         ("train: {compile: !!bool x}\n", "line 1: x is no bool"),
         ("seed: " + 10_000 * "9", "99 ... is no int"),
-        ("out: " + 2_000_000 * "x", "it has 2000005 bytes, and may have 1000000"),
-        ("optim: {lr: " + 500_000 * "x" + "}", "optim.lr: xxx"),
-        ("? " + 500_000 * "x" + "\n: 1", "there is no option xxx"),
+        ("out: " + 2_000_000 * "x", "it has 2000005 bytes, and may have 250000"),
+        ("optim: {lr: " + 200_000 * "x" + "}", "optim.lr: xxx"),
+        ("? " + 200_000 * "x" + "\n: 1", "there is no option xxx"),
         ("\n".join(f"key{number}: 1" for number in range(20_000)), "line 2501: it holds more than 5000 values"),
         ("model: {options: {a: " + 5000 * "[" + 5000 * "]" + "}}", "line 1: it is more than 40 levels deep"),
         ("model: {options: &a {b: *a}}", "line 1: an alias stands for what it is a part of"),
@@ -91,11 +95,53 @@ def test_errors_name_file_option_and_value(tmp_path, text, message):
 
 
 def test_every_complaint_comes_within_a_second(tmp_path):
-    texts = [BOMB, 20_000 * "a: 1\n", 5000 * "{a: ", 900_000 * "x", 100_000 * "- a\n", 100_000 * "? "]
+    texts = [BOMB, 20_000 * "a: 1\n", 5000 * "{a: ", 240_000 * "x", 60_000 * "- a\n", 100_000 * "? "]
     started = time.process_time()
     for text in texts:
         complaint(write(tmp_path / "recipe.yaml", text))
     assert time.process_time() - started < len(texts)
+
+
+def test_files_that_are_no_recipes(tmp_path):
+    """A link to itself, a pipe, a folder, a file of another kind, a name that is too long, and a chain without end."""
+    loop, pipe, secret = tmp_path / "loop.yaml", tmp_path / "pipe.yaml", tmp_path / "secret.txt"
+    loop.symlink_to(loop)
+    os.mkfifo(pipe)
+    secret.write_text("the secret " + 100 * "word ")
+    for number in range(60):
+        write(tmp_path / f"c{number}.yaml", f"base: c{number + 1}.yaml\n")
+    for base in ("loop.yaml", "pipe.yaml", ".", "/dev/zero", 5000 * "x", '"a\\0b"', "secret.txt", "c0.yaml"):
+        message = complaint(write(tmp_path / "recipe.yaml", f"base: {base}\n"))
+        assert len(message) < 700
+        assert 20 * "word " not in message
+    with pytest.raises(FileNotFoundError, match=r"loop\.yaml does not exist"):
+        train_config(loop)
+
+
+def test_numbers_of_hundreds_of_digits(tmp_path):
+    assert "is no int" in complaint(write(tmp_path / "recipe.yaml", f"optim: {{lr: {400 * '9'}}}"))
+    with pytest.raises(ValueError, match="hundreds of digits"):
+        parse_command(["train", "--optim.lr", 400 * "9"])
+
+
+@pytest.mark.parametrize(
+    ("message", "arguments", "names_it"),
+    [
+        ("model.name: x is none of", [], True),
+        ("model.options.a: the model has no option", [], True),
+        ("seed must be 0 or more", [], True),
+        ("seed must be 0 or more", ["--seed", "-2"], False),
+        ("seed must be 0 or more", ["--seed=-2"], False),
+        ("optim.lr must be positive", [], False),
+        ("split train has no images", [], False),
+        ("", [], False),
+    ],
+)
+def test_later_errors_name_the_recipe_too(tmp_path, message, arguments, names_it):
+    recipe = str(write(tmp_path / "a.yaml", "seed: -1\nmodel: {name: x, options: {a: 1}}\n"))
+    for given in (["train", recipe, *arguments], ["plan", *arguments, "--recipe", recipe]):
+        assert with_its_recipe(message, given) == (f"{recipe}: {message}" if names_it else message)
+    assert with_its_recipe("seed must be", ["train"]) == "seed must be"
 
 
 def test_aliases_within_reason(tmp_path):
@@ -117,11 +163,36 @@ def test_older_names(tmp_path):
     assert (config.optim.warmup_steps, config.optim.warmup_lr) == (7, 0.5)
 
 
-@pytest.mark.parametrize("text", ["optim: {class_path: evil.Options}", "optim: evil.Options", "optim: [evil]"])
-def test_no_recipe_imports_anything(tmp_path, monkeypatch, text):
+CLASS = "{class_path: evil.Options, init_args: {a: 1}}"
+
+
+@pytest.mark.parametrize(
+    ("text", "is_error"),
+    [
+        ("optim: {class_path: evil.Options}", True),
+        ("optim: evil.Options", True),
+        ("optim: [evil]", True),
+        (f"data: {{augment: {CLASS}}}", True),
+        # Options of components have values of any type.
+        (f"model: {{options: {CLASS}}}", False),
+        (f"data: {{options: {{a: {CLASS}}}}}", False),
+        (f"data: {{options: {{a: [{{b: {CLASS}}}]}}}}", False),
+        (f"data: {{augment: {{blur: {{sigma: {CLASS}}}}}}}", False),
+        (f"loss: {{plus: {{focal: {{weight: {CLASS}}}}}}}", False),
+        ('loss: {options: {a: "{class\\u005fpath: evil.Options}"}}', False),
+        ("loss: {plus: '{focal: {weight: {class_path: evil.Options}}}'}", False),
+        ("made_with: [evil]", False),
+    ],
+)
+def test_no_recipe_imports_anything(tmp_path, monkeypatch, text, is_error):
     write(tmp_path / "evil.py", f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Options: pass\n")
     monkeypatch.syspath_prepend(tmp_path)
-    complaint(write(tmp_path / "recipe.yaml", text))
+    recipe = write(tmp_path / "recipe.yaml", text)
+    if is_error:
+        complaint(recipe)
+    else:
+        train_config(recipe)
+        parse_command(["train", str(recipe)])
     assert "evil" not in sys.modules
     assert not (tmp_path / "ran").exists()
 

@@ -117,3 +117,40 @@ def test_small_objects_are_in_the_suggestion(tmp_path):
     text = suggest([tmp_path / "m.png"])
     assert "class_255: 255" in text
     assert "nearest: true" in text
+
+
+@pytest.mark.parametrize("name", ["", " ", "a\\0b", "\\e[2J", "\\ud800", "a\\rb"])
+def test_names_that_terminals_and_files_cannot_take(tmp_path, name):
+    (tmp_path / "dataset.yaml").write_text(f'classes: ["{name}", other]\n')
+    with pytest.raises(ValueError, match=r"dataset\.yaml: .*without control characters"):
+        read_description(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "classes: [{a: 0}, {b: 1}]",
+        "classes: {a: '0', b: '1'}",
+        "classes: {a: 0.0, b: 1.0}",
+        "classes:\n  - a: 0\n  - b: 1\n",
+    ],
+)
+def test_slips_that_are_clear(tmp_path, text):
+    classes = described(tmp_path, text).classes
+    assert (classes.names, classes.values) == (("a", "b"), (0, 1))
+
+
+def test_colors_before_names(tmp_path):
+    classes = described(tmp_path, "classes: {'#000000': a, '#ff0000': b}").classes
+    assert (classes.names, classes.values) == (("a", "b"), ((0, 0, 0), (255, 0, 0)))
+
+
+@pytest.mark.parametrize("value", [".inf", ".nan", "0.5", "'x'"])
+def test_values_that_are_none(tmp_path, value):
+    with pytest.raises(ValueError, match=r"neither a mask value such as 3 nor a color|given twice"):
+        described(tmp_path, f"classes: {{a: 0, b: {value}}}")
+
+
+def test_capitals_and_coding_of_the_file(tmp_path):
+    (tmp_path / "Dataset.YAML").write_text("classes: [a, Straße]", encoding="utf-16")
+    assert read_description(tmp_path).classes.names == ("a", "Straße")

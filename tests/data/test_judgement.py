@@ -208,7 +208,7 @@ def test_a_class_written_in_two_ways_is_a_warning(tmp_path):
     assert problems(root) == []
     for text in (said(root), *check_dataset("folder", root, workers=0).warnings):
         if "two ways" in text:
-            assert "2 masks of train hold 255, which is ignored unless" in text
+            assert "3 masks of train and val hold 255, which is ignored unless" in text
             assert "none of these holds b" in text
     assert "two ways" in said(root)
     assert any("two ways" in each for each in check_dataset("folder", root, workers=0).warnings)
@@ -248,16 +248,62 @@ def test_masks_that_training_cannot_read_are_told_before_its_first_step(tmp_path
 def test_a_split_that_training_lacks_is_told(tmp_path):
     root = data_set(tmp_path, "classes: [a, b]", every(0, 1))
     for folder in ("images", "masks"):
-        (root / folder / "val").rename(root / folder / "test")
+        (root / folder / "train").rename(root / folder / "test")
     warning = check_dataset("folder", root, workers=0).warnings[0]
-    assert "no split val, which training needs" in warning
-    assert "`--data.val_split NAME`" in warning
-    with pytest.raises(ValueError, match=r"no split 'val'; it has train, test.*data\.val_split"):
+    assert "no split train, which training needs" in warning
+    assert "`--data.train_split NAME`" in warning
+    with pytest.raises(ValueError, match=r"no split 'train'; it has val, test.*data\.train_split"):
         open_training_data("folder", str(root), ("train", "val"))
-    assert check_dataset("folder", root, ["train"], workers=0).warnings == []
+    assert check_dataset("folder", root, ["val"], workers=0).warnings == []
 
 
 def test_the_folder_of_masks_that_was_taken_is_told(tmp_path):
     root = data_set(tmp_path, "classes: [a, b]", every(0, 1))
     shutil.copytree(root / "masks", root / "labels")
     assert f"masks are read from {root / 'masks'}, and not from labels/ beside it" in said(root)
+
+
+def test_one_class_gets_the_line_for_what_the_masks_hold(tmp_path):
+    for name, classes, values, line in (
+        ("a", "classes: {b: 255}", (0, 255), "background: 0, b: 255"),
+        ("b", "classes: [b]", (0, 1), "background: 0, b: 1"),
+        ("c", "classes: [b]", (0, 255), "background: 0, b: 255"),
+        ("d", "classes: {b: 1}", (7, 1), "background: 7, b: 1"),
+    ):
+        assert f"`classes: {{{line}}}`" in problems(data_set(tmp_path / name, classes, every(*values)))[0]
+
+
+def test_a_split_of_which_all_is_ignored_is_refused(tmp_path):
+    root = data_set(tmp_path, "classes: [a, b]", every(0, 1), val=every(255))
+    assert problems(root)[0].startswith("every pixel of the masks of val is ignored (255)")
+
+
+def test_masks_of_val_that_write_a_class_in_another_way(tmp_path):
+    assert "2 ways" not in said(data_set(tmp_path / "a", "classes: [a, b]", every(0, 1)))
+    root = data_set(tmp_path / "b", "classes: [a, b]", every(0, 1), val=every(0, 255))
+    assert "1 mask of train and val hold 255" in said(root)
+
+
+def test_sizes_that_differ_are_told_before_the_first_step(tmp_path):
+    root = data_set(tmp_path, "classes: [a, b]", every(0, 1))
+    write_values(root / "masks" / "val" / "v.png", np.pad(every(0, 1), 1))
+    with pytest.raises(ValueError, match=r"v\.png is .*pixels, but its mask .*save one in the size of the other"):
+        open_training_data("folder", str(root), ("train", "val"))
+
+
+def test_smoothed_edges_that_pass_a_class_are_a_warning(tmp_path):
+    values = [*[0] * 50, *[128] * 50, *[255] * 50, *range(0, 255, 5)]
+    root = data_set(tmp_path, "classes: {a: 0, b: 128, c: 255}\nnearest: true", every(*values))
+    assert "of the pixels of class b hold another value that is nearest to 128" in said(root)
+    assert "nearest to" not in said(data_set(tmp_path / "x", "classes: {a: 0, b: 128, c: 255}", every(0, 128, 255)))
+
+
+def test_classes_in_transparency(tmp_path):
+    root = data_set(tmp_path, "classes: {a: 0, b: 255}", every(0, 255))
+    for path in root.glob("masks/*/*.png"):
+        alpha = Image.fromarray(every(0, 255))
+        Image.merge("LA", (Image.new("L", alpha.size, 255), alpha)).save(path)
+    assert "Is the class in the transparency of" in problems(root)[0]
+    for path in root.glob("masks/*/*.png"):
+        Image.merge("LA", (alpha, alpha)).save(path)
+    assert "with transparent pixels" in said(root)

@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from data_files import data_readers
 from rich.console import Console
 from rich.table import Table
 
@@ -127,7 +128,7 @@ def readers(folder: Path) -> dict[str, Reader]:
     states = StateFolder(folder / "resume")
     momentum = {"state": {"w": {"momentum_buffer": torch.randn(300)}}, "param_groups": [{"lr": 0.1}]}
     confusion = torch.zeros(2, 2, dtype=torch.int64)
-    states.save(SavedState(RunState(step=3), {"w": torch.randn(300)}, momentum, {}, confusion, [], {"seed": 0}))
+    states.save(SavedState(RunState(step=3), {"w": torch.randn(300)}, momentum, {}, confusion, options={"seed": 0}))
     small = ModelConfig(backbone="mobilenetv3_small_050", weights="none")
     model = build_model("deeplabv3plus", num_classes=2, backbone="mobilenetv3_small_050", weights="none")
     trained = Checkpoint(model.state_dict(), small, DataConfig(), CLASSES, 1, {"mean_iou": 0.5})
@@ -142,7 +143,7 @@ def readers(folder: Path) -> dict[str, Reader]:
     return {
         "recipe": ([recipe], lambda: complete(train_config(recipe)), False),
         "plan": ([plan], lambda: read_plan(plan), False),
-        "result": ([result], lambda: read_result(result), False),
+        "result": ([result], lambda: RunResult.read(result), False),
         "checkpoint": ([folder / "best.pt"], lambda: load_checkpoint(folder / "best.pt"), True),
         "older checkpoint": ([old], lambda: load_checkpoint(old), False),
         "state": (states.files(), lambda: states.load(quiet), True),
@@ -158,14 +159,6 @@ def complete_options() -> dict[str, Any]:
 
 def plain_options(config: Any) -> dict[str, Any]:
     return {name: plain_options(value) if hasattr(value, "__dict__") else value for name, value in vars(config).items()}
-
-
-def read_result(path: Path) -> RunResult:
-    """As `RunFolder.finished` does, which says these errors in words."""
-    try:
-        return RunResult.read(path)
-    except (ArithmeticError, LookupError, TypeError, AttributeError) as error:
-        raise ValueError(str(error)) from error
 
 
 def explore(name: str, reader: Reader, inputs: int, chance: random.Random, kept: Path) -> Counter[str]:
@@ -203,12 +196,13 @@ def main() -> int:
     table = Table("reader", *OUTCOMES)
     bad = 0
     with tempfile.TemporaryDirectory() as scratch:
-        every = readers(Path(scratch))
+        every = {**readers(Path(scratch)), **data_readers(Path(scratch))}
         for name in options.readers or every:
             chance = random.Random(f"{name} {options.seed}")
             found = explore(name, every[name], options.inputs, chance, options.kept)
             bad += sum(found[kind] for kind in OUTCOMES[2:])
             table.add_row(name, *(str(found[kind]) for kind in OUTCOMES))
+            print(name, dict(found), file=sys.stderr, flush=True)  # hours of them may be interrupted
     Console(width=100).print(table)
     return 1 if bad else 0
 

@@ -176,6 +176,25 @@ def test_weights_that_are_not_finite(tmp_path, value):
     assert states.load(Console(quiet=True)).run.step == 1
 
 
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.ones(1).expand(10**12),
+        torch.empty(3, device="meta"),
+        torch.eye(3).to_sparse(),
+        torch.ones(3, dtype=torch.complex64),
+        torch.ones(3).to(torch.float8_e4m3fn),
+    ],
+    ids=["expanded", "meta", "sparse", "complex", "float8"],
+)
+def test_weights_that_are_no_plain_tensors(tmp_path, tensor):
+    path = tmp_path / "a.pt"
+    save_checkpoint(path, checkpoint())
+    torch.save({**torch.load(path, weights_only=True), "weights": {"w": tensor}}, path)
+    with pytest.raises(ValueError, match=r"a\.pt.*w is no plain tensor of numbers"):
+        load_checkpoint(path)
+
+
 def test_large_weights_are_finite():
     assert (
         not_finite({"a": torch.full((4,), 3e38), "b": torch.tensor([], dtype=torch.float32), "c": torch.ones(2).int()})

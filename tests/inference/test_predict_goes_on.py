@@ -196,3 +196,12 @@ def _predict(checkpoint: Path, photos: Path, out: Path, log: Path, resume: bool)
         log.mkdir(exist_ok=True)
         result = [found.images, found.problems, found.kept]
         (log / f"{os.environ['RANK']}.json").write_text(json.dumps({"own": own, "result": result}))
+
+
+def test_options_of_what_is_written(checkpoint, tmp_path):
+    photos = write_images(tmp_path / "photos", "a.png")
+    predict(checkpoint, photos, out=tmp_path / "out", write=["labelme"], tolerance=3.5, opacity=0.25, device="cpu")
+    about = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert (about["tolerance"], about["opacity"]) == (3.5, 0.25)
+    with pytest.raises(TypeError, match="slope"):
+        predict(checkpoint, photos, out=tmp_path / "other", slope=1)

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from rmiseg import functional
 from rmiseg.functional import RMIOptions
-from rmiseg.kernels import backends, chunked, native, operators, regions
+from rmiseg.kernels import backends, chunked, native, regions
+from rmiseg.kernels import pixel as pixel_op
+from rmiseg.kernels import rmi as rmi_op
 from rmiseg.kernels import soft as soft_kernels
 from rmiseg.kernels.interpolation import Resampler
 from rmiseg.losses import CELoss, RMILoss
@@ -32,11 +34,14 @@ fast = pytest.mark.parametrize("implementation", [pytest.param("native", marks=n
 
 def run(implementation, logits, target, valid, options, grad_rmi, class_weights=None):
     logits = logits.detach().requires_grad_()
-    pixel, rmi, present, _ = operators.rmi_sums(logits, target, valid, class_weights, options, implementation)
+    inputs = logits, target, valid, class_weights, grad_rmi
+    sums, rmi, present, _ = rmi_op.rmi_sums(*inputs, options, implementation)
+    pixel, weighted = sums.unbind(1)
+    assert torch.allclose(weighted, (rmi * grad_rmi).sum(1).to(weighted.dtype))
     # A gradient scaler's factor keeps float16 gradients from underflow; gradients of pixel losses differ by sample.
     grad_pixel = 0.7 + torch.arange(len(pixel))
-    (256 * ((grad_pixel * pixel).sum() + (grad_rmi * rmi).sum())).backward()
-    return pixel.detach().double(), rmi.detach(), present, logits.grad.double() / 256
+    (256 * ((grad_pixel * pixel).sum() + weighted.sum())).backward()
+    return pixel.detach().double(), rmi, present, logits.grad.double() / 256
 
 
 def options_of(case):
@@ -139,7 +144,7 @@ def test_soft_targets_and_volumes_are_the_plain_definition(case, dtype, block, c
         patch.setattr(soft_kernels, "BLOCK", block)
         patch.setattr(regions, "BLOCK", block)
         pixel, rmi, present, grad = run("chunked" if soft or len(size) == 3 else "soft", logits, *others)
-        pixel_alone = operators.pixel_sums(
+        pixel_alone = pixel_op.pixel_sums(
             logits, target, valid, others[-1], case.pixel_loss, case.align_corners, "soft"
         )
     expected = run("plain", logits.double(), *others)
@@ -176,11 +181,11 @@ def test_pixel_loss_is_the_plain_definition(
     logits = in_layout(logits.to(dtype), layout).requires_grad_()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(chunked, "STRIP", strip)
-        found = operators.pixel_sums(logits, target, valid, weights, pixel_loss, align_corners, implementation)
+        found = pixel_op.pixel_sums(logits, target, valid, weights, pixel_loss, align_corners, implementation)
         upstream = 0.7 + torch.arange(n)
         (grad,) = torch.autograd.grad(found, logits, upstream.to(found.dtype))
     exact = logits.detach().double().requires_grad_()
-    expected = operators.pixel_sums(exact, target, valid, weights, pixel_loss, align_corners, "plain")
+    expected = pixel_op.pixel_sums(exact, target, valid, weights, pixel_loss, align_corners, "plain")
     (expected_grad,) = torch.autograd.grad(expected, exact, upstream.to(expected.dtype))
     value_tolerance, grad_tolerance = TOLERANCES[dtype]
     assert found.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
@@ -194,11 +199,11 @@ def test_pixel_loss_is_the_plain_definition(
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("stride", [1, 4])
 def test_non_finite_logits_give_non_finite_sums_and_no_exception(implementation, pixel_loss, value, stride):
-    logits, target, valid, _ = random_batch(0, 1, 3, 40, 44, stride)
+    logits, target, valid, grad_rmi = random_batch(0, 1, 3, 40, 44, stride)
     logits[0, 1, 5, 7] = value
     options = RMIOptions(3, "avg", 4, pixel_loss, False)
-    pixel, rmi, _, _ = operators.rmi_sums(logits.float(), target, valid, None, options, implementation)
-    assert not pixel.isfinite()
+    sums, rmi, _, _ = rmi_op.rmi_sums(logits.float(), target, valid, None, grad_rmi, options, implementation)
+    assert not sums[:, 0].isfinite()
     if value != value:
         assert rmi[0, 1].isnan()
     assert rmi[0, [0, 2]].isfinite().all()
@@ -235,20 +240,23 @@ def test_operators_keep_the_rules_of_pytorch(implementation, pool, pixel_loss):
         target, logits = functional.one_hot(target, valid, 3, torch.float16), logits.contiguous()
     logits = logits.float().requires_grad_()
     weights = torch.tensor([1.0, 0.5, 2.0], dtype=torch.float64, device=device) if pool == "avg" else None
-    arguments = (logits, target, valid, weights, [2, 2, 0], f"{implementation} {pool} {pixel_loss}", 5e-4, True, True)
-    torch.library.opcheck(operators.rmi_operator, arguments)
-    gradient_maps = operators.rmi_operator(*arguments)[4].detach()
-    grads = (torch.tensor([0.5, 2.0], device=device), torch.ones(2, 3, dtype=torch.float64, device=device))
+    map_weights = torch.ones(2, 3, dtype=torch.float64, device=device)
+    inputs = target, valid, weights, map_weights
+    packed = [2, 2, 0], f"{implementation} {pool} {pixel_loss}", 5e-4
+    arguments = (logits, *inputs, *packed, None if pool == "avg" else 0.0, True, True)
+    torch.library.opcheck(rmi_op.rmi_operator, arguments)
+    gradient_maps = rmi_op.rmi_operator(*arguments)[4].detach()
+    grad_sums = torch.tensor([[0.5, 1.0], [2.0, 1.0]], device=device)
     checks = ("test_schema", "test_faketensor", "test_aot_dispatch_dynamic")
     torch.library.opcheck(
-        operators.rmi_backward_operator,
-        (*grads, logits.detach(), target, valid, weights, gradient_maps, *arguments[4:-2]),
+        rmi_op.rmi_backward_operator,
+        (grad_sums, logits.detach(), *inputs, gradient_maps, *packed),
         test_utils=checks,
     )
     arguments = (logits, target, valid, weights, pixel_loss, False, implementation)
-    torch.library.opcheck(operators.pixel_operator, arguments)
-    arguments = (grads[0], logits.detach(), *arguments[1:])
-    torch.library.opcheck(operators.pixel_backward_operator, arguments, test_utils=checks)
+    torch.library.opcheck(pixel_op.pixel_operator, arguments)
+    arguments = (grad_sums[:, 0], logits.detach(), *arguments[1:])
+    torch.library.opcheck(pixel_op.pixel_backward_operator, arguments, test_utils=checks)
 
 
 @pytest.mark.parametrize("align_corners", [False, True])

@@ -174,6 +174,22 @@ def test_not_finite(value, pixel_loss, stride):
         assert found[3].isnan().any()
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize(
+    ("pixel_loss", "pool", "stride"),
+    [("bce", "avg", 1), ("ce", "max", 1), ("bce", "interp", 1), ("bce", "max", 1), ("ce", "avg", 3), ("bce", "avg", 3)],
+)
+def test_not_finite_at_ignored_pixels(value, pixel_loss, pool, stride):
+    logits, target, valid, grad_rmi = random_batch(3, 1, 2, 12, 12, stride, device=DEVICE)
+    valid[:] = True
+    valid[0, 3:] = False
+    options = RMIOptions(2, pool, 3, pixel_loss, False)
+    expected = run_triton(logits.float(), target, valid, options, grad_rmi)
+    logits[0, 1, 9 // stride, 6 // stride] = value
+    found = run_triton(logits.float(), target, valid, options, grad_rmi)
+    assert all(torch.equal(a, b) for a, b in zip(found, expected))
+
+
 def test_nothing_valid():
     logits, target, valid, grad_rmi = random_batch(4, 1, 2, 12, 12, 1, device=DEVICE)
     valid[:] = False

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from rmiseg.functional import RMI_FLOOR
-from rmiseg.losses import BCELoss, CELoss, RMILoss
+from rmiseg.losses import AffinityLoss, BCELoss, CELoss, RMILoss
 from support.loss_cases import LOSSES, build, each_loss, gradient, loss_batch
 
 implementations = pytest.mark.parametrize("implementation", ["auto", "chunked", "plain"])
@@ -356,3 +356,10 @@ def test_loss_options_that_are_none(options, message):
         RMILoss(3, **options)
     with pytest.raises(ValueError, match="CELoss has no mode 'binary'"):
         CELoss(1, mode="binary")
+
+
+def test_nonsense_that_would_train_nothing():
+    with pytest.raises(ValueError, match="not all 0"):
+        RMILoss(3, class_weights=[0.0, 0.0, 0.0])
+    with pytest.raises(ValueError, match="init_step must be from 0 to max_steps, which is 10, got 11"):
+        AffinityLoss(3, max_steps=10, init_step=11)

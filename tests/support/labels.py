@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image
 
 from rmiseg.config import DataImportConfig
-from rmiseg.data import load_split
 from rmiseg.data.description import read_description
+from rmiseg.data.finding import scan_splits
 from rmiseg.data.labels import ImportReport, import_labels
 
 SIZE = (24, 32)
@@ -41,11 +41,12 @@ def imported(source: Path, **options: Any) -> tuple[ImportReport, dict[str, np.n
 def masks_of(root: Path) -> dict[str, np.ndarray]:
     """The masks of a data set, as training reads them, by split and name."""
     found = {}
-    for name in sorted(path.name for path in (root / "images").iterdir()):
-        split = load_split("folder", root, name)
+    for split in scan_splits("folder", root):
+        assert not split.problems
+        assert not split.images_without_mask
         for index, sample in enumerate(split.samples):
             assert split.read_image(index).shape[:2] == split.read_mask(index).shape
-            found[f"{name}/{Path(sample.name).name}"] = split.read_mask(index)
+            found[f"{sample.image.parent.name}/{Path(sample.name).name}"] = split.read_mask(index)
     return found
 
 

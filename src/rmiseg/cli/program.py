@@ -21,13 +21,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(version_text())
         return 0
     try:
-        from rmiseg.config.parser import parse_command
+        from rmiseg.config.parser import parse_command, with_its_recipe
     except ModuleNotFoundError as error:
         print(
             f'error: {error}: only the losses are installed; for the commands, pip install "rmiseg[train]"',
             file=sys.stderr,
         )
         return 1
+    rest: list[str] = []
     try:
         from rmiseg.config.registry import load_plugins
 
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # What a user can mend. Anything else is a mistake of ours and keeps its traceback.
         if os.environ.get("RMISEG_TRACEBACK"):
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {with_its_recipe(str(error), rest)}", file=sys.stderr)
         return 1
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import itertools
 import json
+import re
 from argparse import ArgumentError
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
@@ -22,11 +24,14 @@ from jsonargparse import ActionYesNo, ArgumentParser, Namespace, set_parsing_set
 from rmiseg.config.commands import COMMANDS, GROUPS
 from rmiseg.config.options import OpenConfig, TrainConfig
 from rmiseg.config.ranges import COMMAND_RANGES, check_ranges
-from rmiseg.config.recipes import RENAMED, checked_names, flat, read_recipe
+from rmiseg.config.recipes import RENAMED, StrictLoader, checked_names, flat, read_recipe
 from rmiseg.config.registry import GIVEN, Component, find, is_known, names, none_of
 from rmiseg.config.wording import in_words, option_kinds
 
-set_parsing_settings(docstring_parse_attribute_docstrings=True)
+# Values of any type may not name classes either, which jsonargparse would import, and make instances of (class_path).
+set_parsing_settings(
+    docstring_parse_attribute_docstrings=True, instantiate_subclass_spec_in_any=False, import_path_denylist=["*"]
+)
 
 T = TypeVar("T")
 
@@ -139,7 +144,10 @@ def parse_command(arguments: Sequence[str]) -> tuple[str, Any]:
         ValueError, FileNotFoundError: Something is wrong with a recipe.
     """
     given = _with_recipe([_renamed(each) for each in _bracketed(_completed(arguments))])
-    parsed = build_parser().parse_args(given)
+    try:
+        parsed = build_parser().parse_args(given)
+    except OverflowError as error:  # which jsonargparse leaves as it is
+        raise ValueError("a number among the options has hundreds of digits") from error
     name, options = parsed.command, parsed[parsed.command]
     if name in GROUPS:
         name, options = f"{name} {options.action}", options[options.action]
@@ -172,6 +180,25 @@ def train_config(source: TrainConfig | Mapping[str, Any] | str | Path) -> TrainC
         return _opened(_typed(options), False, flat(options))
     except ValueError as error:
         raise ValueError(str(error) if str(error).startswith(str(source)) else f"{source}: {error}") from error
+
+
+def with_its_recipe(message: str, arguments: Sequence[str]) -> str:
+    """An error of a command, beginning with the recipe where that names the option which the error begins with.
+
+    Args:
+        message: The error.
+        arguments: What stood on the command line behind `rmiseg`.
+    """
+    try:
+        given = _completed(arguments)
+        path = next(value for option, value in itertools.pairwise(given) if option == "--recipe")
+        option = re.match(r"[a-z_0-9.]*[a-z_0-9]", message)
+        named = flat(read_recipe(Path(path)))
+    except (StopIteration, ValueError, OSError):
+        return message
+    overridden = {each.partition("=")[0].removeprefix("--") for each in given}
+    of_recipe = [name for name in named if option and f"{option[0]}.".startswith(f"{name}.") and name not in overridden]
+    return f"{path}: {message}" if of_recipe and path not in message else message
 
 
 def check_choices(config: TrainConfig) -> None:
@@ -243,7 +270,7 @@ def _named(arguments: Sequence[str]) -> list[str]:
         if not any(each.startswith(f"{name}.") for each in known):
             found.append(next((each for each in known if name.startswith(f"{each}.")), name))
             continue
-        section = yaml.safe_load(value if equals else arguments[index + 1])
+        section = yaml.load(value if equals else arguments[index + 1], StrictLoader)
         for each in reversed(name.split(".")):
             section = {each: section}
         found += flat(section)

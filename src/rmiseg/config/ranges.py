@@ -12,6 +12,9 @@ from rmiseg.config.recipes import shortened
 MANY, FACTOR, SCALE = 10**12, 10**6, 16
 """Most steps or pixels, the largest factor of anything but a size, and the largest factor of an image's size."""
 
+NEARLY_1 = 1 - 1e-9
+"""Largest decay of an average: with 1 it would stay what it was at first."""
+
 RANGES: dict[str, tuple[float, float]] = {
     "seed": (0, 2**32 - 1),
     "data.image_scale": (0.001, SCALE),
@@ -40,16 +43,16 @@ RANGES: dict[str, tuple[float, float]] = {
     "loss.aux_weight": (0, FACTOR),
     "loss.class_weights": (0, MANY),
     "loss.plus": (-FACTOR, FACTOR),
-    "optim.lr": (0, MANY),
+    "optim.lr": (0, 10**4),
     "optim.head_lr_factor": (0, FACTOR),
-    "optim.momentum": (0, 1),
+    "optim.momentum": (0, NEARLY_1),
     "optim.weight_decay": (0, FACTOR),
     "optim.poly_power": (0, 100),
     "optim.step_milestones": (0, 1),
-    "optim.step_factor": (0, FACTOR),
+    "optim.step_factor": (0, 100),
     "optim.warmup_steps": (0, MANY),
-    "optim.warmup_lr": (0, MANY),
-    "optim.min_lr": (0, MANY),
+    "optim.warmup_lr": (0, 10**4),
+    "optim.min_lr": (0, 10**4),
     "optim.layer_decay": (0, 1),
     "optim.clip_norm": (0, MANY),
     "train.epochs": (1, MANY),
@@ -62,7 +65,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "train.keep": (0, FACTOR),
     "train.norm_momentum": (0, 1),
     "train.checkpoint_every": (1, MANY),
-    "train.ema": (0, 1),
+    "train.ema": (0, NEARLY_1),
     "train.patience": (1, MANY),
     "train.max_skipped": (1, MANY),
 }

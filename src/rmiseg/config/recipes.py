@@ -6,6 +6,7 @@ runs no code, imports nothing and opens no file but its bases.
 
 from __future__ import annotations
 
+import codecs
 import dataclasses
 import difflib
 import re
@@ -24,8 +25,11 @@ RENAMED = {"optim.slow_start_steps": "optim.warmup_steps", "optim.slow_start_lr"
 """Options that were called otherwise when older runs wrote their config.yaml."""
 
 
-DEEPEST, MOST_VALUES, MOST_BYTES = 40, 5000, 1_000_000
+DEEPEST, MOST_VALUES, MOST_BYTES = 40, 5000, 250_000
 """Levels, values and bytes of a YAML file beyond which it is none that a person wrote."""
+
+MOST_ITEMS = 500
+"""Values of a list that is an option: more than there are classes."""
 
 
 class StrictLoader(yaml.SafeLoader):
@@ -72,8 +76,11 @@ class StrictLoader(yaml.SafeLoader):
         if not isinstance(node, yaml.ScalarNode):
             return super().construct_object(node, deep)
         try:
-            return super().construct_object(node, deep)
-        except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:  # of PyYAML's conversions
+            value = super().construct_object(node, deep)
+            if isinstance(value, int):
+                float(value)  # or an OverflowError, of hundreds of digits
+            return value
+        except (AttributeError, LookupError, TypeError, ValueError, OverflowError) as error:  # of PyYAML's conversions
             kind = node.tag.rpartition(":")[2]
             raise ValueError(f"line {node.start_mark.line + 1}: {shortened(node.value, 100)} is no {kind}") from error
 
@@ -86,13 +93,14 @@ def read_yaml(path: Path) -> Any:
         ValueError: It is no YAML, a key is given twice, or it is larger than any that a person writes; the message
             names file and line.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist")
+    if not is_file(path):
+        raise FileNotFoundError(f"{shortened(str(path))} does not exist")
     try:
         if (size := path.stat().st_size) > MOST_BYTES:
             raise ValueError(f"it has {size} bytes, and may have {MOST_BYTES}")
         data = path.read_bytes()
-        return yaml.load(data.decode("utf-8-sig"), StrictLoader)
+        utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # as PowerShell's > writes it
+        return yaml.load(data.decode("utf-16" if utf16 else "utf-8-sig"), StrictLoader)
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise ValueError(
@@ -104,6 +112,16 @@ def read_yaml(path: Path) -> Any:
         if isinstance(error, yaml.YAMLError) and re.search(rb":[ ]+#[0-9a-fA-F]{3}", data):
             hint = "; a color that begins with # needs quotes, as in '#ff0000'"
         raise ValueError(f"{path}: {shortened(str(error))}{hint}") from error
+    except OSError as error:
+        raise OSError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def is_file(path: Path) -> bool:
+    """Tell whether there is a file; a name that cannot be one, or a link that leads to itself, is none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
@@ -117,17 +135,22 @@ def read_recipe(path: Path) -> dict[str, Any]:
 
 
 def _read(path: Path, readers: tuple[Path, ...]) -> dict[str, Any]:
-    if path.resolve() in readers:
-        raise ValueError(f"{path} is its own base, by way of {', '.join(each.name for each in readers)}")
-    if not path.is_file():
+    if not is_file(path):
         of = f", the base of {readers[-1]}," if readers else ""
-        raise FileNotFoundError(f"recipe {path}{of} does not exist")
+        raise FileNotFoundError(f"recipe {shortened(str(path))}{of} does not exist")
+    if path.resolve() in readers:
+        way = shortened(", ".join(each.name for each in readers))
+        raise ValueError(f"{path} is its own base, by way of {way}")
+    if len(readers) > DEEPEST:
+        raise ValueError(f"{path} is the base of a base of ..., more than {DEEPEST} times")
     content = read_yaml(path)
     if content is None:
         content = {}
     try:
         if not isinstance(content, dict):
-            raise ValueError(f"a recipe must be a mapping, as in `optim: {{lr: 0.01}}`, not {shortened(repr(content))}")
+            raise ValueError(
+                f"a recipe must be a mapping, as in `optim: {{lr: 0.01}}`, not {shortened(repr(content), 60)}"
+            )
         base = content.pop(BASE, None)
         if base is not None and not isinstance(base, str):
             raise ValueError(f"base must be the name of a recipe, not {shortened(repr(base))}")
@@ -161,6 +184,8 @@ def checked_names(options: Mapping[str, Any], config: type = TrainConfig, prefix
             if not isinstance(value, Mapping):
                 raise ValueError(f"{dotted} is a section with options of its own, not {shortened(repr(value))}")
             value = checked_names(value, kinds[name], f"{renamed}.")
+        if isinstance(value, list) and len(value) > MOST_ITEMS:
+            raise ValueError(f"{dotted} has {len(value)} values, and may have {MOST_ITEMS}")
         checked[name] = value
     return checked
 
@@ -202,7 +227,7 @@ def _is_of(value: Any, kind: Any) -> bool:
     """Tell whether a value is of a type; lists stand for tuples and the other way round, since files have only one."""
     origin, inner = get_origin(kind), get_args(kind)
     if origin is Literal:
-        return any(value == each and type(value) is type(each) for each in inner)
+        return any(type(value) is type(each) and value == each for each in inner)
     if origin in (Union, UnionType):
         return any(_is_of(value, each) for each in inner)
     if origin in (list, tuple):

@@ -18,7 +18,7 @@ from rmiseg.data.finding import missing_split, scan_splits
 from rmiseg.data.images import Split
 from rmiseg.data.inspection import Inspection, SplitReport, inspect
 from rmiseg.data.loader import worker_count
-from rmiseg.data.verdict import class_problems, count, ignored_note, palette_problems, two_ways, warnings_of
+from rmiseg.data.verdict import class_problems, count, ignored_note, palette_problems, two_ways, unscored, warnings_of
 from rmiseg.runtime.progress import track
 
 
@@ -77,8 +77,9 @@ def check_dataset(
     reports[0].notes += notes + ignored_note(scans[0].description, reports)
     learned = [report for report in reports if report.name in {scan.name for scan in trained}]
     problems = class_problems(scans[0].classes, scans[0].description, learned) + palette_problems(reports)
+    problems = problems or unscored(reports)
     warnings = [f"there is no split {split}, which training needs. {missing_split(split)}" for split in absent]
-    warnings += two_ways(scans[0].classes, scans[0].description, learned)
+    warnings += two_ways(scans[0].classes, scans[0].description, reports)
     warnings += _warnings(scans, reports)
     return Report(name, Path(root), scans[0].classes, reports, warnings, problems)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -15,6 +16,9 @@ IGNORE_INDEX = 255
 
 LEAST_VALUE = -32768
 """Least value of a mask: -1 stands for ignored pixels in files of signed integers."""
+
+LOSSY_DISTANCE = 64
+"""Least distance of values that JPEG files and the like keep apart."""
 
 Color: TypeAlias = tuple[int, int, int]
 RawValue: TypeAlias = int | Color
@@ -53,6 +57,8 @@ class ClassTable:
             )
         if not count == len(self.values) == len(self.palette):
             raise ValueError(f"{count} class names, {len(self.values)} values and {len(self.palette)} palette colors")
+        if strange := [name for name in self.names if not _is_name(name)]:
+            raise ValueError(f"names of classes are texts without control characters, not {repr(strange[0])[:100]}")
         if twice := _repeated(self.names):
             raise ValueError(f"class name {twice!r} is given twice")
         raws = self.values + self.ignore
@@ -74,6 +80,13 @@ class ClassTable:
     def rgb(self) -> bool:
         """True if mask files hold colors rather than values."""
         return isinstance(self.values[0], tuple)
+
+    @property
+    def lossy(self) -> bool:
+        """True if files that keep values nearly, such as JPEG, tell the classes apart by the nearest value."""
+        known = np.array(self.values + self.ignore, np.float64).reshape(len(self.values + self.ignore), -1)
+        distances = np.sqrt(((known[:, None] - known) ** 2).sum(axis=-1)) + LOSSY_DISTANCE * np.eye(len(known))
+        return self.nearest and bool(distances.min() >= LOSSY_DISTANCE)
 
     def encode(self, raw: NDArray[Any]) -> tuple[NDArray[np.uint8], dict[RawValue, int]]:
         """Map raw mask values to class ids.
@@ -122,6 +135,13 @@ class ClassTable:
         distances = ((others[:, None] - known) ** 2).sum(axis=-1)
         index = distances.argmin(axis=1)
         return (1 + np.where(index < len(self.names), index, IGNORE_INDEX)).astype(np.uint16)
+
+
+def _is_name(name: Any) -> bool:
+    """Tell whether a name can go into files, tables, pages and terminals."""
+    if not isinstance(name, str) or not name.strip():
+        return False
+    return all(unicodedata.category(each) not in ("Cc", "Cs") or each in "\t\n" for each in name)
 
 
 def _repeated(items: tuple[Any, ...]) -> Any | None:

@@ -56,8 +56,13 @@ def unmapped(image: Image.Image) -> Image.Image:
 
 
 def is_garbled(image: Image.Image) -> bool:
-    """Return whether Pillow mistakes the pixels of a deep image: bands that lie one after the other in a TIFF file."""
-    return getattr(image, "tag_v2", {}).get(PLANAR) == 2 and image.mode.startswith("RGB")
+    """Return whether Pillow mistakes the pixels of a deep image in a TIFF file.
+
+    Such are bands that lie one after the other, and unsigned values of 32 bits, of which it makes signed ones.
+    """
+    tags = getattr(image, "tag_v2", {})
+    unsigned = image.mode == "I" and max(_several(tags.get(BITS, 8))) == 32 and 1 in _several(tags.get(SIGN, 1))
+    return unsigned or (tags.get(PLANAR) == 2 and image.mode.startswith("RGB"))
 
 
 def header(image: Image.Image) -> Header:

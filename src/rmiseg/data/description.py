@@ -16,6 +16,7 @@ from rmiseg.data.classes import IGNORE_INDEX, ClassTable, Color, RawValue, voc_p
 from rmiseg.data.reading import SMOOTHED_SHARE, SMOOTHED_VALUES, read_raw_mask
 
 NAMES = ("dataset.yaml", "dataset.yml")
+"""Names of the file, in any capitals."""
 ENTRIES = ("classes", "ignore", "colors", "nearest", "range", "bands")
 FEW_LEVELS = 6
 """Values that cover a hundredth of the pixels, up to which others are taken for edges that were smoothed."""
@@ -71,7 +72,7 @@ def read_description(root: Path, masks: Iterable[Path] = ()) -> Description:
         ValueError: the file is missing (the message shows one to start from), is not valid YAML, or says something
             that is not allowed.
     """
-    found = [root / name for name in NAMES if (root / name).is_file()]
+    found = sorted(path for path in root.iterdir() if path.name.lower() in NAMES and path.is_file())
     if not found:
         raise ValueError(
             f"{root / NAMES[0]} is missing: it says what the values in the masks mean. To start from (rename the "
@@ -131,6 +132,15 @@ def _classes(classes: Any) -> tuple[tuple[str, ...], tuple[RawValue, ...]]:
         # {0: background} and {'0': background}, as other programs have it
         classes = {int(key): name for key, name in classes.items()}
         classes = dict(zip(classes.values(), classes)) if len(set(classes.values())) == len(classes) else classes
+    if isinstance(classes, list) and all(isinstance(each, dict) and len(each) == 1 for each in classes):
+        entries = [entry for each in classes for entry in each.items()]  # a mapping with a dash before each line
+        classes = dict(entries) if len({name for name, _ in entries}) == len(entries) else classes
+    if isinstance(classes, dict) and all(
+        _is_hex(k) and isinstance(v, str) and not _is_hex(v) for k, v in classes.items()
+    ):
+        classes = (
+            {name: color for color, name in classes.items()} if len(set(classes.values())) == len(classes) else classes
+        )
     names = list(classes) if isinstance(classes, list | dict) else []
     if not names or not all(isinstance(name, str) for name in names):
         raise ValueError(
@@ -140,13 +150,19 @@ def _classes(classes: Any) -> tuple[tuple[str, ...], tuple[RawValue, ...]]:
     return tuple(names), tuple(map(_raw_value, classes.values() if isinstance(classes, dict) else range(len(names))))
 
 
+def _is_hex(key: Any) -> bool:
+    return isinstance(key, str) and re.fullmatch("#[0-9a-fA-F]{6}", key) is not None
+
+
 def _is_number(key: Any) -> bool:
     return type(key) is int or (isinstance(key, str) and key.isdecimal())
 
 
 def _raw_value(value: Any) -> RawValue:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
+    if isinstance(value, str) and value.strip().isdecimal():
+        return int(value)
+    if (isinstance(value, int) and not isinstance(value, bool)) or (isinstance(value, float) and value.is_integer()):
+        return int(value)
     return _color(value)
 
 
@@ -166,7 +182,7 @@ def suggest(paths: list[Path], files: int = 20, most: int = 40) -> str:
     counts: dict[RawValue, int] = {}
     for path in paths:
         try:
-            raw = read_raw_mask(path, rgb).values
+            raw = read_raw_mask(path, rgb, lossy=True).values
         except (ValueError, OSError):
             continue  # `rmiseg data check` names it, once there is a dataset.yaml
         values, pixels = np.unique(raw.reshape(-1, 3) if rgb else raw.ravel(), axis=0, return_counts=True)
@@ -200,10 +216,10 @@ def suggest(paths: list[Path], files: int = 20, most: int = 40) -> str:
 def _holds_colors(path: Path) -> bool:
     """Tell whether a mask holds colors, rather than values or gray that was saved as RGB."""
     try:
-        read_raw_mask(path, rgb=False)
+        read_raw_mask(path, rgb=False, lossy=True)
     except (ValueError, OSError):
         try:
-            read_raw_mask(path, rgb=True)
+            read_raw_mask(path, rgb=True, lossy=True)
         except (ValueError, OSError):
             return False
         return True

@@ -95,7 +95,7 @@ def _draw(annotations: Path, folder: Path, drawings: Callable[[dict[str, Any]], 
                 raise drawn.problem
             if drawn.kept:
                 names.append(drawn.name)
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{annotations} is damaged, it may be cut short: {error}") from error
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(

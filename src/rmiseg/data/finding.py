@@ -10,6 +10,7 @@ from rmiseg.config.parser import checked_options
 from rmiseg.config.registry import find
 from rmiseg.data.images import Split
 from rmiseg.data.layout import Layout
+from rmiseg.data.places import MOST_FOLDERS, subfolders
 
 
 def available_splits(name: str, root: str | Path, options: Mapping[str, Any] = {}) -> tuple[str, ...]:
@@ -149,12 +150,24 @@ def _available(layout: Layout, name: str, root: str | Path) -> tuple[str, ...]:
             trouble = f"data set {name} in {root} is incomplete, perhaps half unpacked: {_some(missing)} does not exist"
         else:
             entries = sorted(entry.name for entry in Path(root).iterdir())
-            trouble = (
-                f"{root} holds no split of the data set {name}, nor a part of one; is it the right folder? It holds "
-                f"{_some(entries) or 'nothing'}"
+            inside = _nested(layout, Path(root))
+            trouble = f"{root} holds no split of the data set {name}, nor a part of one; is it the right folder? " + (
+                f"{inside} is one: name that" if inside else f"It holds {_some(entries) or 'nothing'}"
             )
         raise FileNotFoundError(f"{trouble}. {_tree(layout, root)}")
     return complete
+
+
+def _nested(layout: Layout, root: Path) -> Path | None:
+    """A folder inside of another, one or two levels below, that holds a split of a data set."""
+    below = [root / name for name in subfolders(root)[:MOST_FOLDERS]]
+    for folder in [*below, *(each / name for each in below for name in subfolders(each)[:MOST_FOLDERS])]:
+        try:
+            if any(not _missing(paths) for paths in layout.parts(folder).values()):
+                return folder
+        except (ValueError, OSError):
+            continue
+    return None
 
 
 def _parts(layout: Layout, name: str, root: str | Path) -> dict[str, tuple[Path, ...]]:

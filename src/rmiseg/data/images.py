@@ -183,8 +183,8 @@ def size_mismatch(titles: tuple[str, str], image_size: tuple[int, ...], mask_siz
         f"{titles[0]} is {image_size[0]} x {image_size[1]} pixels, but {titles[1]} is {mask_size[0]} x {mask_size[1]}"
     )
     if image_size[0] != image_size[1] and image_size == mask_size[::-1]:
-        text += "; is the mask of the image before it was turned by its EXIF orientation?"
-    return text
+        return f"{text}; is the mask of the image before it was turned by its EXIF orientation?"
+    return f"{text}: save one in the size of the other, masks without interpolation (nearest neighbor)"
 
 
 def every_nth(ids: NDArray[np.uint8], reduction: int) -> NDArray[np.uint8]:

@@ -13,6 +13,7 @@ from PIL import Image
 from rmiseg.data.bands import RGB, Bands
 from rmiseg.data.classes import ClassTable, Color, RawValue
 from rmiseg.data.images import Sample, Split, size_mismatch
+from rmiseg.data.opening import image_header
 from rmiseg.data.reading import RawMask, read_image, read_raw_mask
 from rmiseg.data.tiff import ORIENTATION
 
@@ -32,6 +33,7 @@ class Inspection:
         unknown: Pixels of each raw value that is neither a class nor ignored.
         palette: Colors of the raw values in the mask, of a file with a palette.
         unique: Those values whose color has no other value in that palette.
+        transparent: True if the mask has transparent pixels beside others.
         orientations: EXIF orientations of image and mask, if they differ, and the sizes do not tell.
     """
 
@@ -45,6 +47,7 @@ class Inspection:
     unknown: dict[RawValue, int] = field(default_factory=dict)
     palette: dict[int, Color] = field(default_factory=dict)
     unique: set[int] = field(default_factory=set)
+    transparent: bool = False
     orientations: tuple[int, int] | None = None
 
 
@@ -81,6 +84,7 @@ class SplitReport:
         ignored_pixels: Ignored pixels.
         colors: Colors that palettes give each raw value, each with the first file that does.
         values: Raw values that palettes give each color, likewise.
+        transparent: Masks that have transparent pixels beside others.
         turned_alone: Pairs of which the image is turned by its EXIF orientation, and the mask is not.
         turned_otherwise: Pairs of which the mask is turned by its EXIF orientation, and the image not, or otherwise.
         smallest: Smallest width and smallest height of the readable images; None if there is none.
@@ -107,6 +111,7 @@ class SplitReport:
     ignored_pixels: int = 0
     colors: dict[int, dict[Color, Path]] = field(default_factory=dict)
     values: dict[Color, dict[int, Path]] = field(default_factory=dict)
+    transparent: list[Path] = field(default_factory=list)
     turned_alone: list[Sample] = field(default_factory=list)
     turned_otherwise: list[Sample] = field(default_factory=list)
     smallest: tuple[int, int] | None = None
@@ -168,6 +173,8 @@ class SplitReport:
             self.colors.setdefault(index, {}).setdefault(color, found.sample.mask)
             if index in found.unique:
                 self.values.setdefault(color, {}).setdefault(index, found.sample.mask)
+        if found.transparent and found.sample.mask is not None:
+            self.transparent.append(found.sample.mask)
         if found.orientations:
             (self.turned_alone if found.orientations[1] == 1 else self.turned_otherwise).append(found.sample)
         if size := found.image_size:
@@ -192,12 +199,15 @@ def inspect(sample: Sample, classes: ClassTable, *, decode: bool = True, bands: 
             found.image_size = (width, height)
         except (ValueError, OSError, ModuleNotFoundError) as error:
             found.unreadable.append(str(error))
+    else:
+        found.image_size = _size(sample.image)
     if sample.mask is None:
         return found
     mask_size = None
     try:
-        mask = read_raw_mask(sample.mask, classes.rgb)
+        mask = read_raw_mask(sample.mask, classes.rgb, classes.lossy)
         mask_size = (mask.values.shape[1], mask.values.shape[0])
+        found.transparent = mask.transparent
         _count(found, mask, classes)
     except (ValueError, OSError) as error:
         found.unreadable.append(str(error))
@@ -235,6 +245,15 @@ def _histogram(values: NDArray[Any]) -> dict[int, int]:
         return {value: int(pixels[value]) for value in np.flatnonzero(pixels).tolist()}
     found, counts = np.unique(values, return_counts=True)
     return dict(zip(found.tolist(), counts.tolist()))
+
+
+def _size(path: Path) -> tuple[int, int] | None:
+    """Width and height of an image, turned as its orientation says, by its header; None if it cannot be read."""
+    try:
+        height, width = image_header(path).size
+    except (ValueError, OSError, ModuleNotFoundError):
+        return None
+    return (height, width) if _orientation(path) > 4 else (width, height)
 
 
 def _orientation(path: Path) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -11,11 +12,15 @@ from PIL import Image, UnidentifiedImageError
 from rmiseg.data.deep import header, is_deep, unmapped
 from rmiseg.data.dicom import dicom_header, is_dicom
 from rmiseg.data.tiff import Header, TiffImage, is_tiff, several
+from rmiseg.data.volumes import is_slice, slice_header
 
 NEW_SUBFILE_TYPE = 254
 """Number of the TIFF tag that says whether a page is a smaller copy (1) or a mask of transparency (4) of another."""
 
 T = TypeVar("T")
+
+# Pillow logs that a TIFF file has more bands than it reads, once an image; tifffile reads them.
+logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)
 
 
 def opened(path: Path, kind: str, read: Callable[[Image.Image], T], otherwise: Callable[[], T] | None = None) -> T:
@@ -28,6 +33,10 @@ def opened(path: Path, kind: str, read: Callable[[Image.Image], T], otherwise: C
     """
 
     def work() -> T:
+        if is_slice(path):
+            if otherwise is None:
+                raise ValueError("it is a slice of a volume")
+            return otherwise()
         try:
             # Pillow, not torchvision.io: the latter is deprecated, and reads no TIFF or BMP.
             with open_image(path, kind) as image:
@@ -87,6 +96,8 @@ def image_header(path: Path) -> Header:
     """
 
     def otherwise() -> Header:
+        if is_slice(path):
+            return slice_header(path)
         if is_dicom(path):
             return dicom_header(path)
         with TiffImage(path) as image:
@@ -97,7 +108,7 @@ def image_header(path: Path) -> Header:
 
 def nodata_of(path: Path) -> float | None:
     """Return the value that stands for no data in a file, if it is a TIFF file that says so."""
-    if not is_tiff(path):
+    if is_slice(path) or not is_tiff(path):
         return None
 
     def nodata() -> float | None:

@@ -12,12 +12,11 @@ from pathlib import Path
 
 IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".dcm"),
+    *(".nii", ".nii.gz"),
 )
-MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")
-LOSSY_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif")
-"""Suffixes of files that do not keep the values of a mask."""
-UNIMPORTANT = ("thumbs.db", "desktop.ini")
-"""Files that programs leave everywhere; so are those whose names begin with a dot."""
+MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif", ".webp", ".jpg", ".jpeg", ".jpe", ".jfif", ".nii", ".nii.gz")
+UNIMPORTANT = ("thumbs.db", "desktop.ini", "dataset.yaml", "dataset.yml")
+"""Files that are no part of the data, such as programs leave everywhere; so are those whose names begin with a dot."""
 
 MASK_WORDS = r"(?:masks?|labels?|gt|groundtruth|ground_truth|seg|segmentation|annotations?|labelids|anno|target)"
 IMAGE_WORDS = r"(?:images?|img|sat|rgb|photo|0000)"
@@ -70,6 +69,11 @@ def walk(folder: Path) -> list[str]:
     return sorted(found, key=lambda path: path.split("/")) if any("/" in path for path in found) else sorted(found)
 
 
+def parted(name: str) -> tuple[str, str]:
+    """Return a path without its suffix, and that: .nii.gz is one."""
+    return (name[:-7], name[-7:]) if name.lower().endswith(".nii.gz") else os.path.splitext(name)
+
+
 def index_files(folder: Path, names: Iterable[str], suffixes: tuple[str, ...]) -> Listing:
     """Sort the files of a folder by their suffixes.
 
@@ -80,7 +84,7 @@ def index_files(folder: Path, names: Iterable[str], suffixes: tuple[str, ...]) -
     """
     listing = Listing()
     for name in names:
-        key, suffix = os.path.splitext(name)
+        key, suffix = parted(name)
         if suffix.lower() not in suffixes:
             if os.path.basename(name).lower() not in UNIMPORTANT:
                 count, first = listing.others.get(suffix.lower(), (0, folder / name))
@@ -100,15 +104,18 @@ def describe_others(listing: Listing, folder: Path, kind: str) -> str:
         return ""
     counts = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, (count, _) in listing.others.items())
     first = next(iter(listing.others.values()))[1]
-    return f"{folder}: files of these suffixes are not read as {kind}: {counts}, such as {first.name}"
+    return (
+        f"{folder}: files of these suffixes are not read as {kind}: {counts}, such as {first.name}; what belongs to "
+        f"the data set is to be saved as PNG or TIFF"
+    )
 
 
 def pair(images: Mapping[str, Path], masks: Mapping[str, Path]) -> tuple[dict[str, str], list[str]]:
     """Find the mask of each image.
 
     Names that are the same are pairs. Of those that are left, pairs are names that differ in capitals or Unicode form
-    alone; then in a word such as mask, label or gt, or in a second suffix such as .jpg; then in a beginning and an
-    ending that all images that are left have in common, and all masks.
+    alone; then in zeros before a number (7 and 007); then in a word such as mask, label or gt, or in a second suffix
+    such as .jpg; then in a beginning and an ending that all images that are left have in common, and all masks.
 
     Args:
         images: Images by their paths without suffix.
@@ -131,6 +138,12 @@ def pair(images: Mapping[str, Path], masks: Mapping[str, Path]) -> tuple[dict[st
                 f"{images[image].name} and {masks[mask].name}"
             )
     return pairs, notes
+
+
+def is_called_mask(key: str) -> str:
+    """Return the name of the image, without difference of capitals, if a name ends as those of masks; else ""."""
+    name = _MASK_END.sub("", key.lower(), count=1)
+    return name if name != key.lower() and not name.endswith("/") else ""
 
 
 def _match(images: dict[str, str], masks: dict[str, str]) -> dict[str, str]:
@@ -174,6 +187,11 @@ def _stripped(key: str, begin: re.Pattern[str], end: re.Pattern[str]) -> str:
     return f"{folder}{slash}{name or whole}"
 
 
+def _strip_zeros(images: list[str], masks: list[str]) -> tuple[dict[str, str], dict[str, str]]:
+    stripped = [{key: re.sub(r"(?<!\d)0+(?=\d)", "", folded(key)) for key in keys} for keys in (images, masks)]
+    return stripped[0], stripped[1]
+
+
 def _strip_common(images: list[str], masks: list[str]) -> tuple[dict[str, str], dict[str, str]]:
     """Take of the name of each what is left without the beginning and the ending that all have.
 
@@ -200,6 +218,7 @@ def _common_begin(names: list[str]) -> str:
 
 _RULES: tuple[tuple[str, Callable[[list[str], list[str]], tuple[dict[str, str], dict[str, str]]]], ...] = (
     ("which differ in capitals, or in the form of Unicode, alone", _fold),
+    ("but for zeros at the beginning of their numbers", _strip_zeros),
     ("which say that they are masks", _strip_mask),
     ("where those of the images say that they are images", _strip_image),
     ("where all say what they are", _strip_both),

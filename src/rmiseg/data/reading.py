@@ -14,11 +14,13 @@ from rmiseg.data.bands import RGB, Bands, scaled, scaled_values
 from rmiseg.data.classes import ClassTable, Color, RawValue, describe_classes
 from rmiseg.data.deep import COLORS, header, is_deep, is_garbled, is_signed, packing, read_deep, read_tiff
 from rmiseg.data.dicom import is_dicom, read_dicom
+from rmiseg.data.exactness import check_exact, check_exact_tiff
 from rmiseg.data.opening import opened, said
 from rmiseg.data.tiff import PHOTOMETRIC, is_tiff
+from rmiseg.data.volumes import is_slice, read_slice
 from rmiseg.runtime.extras import import_extra
 
-SMOOTHED_VALUES, SMOOTHED_SHARE = 4, 0.8
+SMOOTHED_VALUES, SMOOTHED_SHARE = 4, 0.6
 """Least number of unknown values in a mask whose edges were smoothed, and least share of its other pixels."""
 
 
@@ -96,6 +98,8 @@ def band_values(path: Path, count: int) -> NDArray[Any]:
             return values[..., :count]
         raise ValueError(wrong_bands(found, count))
 
+    if is_slice(path):
+        return said(path, "image", lambda: chosen(read_slice(path)))
     if is_dicom(path):
         return said(path, "image", lambda: chosen(read_dicom(path)))
     if is_tiff(path):  # pages may be bands, which Pillow would take for several images
@@ -134,6 +138,8 @@ def deep_values(path: Path, count: int = 3) -> NDArray[Any] | None:
 
 
 def _unknown_to_pillow(path: Path) -> NDArray[Any]:
+    if is_slice(path):
+        return read_slice(path)
     return read_dicom(path) if is_dicom(path) else read_tiff(path)
 
 
@@ -176,42 +182,52 @@ class RawMask(NamedTuple):
     Attributes:
         values: Values (H, W) of an integer dtype, or colors (H, W, 3) uint8.
         palette: Colors of the values, of a file with a palette.
+        transparent: True if some pixels of gray or colors are transparent, and some are not.
     """
 
     values: NDArray[Any]
     palette: tuple[Color, ...] = ()
+    transparent: bool = False
 
 
-def read_raw_mask(path: Path, rgb: bool) -> RawMask:
+def read_raw_mask(path: Path, rgb: bool, lossy: bool = False) -> RawMask:
     """Read the raw values of a mask, exactly as stored, turned as its EXIF orientation says.
+
+    Of GIF files, whose indices are the program's that wrote it, gray levels are values.
 
     Args:
         path: File of the mask.
+        lossy: True to take what a file holds that does not keep values exactly, such as JPEG.
         rgb: Whether to return colors; else values, which are palette indices for palette images, and what the three
             bands have in common for gray that was saved as RGB.
 
     Raises:
         FileNotFoundError: there is no such file.
         ModuleNotFoundError: the file is a .mat file, and SciPy is not installed.
-        ValueError: the file is damaged, or holds another kind of pixels, or several images.
+        ValueError: the file is damaged, does not keep values exactly, holds another kind of pixels, or several images.
     """
     if path.suffix.lower() == ".mat":
         return said(path, "mask", lambda: RawMask(_read_sbd(path)))
 
     def read(image: Image.Image) -> RawMask:
+        if not lossy:
+            check_exact(image, path)
         if not rgb:
-            if is_signed(image) or (is_deep(image) and image.mode in COLORS):
+            image = _gray(image) if image.format == "GIF" else image
+            if is_signed(image) or (is_deep(image) and (image.mode in COLORS or is_garbled(image))):
                 return RawMask(_whole(read_deep(image, path), image.mode))
             colors = image.getpalette() or [] if image.mode == "P" else []
             palette = tuple((colors[i], colors[i + 1], colors[i + 2]) for i in range(0, len(colors) - 2, 3))
-            return RawMask(raw_values(image, turn=True), palette)
+            return RawMask(raw_values(image, turn=True), palette, _transparent(image))
         if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA"):
             raise ValueError(f"the classes are given as colors, but the pixels are of mode {image.mode}")
         ImageOps.exif_transpose(image, in_place=True)
-        return RawMask(np.array(image.convert("RGB")))
+        return RawMask(np.array(image.convert("RGB")), transparent=_transparent(image))
 
     def read_otherwise() -> RawMask:
-        values = read_tiff(path)
+        if not (lossy or is_slice(path)):
+            check_exact_tiff(path)
+        values = _unknown_to_pillow(path)
         if rgb:
             raise ValueError(f"the classes are given as colors, but the pixels are {values.dtype}")
         return RawMask(_whole(values, str(values.dtype)))
@@ -250,6 +266,18 @@ def raw_values(image: Image.Image, turn: bool = False) -> NDArray[Any]:
     return raw // 85 if "L;2" in packed else raw // 17 if "L;4" in packed else raw
 
 
+def _transparent(image: Image.Image) -> bool:
+    low, high = image.getchannel("A").getextrema() if image.mode in ("LA", "RGBA") else (255, 255)
+    return low == 0 != high
+
+
+def _gray(image: Image.Image) -> Image.Image:
+    """The gray levels of an image with a palette, if all colors that occur are gray; else the image."""
+    used = [color for _, color in image.convert("RGB").getcolors(256) or []]
+    gray = all(isinstance(color, tuple) and len(set(color)) == 1 for color in used)
+    return image.convert("L") if gray and used else image
+
+
 def _whole(values: NDArray[Any], mode: str) -> NDArray[Any]:
     """Return the whole numbers (H, W) of what was saved as colors (H, W, bands), all bands equal, or as floats."""
     if values.ndim == 3:
@@ -283,7 +311,7 @@ def read_mask(path: Path, classes: ClassTable) -> NDArray[np.uint8]:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged, or holds a value that is neither a class nor ignored.
     """
-    ids, unknown = classes.encode(read_raw_mask(path, classes.rgb).values)
+    ids, unknown = classes.encode(read_raw_mask(path, classes.rgb, classes.lossy).values)
     if unknown:
         found = ", ".join(f"{value} ({count} pixels)" for value, count in list(unknown.items())[:5])
         more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""

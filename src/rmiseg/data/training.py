@@ -13,7 +13,7 @@ from rmiseg.data.finding import load_splits
 from rmiseg.data.images import Split
 from rmiseg.data.inspection import SplitReport, inspect
 from rmiseg.data.reading import read_mask
-from rmiseg.data.verdict import class_problems, ignored_note, palette_problems, two_ways, warnings_of
+from rmiseg.data.verdict import class_problems, ignored_note, palette_problems, two_ways, unscored, warnings_of
 from rmiseg.runtime.progress import track
 
 SAMPLE = 200
@@ -74,14 +74,15 @@ def open_training_data(
     for line in dict.fromkeys(lines + ignored_note(train.description, reports)):
         console.print(line, markup=False, soft_wrap=True)
     warnings = warnings_of(train.classes, reports if len(train) <= SAMPLE >= len(val) else [])
-    for warning in two_ways(train.classes, train.description, reports[:1]) + warnings:
+    for warning in two_ways(train.classes, train.description, reports) + warnings:
         console.print(f"warning: {warning}", markup=False, soft_wrap=True)
     return train.with_bands(chosen), val.with_bands(chosen)
 
 
 def _problems(splits: Sequence[Split], reports: Sequence[SplitReport]) -> list[str]:
     train = splits[0]
-    return class_problems(train.classes, train.description, reports[:1]) + palette_problems(reports)
+    problems = class_problems(train.classes, train.description, reports[:1]) + palette_problems(reports)
+    return problems or unscored(reports)
 
 
 def _refuse_unreadable(split: Split, report: SplitReport, root: str) -> None:
@@ -89,6 +90,9 @@ def _refuse_unreadable(split: Split, report: SplitReport, root: str) -> None:
     if report.unreadable:
         more = f"; {len(report.unreadable) - 1} more cannot be read" if report.unreadable[1:] else ""
         raise ValueError(f"{report.unreadable[0]}{more}. `rmiseg data check --root {root}` lists them")
+    if report.size_mismatches:
+        more = f"; {len(report.size_mismatches) - 1} more differ" if report.size_mismatches[1:] else ""
+        raise ValueError(f"{report.size_mismatches[0]}{more}. `rmiseg data check --root {root}` lists them")
     for unknown in report.unknown_values.values():
         for path in unknown.files[:1]:
             read_mask(path, split.classes)  # which says what is wrong with it

@@ -59,7 +59,7 @@ class RandomScaleCrop(v2.Transform):  # type: ignore[misc]  # torchvision has no
         _check_image_scale(image_scale)
         low, high = scale_range
         steps = (high - low) / scale_step if scale_step > 0 else 0.0
-        if scale_step < 0 or abs(steps - round(steps)) > 1e-6:
+        if scale_step < 0 or steps > 1e6 or abs(steps - round(steps)) > 1e-6:
             raise ValueError(
                 f"scale_step {scale_step} does not lead from {low} to {high}, the scale_range: choose a step that "
                 f"divides {high - low:g}, or 0 to draw scales continuously"

@@ -19,6 +19,8 @@ from rmiseg.data.inspection import SplitReport
 SELDOM = 2
 """Factor by which pixels nearest to a class may exceed those that hold its value, where nobody said what is ignored; a
 class beyond it is not what the masks hold."""
+BETWEEN = 1.05
+"""Likewise, of a class whose value lies between others, beyond which smoothed edges are mistaken for it."""
 
 
 def class_problems(classes: ClassTable, description: Description | None, reports: Sequence[SplitReport]) -> list[str]:
@@ -34,7 +36,7 @@ def class_problems(classes: ClassTable, description: Description | None, reports
     if len(classes) == 1:
         return [
             f"{where} names one class, {classes.names[0]}, and nothing to tell it from: name what all else is, too, "
-            f"as in `classes: {{background: 0, {_plain(classes.names[0])}: 1}}`"
+            f"as in `classes: {_with_background(classes, reports)}`"
         ]
     exact, near = (
         np.sum([getattr(each, name) for each in reports], axis=0) for name in ("exact_pixels", "class_pixels")
@@ -59,9 +61,19 @@ def class_problems(classes: ClassTable, description: Description | None, reports
     if len(present) == 1:
         return [
             f"the masks of {names} hold one class, {classes.names[present[0]]}, alone: there is nothing to tell it "
-            f"from. {_known(classes)}"
+            f"from. {_known(classes)}{_alpha_hint(reports)}"
         ]
     return []
+
+
+def unscored(reports: Sequence[SplitReport]) -> list[str]:
+    """Say which splits have masks of which every pixel is ignored: there is nothing to score on, nor to learn."""
+    return [
+        f"every pixel of the masks of {report.name} is ignored ({', '.join(map(str, report.ignored_values))}): a score "
+        f"on them says nothing. Are these its masks?"
+        for report in reports
+        if report.ignored_values and not report.class_pixels.any() and not report.unknown_values
+    ]
 
 
 def two_ways(classes: ClassTable, description: Description | None, reports: Sequence[SplitReport]) -> list[str]:
@@ -145,6 +157,7 @@ def warnings_of(classes: ClassTable, reports: Sequence[SplitReport]) -> list[str
         for report in reports
         if (turned := report.turned_otherwise)
     ]
+    warnings += _alpha_warnings(reports) + _between(classes, reports)
     absent: dict[tuple[str, ...], list[int]] = {}
     for index in range(len(classes)):
         names = tuple(report.name for report in reports if report.class_pixels.any() and not report.class_pixels[index])
@@ -161,6 +174,37 @@ def warnings_of(classes: ClassTable, reports: Sequence[SplitReport]) -> list[str
             shown = ", ".join(classes.names[index] for index in indices[:10]) + (", ..." if len(indices) > 10 else "")
             warnings.append(f"{len(indices)} of {len(classes)} classes do not occur in {', '.join(names)}: {shown}")
     return warnings
+
+
+def _alpha_warnings(reports: Sequence[SplitReport]) -> list[str]:
+    return [
+        f"{report.name}: {count(len(paths), 'mask')} with transparent pixels, e.g. {paths[0]}: what is stored below "
+        f"the transparency counts, which no program shows. If transparent is a class, put it on a background of its own"
+        for report in reports
+        if (paths := report.transparent)
+    ]
+
+
+def _alpha_hint(reports: Sequence[SplitReport]) -> str:
+    paths = [path for report in reports for path in report.transparent]
+    return f". Is the class in the transparency of {paths[0]}? That is not read: save it as gray" if paths else ""
+
+
+def _between(classes: ClassTable, reports: Sequence[SplitReport]) -> list[str]:
+    """Warn where smoothed edges between two classes pass the value of a third, as which they are read."""
+    if not classes.nearest or classes.rgb:
+        return []
+    levels = sorted(value for value in classes.values + classes.ignore if isinstance(value, int))
+    near, exact = (
+        np.sum([getattr(each, name) for each in reports], axis=0) for name in ("class_pixels", "exact_pixels")
+    )
+    return [
+        f"{1 - exact[index] / near[index]:.1%} of the pixels of class {classes.names[index]} hold another value that "
+        f"is nearest to {value}: smoothed edges between {levels[0]} and {levels[-1]} pass it, and are read as this "
+        f"class. Save the masks without smoothing, if there is a way"
+        for index, value in enumerate(classes.values)
+        if isinstance(value, int) and levels[0] < value < levels[-1] and near[index] > BETWEEN * exact[index]
+    ]
 
 
 def count(number: int, noun: str) -> str:
@@ -182,6 +226,8 @@ def _remedy(classes: ClassTable, present: list[int], absent: list[int], ignored:
     for index, value in zip(absent, ignored):
         used[classes.names[index]] = _yaml_value(value)
     line = yaml.safe_dump(used, default_flow_style=True, sort_keys=False, width=10**6, allow_unicode=True).strip()
+    if not present and len(ignored) == 1:
+        return "They hold nothing else, and so nothing to learn from: are these the masks?"
     if not present:
         return f"Name what the masks hold, as in `classes: {line}`"
     exact = len(absent) == len(ignored)
@@ -194,6 +240,17 @@ def _remedy(classes: ClassTable, present: list[int], absent: list[int], ignored:
         f"If {'it is that class' if len(absent) == 1 else 'it is one of them'}, write {'' if exact else 'the like of '}"
         f"this into dataset.yaml: `classes: {line}`{keep if len(present) > 1 else ''}"
     )
+
+
+def _with_background(classes: ClassTable, reports: Sequence[SplitReport]) -> str:
+    """The line for what the masks hold beside the one class."""
+    pixels = {value: each.pixels for report in reports for value, each in report.unknown_values.items()}
+    others = sorted(pixels | _ignored(reports), key=lambda value: -pixels.get(value, 0))
+    value, name = classes.values[0], _plain(classes.names[0])
+    if value == 0:  # which stands for all else in nearly all masks
+        return f"{{background: 0, {name}: {others[0] if others else 1}}}"
+    background = others[0] if others else (0, 0, 0) if classes.rgb else 0
+    return f"{{background: {_yaml_value(background)}, {name}: {_yaml_value(value)}}}"
 
 
 def _known(classes: ClassTable) -> str:

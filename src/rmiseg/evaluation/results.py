@@ -25,7 +25,7 @@ from rmiseg.evaluation.bootstrap import intervals
 from rmiseg.evaluation.evaluate import Evaluation
 from rmiseg.evaluation.metrics import BUILT_IN, MEASURES, find_metric, iou
 from rmiseg.runtime.checksums import file_crc32, json_crc32
-from rmiseg.runtime.files import cell, remove_leftovers, replacing, to_json
+from rmiseg.runtime.files import cell, read_json, remove_leftovers, replacing, to_json
 
 FORMAT, FORMAT_1 = "rmiseg evaluation 2", "rmiseg evaluation 1"
 COUNTS = "counts_"
@@ -157,7 +157,7 @@ def load_evaluation(folder: Path) -> SavedEvaluation:
         ValueError: A file is damaged, or not of this format; or a metric is not known here.
     """
     try:
-        report = json.loads((folder / SCORES_FILE).read_text(encoding="utf-8"))
+        report = read_json(folder / SCORES_FILE)
         if not isinstance(report, dict) or report.get("format") not in (FORMAT, FORMAT_1):
             raise ValueError(f"{SCORES_FILE} is not of the format {FORMAT!r}")
         _check_types(report)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import shutil
 import subprocess
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from rich.console import Console
 from rich.table import Table
 
@@ -29,9 +27,9 @@ from rmiseg.data import load_split, read_image, read_mask, write_demo_data
 from rmiseg.inference.pictures import colorize, titled_rows
 from rmiseg.inference.predictor import Predictor
 from rmiseg.runtime.device import select_device
-from rmiseg.runtime.files import replacing
+from rmiseg.runtime.files import read_json, replacing
 from rmiseg.training.run_folder import RESULT_FILE
-from rmiseg.training.stored_options import CONFIG_FILE, write_config
+from rmiseg.training.stored_options import CONFIG_FILE, stored_options, write_config
 
 LOSSES = {"ce": "cross entropy", "rmi": "RMI"}
 PICTURED_SLICES = 4
@@ -44,7 +42,7 @@ def run_demo(config: DemoConfig, console: Console) -> None:
     select_device(config.device)
     out = Path(config.out)
     for run in (out / loss for loss in LOSSES):
-        if (run / CONFIG_FILE).exists() and yaml.safe_load((run / CONFIG_FILE).read_text())["data"]["name"] != "demo":
+        if (run / CONFIG_FILE).exists() and stored_options(run).get("data.name") != "demo":
             raise FileExistsError(f"{run} is a run on other data than the demo's; choose another folder with --out")
     data = out / "data"
     console.print(
@@ -67,7 +65,7 @@ def run_demo(config: DemoConfig, console: Console) -> None:
         status = subprocess.run([sys.executable, "-m", "rmiseg", *arguments]).returncode
         if status:
             raise ChildProcessError(f"training with {title} ended with status {status}")
-        results[loss] = json.loads((run / RESULT_FILE).read_text())
+        results[loss] = read_json(run / RESULT_FILE)
 
     console.rule("Comparison")
     console.print(comparison_table(results))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -20,16 +20,16 @@ from rmiseg.experiment.plan import Plan, Run, TestFiles, read_plan, slug
 from rmiseg.experiment.report import Outcome, write_report
 from rmiseg.experiment.summary import write_summary
 from rmiseg.experiment.timing import find_or_time
-from rmiseg.experiment.trainings import CLAIM_FILE, alone, train_all
+from rmiseg.experiment.trainings import CLAIM_FILE, RUN_FOLDER, alone, train_all
 from rmiseg.inference.checkpoint import CHECKPOINTS, LAST, digest
 from rmiseg.inference.crf import DenseCRF
 from rmiseg.inference.predict import predict_files
-from rmiseg.runtime.files import replacing
+from rmiseg.runtime.files import remove_leftovers, replacing
 from rmiseg.training.assembly import complete
-from rmiseg.training.run_folder import DIVERGED_FILE, RESULT_FILE
+from rmiseg.training.run_folder import DIVERGED_FILE, RESULT_FILE, RunResult
 from rmiseg.training.stored_options import CONFIG_FILE, stored_options
 
-RECIPE_FILE, RUN_FOLDER, SECONDS_FILE, REPORT_LOCK = "recipe.yaml", "run", "seconds.json", ".report"
+RECIPE_FILE, SECONDS_FILE, REPORT_LOCK = "recipe.yaml", "seconds.json", ".report"
 
 Table = dict[tuple[str, str], list[Outcome]]
 """Outcomes by data set and method."""
@@ -134,6 +134,7 @@ def _write_test_files(files: TestFiles, folders: dict[str, Path], config: Experi
             except (ValueError, OSError) as error:  # such as a split that must be fetched apart
                 console.print(f"warning: no files for the test server of {title}: {error}", markup=False)
                 continue
+            remove_leftovers(mark.parent, [mark.name])
             with replacing(mark) as temporary:
                 temporary.write_text(sign)
 
@@ -183,6 +184,7 @@ def _training(recipe: dict[str, Any]) -> dict[str, Any]:
 
 
 def _write_recipe(plan: Plan, runs: Mapping[Path, Run], out: Path, config: ExperimentConfig, recipe: Path) -> None:
+    remove_leftovers(recipe.parent, [recipe.name])
     with replacing(recipe) as temporary:
         temporary.write_text(yaml.safe_dump(_recipe(plan, runs[recipe], out, config), sort_keys=False))
 
@@ -198,9 +200,10 @@ def _result(recipe: Path) -> str | None:
         return "diverged"
     if not (folder / RESULT_FILE).is_file():
         return None
-    result = json.loads((folder / RESULT_FILE).read_text())
-    minutes = result["seconds_per_step"] * result["steps"] / 60
-    return f"mIoU {100 * result['last']['mean_iou']:.2f}%{result.get('scope', '')}, {minutes:.1f} min of training"
+    result = RunResult.read(folder / RESULT_FILE)
+    minutes = result.seconds_per_step * result.steps / 60
+    score = f"{100 * result.last.get('mean_iou', math.nan):.2f}%{result.scope}"
+    return f"mIoU {score}, {minutes:.1f} min of training"
 
 
 def _scored(plan: Plan, run: Run, out: Path, config: ExperimentConfig, console: Console, crf: int = 0) -> Outcome:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -9,9 +11,17 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from rmiseg.config.recipes import merged, read_recipe, read_yaml
+from rmiseg.config.commands import PREDICTION_FORMATS
+from rmiseg.config.ranges import COMMAND_RANGES
+from rmiseg.config.recipes import is_file, merged, read_recipe, read_yaml, shortened
 
 KEYS = {"title", "recipe", "train", "datasets", "methods", "baseline", "seeds", "sweep", "crf", "published", "predict"}
+
+MOST_ITERATIONS = int(COMMAND_RANGES["crf"][1])
+"""Iterations of a dense CRF, as for the commands."""
+
+MOST_RUNS = 1000
+"""Runs of a plan beyond which it is a slip of the keyboard."""
 
 EXAMPLE = """
 title: my data, cross entropy and RMI
@@ -60,7 +70,7 @@ class Run:
     @property
     def name(self) -> str:
         """Path of its folder below that of the experiment."""
-        values = [f"{option.rpartition('.')[2]}{value}" for option, value in self.swept]
+        values = [f"{option.rpartition('.')[2]}{_in_name(value)}" for option, value in self.swept]
         own = f"{slug(self.method)}/{'-'.join([*values, f'seed{self.seed}'])}"
         return f"{slug(self.dataset)}/{own}" if self.dataset else own
 
@@ -163,13 +173,13 @@ def read_plan(path: Path) -> Plan:
         FileNotFoundError: There is no such file.
         ValueError: It is not YAML, or says something that is not allowed; the message shows an example.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"plan {path} does not exist. An example:\n{EXAMPLE}")
+    if not is_file(path):
+        raise FileNotFoundError(f"plan {shortened(str(path))} does not exist. An example:\n{EXAMPLE}")
     try:
         return _parse(read_yaml(path), path.parent)
-    except ValueError as error:
+    except (ValueError, FileNotFoundError) as error:
         named = "" if str(error).startswith(f"{path}: ") else f"{path}: "
-        raise ValueError(f"{named}{error}\nAn example:\n{EXAMPLE}") from error
+        raise ValueError(f"{named}{shortened(str(error), 600)}\nAn example:\n{EXAMPLE}") from error
 
 
 def _parse(content: Any, folder: Path) -> Plan:
@@ -186,29 +196,20 @@ def _parse(content: Any, folder: Path) -> Plan:
         if len(set(slugs)) < len(slugs) or (not all(slugs) and names != {"": {}}):
             raise ValueError(f"the {what} {', '.join(names)} need names that differ in letters or digits")
     baseline = content.get("baseline", next(iter(methods)))
-    if baseline not in methods:
-        raise ValueError(f"baseline {baseline!r} is none of the methods {', '.join(methods)}")
+    if not isinstance(baseline, str) or baseline not in methods:
+        raise ValueError(f"baseline {shortened(repr(baseline))} is none of the methods {', '.join(methods)}")
     seeds = content.get("seeds", [0])
     if not isinstance(seeds, list) or not seeds or not all(type(seed) is int for seed in seeds):
         raise ValueError(f"`seeds` must be a list of whole numbers, not {seeds!r}")
     if len(set(seeds)) < len(seeds):
         raise ValueError(f"a seed is given twice in {seeds}")
-    sweep = content.get("sweep") or {}
-    if not isinstance(sweep, dict) or not all(isinstance(values, list) and values for values in sweep.values()):
-        raise ValueError("`sweep` must map names of options, such as optim.lr, to lists of values")
-    crf = content.get("crf") or {}
-    if not isinstance(crf, dict) or not all(
-        isinstance(counts, list) and all(type(count) is int and count > 0 for count in counts)
-        for counts in crf.values()
-    ):
-        raise ValueError("`crf` must map names of methods to lists of numbers of iterations")
-    if unknown := set(crf) - set(methods):
-        raise ValueError(f"`crf` names {', '.join(map(repr, unknown))}, none of the methods {', '.join(methods)}")
+    runs = len(datasets) * len(methods) * len(seeds)
+    sweep, crf = _sweep(content.get("sweep") or {}, runs), _iterations(content.get("crf") or {}, methods)
     base = content.get("train") or {}
     if "recipe" in content:
+        if not isinstance(content["recipe"], str):
+            raise ValueError(f"`recipe` must be the name of a recipe, not {shortened(repr(content['recipe']))}")
         recipe = folder / content["recipe"]
-        if not recipe.is_file():
-            raise ValueError(f"recipe {recipe} does not exist")
         common = read_recipe(recipe)
         base = merged({key: value for key, value in common.items() if key not in ("out", "seed")}, base)
     for name, options in [("train", base), *datasets.items(), *methods.items()]:
@@ -223,13 +224,45 @@ def _parse(content: Any, folder: Path) -> Plan:
         methods=methods,
         baseline=baseline,
         seeds=tuple(seeds),
-        sweep={name: tuple(values) for name, values in sweep.items()},
-        crf={name: tuple(counts) for name, counts in crf.items()},
+        sweep=sweep,
+        crf=crf,
         published=content.get("published") or {},
         predict=_test_files(content.get("predict"), methods),
     )
     _check_published(plan)
+    folders = [run.name for run in plan.all_runs()]
+    if len(set(folders)) < len(folders):
+        twice = next(name for name in folders if folders.count(name) > 1)
+        raise ValueError(f"several runs would be {twice}: is a value given twice in `sweep`?")
     return plan
+
+
+def _sweep(sweep: Any, others: int) -> dict[str, tuple[Any, ...]]:
+    """The values to try of options, of a plan that has so many runs without them."""
+    if not isinstance(sweep, dict) or not all(
+        isinstance(name, str) and isinstance(values, list) and values for name, values in sweep.items()
+    ):
+        raise ValueError("`sweep` must map names of options, such as optim.lr, to lists of values")
+    if fixed := {"out", "seed"} & set(sweep):
+        raise ValueError(f"`sweep` cannot vary {min(fixed)}, which is for the experiment to set")
+    runs = others * math.prod(map(len, sweep.values()))
+    if runs > MOST_RUNS:
+        raise ValueError(f"it is a plan of {runs} runs, and may be one of {MOST_RUNS}")
+    return {name: tuple(values) for name, values in sweep.items()}
+
+
+def _iterations(crf: Any, methods: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Numbers of iterations of a dense CRF, by method."""
+    if not isinstance(crf, dict) or not all(
+        isinstance(counts, list) and all(type(count) is int and 0 < count <= MOST_ITERATIONS for count in counts)
+        for counts in crf.values()
+    ):
+        raise ValueError(
+            f"`crf` must map names of methods to lists of numbers of iterations, each at most {MOST_ITERATIONS}"
+        )
+    if unknown := set(crf) - set(methods):
+        raise ValueError(f"`crf` names {', '.join(map(repr, unknown))}, none of the methods {', '.join(methods)}")
+    return {name: tuple(counts) for name, counts in crf.items()}
 
 
 def _datasets(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -250,7 +283,7 @@ def _check_published(plan: Plan) -> None:
     for row, value in plan.published.items():
         if row not in plan.rows:
             raise ValueError(f"`published` names {row!r}, none of the rows {', '.join(plan.rows)}")
-        if not isinstance(value, int | float) or not 0 <= value <= 100:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 100:
             raise ValueError(f"`published` gives {row} {value!r}, which is no percent")
 
 
@@ -260,13 +293,27 @@ def _test_files(content: Any, methods: Mapping[str, Any]) -> TestFiles | None:
     known = {"split", "write", "methods"}
     if not isinstance(content, dict) or set(content) != known or not isinstance(content["methods"], dict):
         raise ValueError(f"`predict` must have split, write and methods, not {content!r}")
+    if content["write"] not in PREDICTION_FORMATS:
+        raise ValueError(f"`predict` must write one of {', '.join(PREDICTION_FORMATS)}, not {content['write']!r}")
+    if not re.fullmatch(r"[\w.-]*\w", str(content["split"])):
+        raise ValueError(f"`predict` names {content['split']!r}, which is no split")
     for method, counts in content["methods"].items():
         if method not in methods:
             raise ValueError(f"`predict` names {method!r}, none of the methods {', '.join(methods)}")
-        if not isinstance(counts, list) or not all(type(count) is int and count >= 0 for count in counts):
+        if not isinstance(counts, list) or not all(
+            type(count) is int and 0 <= count <= MOST_ITERATIONS for count in counts
+        ):
             raise ValueError(f"`predict` must give {method} a list of numbers of iterations, not {counts!r}")
     chosen = {method: tuple(counts) for method, counts in content["methods"].items()}
     return TestFiles(str(content["split"]), str(content["write"]), chosen)
+
+
+def _in_name(value: Any) -> str:
+    """A swept value as a part of the name of a folder, which it must not lead out of."""
+    text = str(value)
+    if re.fullmatch(r"[\w.,+\-\[\] ]{1,60}", text):
+        return text
+    return f"{slug(text)[:40]}-{hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()[:8]}"
 
 
 def slug(name: str) -> str:

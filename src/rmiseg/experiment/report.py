@@ -19,7 +19,7 @@ from rmiseg.evaluation.evaluate import Evaluation
 from rmiseg.evaluation.results import SavedEvaluation
 from rmiseg.experiment.plan import Plan, Run
 from rmiseg.experiment.timing import Seconds
-from rmiseg.runtime.files import cell, replacing
+from rmiseg.runtime.files import cell, remove_leftovers, replacing
 
 ROWS_FILE, REPORT_FILE, PICTURE_FILE = "results.csv", "results.md", "results.png"
 COLUMNS = {
@@ -102,6 +102,7 @@ def write_report(
         out: Folder of the experiment.
         console: Where to show the tables.
     """
+    remove_leftovers(out, (ROWS_FILE, REPORT_FILE, PICTURE_FILE))
     _write_rows(sweeps, outcomes, out / ROWS_FILE)
     text = markdown(plan, sweeps, outcomes, seconds)
     with replacing(out / REPORT_FILE) as temporary:

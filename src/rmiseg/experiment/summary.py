@@ -25,7 +25,7 @@ from rmiseg.experiment.report import (
     spread,
     table,
 )
-from rmiseg.runtime.files import cell, replacing
+from rmiseg.runtime.files import cell, remove_leftovers, replacing
 
 Results = Mapping[str, Mapping[str, Sequence[Outcome]]]
 """Outcomes by data set and row of the report, in the order of the seeds."""
@@ -41,6 +41,7 @@ COMPARED = {"mean_iou": "mIoU", "boundary_mean_iou": "boundary IoU"}
 
 def write_summary(plan: Plan, results: Results, out: Path, console: Console) -> None:
     """Write results.md, results.csv and results.png of all data sets into the folder `out`, and show the tables."""
+    remove_leftovers(out, (ROWS_FILE, REPORT_FILE, PICTURE_FILE))
     differences = _differences(plan, results)
     text = summary_markdown(plan, results, differences)
     with replacing(out / REPORT_FILE) as temporary:

@@ -3,7 +3,6 @@ all alike."""
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ from rich.console import Console
 from rmiseg.config import TrainConfig
 from rmiseg.data import SegmentationDataset, eval_loader, eval_transform, load_split, train_loader
 from rmiseg.evaluation.evaluate import evaluate_model
-from rmiseg.runtime.files import replacing, to_json
+from rmiseg.runtime.files import read_json, remove_leftovers, replacing, to_json
 from rmiseg.runtime.progress import track
 from rmiseg.training.assembly import train_dataset
 from rmiseg.training.measuring import timed_recipe, timed_step
@@ -38,10 +37,16 @@ class Seconds(NamedTuple):
 def find_or_time(recipes: Mapping[str, TrainConfig], file: Path, console: Console) -> dict[str, Seconds]:
     """The times of each method: those in `file`, unless it lacks one."""
     if file.is_file():
-        known = json.loads(file.read_text())
-        if set(recipes) <= set(known):
-            return {method: Seconds(**known[method]) for method in recipes}
+        try:
+            known = read_json(file)
+            if set(recipes) <= set(known):
+                return {
+                    method: Seconds(*(float(known[method][name]) for name in Seconds._fields)) for method in recipes
+                }
+        except (ValueError, LookupError, TypeError) as error:
+            raise ValueError(f"{file} holds no times ({error}); remove it to measure again") from error
     seconds = time_methods(recipes, console)
+    remove_leftovers(file.parent, [file.name])
     with replacing(file) as temporary:
         temporary.write_text(to_json({method: found._asdict() for method, found in seconds.items()}))
     return seconds

@@ -21,9 +21,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rmiseg.config.registry import plugin_arguments
 from rmiseg.runtime.files import locked
 from rmiseg.runtime.signals import EX_TEMPFAIL, Preempted, TerminationRequest, interrupts_ignored
+from rmiseg.training.run_folder import LOCK_FILE
 
 LOG_FILE = "log.txt"
 CLAIM_FILE = ".claim"
+RUN_FOLDER = "run"
+"""Folder of the run, beside its recipe."""
 POLL_SECONDS = 0.2
 CLAIM_SECONDS = 5.0
 """Time between two looks at what another machine is doing."""
@@ -99,11 +102,18 @@ def train_all(
 
 
 def _claim(recipe: Path) -> ExitStack | None:
-    """The lock on the training of a recipe; None if another process has it."""
-    claim = ExitStack()
+    """The lock on the training of a recipe; None if another process has it.
+
+    So does a training that goes on although its experiment was killed.
+    """
+    claim, run = ExitStack(), recipe.with_name(RUN_FOLDER) / LOCK_FILE
     try:
         claim.enter_context(locked(recipe.with_name(CLAIM_FILE)))
+        if run.is_file():
+            with locked(run):
+                pass
     except BlockingIOError:
+        claim.close()
         return None
     return claim
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -23,8 +24,9 @@ class TorchProgram:
         """See `ExportFormat.write`."""
         program = traced(segmenter)
         with replacing(out / "model.pt2") as temporary:
-            with temporary.open("wb") as file:
-                torch.export.save(program, file, extra_files={"metadata.json": json.dumps(metadata(segmenter))})
-            with temporary.open("rb") as file:
-                loaded = torch.export.load(file).module()
+            file = io.BytesIO()  # PyTorch's writer of files ends the process where the disk is full
+            torch.export.save(program, file, extra_files={"metadata.json": json.dumps(metadata(segmenter))})
+            temporary.write_bytes(file.getbuffer())
+            with temporary.open("rb") as written:
+                loaded = torch.export.load(written).module()
             return compare(segmenter, loaded, "the program that was read back")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import json
 import math
 import os
 import shutil
@@ -32,7 +31,7 @@ from rmiseg.data.classes import ClassTable
 from rmiseg.models import SegmentationModel, build_model
 from rmiseg.models.own import adapt_model
 from rmiseg.runtime.checksums import check_safetensors, json_crc32
-from rmiseg.runtime.files import replacing
+from rmiseg.runtime.files import read_json, replacing
 from rmiseg.runtime.tensor_files import check_tensors, first_sentence, not_finite, read_content, write_content
 
 FORMAT = "rmiseg checkpoint 1"
@@ -253,7 +252,7 @@ def _check_plain(checkpoint: Checkpoint) -> None:
 def _load_pretrained(folder: Path) -> Checkpoint:
     """Read a folder with config.json and model.safetensors."""
     try:
-        content = json.loads((folder / PRETRAINED_CONFIG).read_text(encoding="utf-8"))
+        content = read_json(folder / PRETRAINED_CONFIG)
         if not isinstance(content, dict) or content.get("format") != PRETRAINED_FORMAT:
             raise ValueError(f"{PRETRAINED_CONFIG} does not have the format {PRETRAINED_FORMAT!r}")
         path = folder / PRETRAINED_WEIGHTS

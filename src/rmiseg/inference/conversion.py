@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -38,6 +37,7 @@ from rmiseg.models.conversion.smp_files import SMP
 from rmiseg.models.conversion.torchvision_files import TORCHVISION
 from rmiseg.models.original import IMAGE_STATISTICS
 from rmiseg.models.weights import load_file, read_weights
+from rmiseg.runtime.files import read_json
 
 CLASS_TABLES: dict[str, tuple[ClassTable, ...]] = {
     "voc": (VOC,),
@@ -76,7 +76,7 @@ def _is_own(path: Path) -> bool:
 
 def _settings(folder: Path) -> dict[str, Any]:
     try:
-        settings = json.loads((folder / PRETRAINED_CONFIG).read_text(encoding="utf-8"))
+        settings = read_json(folder / PRETRAINED_CONFIG)
     except ValueError as error:
         raise ValueError(f"{folder / PRETRAINED_CONFIG} is no JSON: {error}") from error
     return settings if isinstance(settings, dict) else {}

@@ -10,6 +10,7 @@ import numpy as np
 from rmiseg.config.registry import find, names
 from rmiseg.data import ClassTable
 from rmiseg.data.labels import LabelFormat, PreLabels
+from rmiseg.data.volumes import is_slice
 from rmiseg.inference.sources import Source
 from rmiseg.runtime.files import replacing
 
@@ -40,6 +41,8 @@ class LabelFiles:
             raise ValueError(f"--write {name}: labels of {made.TITLE} are read, but not written")
         if videos := [source.file for source in sources if source.is_video]:
             raise ValueError(f"--write {name} is for images, and {videos[0]} is a video")
+        if slices := [source.file for source in sources if is_slice(source.file)]:
+            raise ValueError(f"--write {name} is for images, and {slices[0]} is a slice of a volume")
         if tolerance < 0:
             raise ValueError(f"tolerance must be 0 or more, not {tolerance}")
         self.name = name

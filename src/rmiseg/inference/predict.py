@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict, Unpack
 
 import torch
 from rich.console import Console
@@ -26,7 +26,7 @@ from rmiseg.inference.predictor import Predictor
 from rmiseg.inference.sources import RESULTS_FILE, Source, find_sources
 from rmiseg.inference.writer import Writer
 from rmiseg.runtime.distributed import gather, on_main, patience, processes, shard
-from rmiseg.runtime.files import remove_leftovers, replacing, to_json
+from rmiseg.runtime.files import read_json, remove_leftovers, replacing, to_json
 from rmiseg.runtime.progress import track
 
 MAY_DIFFER = ("checkpoint", "write")
@@ -54,13 +54,19 @@ class Predictions(NamedTuple):
     kept: int = 0
 
 
+class WriteOptions(TypedDict, total=False):
+    """Options of what `predict` writes, see there."""
+
+    opacity: float
+    tolerance: float
+
+
 def predict(
     run: str | Path,
     images: str | Path | Sequence[str | Path],
     *,
     out: str | Path = "predictions",
     write: Sequence[str] = ("index", "overlay"),
-    opacity: float = 0.5,
     overwrite: bool = False,
     tiling: TilingConfig | None = None,
     crf: Sequence[int] = (),
@@ -68,6 +74,7 @@ def predict(
     model: nn.Module | None = None,
     device: str = "auto",
     console: Console | None = None,
+    **options: Unpack[WriteOptions],
 ) -> Predictions:
     """Segment images at their original size and write pictures, as `rmiseg predict` does.
 
@@ -79,7 +86,6 @@ def predict(
             colors), overlay (colors over the image), geotiff (TIFF of class ids with the image's coordinates),
             probabilities (float16 npz), voc (what PASCAL VOC's test server takes), cityscapes (what that of Cityscapes
             takes); coco, cvat, label-studio, labelme (labels).
-        opacity: Opacity of the class colors in the overlays, 0 to 1.
         overwrite: Replace results that exist.
         tiling: Scales, flip and windows; by default the network sees every image once, whole.
         crf: Iterations of a dense CRF; for several, results go to folders crf1/, crf5/, ...
@@ -87,6 +93,8 @@ def predict(
         model: The network, if that of the run was given in Python.
         device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps, ...
         console: Where to show progress; by default nowhere.
+        options: `opacity` of the class colors in the overlays, 0 to 1, by default 0.5; `tolerance` in pixels, how far
+            an outline of labels may be from the edge of its region, by default 1.
 
     Raises:
         ValueError, OSError: Anything wrong with checkpoint or options; results that exist. A damaged image is none of
@@ -99,11 +107,11 @@ def predict(
         images=[str(pattern) for pattern in patterns],
         out=str(out),
         write=list(write),
-        opacity=opacity,
         overwrite=overwrite,
         crf=list(crf),
         dense_crf=dense_crf or CRFConfig(),
         device=device,
+        **options,
     )
     with processes(device) as place:
         return predict_files(config, console, place, model=model)
@@ -231,7 +239,7 @@ def _missing(
     if not path.is_file():
         return list(sources)
     try:
-        before = json.loads(path.read_text(encoding="utf-8"))
+        before = read_json(path)
         now = json.loads(to_json(about))
         differing = [name for name in now if name not in MAY_DIFFER and before.get(name, now[name]) != now[name]]
     except (ValueError, AttributeError) as error:

@@ -14,6 +14,7 @@ from typing import Any, Self
 import torch
 import torch.nn.functional as F
 from huggingface_hub import ModelCard, PyTorchModelHubMixin
+from safetensors import SafetensorError
 from safetensors.torch import save_model
 from torch import Tensor, nn
 
@@ -27,7 +28,7 @@ from rmiseg.inference.checkpoint import (
 from rmiseg.inference.model_card import CardFacts, card_text
 from rmiseg.models import SegmentationModel
 from rmiseg.runtime.checksums import HEADER_ENTRY, ZEROS, check_safetensors, json_crc32, seal_safetensors
-from rmiseg.runtime.tensor_files import check_tensors
+from rmiseg.runtime.tensor_files import check_tensors, first_sentence
 
 DATA_OPTIONS = ("name", "image_scale", "image_mean", "image_std", "bands", "value_range", "picture")
 
@@ -157,7 +158,10 @@ class Segmenter(
         """Write the weights, with checksums of them and of the config.json that follows."""
         path = save_directory / PRETRAINED_WEIGHTS
         description = json_crc32(json.loads(json.dumps(self._hub_mixin_config)))
-        save_model(self, str(path), {HEADER_ENTRY: ZEROS.decode(), CONFIG_CHECKSUM: description})
+        try:
+            save_model(self, str(path), {HEADER_ENTRY: ZEROS.decode(), CONFIG_CHECKSUM: description})
+        except SafetensorError as error:
+            raise OSError(f"{path} could not be written: {first_sentence(error)}") from error
         seal_safetensors(path)
 
     @classmethod

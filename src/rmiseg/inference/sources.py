@@ -19,7 +19,8 @@ from torch import Tensor
 from rmiseg.data import read_image
 from rmiseg.data.bands import RGB, Bands
 from rmiseg.data.opening import image_header
-from rmiseg.data.pairing import IMAGE_SUFFIXES
+from rmiseg.data.pairing import IMAGE_SUFFIXES, parted
+from rmiseg.data.volumes import is_volume, slices_of
 from rmiseg.inference.large import open_large
 from rmiseg.inference.tiles import Area
 from rmiseg.runtime.extras import import_extra
@@ -108,11 +109,21 @@ def find_sources(patterns: Sequence[str]) -> list[Source]:
             files = [(file, Path(file.name)) for file in matches if _is_input(file, root)]
             if not files:
                 raise FileNotFoundError(f"no image or video file, folder or glob pattern matches {pattern}")
-        for file, relative in files:
-            name = relative.with_suffix("")
+        for file, relative in _in_slices(files):
+            name = Path(parted(str(relative))[0])
             if found.setdefault(name, file) != file:
                 raise ValueError(f"{found[name]} and {file} would both be named {name}; predict them into two folders")
     return [Source(file, name) for name, file in found.items()]
+
+
+def _in_slices(files: Sequence[tuple[Path, Path]]) -> Iterator[tuple[Path, Path]]:
+    """Files and their names, and in place of a volume its slices."""
+    for file, relative in files:
+        if not is_volume(file):
+            yield file, relative
+            continue
+        for each in slices_of(file):
+            yield each, Path(parted(str(relative))[0], each.name)
 
 
 def _with_standard_input(patterns: Sequence[str]) -> list[str]:
@@ -131,7 +142,7 @@ def _fixed_parts(pattern: Path) -> int:
 def _is_input(file: Path, root: Path) -> bool:
     relative = file.relative_to(root)
     return (
-        file.suffix.lower() in IMAGE_SUFFIXES + VIDEO_SUFFIXES
+        parted(file.name)[1].lower() in IMAGE_SUFFIXES + VIDEO_SUFFIXES
         and not any(part.startswith(".") for part in relative.parts)
         and not any((root / parent / RESULTS_FILE).exists() for parent in list(relative.parents)[:-1])
         and file.is_file()

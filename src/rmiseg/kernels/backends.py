@@ -123,11 +123,14 @@ def resolve(implementation: str, logits: Tensor, target: Tensor) -> str:
                 "targets that are probabilities; use 'auto'"
             )
         return "soft"
-    if implementation != "auto":
-        return implementation
-    if device == "cpu" and _native_is_available():
+    return fastest(logits.device) if implementation == "auto" else implementation
+
+
+def fastest(device: torch.device) -> str:
+    """The key in `BACKENDS` that serves images with class ids on a device."""
+    if device.type == "cpu" and _native_is_available():
         return "native"
-    return "triton" if device == "cuda" and triton_serves() else "chunked"
+    return "triton" if device.type == "cuda" and triton_serves() else "chunked"
 
 
 def triton_serves() -> bool:

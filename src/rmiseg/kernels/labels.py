@@ -1,4 +1,4 @@
-"""Reading class ids on a GPU: which pixels count, how many, and whether any label is neither a class nor ignored."""
+"""Reading class ids: which pixels count, how many, and whether any label is neither a class nor ignored."""
 
 from __future__ import annotations
 
@@ -27,9 +27,13 @@ class Labels(NamedTuple):
 
 def read_labels(target: Tensor, num_classes: int, ignored: Sequence[int]) -> Labels | None:
     """Read class ids (N, *size) int64, of which `ignored` do not count, in one pass; None where that cannot be."""
-    on_gpu = target.device.type == "cuda" and backends.triton_serves() and target.is_contiguous()
-    if not (on_gpu and is_plain_call(target) and not is_transformed()):
+    if is_transformed() or not is_plain_call(target):
         return None
-    from rmiseg.kernels.triton.labels import read_labels as read
-
-    return Labels(*read(target, num_classes, ignored))
+    backend = backends.fastest(target.device)
+    if backend == "native":
+        from rmiseg.kernels.native import read_labels as read
+    elif backend == "triton":
+        from rmiseg.kernels.triton.labels import read_labels as read
+    else:
+        return None
+    return Labels(*read(target.contiguous(), num_classes, ignored))

@@ -52,6 +52,8 @@ class AffinityLoss(SegmentationLoss):
         for name, value in (("max_steps", max_steps), ("downsample", downsample)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
+        if not 0 <= init_step <= max_steps:
+            raise ValueError(f"init_step must be from 0 to max_steps, which is {max_steps}, got {init_step}")
         self.max_steps = max_steps
         self.downsample = downsample
         self.init_step = init_step

@@ -196,8 +196,7 @@ class SegmentationLoss(nn.Module):
         return None if self.class_weights is None else self.class_weights.to(device)
 
     def _read(self, logits: Tensor, target: Tensor, mask: Tensor | None, with_parts: bool = True) -> Batch:
-        batch = self.inputs.read(logits, target, mask, self._weights_on(logits.device))
-        return batch._replace(with_parts=with_parts)
+        return self.inputs.read(logits, target, mask, self._weights_on(logits.device), with_parts)
 
     def _logits(self, batch: Batch, *, softmax: bool = False) -> Tensor:
         """Logits whose sigmoid (or softmax) is the probabilities: the caller's, or made of the caller's."""
@@ -212,11 +211,13 @@ class SegmentationLoss(nn.Module):
         return full if batch.doubt is None else full * batch.doubt
 
     def _by_sample(self, values: Tensor, batch: Batch) -> Tensor:
-        """Sums (N,) of values (M,): for multilabel masks, weighted over the classes."""
+        """Sums (N, K) of values (M, K): for multilabel masks, weighted over the classes."""
         if self.mode != "multilabel":
             return values
-        values = values.view(-1, self.num_classes)
-        return (values if batch.class_weights is None else values * batch.class_weights.to(values.dtype)).sum(dim=1)
+        values = values.view(-1, self.num_classes, values.shape[1])
+        if batch.class_weights is not None:
+            values = values * batch.class_weights.to(values.dtype).unsqueeze(1)
+        return values.sum(dim=1)
 
     def _pixel_counts(self, target: Target) -> Tensor:
         """Valid pixels of every sample: (N,); for multilabel masks the mean over the classes."""
@@ -241,9 +242,10 @@ def _checked_weights(class_weights: Sequence[float] | Tensor | None, num_classes
         return None
     values = class_weights.tolist() if isinstance(class_weights, Tensor) else list(class_weights)
     numbers = tuple(float(value) for value in (values if isinstance(values, list) else [values]))
-    if len(numbers) != num_classes or not all(0 <= number < math.inf for number in numbers):
+    if len(numbers) != num_classes or not all(0 <= number < math.inf for number in numbers) or not any(numbers):
         raise ValueError(
-            f"class_weights must be {num_classes} finite numbers, one a class, none below 0; got {class_weights}"
+            f"class_weights must be {num_classes} finite numbers, one a class, none below 0 and not all 0; "
+            f"got {class_weights}"
         )
     return numbers
 

@@ -109,12 +109,20 @@ class InputReader:
             # Plain numbers: torch.compile of older versions takes no others.
             self.ignored = tuple(map(int, (ignore_index,) if isinstance(ignore_index, int) else ignore_index))
 
-    def read(self, logits: Tensor, target: Tensor, mask: Tensor | None, class_weights: Tensor | None) -> Batch:
+    def read(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        mask: Tensor | None,
+        class_weights: Tensor | None,
+        with_parts: bool = True,
+    ) -> Batch:
         """Check the input and bring it into one form.
 
         Args:
             logits, target, mask: See `SegmentationLoss.forward`.
             class_weights: (C,) or None, on the device of the logits.
+            with_parts: See `Batch`.
 
         Raises:
             ValueError: Shapes or dtypes that do not fit, or labels that are no classes where these are looked at.
@@ -129,7 +137,7 @@ class InputReader:
         doubt = self._doubt(read, target, mask)
         if self.mode == "multilabel":
             logits = logits.flatten(0, 1).unsqueeze(1)
-        return Batch(logits, read, doubt, class_weights)
+        return Batch(logits, read, doubt, class_weights, with_parts)
 
     def _check_logits(self, logits: Tensor) -> None:
         shape = tuple(logits.shape)

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from rmiseg.config.registry import register
 from rmiseg.functional import cross_entropy_counts, cross_entropy_sums
-from rmiseg.kernels import operators
 from rmiseg.kernels.backends import check_implementation
+from rmiseg.kernels.pixel import pixel_sums
 from rmiseg.losses.base import LossOptions, LossTerms, SegmentationLoss, spread_non_finite
 from rmiseg.losses.inputs import IGNORE_INDEX, Batch, Target
 
@@ -45,7 +45,7 @@ class _PixelLoss(SegmentationLoss):
 
     def sample_terms(self, batch: Batch) -> LossTerms:
         target, weights = batch.target, batch.class_weights
-        sums = operators.pixel_sums(
+        sums = pixel_sums(
             self._logits(batch, softmax=self.name == "ce"),
             target.values,
             target.valid,
@@ -54,7 +54,7 @@ class _PixelLoss(SegmentationLoss):
             self.align_corners,
             self.implementation,
         )
-        sums = self._by_sample(sums if batch.doubt is None else sums * batch.doubt, batch).unsqueeze(1)
+        sums = self._by_sample((sums if batch.doubt is None else sums * batch.doubt).unsqueeze(1), batch)
         counts = self.sample_counts(target, weights)
         if not batch.with_parts:
             return LossTerms(sums, counts, {})

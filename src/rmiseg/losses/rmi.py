@@ -11,9 +11,10 @@ from torch import Tensor
 
 from rmiseg.config.options import RMIConfig
 from rmiseg.config.registry import register
-from rmiseg.functional import PIXEL_SUMS, RMI_ALPHA, RMIOptions, cross_entropy_counts, pooled_size
-from rmiseg.kernels import operators
+from rmiseg.functional import PIXEL_SUMS, RMI_ALPHA, RMIOptions, cross_entropy_counts, pooled_size, widest
 from rmiseg.kernels.backends import check_implementation
+from rmiseg.kernels.pixel import pixel_sums
+from rmiseg.kernels.rmi import rmi_sums
 from rmiseg.losses.base import LossOptions, LossTerms, SegmentationLoss, check_choice, spread_non_finite
 from rmiseg.losses.inputs import IGNORE_INDEX, Batch, Target
 from rmiseg.losses.pixelwise import pixel_divisor, pixel_mean
@@ -122,32 +123,28 @@ class RMILoss(SegmentationLoss):
         positions = self._positions(tuple(target.valid.shape[1:]))
         count = positions if self.covariance == "mean" else 1
         pixel_weights = weights if self.mode == "multiclass" else None
-        inputs = (self._logits(batch), target.values, target.valid, pixel_weights)
+        logits = self._logits(batch)
+        inputs = (logits, target.values, target.valid, pixel_weights)
+        counted = self._counted_maps(target)
+        map_weights = counted.to(widest(counted.device)).unsqueeze(1)
+        map_weights = map_weights.expand(logits.shape[:2]) if pixel_weights is None else map_weights * pixel_weights
         # Dividing covariances by their number of positions is multiplying alpha by it, but for a constant.
         settings = self.region_size, self.pool, self.pool_size, self.pixel_loss, self.align_corners
         options = RMIOptions(*settings, self.alpha * count)
-        with_perfect = batch.with_parts or self.subtract_floor
-        found = operators.rmi_sums(*inputs, options, self.implementation, with_perfect)
-        pixel_sums, rmi, present, perfect = found
+        floor = None if self.subtract_floor else 0.5 * math.log(count)
+        found = rmi_sums(*inputs, map_weights, options, self.implementation, floor, batch.with_parts)
+        sums = found.sums
         if self.from_probabilities and self.pixel_loss == "ce":  # whose logits are not those of a sigmoid
             inputs = (self._logits(batch, softmax=True), *inputs[1:])
-            pixel_sums = operators.pixel_sums(*inputs, "ce", self.align_corners, self.implementation)
-        pixel_sums = self._by_sample(pixel_sums if batch.doubt is None else pixel_sums * batch.doubt, batch)
-        counted = self._counted_maps(target)
-        if self.subtract_floor:
-            values = rmi - perfect
-        else:
-            values = rmi - 0.5 * math.log(count) if self.covariance == "mean" else rmi
-        values = values.masked_fill(~counted.unsqueeze(1), 0).view(-1, self.num_classes)
-        if weights is not None:
-            values = values * weights.to(values.dtype)
-        sums = torch.stack([pixel_sums, values.sum(dim=1).to(pixel_sums.dtype)], dim=1)
+            own = pixel_sums(*inputs, "ce", self.align_corners, self.implementation)
+            sums = torch.stack([own, sums[:, 1]], dim=1)
+        sums = self._by_sample(sums if batch.doubt is None else sums * batch.doubt, batch)
         counts = self._counts(target, weights, counted)
         if not batch.with_parts:
             return LossTerms(sums, counts, {})
-        shown = present & counted.unsqueeze(1)
-        above_perfect = (rmi.detach() - perfect).masked_fill(~shown, 0).sum() / shown.sum().clamp(min=1)
-        pixel = pixel_mean(self.pixel_loss, pixel_sums.sum(), counts[:, 0].sum()).detach()
+        shown = found.present & counted.unsqueeze(1)
+        above_perfect = (found.rmi - found.perfect).masked_fill(~shown, 0).sum() / shown.sum().clamp(min=1)
+        pixel = pixel_mean(self.pixel_loss, sums[:, 0].sum(), counts[:, 0].sum()).detach()
         return LossTerms(sums, counts, {"pixel": pixel, "rmi": above_perfect.to(pixel.dtype)})
 
     def _counted_maps(self, target: Target) -> Tensor:
@@ -170,7 +167,7 @@ class RMILoss(SegmentationLoss):
 
     def from_sums(self, sums: Tensor, counts: Tensor) -> Tensor:
         pixels, samples = counts.to(sums.dtype).unbind(-1)
-        samples = samples.where((samples > 0) & (pixels > 0), math.inf)
+        samples = samples.where(pixels > 0, math.inf)
         additive = self.combination == "additive"
         pixel_share = (1 if additive else self.weight_lambda) / pixel_divisor(self.pixel_loss, pixels)
         rmi_share = (self.weight_lambda if additive else 1 - self.weight_lambda) / samples

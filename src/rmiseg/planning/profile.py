@@ -13,6 +13,7 @@ from rich.console import Console
 from rmiseg.data import Split
 from rmiseg.data.bands import Ranges
 from rmiseg.data.classes import IGNORE_INDEX
+from rmiseg.data.opening import image_header
 from rmiseg.runtime.progress import track
 
 HEADERS, MASKS = 1000, 200
@@ -171,11 +172,10 @@ def _headers(split: Split, indices: list[int]) -> tuple[list[tuple[int, int]], i
     try:
         for index in indices:
             try:
-                with Image.open(split.samples[index].image) as image:
-                    sizes.append((image.height, image.width))
-                    known.append(index)
-                    if image.mode == "P" or len(image.getbands()) >= 3:
-                        bands = 3
+                header = image_header(split.samples[index].image)
+                sizes.append(header.size)
+                known.append(index)
+                bands = 3 if header.bands >= 3 else bands
             except Exception:  # what is wrong with it, reading says
                 continue
     finally:

@@ -16,7 +16,9 @@ from rmiseg.config import DataConfig
 from rmiseg.data.finding import scan_splits
 from rmiseg.data.folder import Folder
 from rmiseg.data.images import Split
+from rmiseg.data.volumes import is_slice
 from rmiseg.planning.decisions import Decision
+from rmiseg.runtime.files import printable
 from rmiseg.runtime.progress import track
 
 FOLDS = 5
@@ -58,12 +60,14 @@ def planned_val(data: DataConfig, console: Console | None = None) -> Decision | 
     if data.name != "folder" or not Path(data.root or " ").is_dir() or not Folder().makes_splits(Path(data.root)):
         return None
     scans = scan_splits(data.name, data.root, ["train", "val"])
+    if any(is_slice(sample.image) for split in scans for sample in split.samples):
+        return None  # whole volumes are on one side
     images = {sample.name: (split, index) for split in scans for index, sample in enumerate(split.samples)}
     if len(images) < 2 or any(split.problems or split.images_without_mask for split in scans):
         return None  # said when they are opened
     folds = choose_folds(sorted(images), _classes_shown(images, console), FOLDS)
     names = folds.parts[0]
-    entries = _entries(names, images)
+    entries = list(map(printable, _entries(names, images)))
     if len(entries) > MOST_NAMES or (not folds.sequences and not folds.classes_known):
         return None
     reasons = [f"{len(names)} of {len(images)} images"]

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from PIL import Image
 from rich.console import Console
 from torch import nn
@@ -33,6 +32,7 @@ from rmiseg.inference.predictor import Predictor
 from rmiseg.runtime.files import printable, remove_leftovers, replacing, to_json
 from rmiseg.runtime.progress import track
 from rmiseg.training.curves import read_curves
+from rmiseg.training.stored_options import CONFIG_FILE, stored_options
 
 CURVE_POINTS = 400
 """Most points of a curve; longer ones are thinned."""
@@ -311,9 +311,7 @@ def _thinned(steps: Sequence[int], values: Sequence[float]) -> tuple[list[int], 
 
 def _loss_name(path: Path) -> str | None:
     """Return the loss that the run was trained with, as its config.yaml says; None where that does not exist."""
-    file = path / "config.yaml"
-    if not file.is_file():
+    if not (path / CONFIG_FILE).is_file():
         return None
-    config = yaml.safe_load(file.read_text(encoding="utf-8"))
-    name: str = config["loss"]["name"]
-    return name
+    name = stored_options(path).get("loss.name")
+    return None if name is None else str(name)

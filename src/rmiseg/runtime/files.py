@@ -49,6 +49,10 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         os.replace(temporary, path)
+    except OSError as error:
+        if error.errno is not None and error.filename is None:  # such as of a disk that is full
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -124,6 +128,19 @@ def _no_link(path: str, flags: int) -> int:
 def cell(text: str) -> str:
     """Text for a cell of a CSV file: with an apostrophe before what a spreadsheet would take for a formula."""
     return f"'{text}" if text[:1] in tuple("=+-@\t\r\n") else text
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        OSError: It is not there, or cannot be read.
+        ValueError: It is no JSON, or nested without end.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
 
 
 def to_json(value: Any) -> str:

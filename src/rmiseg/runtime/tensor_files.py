@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rmiseg.config.recipes import shortened
 from rmiseg.runtime.checksums import DamagedError, check_zip, seal_zip
 from rmiseg.runtime.files import replacing
 
@@ -90,9 +91,20 @@ def check_tensors(tensors: Any) -> dict[str, Tensor]:
         isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in tensors.items()
     ):
         raise ValueError("its weights are not tensors by their names")
+    if strange := [name for name, tensor in tensors.items() if not _is_plain(tensor)]:
+        raise ValueError(f"{shortened(strange[0])} is no plain tensor of numbers, or declares more than it holds")
     if (found := not_finite(tensors)) is not None:
         raise ValueError(f"its weights are not finite ({found}): the training had diverged")
     return dict(tensors)
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Tell whether a tensor is dense, in memory, of whole or real numbers, each with bits of its own."""
+    if tensor.device.type != "cpu" or tensor.layout != torch.strided or tensor.is_quantized or tensor.is_nested:
+        return False
+    if tensor.is_complex() or (tensor.is_floating_point() and tensor.itemsize < 2):
+        return False
+    return tensor.untyped_storage().nbytes() >= tensor.numel() * tensor.itemsize
 
 
 def first_sentence(error: Exception) -> str:

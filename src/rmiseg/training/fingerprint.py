@@ -10,6 +10,7 @@ import numpy as np
 
 from rmiseg.config import DataConfig
 from rmiseg.data import LabeledImages, Split
+from rmiseg.data.volumes import is_slice
 
 SAMPLED = 32
 """Images of a split whose content is looked at; all of them where there are no more."""
@@ -67,7 +68,8 @@ def _content(images: Split) -> str:
     digest = hashlib.sha256()
     for index in np.linspace(0, len(images) - 1, min(SAMPLED, len(images))).round().astype(int).tolist():
         try:
-            with open(images.samples[index].image, "rb") as file:
+            path = images.samples[index].image
+            with open(path.parent if is_slice(path) else path, "rb") as file:
                 digest.update(_digest(file.read(MOST_BYTES)).encode())
             digest.update(images.read_mask(index).tobytes())
         except (ValueError, OSError):  # which is said when it is read for training

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -19,7 +18,7 @@ from rmiseg.config.registry import OWN_OPTIONS, find, is_known
 from rmiseg.data import LabeledImages
 from rmiseg.inference.checkpoint import CHECKPOINTS
 from rmiseg.runtime.distributed import is_main
-from rmiseg.runtime.files import leftovers, locked, printable, replacing, to_json
+from rmiseg.runtime.files import leftovers, locked, printable, read_json, replacing, to_json
 from rmiseg.training.fingerprint import changes, fingerprints
 from rmiseg.training.state import STATES, SavedState, StateFolder
 from rmiseg.training.stored_options import CONFIG_FILE, plain_options, stored_options, with_defaults, write_config
@@ -70,15 +69,8 @@ class RunResult:
 
     @classmethod
     def read(cls, path: Path) -> RunResult:
-        """Read the file of a result.
-
-        Raises:
-            ValueError, ArithmeticError, LookupError, TypeError, AttributeError: It is none.
-        """
-        content = json.loads(path.read_text(encoding="utf-8"))
-        scores = {name: {key: _number(score) for key, score in content[name].items()} for name in ("last", "best")}
-        steps, memory, seconds = int(content["steps"]), int(content["peak_memory"]), content["seconds_per_step"]
-        return cls(path.parent, steps, _number(seconds), memory, **scores, scope=str(content.get("scope", "")))
+        """Read the file of a result; see `read_result`."""
+        return read_result(path)[0]
 
     @property
     def scores(self) -> dict[str, float]:
@@ -218,14 +210,7 @@ class RunFolder:
         if not path.is_file():
             return None
         self._check_same()
-        try:
-            result = RunResult.read(path)
-            options = json.loads(path.read_text(encoding="utf-8")).get("options", {})
-        except (ValueError, ArithmeticError, LookupError, TypeError, AttributeError) as error:
-            raise ValueError(
-                f"{path} cannot be read as the result of a run ({shortened(str(error))}). The run is over, and its "
-                "checkpoints can be used as they are; choose another folder with --out to train again"
-            ) from error
+        result, options = read_result(path)
         self._compare(options, self.asked)
         return result
 
@@ -315,6 +300,26 @@ class RunFolder:
         if any(len(before[split]["classes"]) != len(now[split]["classes"]) for split in before if split in now):
             raise ValueError(f"the run in {self.path} cannot go on: {change}")
         console.print(f"warning: the data have changed: {change}. The training goes on with them", markup=False)
+
+
+def read_result(path: Path) -> tuple[RunResult, dict[str, Any]]:
+    """The result that a file holds, and the options of the run by their dotted names.
+
+    Raises:
+        ValueError: It is damaged.
+    """
+    try:
+        content = read_json(path)
+        scores = {name: {key: _number(score) for key, score in content[name].items()} for name in ("last", "best")}
+        steps, memory, seconds = int(content["steps"]), int(content["peak_memory"]), content["seconds_per_step"]
+        options = {str(name): value for name, value in content.get("options", {}).items()}
+        scope = str(content.get("scope", ""))
+        return RunResult(path.parent, steps, _number(seconds), memory, **scores, scope=scope), options
+    except (ValueError, ArithmeticError, LookupError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path} cannot be read as the result of a run ({shortened(str(error))}). The run is over, and its "
+            "checkpoints can be used as they are; choose another folder with --out to train again"
+        ) from error
 
 
 def _number(value: Any) -> float:

@@ -129,7 +129,10 @@ def test_subsets(tmp_path):
         ),
         (polygon("car", [[0, 0], [1e12, 1], [2, 2]]), "annotations.xml: image a.jpg: label 1, 'car': the coordinate"),
         ('<polygon label="car" points="1;2;3" z_order="0"/>', "corners must be pairs"),
-        ('<polygon points="1,1;2,2;3,3" z_order="0"/>', "annotations.xml does not hold CVAT's labels: 'label'"),
+        (
+            '<polygon points="1,1;2,2;3,3" z_order="0"/>',
+            "annotations.xml does not hold CVAT's labels: KeyError 'label'",
+        ),
         ('<mask label="car" rle="1,2" left="0" top="0" width="5000000000" height="9" z_order="0"/>', "does not fit"),
         ('<mask label="car" rle="4" left="30" top="0" width="2" height="2" z_order="0"/>', None),
         (

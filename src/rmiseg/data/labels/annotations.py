@@ -9,7 +9,8 @@ A format is registered by its name, and is all that there is to add for another 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, TypeAlias
@@ -88,6 +89,51 @@ class Tally:
             + (", ..." if len(examples) > most else "")
             for reason, examples in self.reasons.items()
         ]
+
+
+def add_region(
+    image: LabeledImage, read: Callable[[], Region | None], title: str, unused: Tally, reason: str, example: str
+) -> None:
+    """Add a label to an image, or count it as one that cannot be used.
+
+    Args:
+        image: The image.
+        read: Returns the label; None if it is of a kind that has no area.
+        title: What to call it in an error.
+        unused: Where it is counted then.
+        reason: Why it cannot be used.
+        example: What to call it there.
+
+    Raises:
+        ValueError: It is damaged; the message names it.
+    """
+    try:
+        region = read()
+    except ValueError as error:
+        raise ValueError(f"{title}: {error}") from error
+    if region is None:
+        unused.add(reason, example)
+    else:
+        image.regions.append(region)
+
+
+@contextmanager
+def naming(where: object, holds: str) -> Iterator[None]:
+    """Let errors name what was being read, a file or a part of one, if they do not yet.
+
+    Args:
+        where: What is read.
+        holds: What it should hold, such as "CVAT's labels", where it lacks something.
+
+    Raises:
+        ValueError: Something is missing in there, or wrong.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise ValueError(f"{where} does not hold {holds}: {type(error).__name__} {error}") from error
+    except ValueError as error:
+        raise ValueError(str(error) if str(error).startswith(str(where)) else f"{where}: {error}") from error
 
 
 @dataclass

@@ -23,6 +23,7 @@ from rmiseg.data.labels.annotations import (
     PreLabels,
     Region,
     Tally,
+    naming,
     written_classes,
 )
 from rmiseg.data.labels.documents import Documents, whole
@@ -61,12 +62,8 @@ class COCOFile(LabelFormat):
             if not _is_coco(content):
                 found.unused.add("JSON files are not of COCO", str(path))
                 continue
-            try:
+            with naming(path, "COCO's annotations"):
                 _read_file(path, content, split_of(path, documents.root), found)
-            except (KeyError, TypeError, AttributeError, IndexError) as error:
-                raise ValueError(f"{path} does not hold COCO's annotations: {type(error).__name__} {error}") from error
-            except ValueError as error:
-                raise ValueError(f"{path}: {error}") from error
         return found
 
     def part(self, labels: PreLabels, file: Path) -> str:

@@ -23,6 +23,8 @@ from rmiseg.data.labels.annotations import (
     PreLabels,
     Region,
     Tally,
+    add_region,
+    naming,
     written_classes,
 )
 from rmiseg.data.labels.coco import SPLITS
@@ -56,14 +58,10 @@ class CVAT(LabelFormat):
                 continue
             if root.find("track") is not None:
                 raise ValueError(f"{path} is of a video: export it as CVAT for images 1.1")
-            try:
+            with naming(path, "CVAT's labels"):
                 _read_classes(root, found)
                 for element in root.iter("image"):
                     found.images.append(_image(element, path, documents, found.unused))
-            except KeyError as error:
-                raise ValueError(f"{path} does not hold CVAT's labels: {error} is missing") from error
-            except ValueError as error:
-                raise ValueError(str(error) if str(error).startswith(str(path)) else f"{path}: {error}") from error
         return found
 
     def part(self, labels: PreLabels, file: Path) -> str:
@@ -127,15 +125,9 @@ def _image(element: ElementTree.Element, path: Path, documents: Documents, unuse
     shapes = [shape for shape in element if shape.tag in KINDS]
     shapes.sort(key=lambda shape: whole(shape.attrib.get("z_order", 0), "z_order"))
     for number, shape in enumerate(shapes, start=1):
-        try:
-            region = _region(shape)
-        except ValueError as error:
-            raise ValueError(f"image {name}, {shape.tag} {number}: {error}") from error
-        if region is None:
-            kind = f"labels are of the kind {shape.tag}, whose area is not read"
-            unused.add(kind, f"{shape.attrib.get('label')} in {name}")
-        else:
-            image.regions.append(region)
+        reason = f"labels are of the kind {shape.tag}, whose area is not read"
+        title, example = f"image {name}, {shape.tag} {number}", f"{shape.attrib.get('label')} in {name}"
+        add_region(image, partial(_region, shape), title, unused, reason, example)
     return image
 
 

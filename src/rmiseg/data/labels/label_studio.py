@@ -27,6 +27,8 @@ from rmiseg.data.labels.annotations import (
     Region,
     Size,
     Tally,
+    add_region,
+    naming,
     written_classes,
 )
 from rmiseg.data.labels.documents import Documents, whole
@@ -58,15 +60,8 @@ class LabelStudio(LabelFormat):
                 found.unused.add("JSON files are not of Label Studio, with its tasks", str(path))
                 continue
             for number, task in enumerate(content, start=1):
-                try:
+                with naming(f"{path}, task {task.get('id', number)}", "Label Studio's labels"):
                     image, count = _image(task, path, found.unused)
-                except (KeyError, TypeError, AttributeError, IndexError) as error:
-                    raise ValueError(
-                        f"{path}, task {task.get('id', number)}: it does not hold Label Studio's labels: "
-                        f"{type(error).__name__} {error}"
-                    ) from error
-                except ValueError as error:
-                    raise ValueError(f"{path}, task {task.get('id', number)}: {error}") from error
                 found.images.append(image)
                 several += count > 1
         if several:
@@ -141,15 +136,9 @@ def _image(task: dict[str, Any], path: Path, unused: Tally) -> tuple[LabeledImag
             unused.add("labels are on images that were rotated in Label Studio", f"{name} in {reference}")
         else:
             image.size = (whole(each["original_height"], "original_height"), whole(each["original_width"], "width"))
-            try:
-                region = _region(name, value, image.size)
-            except ValueError as error:
-                raise ValueError(f"label {number}, {name!r}: {error}") from error
-            if region is None:
-                kind = each.get("type")
-                unused.add(f"labels are of the kind {kind}, whose area is not read", f"{name} in {reference}")
-            else:
-                image.regions.append(region)
+            reason = f"labels are of the kind {each.get('type')}, whose area is not read"
+            title, example = f"label {number}, {name!r}", f"{name} in {reference}"
+            add_region(image, partial(_region, name, value, image.size), title, unused, reason, example)
     return image, len(annotations)
 
 

@@ -20,6 +20,8 @@ from rmiseg.data.labels.annotations import (
     PreLabels,
     Region,
     Tally,
+    add_region,
+    naming,
     written_classes,
 )
 from rmiseg.data.labels.coco import split_of
@@ -54,12 +56,8 @@ class Labelme(LabelFormat):
             if not _is_labelme(content):
                 found.unused.add("JSON files are not of labelme", str(path))
                 continue
-            try:
+            with naming(path, "labelme's labels"):
                 image = _image(path, content, found.unused)
-            except (KeyError, TypeError, AttributeError, IndexError) as error:
-                raise ValueError(f"{path} does not hold labelme's labels: {type(error).__name__} {error}") from error
-            except ValueError as error:
-                raise ValueError(f"{path}: {error}") from error
             image.split = split_of(path, documents.root)
             image.path = documents.find_image(image.reference, path)
             named.add(image.path)
@@ -110,16 +108,9 @@ def _image(path: Path, content: dict[str, Any], unused: Tally) -> LabeledImage:
     image = LabeledImage(str(content["imagePath"]), path, size=size, embedded=content.get("imageData"))
     for number, shape in enumerate(content["shapes"], start=1):
         label = str(shape["label"])
-        try:
-            region = _region(label, shape)
-        except ValueError as error:
-            raise ValueError(f"shape {number}, {label!r}: {error}") from error
-        if region is None:
-            unused.add(
-                f"labels are of the kind {shape.get('shape_type')}, which has no area", f"{label} in {path.name}"
-            )
-        else:
-            image.regions.append(region)
+        reason = f"labels are of the kind {shape.get('shape_type')}, which has no area"
+        title = f"shape {number}, {label!r}"
+        add_region(image, partial(_region, label, shape), title, unused, reason, f"{label} in {path.name}")
     return image
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rmiseg.config.registry import register
-from rmiseg.data.labels.annotations import Annotations, LabeledImage, LabelFormat, Region, Tally
+from rmiseg.data.labels.annotations import Annotations, LabeledImage, LabelFormat, Region, Tally, add_region, naming
 from rmiseg.data.labels.coco import split_of
 from rmiseg.data.labels.cvat import hex_color
 from rmiseg.data.labels.documents import Documents, whole
@@ -34,7 +34,7 @@ class Supervisely(LabelFormat):
         found = Annotations()
         for path in documents.files(".json"):
             content = documents.json(path)
-            try:
+            with naming(path, "Supervisely's labels"):
                 if path.name == META and isinstance(content, dict) and "classes" in content:
                     for each in content["classes"]:
                         found.classes.append(str(each["title"]))
@@ -44,12 +44,6 @@ class Supervisely(LabelFormat):
                     found.images.append(_image(path, content, documents, found.unused))
                 else:
                     found.unused.add("JSON files are not of Supervisely", str(path))
-            except (KeyError, TypeError, AttributeError, IndexError) as error:
-                raise ValueError(
-                    f"{path} does not hold Supervisely's labels: {type(error).__name__} {error}"
-                ) from error
-            except ValueError as error:
-                raise ValueError(str(error) if str(error).startswith(str(path)) else f"{path}: {error}") from error
         found.classes = list(dict.fromkeys(found.classes))
         return found
 
@@ -67,16 +61,9 @@ def _image(path: Path, content: dict[str, Any], documents: Documents, unused: Ta
     image.path = beside if path.parent.name == "ann" and beside.is_file() else None
     for number, each in enumerate(content["objects"], start=1):
         label = str(each["classTitle"])
-        try:
-            region = _region(label, each)
-        except ValueError as error:
-            raise ValueError(f"object {number}, {label!r}: {error}") from error
-        if region is None:
-            unused.add(
-                f"labels are of the kind {each.get('geometryType')}, which is not read", f"{label} in {path.name}"
-            )
-        else:
-            image.regions.append(region)
+        reason = f"labels are of the kind {each.get('geometryType')}, which is not read"
+        title = f"object {number}, {label!r}"
+        add_region(image, partial(_region, label, each), title, unused, reason, f"{label} in {path.name}")
     return image
 
 

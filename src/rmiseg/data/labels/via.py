@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from rmiseg.config.registry import register
-from rmiseg.data.labels.annotations import Annotations, LabeledImage, LabelFormat, Region, Tally
+from rmiseg.data.labels.annotations import Annotations, LabeledImage, LabelFormat, Region, Tally, add_region, naming
 from rmiseg.data.labels.coco import split_of
 from rmiseg.data.labels.documents import Documents
 from rmiseg.data.labels.shapes import exact_polygons, points, rectangle
@@ -44,7 +44,7 @@ class VIA(LabelFormat):
             if entries is None:
                 found.unused.add("JSON files are not of VIA", str(path))
                 continue
-            try:
+            with naming(path, "VIA's labels"):
                 attribute = _attribute(entries)
                 if attribute:
                     found.notes.append(f"{path}: the class of a region is its attribute {attribute!r}")
@@ -52,10 +52,6 @@ class VIA(LabelFormat):
                     image = _image(path, entry, attribute, found.unused)
                     image.split = split_of(path, documents.root)
                     found.images.append(image)
-            except (KeyError, TypeError, AttributeError, IndexError) as error:
-                raise ValueError(f"{path} does not hold VIA's labels: {type(error).__name__} {error}") from error
-            except ValueError as error:
-                raise ValueError(f"{path}: {error}") from error
         return found
 
 
@@ -100,15 +96,10 @@ def _image(path: Path, entry: dict[str, Any], attribute: str, unused: Tally) -> 
         if not isinstance(label, str) or not label:
             unused.add("labels have no class", where)
             continue
-        try:
-            found = _region(label, region["shape_attributes"])
-        except ValueError as error:
-            raise ValueError(f"{where}, {label!r}: {error}") from error
-        if found is None:
-            kind = region["shape_attributes"].get("name")
-            unused.add(f"labels are of the kind {kind}, which has no area", f"{label} in {image.reference}")
-        else:
-            image.regions.append(found)
+        shape = region["shape_attributes"]
+        reason = f"labels are of the kind {shape.get('name')}, which has no area"
+        title, example = f"{where}, {label!r}", f"{label} in {image.reference}"
+        add_region(image, partial(_region, label, shape), title, unused, reason, example)
     return image
 
 

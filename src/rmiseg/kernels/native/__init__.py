@@ -1,4 +1,4 @@
-"""The RMI loss on the CPU, compiled from C++: native/pixels.cpp and native/regions.cpp.
+"""The RMI loss on the CPU, compiled from C++: native/labels.cpp, native/pixels.cpp and native/regions.cpp.
 
 The library is built when rmiseg is installed, if there is a C++ compiler; without it `chunked` serves the CPU. It is
 called through ctypes, which lets other Python threads run meanwhile.
@@ -10,7 +10,8 @@ import ctypes
 import functools
 import importlib.util
 import math
-from ctypes import c_int64, c_void_p
+from collections.abc import Sequence
+from ctypes import c_double, c_int64, c_void_p
 from typing import Any
 
 import torch
@@ -18,8 +19,7 @@ from torch import Tensor
 
 from rmiseg.functional import RMIOptions, computed_dtype, pooled_size
 from rmiseg.kernels.interpolation import nearest_labels
-from rmiseg.kernels.perfect import perfect_rmi_of_classes
-from rmiseg.kernels.regions import region_factor, region_weights, rmi_of_factor
+from rmiseg.kernels.perfect import interpolated_classes
 
 ELEMENTS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 PIXEL_LOSSES = ("bce", "ce")
@@ -30,7 +30,7 @@ THREAD_VALUES = 1 << 14
 
 
 class _Problem(ctypes.Structure):
-    """See native/pixels.cpp."""
+    """See native/interface.h."""
 
     _fields_ = (
         *((name, c_int64) for name in ["threads", "samples", "classes", "h", "w", "height", "width"]),
@@ -43,15 +43,27 @@ class _Problem(ctypes.Structure):
 
 
 class _Regions(ctypes.Structure):
-    """See native/regions.cpp."""
+    """See native/interface.h."""
 
     _fields_ = (
         *((name, c_int64) for name in ["threads", "maps", "height", "width", "region_size", "is_double"]),
-        *((name, c_void_p) for name in ["probabilities", "labels", "covariance", "weights"]),
+        ("with_gradient", c_int64),
+        ("alpha", c_double),
+        *((name, c_void_p) for name in ["probabilities", "labels", "rmi", "perfect", "present"]),
     )
 
 
-STRUCTURES = {"rmiseg_problem_size": _Problem, "rmiseg_regions_size": _Regions}
+class _Labels(ctypes.Structure):
+    """See native/interface.h."""
+
+    _fields_ = (
+        *((name, c_int64) for name in ["threads", "samples", "pixels", "classes", "ignored_count"]),
+        ("ignored", c_void_p),
+        *((name, c_void_p) for name in ["target", "valid", "counts", "unknown"]),
+    )
+
+
+STRUCTURES = {"rmiseg_labels_size": _Labels, "rmiseg_problem_size": _Problem, "rmiseg_regions_size": _Regions}
 """The functions of the library that return the bytes of a structure, and that structure here."""
 
 
@@ -88,6 +100,28 @@ def is_available() -> bool:
     return _library() is not None
 
 
+def read_labels(target: Tensor, num_classes: int, ignored: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+    """Read contiguous class ids (N, *size) int64; returns what `rmiseg.kernels.labels.Labels` holds."""
+    samples = len(target)
+    valid = torch.empty(target.shape, dtype=torch.bool)
+    counts, unknown = torch.empty(samples, dtype=torch.int64), torch.empty(samples, dtype=torch.bool)
+    numbers = (c_int64 * len(ignored))(*ignored)
+    _call(
+        "rmiseg_read_labels",
+        _Labels,
+        samples=samples,
+        pixels=math.prod(target.shape[1:]),
+        classes=num_classes,
+        ignored_count=len(ignored),
+        ignored=ctypes.addressof(numbers),
+        target=target,
+        valid=valid,
+        counts=counts,
+        unknown=unknown,
+    )
+    return valid, counts, unknown
+
+
 def rmi_forward(
     logits: Tensor,
     target: Tensor,
@@ -107,29 +141,13 @@ def rmi_forward(
         labels = torch.empty_like(probabilities)
     maps = {**_pooling(options, probabilities), "probabilities": probabilities, "labels": labels}
     pixel_sums = _forward(logits, target, valid, class_weights, options.pixel_loss, options.align_corners, maps)
-    d = options.region_size**2
-    covariance = logits.new_empty((n, c, 2 * d, 2 * d), dtype=torch.float64)
-    regions = {
-        "maps": n * c,
-        "height": pooled[0],
-        "width": pooled[1],
-        "region_size": options.region_size,
-        "is_double": probabilities.dtype == torch.float64,
-        "probabilities": probabilities,
-        "labels": labels,
-    }
-    _call("rmiseg_covariance", _Regions, **regions, covariance=covariance)
-    factor = region_factor(covariance, options.alpha)
-    present = labels.flatten(2).amax(dim=2) > 0
-    perfect = covariance.new_empty((n, 0))
-    if with_perfect:
-        perfect = perfect_rmi_of_classes(target, valid, labels, covariance, options)
-    if with_gradient:  # takes the place of the probabilities
-        _call("rmiseg_region_gradient", _Regions, **regions, weights=region_weights(factor))
-        gradient_maps = probabilities
-    else:
-        gradient_maps = probabilities.new_empty((n, c, 0, 0))
-    return pixel_sums, rmi_of_factor(factor), present, perfect, gradient_maps
+    own_perfect = with_perfect and options.pool != "interp"
+    rmi, perfect, present = _regions(probabilities, labels, options, with_gradient, own_perfect)
+    if with_perfect and not own_perfect:
+        perfect = _regions(interpolated_classes(target, valid, labels), labels, options, False, False)[0]
+    # The gradient has taken the place of the probabilities.
+    gradient_maps = probabilities if with_gradient else probabilities.new_empty((n, c, 0, 0))
+    return pixel_sums, rmi, present, perfect, gradient_maps
 
 
 def rmi_backward(
@@ -195,11 +213,10 @@ def _forward(
     maps: dict[str, Any],
 ) -> Tensor:
     """Pixel sums (N,); `maps` are the fields of `_Problem` that say what is pooled, and where to."""
-    # One for every task, of which a sample has fewer than rows of labels and padding.
-    sums = torch.zeros(target.shape[0], target.shape[1] + maps.get("pool_size", 0), dtype=torch.float64)
+    sums = torch.empty(target.shape[0], dtype=computed_dtype(logits))
     problem = _problem(logits, target, valid, class_weights, pixel_loss, align_corners)
     _call("rmiseg_forward", _Problem, **problem, **maps, pixel_sums=sums)
-    return sums.sum(dim=1).to(computed_dtype(logits))
+    return sums
 
 
 def _backward(
@@ -216,9 +233,38 @@ def _backward(
     gradient = torch.empty_like(logits)
     problem = _problem(logits, target, valid, class_weights, pixel_loss, align_corners)
     strides = (c_int64 * 4)(*gradient.stride())
-    rest = {"grad_pixel": grad_pixel.double().contiguous(), "gradient": gradient, "gradient_strides": strides}
+    rest = {"grad_pixel": grad_pixel.contiguous(), "gradient": gradient, "gradient_strides": strides}
     _call("rmiseg_backward", _Problem, **problem, **maps, **rest)
     return gradient
+
+
+def _regions(
+    probabilities: Tensor, labels: Tensor, options: RMIOptions, with_gradient: bool, with_perfect: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """RMI, that of perfect predictions (or (N, 0)), and present classes, of pooled maps (N, C, ph, pw).
+
+    The gradient takes the place of the probabilities, if asked for.
+    """
+    n, c, height, width = labels.shape
+    rmi, present = torch.empty((n, c), dtype=torch.float64), torch.empty((n, c), dtype=torch.bool)
+    perfect = torch.empty((n, c if with_perfect else 0), dtype=torch.float64)
+    _call(
+        "rmiseg_regions",
+        _Regions,
+        maps=n * c,
+        height=height,
+        width=width,
+        region_size=options.region_size,
+        is_double=labels.dtype == torch.float64,
+        with_gradient=with_gradient,
+        alpha=options.alpha,
+        probabilities=probabilities,
+        labels=labels,
+        rmi=rmi,
+        perfect=perfect if with_perfect else None,
+        present=present,
+    )
+    return rmi, perfect, present
 
 
 def _problem(
@@ -257,7 +303,7 @@ def _pooling(options: RMIOptions, pooled: Tensor) -> dict[str, Any]:
 
 def _call(function: str, structure: type[ctypes.Structure], **fields: Any) -> None:
     """Call a function of the library; it sees tensors by their addresses."""
-    sides = [fields[name] for name in ("samples", "maps", "classes", "height", "width") if name in fields]
+    sides = [fields[name] for name in ("samples", "maps", "classes", "height", "width", "pixels") if name in fields]
     threads = min(torch.get_num_threads(), max(1, math.prod(sides) // THREAD_VALUES))
     values = {name: value.data_ptr() if isinstance(value, Tensor) else value for name, value in fields.items()}
     getattr(_library(), function)(ctypes.byref(structure(threads=threads, **values)))

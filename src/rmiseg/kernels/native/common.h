@@ -6,6 +6,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <new>
 #include <system_error>
 #include <thread>
 #include <vector>
@@ -13,34 +14,42 @@
 using std::int64_t;
 
 // A leaf is compiled for several instruction sets; the best that the machine has is chosen when the library is loaded.
-#if defined(__x86_64__) && defined(__linux__)
+// Not under the sanitizers, which are not ready then.
+#if defined(__x86_64__) && defined(__linux__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 #define LEAF __attribute__((noinline, target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
 #define LEAF __attribute__((noinline))
 #endif
 #define INLINE inline __attribute__((always_inline))
 
-// Memory of a thread, used again and again.
+// Memory of a thread, used again and again: `take` gives arrays, all of which `clear` takes back.
 class Scratch {
   public:
-    // Begins anew, with room for `arrays` arrays of `bytes` together.
-    void reserve(int64_t bytes, int64_t arrays) {
-        const size_t needed = bytes + (arrays + 1) * ALIGNMENT;
-        if (memory.size() < needed) memory.resize(needed);
-        free = memory.data();
-    }
+    void clear() { chunk = used = 0; }
+
     template <class T>
     T* take(int64_t count) {
-        size_t room = memory.data() + memory.size() - static_cast<char*>(free);
-        T* start = static_cast<T*>(std::align(ALIGNMENT, count * sizeof(T), free, room));
-        free = start + count;
-        return start;
+        const size_t bytes = (count * sizeof(T) + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+        for (; chunk < chunks.size() && used + bytes > chunks[chunk].bytes; ++chunk) used = 0;
+        if (chunk == chunks.size()) chunks.emplace_back(std::max(bytes, LEAST));
+        char* const start = chunks[chunk].data.get() + used;
+        used += bytes;
+        return reinterpret_cast<T*>(start);
     }
 
   private:
-    static constexpr int64_t ALIGNMENT = 64;
-    std::vector<char> memory;
-    void* free = nullptr;
+    static constexpr size_t ALIGNMENT = 64, LEAST = 1 << 16;
+    struct Free {
+        void operator()(char* data) const { operator delete[](data, std::align_val_t(ALIGNMENT)); }
+    };
+    struct Chunk {
+        size_t bytes;
+        std::unique_ptr<char, Free> data;
+        explicit Chunk(size_t bytes)
+            : bytes(bytes), data(static_cast<char*>(operator new[](bytes, std::align_val_t(ALIGNMENT)))) {}
+    };
+    std::vector<Chunk> chunks;
+    size_t chunk = 0, used = 0;
 };
 
 // Calls run(task, scratch) for every task, on several threads. What a task computes must not depend on the others.
@@ -49,7 +58,7 @@ void for_each_task(int64_t tasks, int64_t threads, Run run) {
     std::atomic<int64_t> next{0};
     auto work = [&] {
         Scratch scratch;
-        for (int64_t task; (task = next.fetch_add(1)) < tasks;) run(task, scratch);
+        for (int64_t task; (task = next.fetch_add(1)) < tasks; scratch.clear()) run(task, scratch);
     };
     std::vector<std::thread> others;
     for (int64_t i = 1; i < std::min(threads, tasks); ++i) {

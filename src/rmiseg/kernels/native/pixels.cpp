@@ -4,30 +4,11 @@
 // Work is cut into tasks in a way that depends on the shapes alone, and no two tasks write to the same place: results
 // are the same to the last bit whatever the number of threads.
 
+#include <numeric>
+
 #include "common.h"
+#include "interface.h"
 #include "rows.h"
-
-enum PixelLoss : int64_t { BCE, CE };
-enum Pool : int64_t { NONE, AVERAGE, MAXIMUM, INTERPOLATION };  // NONE: the pixel loss alone
-
-// The same fields in the same order stand in __init__.py. Pooled maps are float32, or float64 for float64 logits.
-struct Problem {
-    int64_t threads;
-    int64_t samples, classes, h, w, height, width;
-    int64_t element, align_corners, pixel_loss, pool, pool_size, ph, pw;
-    int64_t logits_strides[4], gradient_strides[4];  // in elements
-    void* logits;                                    // (N, C, h, w) of `element`
-    const int64_t* target;                           // (N, H, W); C where a pixel counts but is of no class
-    const uint8_t* valid;                            // (N, H, W)
-    const double* class_weights;                     // (C,), or null: all are 1
-    double* pixel_sums;                              // (N, H + pool_size) zeros, out: of each task of a sample
-    void* probabilities;                             // (N, C, ph, pw), out
-    void* labels;                                    // (N, C, ph, pw), out; not with INTERPOLATION
-    const double* grad_pixel;   // (N,)
-    const void* gradient_maps;  // (N, C, ph, pw): of the RMI of each map in its probabilities
-    const double* grad_rmi;     // (N, C)
-    void* gradient;             // (N, C, h, w) of `element`, out
-};
 
 namespace {
 
@@ -242,9 +223,9 @@ void pool_row(const Plan<T>& plan, const T* columns, int64_t rows_inside, T* out
     out[p.pw - 1] -= offset * T(rows_inside * right) * scale;
 }
 
-// A block of rows of windows of a sample (of rows of pixels, if pooling has no windows).
+// A block of rows of windows of a sample (of rows of pixels, if pooling has no windows). Returns its part of the sum.
 template <class T>
-void forward_block(const Plan<T>& plan, int64_t task, Scratch& scratch) {
+double forward_block(const Plan<T>& plan, int64_t task, Scratch& scratch) {
     const Problem& p = plan.p;
     const Leaves<T> leaves(p);
     const int64_t n = task / plan.blocks, block = task % plan.blocks * plan.block;
@@ -254,7 +235,6 @@ void forward_block(const Plan<T>& plan, int64_t task, Scratch& scratch) {
     const int64_t padded = plan.padding + p.width + plan.size;  // of columns
     const bool class_by_class = p.pixel_loss == BCE && p.class_weights;
     const int64_t weighted_count = class_by_class ? count : 0;
-    scratch.reserve(count * (sizeof(int32_t) + 3 * sizeof(T)) + (weighted_count + padded + p.width) * sizeof(T), 7);
     auto label = scratch.take<int32_t>(count);
     T *const weight = scratch.take<T>(count), *const pixel = scratch.take<T>(count), *const product = scratch.take<T>(count);
     T *const padded_columns = scratch.take<T>(padded), *const columns = padded_columns + plan.padding;
@@ -296,9 +276,7 @@ void forward_block(const Plan<T>& plan, int64_t task, Scratch& scratch) {
     }
     add_logarithm(product, count, pixel);
     if (p.pixel_loss == CE && p.class_weights) class_weights_of(p, label, count, weight);
-    // The sums of a sample are more than its tasks; the rest stays zero.
-    const int64_t sums = p.height + (p.pool == NONE ? 0 : p.pool_size);
-    p.pixel_sums[n * sums + task % plan.blocks] = weighted_sum(class_by_class ? weighted : pixel, weight, count);
+    return weighted_sum(class_by_class ? weighted : pixel, weight, count);
 }
 
 // The pooled one-hot labels of the same windows.
@@ -335,7 +313,6 @@ template <class T>
 void interpolated_row(const Plan<T>& plan, int64_t task, Scratch& scratch) {
     const Problem& p = plan.p;
     const int64_t n = task / p.ph, row = task % p.ph;
-    scratch.reserve((3 * p.width + p.pw) * sizeof(T), 4);
     T *const upper = scratch.take<T>(p.width), *const lower = scratch.take<T>(p.width), *const wide = scratch.take<T>(p.width);
     const T weight = plan.pool_rows.weight[row], offset = p.pixel_loss == BCE ? T(OFFSET) : T(0);
     Probabilities<T> probabilities(plan);
@@ -440,7 +417,6 @@ void backward_block(const Plan<T>& plan, int64_t task, Scratch& scratch) {
     const int64_t sum_count = plan.small ? (end - begin) * p.width : 0;
     const bool weighted = p.pixel_loss == CE && p.class_weights;
     const int64_t weighted_count = weighted ? count : 0;
-    scratch.reserve(count * (sizeof(int32_t) + 3 * sizeof(T)) + (weighted_count + sum_count + p.width + p.w) * sizeof(T), 8);
     auto label = scratch.take<int32_t>(count);
     T *const weight = scratch.take<T>(count), *const peak = scratch.take<T>(count), *const total = scratch.take<T>(count);
     T *const sums = scratch.take<T>(sum_count), *const out = scratch.take<T>(p.width), *const narrow = scratch.take<T>(p.w);
@@ -455,7 +431,7 @@ void backward_block(const Plan<T>& plan, int64_t task, Scratch& scratch) {
         reader.start(n, c);
         if (p.pool != NONE) unpool.start(n, c);
         std::fill(sums, sums + sum_count, T(0));
-        const T grad_pixel = T(p.grad_pixel[n] * (p.pixel_loss == BCE && p.class_weights ? p.class_weights[c] : 1.0));
+        const T grad_pixel = T(static_cast<const T*>(p.grad_pixel)[n] * (p.pixel_loss == BCE && p.class_weights ? p.class_weights[c] : 1.0));
         for (int64_t y = top; y < bottom; ++y) {
             const int64_t at = (y - top) * p.width;
             const Row row = row_of(p.gradient, p.gradient_strides, p.element, n, c, plan.small ? 0 : y);
@@ -489,7 +465,6 @@ void argmax_block(const Plan<T>& plan, int64_t task, Scratch& scratch) {
     const Problem& p = plan.p;
     const int64_t n = task / plan.blocks, top = task % plan.blocks * plan.block;
     const int64_t bottom = std::min(top + plan.block, p.height), count = (bottom - top) * p.width;
-    scratch.reserve(2 * count * sizeof(T), 2);
     T *const largest = scratch.take<T>(count), *const best = scratch.take<T>(count);
     std::fill(largest, largest + count, -std::numeric_limits<T>::infinity());
     std::fill(best, best + count, T(0));
@@ -506,10 +481,15 @@ void argmax_block(const Plan<T>& plan, int64_t task, Scratch& scratch) {
 template <class T>
 void forward(const Problem& p) {
     const Plan<T> plan(p, false);
+    std::vector<double> parts(p.samples * plan.blocks);
     for_each_task(p.samples * plan.blocks, p.threads, [&](int64_t task, Scratch& scratch) {
-        forward_block(plan, task, scratch);
+        parts[task] = forward_block(plan, task, scratch);
         if (plan.windows) label_block(plan, task);
     });
+    for (int64_t n = 0; n < p.samples; ++n) {
+        const auto first = parts.begin() + n * plan.blocks;
+        static_cast<T*>(p.pixel_sums)[n] = T(std::accumulate(first, first + plan.blocks, 0.0));
+    }
     if (p.pool == INTERPOLATION)
         for_each_task(p.samples * p.ph, p.threads,
                       [&](int64_t task, Scratch& scratch) { interpolated_row(plan, task, scratch); });
@@ -535,7 +515,6 @@ extern "C" {
 
 void rmiseg_forward(const Problem* p) { p->element == FLOAT64 ? forward<double>(*p) : forward<float>(*p); }
 
-// Class ids (N, H, W) uint8 in `labels`, of logits (N, C, h, w) with at most 256 classes; pool is NONE.
 void rmiseg_argmax(const Problem* p) { p->element == FLOAT64 ? argmax<double>(*p) : argmax<float>(*p); }
 
 void rmiseg_backward(const Problem* p) { p->element == FLOAT64 ? backward<double>(*p) : backward<float>(*p); }

@@ -1,4 +1,4 @@
-// Region covariances of pooled maps, and their gradient. For the formulas see rmiseg/kernels/regions.py.
+// RMI of pooled maps, and its gradient. For the formulas see rmiseg/kernels/regions.py.
 //
 // Products of maps at every lag, instead of products of regions: (2R - 1)^2 of them instead of R^4.
 
@@ -6,30 +6,10 @@
 #include <limits>
 
 #include "common.h"
-
-// The same fields in the same order stand in __init__.py.
-struct Regions {
-    int64_t threads;
-    int64_t maps, height, width, region_size, is_double;
-    void* probabilities;    // (maps, height, width) float32, or float64 if is_double; their gradient takes their place
-    const void* labels;     // the same
-    double* covariance;     // (maps, 2d, 2d), out
-    const double* weights;  // (maps, d, 2d): gradient in a region's p, from its centered p and y
-};
+#include "interface.h"
+#include "matrices.h"
 
 namespace {
-
-typedef double Lanes __attribute__((vector_size(64)));
-typedef double LooseLanes __attribute__((vector_size(64), aligned(8)));
-constexpr int64_t LANES = 8;
-
-INLINE Lanes lanes(const double* a) { return *reinterpret_cast<const LooseLanes*>(a); }
-
-INLINE double total(Lanes values) {
-    double sum = 0;
-    for (int64_t lane = 0; lane < LANES; ++lane) sum += values[lane];
-    return sum;
-}
 
 LEAF double sum(const double* a, int64_t count) {
     Lanes sums[4] = {};
@@ -111,7 +91,7 @@ INLINE void convolve_lanes(const Convolution& c, int64_t j, double* out) {
             for (int64_t dj = c.left; dj <= c.right; ++dj)
                 for (int64_t k = 0; k < COUNT; ++k) sums[k] += weight[dj] * lanes(row + dj + k * LANES);
         }
-    for (int64_t k = 0; k < COUNT; ++k) *reinterpret_cast<LooseLanes*>(out + j + k * LANES) = sums[k];
+    for (int64_t k = 0; k < COUNT; ++k) store(sums[k], out + j + k * LANES);
 }
 LEAF void convolve(const Convolution& c, int64_t count, double* out) {
     // Blocks of the largest kind that fits; the last one overlaps the one before it.
@@ -156,6 +136,16 @@ struct Cut {
     int64_t last_offset(int64_t line) const { return std::min(line, R - 1); }
 };
 
+// Sums over the classes that each offset has, of rows of `count` numbers: from (edges + 1, count), whose last row is what is
+// inside, to (offsets, count).
+LEAF void sum_classes(const double* from, const Cut& cut, int64_t offsets, int64_t count, double* __restrict out) {
+    for (int64_t offset = 0; offset < offsets; ++offset, out += count) {
+        std::copy_n(from + cut.edges * count, count, out);
+        for (int64_t edge = offset; edge < offset + cut.single; ++edge)
+            for (int64_t k = 0; k < count; ++k) out[k] += from[edge * count + k];
+    }
+}
+
 // One class of one sample: its two maps, centered, in float64, and the columns near their ends as rows.
 struct Pair {
     const Regions& r;
@@ -166,14 +156,11 @@ struct Pair {
     const int64_t near;
     bool absent;         // the class is not in the sample
 
-    // Numbers of the arrays, with what may be read beyond their ends.
+    // What may be read beyond the ends of the arrays.
     static constexpr int64_t PAD = 4 * LANES;
-    static int64_t near_columns(const Regions& r) { return std::min(r.width, 2 * (r.region_size - 1)); }
-    static int64_t numbers(const Regions& r) { return 2 * (r.height * (r.width + 2 * near_columns(r)) + 2 * PAD); }
-    static constexpr int64_t ARRAYS = 4;
 
     Pair(const Regions& r, int64_t index, Scratch& scratch)
-        : r(r), R(r.region_size), d(R * R), rows(r.height, R), columns(r.width, R), near(near_columns(r)) {
+        : r(r), R(r.region_size), d(R * R), rows(r.height, R), columns(r.width, R), near(std::min(r.width, 2 * (R - 1))) {
         const int64_t pixels = r.height * r.width;
         const void* const sources[2] = {r.probabilities, r.labels};
         for (int kind = 0; kind < 2; ++kind) {
@@ -218,64 +205,57 @@ struct Pair {
 // With A, B in {p, y}, the entry of G for A at offset (a, b) and B at (a + di, b + dj) is the sum of
 // A[i, j] B[i + di, j + dj] over a rectangle of positions that begins at (a, b). For one lag (di, dj) these rectangles
 // have nearly everything in common: the sum over that is taken once, and those over edges are taken apart.
-void covariance(const Regions& r, int64_t index, Scratch& scratch) {
-    const int64_t R = r.region_size, d = R * R, side = 2 * R - 1;
-    const Cut rows(r.height, R), columns(r.width, R);
+//
+// G is (2d, stride), out.
+void covariance(const Pair& pair, double* G, int64_t stride, Scratch& scratch) {
+    const Cut &rows = pair.rows, &columns = pair.columns;
+    const int64_t R = pair.R, d = pair.d, side = 2 * R - 1, height = rows.side, width = columns.side;
     const int64_t row_classes = rows.edges + 1, column_classes = columns.edges + 1;
-    const int64_t counts[3] = {2 * d, columns.edges * side * R, row_classes * column_classes * side};
-    scratch.reserve((Pair::numbers(r) + counts[0] + counts[1] + counts[2]) * sizeof(double), Pair::ARRAYS + 3);
-    const Pair pair(r, index, scratch);
-    double *const totals = scratch.take<double>(counts[0]), *const edges = scratch.take<double>(counts[1]);
-    double* const sums = scratch.take<double>(counts[2]);
-    double* const G = r.covariance + index * 4 * d * d;
-    std::fill(G, G + 4 * d * d, 0.0);
-    if (pair.absent) {
-        // Nothing to explain: RMI is at its floor, whatever the covariance of p is, and has no gradient.
-        if (!pair.finite()) G[0] = std::numeric_limits<double>::quiet_NaN();
-        return;
-    }
+    const int64_t edge_count = columns.edges * side * R, sum_count = row_classes * column_classes * side;
+    double *const totals = scratch.take<double>(2 * d), *const edges = scratch.take<double>(edge_count);
+    double* const sums = scratch.take<double>(sum_count);
+    double *const by_column = scratch.take<double>(row_classes * R * side), *const by_offset = scratch.take<double>(d * side);
     pair.region_sums(totals);
     for (int A = 0; A < 2; ++A)
         for (int B = 0; B < 2; ++B) {
             // Inner rows, edges of columns: (edge, dj, di).
-            std::fill(edges, edges + counts[1], 0.0);
+            std::fill(edges, edges + edge_count, 0.0);
             for (int64_t q = 0; q < columns.edges; ++q)
                 for (int64_t dj = 1 - R; dj < R; ++dj) {
                     const int64_t j = columns.line(q);
-                    if (j + dj < 0 || j + dj >= r.width) continue;
-                    const View column = {pair.column(A, q, j) + R - 1, 1, rows.inner, r.height};
+                    if (j + dj < 0 || j + dj >= width) continue;
+                    const View column = {pair.column(A, q, j) + R - 1, 1, rows.inner, height};
                     double* const out = edges + (q * side + dj + R - 1) * R;
-                    products_at_lags(column, pair.column(B, q, j + dj) + R - 1, r.height, R, out);
+                    products_at_lags(column, pair.column(B, q, j + dj) + R - 1, height, R, out);
                 }
             for (int64_t di = 0; di < R; ++di) {
                 if (di == 0 && A > B) continue;  // G is symmetric
                 // Sums of products, (row class, column class, dj): edges one by one, and last what is inside.
-                std::fill(sums, sums + counts[2], 0.0);
+                std::fill(sums, sums + sum_count, 0.0);
                 for (int64_t p = 0; p < row_classes; ++p) {
                     const int64_t i = p < rows.edges ? rows.line(p) : R - 1, count = p < rows.edges ? 1 : rows.inner;
-                    if (i + di + count > r.height) continue;
-                    const double *const s = pair.map[A] + i * r.width, *const t = pair.map[B] + (i + di) * r.width;
+                    if (i + di + count > height) continue;
+                    const double *const s = pair.map[A] + i * width, *const t = pair.map[B] + (i + di) * width;
                     double* const out = sums + p * column_classes * side;
-                    products_at_lags({s + R - 1, count, columns.inner, r.width}, t, r.width, side,
+                    products_at_lags({s + R - 1, count, columns.inner, width}, t, width, side,
                                      out + columns.edges * side);
                     for (int64_t q = 0; q < columns.edges; ++q) {
                         const int64_t j = columns.line(q);
-                        for (int64_t k = std::max<int64_t>(0, R - 1 - j); k < std::min(side, r.width - j + R - 1); ++k)
+                        for (int64_t k = std::max<int64_t>(0, R - 1 - j); k < std::min(side, width - j + R - 1); ++k)
                             out[q * side + k] = p < rows.edges ? s[j] * t[j + k - R + 1] : edges[(q * side + k) * R + di];
                     }
                 }
+                // Sums over the rectangles, (a, b, dj): first over columns, (row class, b, dj).
+                for (int64_t p = 0; p < row_classes; ++p)
+                    sum_classes(sums + p * column_classes * side, columns, R, side, by_column + p * R * side);
+                sum_classes(by_column, rows, R - di, R * side, by_offset);
                 for (int64_t dj = di == 0 && A == B ? 0 : 1 - R; dj < R; ++dj)
                     for (int64_t a = 0; a + di < R; ++a)
                         for (int64_t b = std::max<int64_t>(0, -dj); b <= std::min(R - 1, R - 1 - dj); ++b) {
                             const int64_t row = A * d + a * R + b, column = B * d + (a + di) * R + b + dj;
-                            double value = -totals[row] * totals[column] / double(rows.positions * columns.positions);
-                            for (int64_t k = 0; k <= rows.single; ++k)
-                                for (int64_t l = 0; l <= columns.single; ++l) {
-                                    const int64_t p = k < rows.single ? a + k : rows.edges;
-                                    const int64_t q = l < columns.single ? b + l : columns.edges;
-                                    value += sums[(p * column_classes + q) * side + dj + R - 1];
-                                }
-                            G[row * 2 * d + column] = G[column * 2 * d + row] = value;
+                            const double means = totals[row] * totals[column] / double(rows.positions * columns.positions);
+                            const double value = by_offset[(a * R + b) * side + dj + R - 1] - means;
+                            G[row * stride + column] = G[column * stride + row] = value;
                         }
             }
         }
@@ -284,69 +264,130 @@ void covariance(const Regions& r, int64_t index, Scratch& scratch) {
 // At each region the gradient in p is K (z - mean), z = [p; y], and a pixel's is the sum over the regions that it is in.
 // For a pixel that is in d regions this is a convolution with (2R - 1)^2 weights for p and as many for y; near the
 // borders, where it is in fewer, with fewer terms in the weights.
+//
+// K is (d, stride); gradient (height, width), out.
 template <class T>
-void region_gradient(const Regions& r, int64_t index, Scratch& scratch) {
-    const int64_t R = r.region_size, d = R * R, side = 2 * R - 1, pixels = r.height * r.width;
-    T* const gradient = static_cast<T*>(r.probabilities) + index * pixels;
-    const int64_t length = std::max(r.width, r.height);
-    scratch.reserve((Pair::numbers(r) + 3 * d + 2 * side * side + length) * sizeof(double), Pair::ARRAYS + 4);
-    const Pair pair(r, index, scratch);
-    if (pair.absent && pair.finite()) {
-        std::fill(gradient, gradient + pixels, T(0));
-        return;
-    }
+void region_gradient(const Pair& pair, const double* K, int64_t stride, T* gradient, Scratch& scratch) {
+    const int64_t R = pair.R, d = pair.d, side = 2 * R - 1, height = pair.rows.side, width = pair.columns.side;
     double *const means = scratch.take<double>(2 * d), *const constants = scratch.take<double>(d);
-    double *const weights = scratch.take<double>(2 * side * side), *const out = scratch.take<double>(length);
-    const double* const K = r.weights + index * 2 * d * d;
+    double* const weights = scratch.take<double>(2 * side * side);
+    double* const out = scratch.take<double>(std::max(width, height));
     pair.region_sums(means);
     for (int64_t k = 0; k < 2 * d; ++k) means[k] /= double(pair.rows.positions * pair.columns.positions);
     for (int64_t o = 0; o < d; ++o) {
         constants[o] = 0;
-        for (int64_t k = 0; k < 2 * d; ++k) constants[o] -= K[o * 2 * d + k] * means[k];
+        for (int64_t k = 0; k < 2 * d; ++k) constants[o] -= K[o * stride + k] * means[k];
     }
 
-    // The convolution for pixels at offsets a0 to a1, b0 to b1; by columns, if `turn`.
-    const auto convolution = [&](int64_t a0, int64_t a1, int64_t b0, int64_t b1, bool turn) {
-        Convolution c = {{}, {}, turn ? r.height : r.width, side, -a1, R - 1 - a0, -b1, R - 1 - b0, 0.0};
+    // The convolution for pixels at offsets a0 to a1, b0 to b1; by columns, if `turn`. From line to line of pixels, weights
+    // of offsets that come are added, and of those that go are subtracted.
+    Convolution c;
+    int64_t first, last, b0, b1;
+    bool turn;
+    double* const center[2] = {weights + (R - 1) * (side + 1), weights + (R - 1) * (side + 1) + side * side};
+    const auto begin = [&](int64_t from, int64_t to, bool by_columns) {
+        first = 0, last = -1, b0 = from, b1 = to, turn = by_columns;
+        c = {{}, {center[0], center[1]}, turn ? height : width, side, 0, 0, 0, 0, 0.0};
         std::fill(weights, weights + 2 * side * side, 0.0);
-        double* const center[2] = {weights + (R - 1) * (side + 1), weights + (R - 1) * (side + 1) + side * side};
-        for (int64_t a = a0; a <= a1; ++a)
-            for (int64_t b = b0; b <= b1; ++b) {
-                c.constant += constants[a * R + b];
-                const double* from = K + (a * R + b) * 2 * d;
-                for (int kind = 0; kind < 2; ++kind)
-                    for (int64_t di = -a; di < R - a; ++di)
-                        for (int64_t dj = -b; dj < R - b; ++dj) center[kind][turn ? dj * side + di : di * side + dj] += *from++;
-            }
+    };
+    const auto add = [&](int64_t a, double sign) {
+        for (int64_t b = b0; b <= b1; ++b) {
+            c.constant += sign * constants[a * R + b];
+            const double* from = K + (a * R + b) * stride;
+            for (int kind = 0; kind < 2; ++kind)
+                for (int64_t di = -a; di < R - a; ++di)
+                    for (int64_t dj = -b; dj < R - b; ++dj)
+                        center[kind][turn ? dj * side + di : di * side + dj] += sign * *from++;
+        }
+    };
+    const auto slide = [&](int64_t a0, int64_t a1) {
+        while (last < a1) add(++last, 1);
+        while (first < a0) add(first++, -1);
+        c.top = -a1, c.bottom = R - 1 - a0, c.left = -b1, c.right = R - 1 - b0;
         if (turn) {
             std::swap(c.top, c.left);
             std::swap(c.bottom, c.right);
         }
-        for (int kind = 0; kind < 2; ++kind) c.kernel[kind] = center[kind];
-        return c;
     };
 
-    // Inner columns row by row; rows with the same offsets share their weights.
-    Convolution c;
-    for (int64_t i = 0, a0 = -1, a1 = -1; pair.columns.inner > 0 && i < r.height; ++i) {
-        if (pair.rows.first_offset(i) != a0 || pair.rows.last_offset(i) != a1)
-            c = convolution(a0 = pair.rows.first_offset(i), a1 = pair.rows.last_offset(i), 0, R - 1, false);
-        for (int kind = 0; kind < 2; ++kind) c.map[kind] = pair.map[kind] + i * r.width + R - 1;
+    // Inner columns row by row.
+    begin(0, R - 1, false);
+    for (int64_t i = 0; pair.columns.inner > 0 && i < height; ++i) {
+        slide(pair.rows.first_offset(i), pair.rows.last_offset(i));
+        for (int kind = 0; kind < 2; ++kind) c.map[kind] = pair.map[kind] + i * width + R - 1;
         convolve(c, pair.columns.inner, out);
-        for (int64_t j = 0; j < pair.columns.inner; ++j) gradient[i * r.width + R - 1 + j] = T(out[j]);
+        for (int64_t j = 0; j < pair.columns.inner; ++j) gradient[i * width + R - 1 + j] = T(out[j]);
     }
     // Columns at the edges, each as a row, in stretches with the same offsets.
     for (int64_t q = 0; q < pair.columns.edges; ++q) {
         const int64_t j = pair.columns.line(q);
-        for (int64_t i = 0, count; i < r.height; i += count) {
-            const int64_t a0 = pair.rows.first_offset(i), a1 = pair.rows.last_offset(i);
+        begin(pair.columns.first_offset(j), pair.columns.last_offset(j), true);
+        for (int64_t i = 0, count; i < height; i += count) {
             count = i == R - 1 && pair.rows.inner > 0 ? pair.rows.inner : 1;
-            c = convolution(a0, a1, pair.columns.first_offset(j), pair.columns.last_offset(j), true);
+            slide(pair.rows.first_offset(i), pair.rows.last_offset(i));
             for (int kind = 0; kind < 2; ++kind) c.map[kind] = pair.column(kind, q, j) + i;
             convolve(c, count, out);
-            for (int64_t k = 0; k < count; ++k) gradient[(i + k) * r.width + j] = T(out[k]);
+            for (int64_t k = 0; k < count; ++k) gradient[(i + k) * width + j] = T(out[k]);
         }
     }
+}
+
+// The weights K (d, stride) of the gradient, from the Cholesky factor U (2d, stride) of G + aI. With U = [[A, B], [0, C]],
+// the last d columns of its inverse are [X; Y] = [-A^-1 B C^-1; C^-1], and K = X [X; Y]^T / d.
+double* gradient_weights(const double* U, int64_t d, int64_t stride, Scratch& scratch) {
+    const int64_t columns = padded(d);
+    double *const inverse = scratch.take<double>(2 * d * columns), *const turned = scratch.take<double>(d * stride);
+    double* const K = scratch.take<double>(d * stride);
+    std::fill(inverse, inverse + 2 * d * columns, 0.0);
+    for (int64_t i = 0; i < d; ++i) inverse[(d + i) * columns + i] = 1;
+    solve_upper(U, 2 * d, stride, inverse, columns);
+    std::fill(turned, turned + d * stride, 0.0);
+    for (int64_t i = 0; i < 2 * d; ++i)
+        for (int64_t j = 0; j < d; ++j) turned[j * stride + i] = inverse[i * columns + j];
+    std::fill(K, K + d * stride, 0.0);
+    subtract_product({inverse, columns, 1}, turned, stride, d, stride, d, K, stride);
+    for (int64_t i = 0; i < d; ++i) scale_row(-1.0 / d, stride, K + i * stride);
+    return K;
+}
+
+// RMI of probabilities that are the labels, of which G (2d, stride) has the covariance in its last rows and columns.
+double perfect_rmi(const double* G, int64_t d, int64_t stride, double alpha, Scratch& scratch) {
+    const int64_t columns = padded(d);
+    double* const matrix = scratch.take<double>(d * columns);
+    double value = 0.5 * std::log(alpha);
+    for (double times : {2.0, 1.0}) {
+        for (int64_t i = 0; i < d; ++i) {
+            for (int64_t j = 0; j < d; ++j) matrix[i * columns + j] = times * G[(d + i) * stride + d + j];
+            matrix[i * columns + i] += alpha;
+        }
+        factorize(matrix, d, columns);
+        value += (times == 2 ? 1 : -1) * log_diagonal(matrix, 0, d, columns) / d;
+    }
+    return value;
+}
+
+template <class T>
+void regions(const Regions& r, int64_t index, Scratch& scratch) {
+    const Pair pair(r, index, scratch);
+    const int64_t d = pair.d, stride = padded(2 * d), pixels = r.height * r.width;
+    T* const gradient = static_cast<T*>(r.probabilities) + index * pixels;
+    r.present[index] = !pair.absent;
+    if (pair.absent) {
+        // Nothing to explain: RMI is at its floor, whatever the covariance of p is, and has no gradient.
+        const double nothing = pair.finite() ? 0 : std::numeric_limits<double>::quiet_NaN();
+        r.rmi[index] = 0.5 * std::log(r.alpha) + nothing;
+        if (r.perfect) r.perfect[index] = 0.5 * std::log(r.alpha);
+        if (r.with_gradient) std::fill(gradient, gradient + pixels, T(nothing));
+        return;
+    }
+    double* const G = scratch.take<double>(2 * d * stride);
+    std::fill(G, G + 2 * d * stride, 0.0);
+    covariance(pair, G, stride, scratch);
+    if (r.perfect) r.perfect[index] = perfect_rmi(G, d, stride, r.alpha, scratch);
+    for (int64_t i = 0; i < 2 * d; ++i) G[i * stride + i] += r.alpha;
+    factorize(G, 2 * d, stride);
+    r.rmi[index] = log_diagonal(G, d, 2 * d, stride) / d;
+    if (r.with_gradient) region_gradient(pair, gradient_weights(G, d, stride, scratch), stride, gradient, scratch);
 }
 
 }  // namespace
@@ -355,13 +396,9 @@ extern "C" {
 
 int64_t rmiseg_regions_size() { return sizeof(Regions); }
 
-void rmiseg_covariance(const Regions* r) {
-    for_each_task(r->maps, r->threads, [&](int64_t map, Scratch& scratch) { covariance(*r, map, scratch); });
-}
-
-void rmiseg_region_gradient(const Regions* r) {
+void rmiseg_regions(const Regions* r) {
     for_each_task(r->maps, r->threads, [&](int64_t map, Scratch& scratch) {
-        r->is_double ? region_gradient<double>(*r, map, scratch) : region_gradient<float>(*r, map, scratch);
+        r->is_double ? regions<double>(*r, map, scratch) : regions<float>(*r, map, scratch);
     });
 }
 }

@@ -7,10 +7,9 @@
 #include <limits>
 
 #include "common.h"
+#include "interface.h"
 
 constexpr double OFFSET = 1e-6;  // functional.PROBABILITY_OFFSET
-
-enum Element : int64_t { FLOAT32, FLOAT64, BFLOAT16, FLOAT16 };
 
 template <class To, class From>
 INLINE To bits(From value) {

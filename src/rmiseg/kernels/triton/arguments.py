@@ -45,7 +45,7 @@ class Batch(NamedTuple):
 
     @classmethod
     def of(cls, logits: Tensor, target: Tensor, valid: Tensor, class_weights: Tensor | None) -> Batch:
-        """The batch of the arguments of `rmiseg.kernels.operators`."""
+        """The batch of the arguments of `rmiseg.kernels.rmi`."""
         return cls(
             logits,
             target.contiguous(),

@@ -40,12 +40,12 @@ def argmax_kernel(
     first, tile, n = program_of_tile(tiles)
     x, top, in_row = lanes_of_tile(tile, batch.width, tiles, WINDOWS, SIDE, CELLS)
     columns = column_places(batch, x, READING)
-    rows, weights = (), ()
+    rows, counts = (), ()
     for dy in tl.static_range(SIZE):
         y = top + dy
         rows = rows + (row_places(batch, y, READING),)
         exists = in_row & (y >= 0) & (y < batch.height)
-        weights = weights + ((read_label(batch, n, y, x, exists) >= 0).to(READING.wide),)
+        counts = counts + (exists & (read_label(batch, n, y, x, exists) >= 0),)
     cell = tile * CELLS + tl.arange(0, CELLS)
     row, column = cell // tiles.grid_width, cell % tiles.grid_width
     at = (n * batch.classes + first) * pooled.height * pooled.width + row * pooled.width + column
@@ -55,8 +55,8 @@ def argmax_kernel(
         place = tl.full([LANES], SIZE * SIZE, tl.int32)
         for dy in tl.static_range(SIZE):
             exists = in_row & (top + dy >= 0) & (top + dy < batch.height)
-            _e, _r, p = exact_sigmoid(read_logits(plane, rows[dy], columns, exists, READING))
-            p = tl.where(exists, p * weights[dy], -1.0)
+            _e, _r, p = exact_sigmoid(read_logits(plane, rows[dy], columns, counts[dy], READING))
+            p = tl.where(exists, p * counts[dy].to(READING.wide), -1.0)
             place = tl.where(p > best, dy * SIZE + tl.arange(0, LANES) % SIDE, place)
             best = tl.where(p > best, p, best)
         best = tl.reshape(best, [CELLS, SIDE])
@@ -132,16 +132,15 @@ def _pixel_gradient(v, label, c, grad_pixel, log_sum, through, WINDOWS: tl.const
 
 
 @triton.jit
-def _log_sums_of_rows(batch, plane, x, top, in_row, LANES: tl.constexpr, SIZE: tl.constexpr, WIDE: tl.constexpr):
+def _log_sums_of_rows(batch, plane, x, top, labels, LANES: tl.constexpr, SIZE: tl.constexpr, WIDE: tl.constexpr):
     """Logarithm of the sum over all classes of exponentials, of each row of windows of full-size logits."""
     log_sums = ()
     for dy in tl.static_range(SIZE):
-        exists = in_row & (top + dy >= 0) & (top + dy < batch.height)
         at = plane + (top + dy).to(tl.int64) * batch.stride_h + x.to(tl.int64) * batch.stride_w
         largest = tl.full([LANES], LOWEST, WIDE)
         total = tl.zeros([LANES], WIDE)
         for _ in range(batch.classes):
-            largest, total = add_exponential(tl.load(at, mask=exists, other=0.0).to(WIDE), largest, total)
+            largest, total = add_exponential(tl.load(at, mask=labels[dy] >= 0, other=0.0).to(WIDE), largest, total)
             at += batch.stride_c
         log_sums = log_sums + (largest + tl.log(total),)
     return log_sums
@@ -183,7 +182,7 @@ def backward_kernel(
             upstreams = upstreams + (upstream,)
     if CROSS_ENTROPY:
         # All classes are in this group. What is read here is mostly still in the cache below.
-        log_sums = _log_sums_of_rows(batch, plane, x, top, in_row, LANES, SIZE, WIDE)
+        log_sums = _log_sums_of_rows(batch, plane, x, top, own_labels, LANES, SIZE, WIDE)
     else:
         log_sums = each_row(zero, SIZE)
     column, share_x, place_x = _share(x, batch.width, pooled.width, READING, WINDOWS)
@@ -203,9 +202,8 @@ def backward_kernel(
                 taken = tl.load(pooled.argmax + at, mask=mask, other=-1)
         values = ()
         for dy in tl.static_range(SIZE):
-            exists = in_row & (top + dy >= 0) & (top + dy < batch.height)
             at = plane + (top + dy).to(tl.int64) * batch.stride_h + x.to(tl.int64) * batch.stride_w
-            values = values + (tl.load(at, mask=exists, other=0.0),)
+            values = values + (tl.load(at, mask=own_labels[dy] >= 0, other=0.0),)
         if POOL == "avg":
             grad_window *= grad_rmi.to(WIDE) * (share_y * share_x)
         elif POOL == "max":
@@ -348,11 +346,11 @@ def low_backward_kernel(
                 y = line + lane * 0
                 away = tl.cast(line, READING.whole) * multiple + shift - tl.cast(k, READING.whole) * denominator
                 down = tl.where(k < 0, 0.0, tl.cast(away, WIDE) * step)
-                v = (1 - down) * upper + down * lower
                 label = read_label(batch, n, y, x, in_row)
+                v = tl.where(label >= 0, (1 - down) * upper + down * lower, 0.0)
                 log_sum, through, grad_pixel = zero, zero, upstream
                 if CROSS_ENTROPY:
-                    log_sum = tl.load(log_sums + (n * batch.height + y) * batch.width + x, mask=in_row, other=0.0)
+                    log_sum = tl.load(log_sums + (n * batch.height + y) * batch.width + x, mask=label >= 0, other=0.0)
                 if WINDOWS.pool != "none":
                     through = _through_pooled(pooled, of_class, y, batch.height, columns, in_row, READING, WINDOWS)
                     through *= grad_rmi

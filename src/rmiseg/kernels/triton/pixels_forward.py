@@ -123,7 +123,8 @@ def forward_kernel(
                 exists = in_row & (top + dy >= 0) & (top + dy < batch.height)
                 weight = (own_labels[dy] >= 0).to(WIDE)
                 is_label = (own_labels[dy] == c).to(WIDE)
-                v = read_logits(plane, rows[dy], columns, exists, READING)
+                # Not at ignored pixels, whose logits may be anything.
+                v = read_logits(plane, rows[dy], columns, exists & (own_labels[dy] >= 0), READING)
                 e, _r, p = exact_sigmoid(v)
                 if CROSS_ENTROPY:
                     one_more_largest, one_more_total = add_exponential(v, largest[dy], total[dy])
@@ -182,8 +183,9 @@ def interp_kernel(
         y = top if i < 2 else bottom
         x = left if i % 2 == 0 else right
         rows, columns = row_places(batch, y, READING), column_places(batch, x, READING)
-        _e, _r, p = exact_sigmoid(read_logits(plane, rows, columns, exists, READING))
-        p *= (read_label(batch, n, y, x, exists) >= 0).to(READING.wide)
+        counts = exists & (read_label(batch, n, y, x, exists) >= 0)
+        _e, _r, p = exact_sigmoid(read_logits(plane, rows, columns, counts, READING))
+        p *= counts.to(READING.wide)
         if CLAMP:
             p = tl.where(p < OFFSET, OFFSET, p)
         else:

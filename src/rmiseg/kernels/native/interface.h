@@ -1,0 +1,71 @@
+// What is called from outside. The fields of the structures stand in __init__.py too, in the same order.
+
+#pragma once
+
+#include <cstdint>
+
+using std::int64_t;
+using std::uint8_t;
+
+enum Element : int64_t { FLOAT32, FLOAT64, BFLOAT16, FLOAT16 };
+enum PixelLoss : int64_t { BCE, CE };
+enum Pool : int64_t { NONE, AVERAGE, MAXIMUM, INTERPOLATION };  // NONE: the pixel loss alone
+
+// Pixel loss and pooled maps. Pixel sums and pooled maps, and gradients in them, are float32, or float64 for float64
+// logits.
+struct Problem {
+    int64_t threads;
+    int64_t samples, classes, h, w, height, width;
+    int64_t element, align_corners, pixel_loss, pool, pool_size, ph, pw;
+    int64_t logits_strides[4], gradient_strides[4];  // in elements
+    void* logits;                                    // (N, C, h, w) of `element`
+    const int64_t* target;                           // (N, H, W); C where a pixel counts but is of no class
+    const uint8_t* valid;                            // (N, H, W)
+    const double* class_weights;                     // (C,), or null: all are 1
+    void* pixel_sums;                                // (N,), out
+    void* probabilities;                             // (N, C, ph, pw), out
+    void* labels;                                    // (N, C, ph, pw), out; not with INTERPOLATION
+    const void* grad_pixel;     // (N,)
+    const void* gradient_maps;  // (N, C, ph, pw): of the RMI of each map in its probabilities
+    const double* grad_rmi;     // (N, C)
+    void* gradient;             // (N, C, h, w) of `element`, out
+};
+
+// RMI of pooled maps.
+struct Regions {
+    int64_t threads;
+    int64_t maps, height, width, region_size, is_double, with_gradient;
+    double alpha;
+    void* probabilities;  // (maps, height, width) float32, or float64 if is_double; with_gradient, their gradient takes
+                          // their place
+    const void* labels;   // the same
+    double* rmi;          // (maps,), out
+    double* perfect;      // (maps,), out: of probabilities that are the labels; or null
+    uint8_t* present;     // (maps,), out: whether a label is not zero
+};
+
+// Labels that are to be checked.
+struct Labels {
+    int64_t threads;
+    int64_t samples, pixels, classes, ignored_count;
+    const int64_t* ignored;  // (ignored_count,)
+    const int64_t* target;   // (N, pixels)
+    uint8_t* valid;          // (N, pixels), out
+    int64_t* counts;         // (N,), out
+    uint8_t* unknown;        // (N,), out
+};
+
+extern "C" {
+
+int64_t rmiseg_problem_size();
+int64_t rmiseg_regions_size();
+int64_t rmiseg_labels_size();
+
+void rmiseg_read_labels(const Labels* l);
+void rmiseg_forward(const Problem* p);
+void rmiseg_regions(const Regions* r);
+void rmiseg_backward(const Problem* p);
+
+// Class ids (N, H, W) uint8 in `labels`, of logits (N, C, h, w) with at most 256 classes; pool is NONE.
+void rmiseg_argmax(const Problem* p);
+}
