@@ -1,9 +1,10 @@
-"""Compare the exports of a run: size, time of an image, mIoU, and pixels that get another class than from PyTorch.
+"""Compare the exports of a run: size, time of an image, pixels that get the class that PyTorch gives them, and mIoU.
 
-python benchmarks/exports.py runs/mine [--images 101] [--rounds 7]
+python benchmarks/exports.py runs/mine [--images 100] [--rounds 7]
 
-It reads runs/mine/export, which `rmiseg export runs/mine --format onnx,onnx-int8,openvino,torch-export` writes, and the
-validation split of the run. Times are the least of the rounds, in which all formats take turns on one image.
+It reads runs/mine/export, which `rmiseg export runs/mine --format onnx,onnx-int8,openvino,torch-export,torch-aoti`
+writes, and the first images of the validation split of the run. Times are of the processor, added up over threads, and
+the least of the rounds, in which all formats take turns on one image: they mean the same on a machine that others use.
 """
 
 from __future__ import annotations
@@ -47,19 +48,21 @@ def runners(run: Path) -> dict[str, tuple[Run, list[Path]]]:
             found[f"openvino, {precision}"] = openvino_runner(path, precision), [path, folder / "model.bin"]
     if (path := folder / "model.pt2").exists():
         found["torch-export"] = torch.export.load(path).module(), [path]
+    if (path := folder / "model-aoti.pt2").exists():
+        found["torch-aoti"] = torch._inductor.aoti_load_package(path), [path]
     return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
-    parser.add_argument("--images", type=int, default=101)
+    parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
     split = load_checkpoint(options.run).load_split()
     found = runners(options.run)
     counts: dict[str, torch.Tensor] = {}
-    changed = dict.fromkeys(found, 0.0)
+    agreement = dict.fromkeys(found, 0.0)
     seconds = dict.fromkeys(found, float("inf"))
     indices = range(min(options.images, len(split)))
     with torch.inference_mode():
@@ -70,23 +73,25 @@ def main() -> None:
             for name, (run, _) in found.items():
                 ids = run(image).argmax(dim=1)[0]
                 expected = ids if expected is None else expected
-                changed[name] += (ids != expected).double().mean().item() / len(indices)
+                agreement[name] += (ids == expected).double().mean().item() / len(indices)
                 counted = torch.from_numpy(
                     count_image(ids.numpy().astype("uint8"), target, len(split.classes)).counts[0]
                 )
                 counts[name] = counts.get(name, 0) + counted
         for _ in range(options.rounds):
             for name, (run, _) in found.items():
-                start = time.perf_counter()
+                start = time.process_time()
                 run(image)
-                seconds[name] = min(seconds[name], time.perf_counter() - start)
-    print("| format | MB | ms an image | mIoU % | pixels of another class |\n|---|---:|---:|---:|---:|")
+                seconds[name] = min(seconds[name], time.process_time() - start)
+    height, width = image.shape[2:]
+    print(f"{len(indices)} images; times of one of {width} x {height}\n")
+    print("| format | MB | processor ms an image | pixels that agree % | mIoU % |\n|---|---:|---:|---:|---:|")
     for name, (_, files) in found.items():
         hit, true, predicted = counts[name].double()
         union = true + predicted - hit
         iou = (hit / union)[union > 0].mean().item()
         size = sum(path.stat().st_size for path in files) / 1e6
-        print(f"| {name} | {size:.1f} | {1000 * seconds[name]:.0f} | {100 * iou:.2f} | {100 * changed[name]:.2f} % |")
+        print(f"| {name} | {size:.1f} | {1000 * seconds[name]:.0f} | {100 * agreement[name]:.3f} | {100 * iou:.2f} |")
 
 
 if __name__ == "__main__":

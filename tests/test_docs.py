@@ -47,6 +47,8 @@ def test_pages_build_strictly(tmp_path):
         text = page.read_text()
         assert not re.search(r"<blockquote>\s*<blockquote>", text), f"an example became nested quotes on {page}"
         assert re.search(r'rel="(next|prev)"', text) or page.parent == site, f"{page} leads nowhere"
+        assert not re.search(r"<th[^>]*></th>", text), f"a head of a table on {page} says nothing"
+        assert "assets/extra.js" in text  # names and keyboard for what the theme leaves out
     for name, command in COMMANDS.items():
         page = (site / "reference" / "commands" / name.replace(" ", "-") / "index.html").read_text()
         for option in dotted_names(command.config):

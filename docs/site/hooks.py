@@ -1,6 +1,6 @@
 """Pages of the documentation that are made when it is built: from options' docstrings, and from files outside of docs/.
 
-MkDocs calls `on_config` and `on_files`, see `hooks` in mkdocs.yml.
+MkDocs calls `on_config`, `on_files` and `on_page_content`, see `hooks` in mkdocs.yml.
 """
 
 from __future__ import annotations
@@ -51,6 +51,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         for path in sorted((PROJECT / folder).glob("*.yaml")):
             files.append(File.generated(config, f"{folder}/{path.name}", abs_src_path=str(path)))
     return files
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Make heads of tables without text plain cells: a head says something."""
+    return re.sub(r"<th([^>]*)></th>", r"<td\1></td>", html)
 
 
 def outside_page(path: Path, folders: dict[str, str]) -> str:

@@ -5,7 +5,16 @@ from __future__ import annotations
 import re
 import shutil
 
+import pytest
+
 from rmiseg.cli import main
+
+
+def test_alone_it_shows_its_help(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([])
+    assert ended.value.code == 0
+    assert "evaluate" in capsys.readouterr().out
 
 
 def test_data_check(shapes, tmp_path, capsys):

@@ -1,8 +1,9 @@
-"""OpenVINO, and ONNX with integers of 8 bits: each is compared with PyTorch, and says how well it agrees."""
+"""OpenVINO, ONNX with integers of 8 bits, AOTInductor, a server's folder: each is compared with PyTorch."""
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from PIL import Image
 from rmiseg.cli import main
 from rmiseg.config import DataConfig, ModelConfig
 from rmiseg.data import ClassTable
-from rmiseg.exports import onnx_int8
+from rmiseg.exports import onnx_int8, torch_aoti, triton_server
 from rmiseg.exports.export import export_segmenter
 from rmiseg.inference.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from rmiseg.inference.segmenter import Segmenter
@@ -92,3 +93,68 @@ def test_int8_refuses(run, tmp_path, capsys, monkeypatch):
     assert not list((tmp_path / "out").iterdir())
     assert main([*arguments, "--root", str(tmp_path / "gone")]) == 1
     assert "gone" in capsys.readouterr().err
+
+
+def test_triton_server_is_told_what_the_model_takes(run, tmp_path, capsys):
+    """Names, types and sizes of config.pbtxt are those of the ONNX file beside it."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    assert main(["export", str(run), "--format", "triton-server", "--out", str(tmp_path)]) == 0
+    folder = tmp_path / "triton-server" / "segmenter"
+    found = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert found == {"config.pbtxt", "labels.txt", "1/model.onnx"}
+    assert [path.name for path in tmp_path.iterdir()] == ["triton-server"]
+    config = (folder / "config.pbtxt").read_text()
+    assert f'\nname: "{folder.name}"\n' in config
+    session = onnxruntime.InferenceSession(folder / "1" / "model.onnx")
+    (given,), (result,) = session.get_inputs(), session.get_outputs()
+    types = {"tensor(uint8)": "TYPE_UINT8", "tensor(float)": "TYPE_FP32"}
+    for section, value in (("input", given), ("output", result)):
+        sides = [side if isinstance(side, int) else -1 for side in value.shape]
+        assert sides.pop(0) == -1  # the batch, which the server adds where max_batch_size is above 0
+        body = re.search(rf"^{section} \[\n(.*?)\n\]", config, re.M | re.S)[1]
+        assert f'name: "{value.name}", data_type: {types[value.type]}, dims: {sides}' in body
+    assert int(re.search(r"^max_batch_size: (\d+)$", config, re.M)[1]) > 0
+    assert (folder / "labels.txt").read_text() == "ground\ndisc\n"
+    about = session.get_modelmeta().custom_metadata_map
+    for name, text in re.findall(r'^parameters \{ key: (".*?") value \{ string_value: (".*") \} \}$', config, re.M):
+        assert about.pop(json.loads(name)) == json.loads(text)
+    assert not about
+
+
+def test_triton_server_understands_the_configuration(run):
+    """By the server's own definition of it."""
+    model_config = pytest.importorskip("tritonclient.grpc.model_config_pb2")
+    text_format = pytest.importorskip("google.protobuf.text_format")
+    segmenter = Segmenter.from_checkpoint(load_checkpoint(run))
+    parsed = text_format.Parse(triton_server.configuration(segmenter), model_config.ModelConfig())
+    assert (parsed.input[0].dims, parsed.output[0].dims) == ([3, -1, -1], [2, -1, -1])
+    assert (parsed.output[0].label_filename, parsed.version_policy.latest.num_versions) == ("labels.txt", 1)
+    assert json.loads(parsed.parameters["classes"].string_value) == ["ground", "disc"]
+
+
+def test_aoti_is_compared_and_needs_a_compiler(run, tmp_path, capsys, monkeypatch):
+    """What is compiled here is tried by benchmarks/exports.py: it takes minutes."""
+    segmenter = Segmenter.from_checkpoint(load_checkpoint(run))
+    given = {}
+
+    def compiled(program, *, package_path, inductor_configs):
+        given.update(inductor_configs["aot_inductor.metadata"])
+        Path(package_path).write_bytes(b"library")
+
+    monkeypatch.setattr(torch_aoti, "traced", lambda segmenter: None)
+    monkeypatch.setattr(torch._inductor, "aoti_compile_and_package", compiled)
+    monkeypatch.setattr(torch._inductor, "aoti_load_package", lambda path: segmenter)
+    exported = export_segmenter(segmenter, "torch-aoti", tmp_path)
+    assert (exported.difference, [path.name for path in tmp_path.iterdir()]) == (0.0, ["model-aoti.pt2"])
+    assert json.loads(given["classes"]) == ["ground", "disc"]
+    monkeypatch.setattr(torch._inductor, "aoti_load_package", lambda path: lambda images: segmenter(images) + 1)
+    with pytest.raises(ValueError, match="the compiled library differs from PyTorch by 1"):
+        export_segmenter(segmenter, "torch-aoti", tmp_path / "other")
+    assert not list((tmp_path / "other").iterdir())
+
+    def no_compiler():
+        raise torch_aoti.InvalidCxxCompiler
+
+    monkeypatch.setattr(torch_aoti, "get_cpp_compiler", no_compiler)
+    assert main(["export", str(run), "--format", "torch-aoti", "--out", str(tmp_path / "third")]) == 1
+    assert "needs a C++ compiler" in capsys.readouterr().err

@@ -82,6 +82,9 @@ def test_damaged_and_foreign_files(tmp_path, model):
         load_checkpoint(tmp_path / "nothing.pt")
     with pytest.raises(FileNotFoundError, match="is it a run's folder"):
         load_checkpoint(tmp_path)
+    (tmp_path / "config.yaml").touch()
+    with pytest.raises(FileNotFoundError, match="its training has not got as far yet"):
+        load_checkpoint(tmp_path)
 
 
 def test_weights_of_another_model(tmp_path):

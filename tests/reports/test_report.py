@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 from html.parser import HTMLParser
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -354,3 +355,11 @@ def test_phone(browser, page):
     assert phone.evaluate("document.documentElement.scrollWidth") <= 360
     assert phone.locator(".card").first.bounding_box()["width"] > 300
     phone.close()
+
+
+def test_regions_that_scroll_can_be_reached_by_keyboard():
+    page = (resources.files("rmiseg.reports") / "page.html").read_text(encoding="utf-8")
+    regions = re.findall(r'<div class="scroll"([^>]*)>', page)
+    assert len(regions) == 3
+    for attributes in regions:
+        assert 'tabindex="0" role="group" aria-label="' in attributes

@@ -139,6 +139,9 @@ def export(config: ExportConfig) -> int:
         overwrite=config.overwrite,
         images=config.images,
         root=config.root,
+        license=config.license,
+        push=config.push,
+        private=config.private,
         console=console,
     )
     return 0

@@ -177,8 +177,9 @@ class ExportConfig:
     """A checkpoint file, or the folder of a run (its best checkpoint)."""
     format: str = "onnx"
     """onnx (model.onnx), onnx-int8 (model-int8.onnx, with integers of 8 bits), openvino (model.xml, model.bin),
-    torch-export (model.pt2), safetensors (a folder that a model hub takes: weights, config.json, README.md), or
-    several, separated by commas."""
+    torch-export (model.pt2), torch-aoti (model-aoti.pt2, compiled for processors like this one), triton-server (a
+    folder that NVIDIA Triton Inference Server serves), safetensors (a folder that a model hub takes: weights,
+    config.json, README.md), or several, separated by commas."""
     images: int = 64
     """Training images for onnx-int8: with one half its ranges are measured, with the other it is compared."""
     root: str | None = None
@@ -187,6 +188,13 @@ class ExportConfig:
     """Folder for the files; by default export in the folder of the run."""
     overwrite: bool = False
     """Replace files that exist."""
+    license: str | None = None
+    """Licence of the model, for the model card (README.md of safetensors): an identifier such as cc-by-4.0."""
+    push: str | None = None
+    """Send the files to this repository of a model hub, OWNER/NAME, as huggingface_hub is logged in (`hf auth login`).
+    safetensors must be among the formats."""
+    private: bool = True
+    """Make the repository private, if it does not exist yet."""
 
 
 @dataclass(kw_only=True)

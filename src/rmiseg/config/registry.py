@@ -109,6 +109,8 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "onnx-int8": "rmiseg.exports.onnx_int8",
         "openvino": "rmiseg.exports.openvino_files",
         "torch-export": "rmiseg.exports.torch_program",
+        "torch-aoti": "rmiseg.exports.torch_aoti",
+        "triton-server": "rmiseg.exports.triton_server",
         "safetensors": "rmiseg.exports.hub_folder",
     },
 }

@@ -98,12 +98,12 @@ def _files_table(report: Report) -> Table:
 
 
 def _classes_table(report: Report) -> Table:
-    table = Table(title="share of the pixels, and images with the class", title_justify="left")
+    table = Table()
     table.add_column("class")
     table.add_column("value", justify="right")
     splits = [split for split in report.splits if split.masks]
     for split in splits:
-        table.add_column(escape(split.name), justify="right")
+        table.add_column(f"{escape(split.name)}: pixels, images", justify="right")
     totals = [max(split.class_pixels.sum() + split.ignored_pixels, 1) for split in splits]
     width = max((len(f"{split.images:,}") for split in splits), default=0)
     present = sum((split.class_pixels for split in splits), start=np.zeros(len(report.classes), np.int64)) > 0

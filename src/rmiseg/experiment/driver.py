@@ -202,7 +202,8 @@ def _result(recipe: Path) -> str | None:
         return None
     result = RunResult.read(folder / RESULT_FILE)
     minutes = result.seconds_per_step * result.steps / 60
-    return f"mIoU {100 * result.last.get('mean_iou', math.nan):.2f}%, {minutes:.1f} min of training"
+    score = f"{100 * result.last.get('mean_iou', math.nan):.2f}%{result.scope}"
+    return f"mIoU {score}, {minutes:.1f} min of training"
 
 
 def _scored(plan: Plan, run: Run, out: Path, config: ExperimentConfig, console: Console, crf: int = 0) -> Outcome:

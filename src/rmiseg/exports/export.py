@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from typing_extensions import TypeIs
 
 from rmiseg.config.registry import find
+from rmiseg.exports import hub
 from rmiseg.inference.checkpoint import load_checkpoint
 from rmiseg.inference.segmenter import Segmenter
 from rmiseg.runtime.files import remove_leftovers
@@ -102,7 +103,8 @@ def export_segmenter(
     Args:
         segmenter: The model, on the CPU.
         format: A registered name: onnx (model.onnx), onnx-int8 (model-int8.onnx), openvino (model.xml, model.bin),
-            torch-export (model.pt2), safetensors (model.safetensors, config.json, README.md), or that of a plugin.
+            torch-export (model.pt2), torch-aoti (model-aoti.pt2), triton-server (a folder of that name), safetensors
+            (model.safetensors, config.json, README.md), or that of a plugin.
         out: Folder; made if it does not exist.
         overwrite: Replace files that exist.
         images: Training images (3, H, W) uint8, two or more, which calibrated formats (onnx-int8) need.
@@ -125,6 +127,9 @@ def export(
     images: int = 64,
     root: str | Path | None = None,
     model: nn.Module | None = None,
+    license: str | None = None,
+    push: str | None = None,
+    private: bool = True,
     console: Console | None = None,
 ) -> dict[str, Exported]:
     """Write the model of a run in formats that other programs read.
@@ -137,20 +142,31 @@ def export(
         images: Number of training images that calibrated formats (onnx-int8) measure and compare on.
         root: Folder of the data set with these images, if it is no longer where the run found it.
         model: The network, if that of the run was given in Python.
+        license: Identifier of the model's licence for the model card, such as cc-by-4.0.
+        push: Repository of a model hub, OWNER/NAME, to send the files to; safetensors must be among the formats.
+        private: Make that repository private, if it does not exist.
         console: Where to say what is going on; by default nowhere.
 
     Returns:
         What was written, by format.
 
     Raises:
-        ValueError, OSError, ModuleNotFoundError: As `export_segmenter` and `load_checkpoint`.
+        ValueError, OSError, ModuleNotFoundError: As `export_segmenter`, `load_checkpoint`, `card_facts`, `check_push`
+            and `rmiseg.exports.hub.push`.
     """
     source = Path(run)
     checkpoint = load_checkpoint(source)
     names = [formats] if isinstance(formats, str) else formats
     chosen = {name: _format(name) for name in names}
+    files = [file for each in chosen.values() for file in each.files]
+    if push is not None:
+        hub.check_push(push, files)
     folder = Path(out) if out is not None else (source if source.is_dir() else source.parent) / "export"
     segmenter = Segmenter.from_checkpoint(checkpoint, model)
+    if hub.CARD in files:
+        segmenter.facts = hub.card_facts(source, checkpoint, license, console)
+    elif license is not None:
+        raise ValueError("a licence is for the model card, which safetensors writes: --format safetensors")
     exported = {}
 
     @functools.cache
@@ -164,6 +180,11 @@ def export(
             exported[name] = _export(segmenter, each, folder, overwrite, read_images)
         if console:
             print_exported(exported[name], console)
+    if push is not None:
+        with console.status(f"sending to {push}") if console else nullcontext():
+            address = hub.push(push, folder, files, private)
+        if console:
+            console.print(f"Sent to {address}", soft_wrap=True)
     return exported
 
 

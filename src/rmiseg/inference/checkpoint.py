@@ -290,9 +290,9 @@ def find_checkpoint(path: str | Path) -> Path:
         for candidate in (path / CHECKPOINTS / BEST, path / CHECKPOINTS / LAST):
             if candidate.is_file():
                 return candidate
-        raise FileNotFoundError(
-            f"folder {path} has no {CHECKPOINTS}/{BEST} or {CHECKPOINTS}/{LAST}; is it a run's folder?"
-        )
+        begun = (path / "config.yaml").is_file()
+        why = "its training has not got as far yet" if begun else "is it a run's folder?"
+        raise FileNotFoundError(f"folder {path} has no {CHECKPOINTS}/{BEST} or {CHECKPOINTS}/{LAST}; {why}")
     if not path.is_file():
         raise FileNotFoundError(f"checkpoint {path} does not exist")
     if path.suffix in (".onnx", ".pt2"):

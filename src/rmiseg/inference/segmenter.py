@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import html
+import copy
 import json
 import math
-import re
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from fractions import Fraction
@@ -26,52 +25,12 @@ from rmiseg.inference.checkpoint import (
     Checkpoint,
     checkpoint_from_plain,
 )
+from rmiseg.inference.model_card import CardFacts, card_text
 from rmiseg.models import SegmentationModel
 from rmiseg.runtime.checksums import HEADER_ENTRY, ZEROS, check_safetensors, json_crc32, seal_safetensors
 from rmiseg.runtime.tensor_files import check_tensors, first_sentence
 
 DATA_OPTIONS = ("name", "image_scale", "image_mean", "image_std", "bands", "value_range", "picture")
-
-MODEL_CARD = """---
-{{ card_data }}
----
-
-# {{ name }}, {{ classes | length }} classes
-
-A model for semantic segmentation, trained with rmiseg on {{ data }}.
-
-```python
-from rmiseg.inference.predictor import Predictor
-
-predictor = Predictor.from_run("folder/with/these/files")
-ids = predictor(pixels)  # {{ pixels }} to class ids (H, W) uint8
-```
-
-As a PyTorch module, from uint8 images (N, {{ channels }}, H, W) to logits (N, C, H, W), also by the name of a
-repository:
-
-```python
-from rmiseg.inference.segmenter import Segmenter
-
-segmenter = Segmenter.from_pretrained("folder/with/these/files")
-logits = segmenter(images)
-```
-
-| class id | name | color |
-|---:|---|---|
-{% for class in classes -%}
-| {{ loop.index0 }} | {{ class }} | {{ colors[loop.index0] }} |
-{% endfor %}
-{% if scores -%}
-Scores on the validation split after {{ step }} training steps, at full image size:
-
-| score | % |
-|---|---:|
-{% for name, score in scores.items() -%}
-| {{ name }} | {{ "%.2f" | format(100 * score) }} |
-{% endfor %}
-{%- endif %}
-"""
 
 
 class Segmenter(
@@ -97,6 +56,9 @@ class Segmenter(
         made_with: The plugins that were loaded when it was trained.
         format: Version of this description.
         build: Makes the network by its description; no part of the description.
+
+    Attributes:
+        facts: What the model card says beside the description.
 
     Raises:
         ValueError: Values that do not fit together.
@@ -129,6 +91,7 @@ class Segmenter(
             "made_with": made_with,
         }
         self.description = checkpoint_from_plain(content, weights={})
+        self.facts = CardFacts()
         self.classes = self.description.classes
         self.image_scale = self.description.data.image_scale
         self.network = build(self.description)
@@ -209,27 +172,10 @@ class Segmenter(
         return loaded
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
-        """The README.md beside the weights."""
-        description, channels = self.description, self.network.in_channels
-        colors = [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in self.classes.palette]
-        card: ModelCard = ModelCard.from_template(
-            card_data=self._hub_mixin_info.model_card_data,
-            template_str=MODEL_CARD,
-            name=_as_text(str(description.model)),
-            data="a data set of its own" if description.data.name == "folder" else _as_text(description.data.name),
-            pixels="RGB (H, W, 3) uint8" if channels == 3 else f"{channels} bands (H, W, {channels}) uint8",
-            channels=channels,
-            classes=[_as_text(name) for name in self.classes.names],
-            colors=colors,
-            step=description.step,
-            scores={_as_text(name): score for name, score in description.scores.items() if math.isfinite(score)},
-        )
-        return card
-
-
-def _as_text(text: str) -> str:
-    """Text in one line of Markdown, whatever is in it: no HTML, no links, and no ends of table cells."""
-    return re.sub(r"([\\`\[\]|])", r"\\\1", html.escape(" ".join(text.split()), quote=False))
+        """The README.md beside the weights, see `card_text`."""
+        header = copy.deepcopy(self._hub_mixin_info.model_card_data)
+        header.license = self.facts.license
+        return ModelCard(f"---\n{header}\n---\n\n{card_text(self.description, self.network.in_channels, self.facts)}")
 
 
 def _scaled(side: int, factor: float) -> int | torch.SymInt:

@@ -174,7 +174,8 @@ function plot(svg, lines, isShare) {
   let [x0, x1] = [Math.min(...steps), Math.max(...steps)];
   if (x0 === x1) [x0, x1] = [x0 - 1, x1 + 1];
   let [y0, y1] = [Math.min(...values), Math.max(...values)];
-  const margin = (y1 - y0) * 0.06 || Math.abs(y1) * 0.1 || 1;
+  const least = isShare ? (0.01 - (y1 - y0)) / 2 : 0; // an axis of a point at least, whose labels differ
+  const margin = Math.max((y1 - y0) * 0.06, least) || Math.abs(y1) * 0.1 || 1;
   [y0, y1] = [isShare ? Math.max(0, y0 - margin) : y0 - margin, isShare ? Math.min(1, y1 + margin) : y1 + margin];
   const x = (step) => left + ((step - x0) / (x1 - x0)) * (width - left - right);
   const y = (value) => height - bottom - ((value - y0) / (y1 - y0)) * (height - top - bottom);

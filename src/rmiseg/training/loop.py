@@ -327,17 +327,17 @@ class TrainingRun:
         self.curves.close()
         seconds = statistics.median(self.step_seconds) if self.step_seconds else math.nan
         memory = peak_memory(self.device)
-        result = RunResult(self.out, self.state.step, seconds, memory, checkpoint.scores, self.checkpoints.best)
+        # Of a run that went on, the best may be from before; its classes are those of the last.
+        validation = self.validations.get(BEST) or self.validations.get(LAST)
+        scope = validation[1].everywhere.scope if validation else ""
+        best = self.checkpoints.best
+        result = RunResult(self.out, self.state.step, seconds, memory, checkpoint.scores, best, scope)
         if is_main():
             # `rmiseg evaluate` computes in float32: other scores are none that it could have found.
             for name, (step, evaluation) in self.validations.items() if self.step.dtype is None else ():
                 path = self.folder.checkpoints / name
                 save_validation(path, step, self.parts.val, self.config.data, evaluation)
             self.folder.finish(result)
-        best = result.best
-        # Of a run that went on, the best may be from before; its classes are those of the last.
-        validation = self.validations.get(BEST) or self.validations.get(LAST)
-        scope = validation[1].everywhere.scope if validation else ""
         nothing = "No pixel of the validation split could be scored."
         score = f"Best mIoU {best['mean_iou']:.2%}{scope}." if best else nothing
         self.console.print(f"{score} Checkpoints, curves and configuration are in {self.out}", markup=False)

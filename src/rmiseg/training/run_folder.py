@@ -56,6 +56,7 @@ class RunResult:
         peak_memory: Most memory held at once, in bytes: of the GPU, or of the whole process on a CPU.
         last: Validation scores at the end, by name.
         best: Validation scores of the best checkpoint.
+        scope: The classes that mean IoUs are the mean of, in words, if they are not all; see `Scores.scope`.
     """
 
     out: Path
@@ -64,6 +65,7 @@ class RunResult:
     peak_memory: int
     last: dict[str, float]
     best: dict[str, float]
+    scope: str = ""
 
     @classmethod
     def read(cls, path: Path) -> RunResult:
@@ -155,10 +157,19 @@ class RunFolder:
 
     def _check(self) -> None:
         """See whether a run can be started in the folder, or gone on with; see `open`."""
-        out = self.path
         if self._goes_on():
             self._check_same()
+        self.check_free()
+
+    def check_free(self) -> None:
+        """See whether the folder has room for a run that starts; nothing is asked of one that goes on.
+
+        Raises:
+            FileExistsError: There is something else in it.
+        """
+        if self._goes_on():
             return
+        out = self.path
         own = {CONFIG_FILE, LOCK_FILE, DIVERGED_FILE, CHECKPOINTS, *(path.name for path in self._curves())}
         own |= {path.name for path in [*leftovers(out), *out.glob(f"{SET_ASIDE}-*")]}
         foreign = out.exists() and (not out.is_dir() or bool({path.name for path in out.iterdir()} - own))
@@ -302,7 +313,8 @@ def read_result(path: Path) -> tuple[RunResult, dict[str, Any]]:
         scores = {name: {key: _number(score) for key, score in content[name].items()} for name in ("last", "best")}
         steps, memory, seconds = int(content["steps"]), int(content["peak_memory"]), content["seconds_per_step"]
         options = {str(name): value for name, value in content.get("options", {}).items()}
-        return RunResult(path.parent, steps, _number(seconds), memory, **scores), options
+        scope = str(content.get("scope", ""))
+        return RunResult(path.parent, steps, _number(seconds), memory, **scores, scope=scope), options
     except (ValueError, ArithmeticError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{path} cannot be read as the result of a run ({shortened(str(error))}). The run is over, and its "

@@ -1,0 +1,104 @@
+"""The programs in examples/clients read an exported model without this package."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rmiseg.config import DataConfig, ModelConfig
+from rmiseg.data import ClassTable
+from rmiseg.exports.common import metadata
+from rmiseg.inference.checkpoint import Checkpoint
+from rmiseg.inference.segmenter import Segmenter
+from rmiseg.models import build_model
+
+CLIENTS = Path(__file__).parents[2] / "examples" / "clients"
+NODE_MODULES = CLIENTS / "node_modules"
+CLASSES = ClassTable(("ground", 'grün, "x"', "blue"), (0, 1, 2), (255,), ((0, 0, 0), (0, 255, 0), (0, 9, 99)))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    """An ONNX file with the inputs, outputs and metadata of an export, whose class is that of the largest band."""
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    network = build_model("deeplabv3plus", num_classes=3, backbone="mobilenetv3_small_050", weights="none")
+    options = ModelConfig(name="deeplabv3plus", backbone="mobilenetv3_small_050")
+    segmenter = Segmenter.from_checkpoint(Checkpoint(network.state_dict(), options, DataConfig(), CLASSES, 7, {}))
+    node = onnx.helper.make_node("Cast", ["image"], ["logits"], to=onnx.TensorProto.FLOAT)
+    shape = ["batch", 3, "height", "width"]
+    given = onnx.helper.make_tensor_value_info("image", onnx.TensorProto.UINT8, shape)
+    result = onnx.helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, shape)
+    graph = onnx.helper.make_graph([node], "identity", [given], [result])
+    made = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10)
+    onnx.helper.set_model_props(made, metadata(segmenter))
+    path = tmp_path_factory.mktemp("model") / "model.onnx"
+    onnx.save(made, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("image") / "image.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (37, 50, 3), dtype=np.uint8)).save(path)
+    return path
+
+
+def check(result: Path, image: Path, said: str) -> None:
+    ids = np.asarray(Image.open(image)).argmax(axis=2)
+    colors = np.asarray(CLASSES.palette, np.uint8)[ids]
+    assert np.array_equal(np.asarray(Image.open(result).convert("RGB")), colors)
+    for index, name in enumerate(CLASSES.names):
+        assert f"{name}: {100 * (ids == index).mean():.2f} %" in said
+
+
+def test_python(model, image, tmp_path, capsys):
+    path = CLIENTS / "segment.py"
+    imported = {each for node in ast.walk(ast.parse(path.read_text())) for each in names(node)}
+    assert imported == {"json", "sys", "numpy", "onnxruntime", "PIL"}
+    spec = importlib.util.spec_from_file_location("segment", path)
+    client = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(client)
+    client.main(str(model), str(image), str(tmp_path / "result.png"))
+    check(tmp_path / "result.png", image, capsys.readouterr().out)
+
+
+def names(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [each.name.split(".")[0] for each in node.names]
+    return [node.module.split(".")[0]] if isinstance(node, ast.ImportFrom) else []
+
+
+@pytest.mark.skipif(
+    shutil.which("node") is None or not (NODE_MODULES / "onnxruntime-node").is_dir(),
+    reason="node is not installed, or `npm install` was not run in examples/clients",
+)
+def test_node(model, image, tmp_path):
+    command = ["node", str(CLIENTS / "segment.mjs"), str(model), str(image), str(tmp_path / "result.png")]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    check(tmp_path / "result.png", image, run.stdout)
+
+
+def test_clients_refuse_other_input(model, image, tmp_path):
+    """A model of other bands than RGB would get a picture that it does not know."""
+    onnx = pytest.importorskip("onnx")
+    other = onnx.load(model)
+    about = {each.key: each.value for each in other.metadata_props}
+    onnx.helper.set_model_props(other, {**about, "input": "images of 4 bands, uint8"})
+    onnx.save(other, tmp_path / "other.onnx")
+    spec = importlib.util.spec_from_file_location("segment", CLIENTS / "segment.py")
+    client = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(client)
+    with pytest.raises(SystemExit, match="images of 4 bands"):
+        client.main(str(tmp_path / "other.onnx"), str(image), str(tmp_path / "result.png"))
+    assert not (tmp_path / "result.png").exists()
+    assert json.loads(about["classes"]) == list(CLASSES.names)
