@@ -71,6 +71,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     },
     "metric": {
         "iou": "rmiseg.evaluation.metrics",
+        "cldice": "rmiseg.evaluation.centerlines",
     },
     "transform": {
         "scale-crop": "rmiseg.data.transforms",
