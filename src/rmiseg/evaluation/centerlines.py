@@ -57,7 +57,8 @@ class CenterlineDice:
     """clDice (Shit et al., CVPR 2021, arXiv:2003.07311) of every class but class 0, the background.
 
     Topology precision is the share of the predicted center line that lies in the truth, topology sensitivity the share
-    of the true center line that lies in the prediction; clDice is their harmonic mean. Lengths are added up over images.
+    of the true center line that lies in the prediction; clDice is their harmonic mean. Lengths are added up over
+    images.
     """
 
     def count(self, prediction: np.ndarray, target: np.ndarray, num_classes: int) -> np.ndarray:

@@ -35,9 +35,10 @@ def partial_markdown(plan: Plan, total: int, scores: Mapping[str, Scores]) -> st
         total: Number of runs that the experiment comes to.
         scores: Scores of each run that is over, by the name of the run.
     """
+    missing = total - len(scores)
     parts = [
         f"# {plan.title}\n",
-        f"**Not finished: {len(scores)} of {total} runs are over, {total - len(scores)} are missing.** Scores of the last "
+        f"**Not finished: {len(scores)} of {total} runs are over, {missing} are missing.** Scores of the last "
         "validation of each training; percent, mean and standard deviation over the seeds that there are.\n",
     ]
     for dataset, part in plan.parts().items():
