@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from miniatures import every, write_camvid, write_cityscapes, write_coco, write_values, write_voc
+from miniatures import every, write_camvid, write_cityscapes, write_coco, write_shapes, write_values, write_voc
 from rmiseg.cli import main
 from rmiseg.config import TrainConfig
 from rmiseg.config.parser import train_config
@@ -40,6 +40,7 @@ def roots(tmp_path_factory) -> dict[str, Path]:
         "cityscapes": write_cityscapes(folder / "cityscapes"),
         "camvid": write_camvid(folder / "camvid"),
         "coco": write_coco(folder / "coco"),
+        "folder": write_shapes(folder / "shapes"),
     }
 
 
@@ -101,8 +102,8 @@ def test_recipe_says_what_differs(recipe):
     assert [name for name in content if content[name] == before.get(name) and not name.endswith(".name")] == []
     assert [name for name in config if config[name] != before.get(name) and name not in content] == []
     assert config["out"] == f"runs/{recipe}"
-    assert recipe.startswith(config["data.name"])
-    if recipe != "camvid-best":  # whatever model and loss that is
+    assert config["data.name"] == "folder" or recipe.startswith(config["data.name"])
+    if not recipe.endswith("-best"):  # whatever model and loss that is
         assert config["model.name"] in recipe.split("-")
         assert config["loss.name"] in recipe.split("-")
     assert recipe in (FOLDER / "README.md").read_text()

@@ -52,6 +52,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "pspnet": "rmiseg.models.pspnet",
         "upernet": "rmiseg.models.upernet",
         "linear": "rmiseg.models.upernet",
+        "unet": "rmiseg.models.unet",
         "smp:": "rmiseg.models.external.smp",
         "torchvision:": "rmiseg.models.external.torchvision_models",
         "hf:": "rmiseg.models.external.huggingface",
