@@ -18,7 +18,7 @@ def test_width_levels_and_bands():
     assert small.eval()(torch.rand(1, 5, 16, 16)).shape == (1, 2, 16, 16)
     with pytest.raises(ValueError, match="width and levels must be 1 or more, not 0 and 4"):
         build_model("unet", num_classes=2, options={"width": 0})
-    with pytest.raises(ValueError, match="model.backbone"):
+    with pytest.raises(ValueError, match=r"model\.backbone"):
         build_model("unet", num_classes=2, backbone="resnet18")
 
 

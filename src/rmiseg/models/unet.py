@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -53,7 +54,7 @@ class UNet(nn.Module):
             raise ValueError(f"width and levels must be 1 or more, not {width} and {levels}")
         widths = [width * 2**level for level in range(levels)]
         self.down = nn.ModuleList(block(inputs, outputs) for inputs, outputs in zip([3, *widths], widths))
-        self.up = nn.ModuleList(block(above + below, above) for above, below in zip(widths, widths[1:]))
+        self.up = nn.ModuleList(block(above + below, above) for above, below in pairwise(widths))
         self.classify = nn.Conv2d(width, num_classes, 1)
 
     def forward(self, images: Tensor) -> Tensor:
