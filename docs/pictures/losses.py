@@ -1,6 +1,6 @@
 """Draws a PNG: mIoU and boundary IoU of the losses on several data sets, from the small files of their runs.
 
-Run: python docs/pictures/losses.py docs/pictures/losses.png experiments/results/losses
+Run: python docs/pictures/losses.py docs/pictures/losses.png experiments/results/losses-unet
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 SCORES = {"mean_iou": "mIoU", "boundary_mean_iou": "boundary IoU"}
-TITLES = {"ce": "CE", "ce-dice": "CE + Dice", "rmi-pool-2": "RMI, pool 2", "rmi-pool-4": "RMI, pool 4"}
-COLORS = {"ce": "#868e96", "ce-dice": "#e8590c", "rmi-pool-2": "#0b7285", "rmi-pool-4": "#66a3ad"}
+TITLES = {"ce": "CE", "ce-dice": "CE + Dice", "rmi-pool-2": "RMI, pool 2", "rmi-pool-1": "RMI, pool 1"}
+COLORS = {"ce": "#868e96", "ce-dice": "#e8590c", "rmi-pool-2": "#0b7285", "rmi-pool-1": "#66a3ad"}
 
 
 def main(out: str, folder: str) -> None:
