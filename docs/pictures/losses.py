@@ -12,8 +12,20 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 SCORES = {"mean_iou": "mIoU", "boundary_mean_iou": "boundary IoU"}
-TITLES = {"ce": "CE", "ce-dice": "CE + Dice", "rmi-pool-2": "RMI, pool 2", "rmi-pool-1": "RMI, pool 1"}
-COLORS = {"ce": "#868e96", "ce-dice": "#e8590c", "rmi-pool-2": "#0b7285", "rmi-pool-1": "#66a3ad"}
+TITLES = {
+    "ce": "CE",
+    "ce-dice": "CE + Dice",
+    "rmi-pool-1": "RMI, pool 1",
+    "rmi-pool-2": "RMI, pool 2",
+    "rmi-pool-4": "RMI, pool 4",
+}
+COLORS = {
+    "ce": "#868e96",
+    "ce-dice": "#e8590c",
+    "rmi-pool-2": "#0b7285",
+    "rmi-pool-1": "#99e9f2",
+    "rmi-pool-4": "#5f3dc4",
+}
 
 
 def main(out: str, folder: str) -> None:
@@ -25,7 +37,7 @@ def main(out: str, folder: str) -> None:
             found = [(sets.index(data), run["last"][score]) for data, each, run in runs if each == method]
             if found:
                 rows, values = zip(*found)
-                heights = [row + 0.16 * (number - 1.5) for row in rows]
+                heights = [row + 0.16 * (number - 2) for row in rows]
                 axis.plot([100 * value for value in values], heights, "o", color=COLORS[method], label=name)
         for row in range(len(sets) - 1):
             axis.axhline(row + 0.5, color="#dee2e6", linewidth=0.8)
@@ -34,7 +46,7 @@ def main(out: str, folder: str) -> None:
         axis.set_title(f"{title}, %", fontsize=10)
         axis.spines[["top", "right", "left"]].set_visible(False)
         axis.tick_params(axis="y", length=0)
-    figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False, fontsize=9)
     figure.savefig(out, format="png")
 
 
