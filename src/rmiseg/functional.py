@@ -23,7 +23,7 @@ RMI_ALPHA = 5e-4
 """The a of Zhao et al. 2019, section 3.3: keeps covariances positive definite."""
 
 RMI_FLOOR = 0.5 * math.log(RMI_ALPHA)
-"""Bound of the RMI value of a class, -3.8005; exactly what a class absent from labels and predictions contributes.
+"""Bound of the RMI value of a class, -3.8005; exactly what a class absent from the labels contributes.
 
 A class that is present and perfectly predicted is up to 1/2 ln 2 above it, see `perfect_rmi`.
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import statistics
 import threading
 from pathlib import Path
@@ -61,6 +62,20 @@ def test_runs_and_recipes(tmp_path):
 def test_plans_that_are_none(tmp_path, entries, message):
     with pytest.raises(ValueError, match=message):
         read_plan(write_plan(tmp_path, **entries))
+
+
+def test_report_of_what_is_over_so_far(tmp_path):
+    plan = read_plan(write_plan(tmp_path, title="Mine", sweep={"optim.lr": [0.1, 0.2]}))
+    scores = {"mean_iou": 0.5, "boundary_mean_iou": 0.4, "trimap_3_mean_iou": 0.3, "pixel_accuracy": 0.9}
+    for seed, value in enumerate((0.5, 0.6)):
+        file = tmp_path / f"first/ce/lr0.1-seed{seed}/run/result.json"
+        file.parent.mkdir(parents=True)
+        file.write_text(json.dumps({"last": {**scores, "mean_iou": value}}))
+    driver._report_so_far(plan, tmp_path, 12)
+    text = (tmp_path / "results.md").read_text()
+    assert "**Not finished: 2 of 12 runs are over, 10 are missing.**" in text
+    assert "| CE, optim.lr 0.1 | 2 | 55.00 ± 7.07 | 40.00 ± 0.00 | 30.00 ± 0.00 | 90.00 ± 0.00 |" in text
+    assert text.endswith("## Second one\n\nNo run is over.\n\n")
 
 
 def test_ranks():
@@ -154,8 +169,9 @@ def test_recipes_that_another_machine_trains_are_left_to_it(tmp_path, monkeypatc
 
     monkeypatch.setattr(trainings, "_start", start)
     monkeypatch.setattr(trainings, "locked", claimed)
-    written = []
-    train_all(recipes, 1, "cpu", Console(quiet=True), result, written.append)
+    written, reports = [], []
+    train_all(recipes, 1, "cpu", Console(quiet=True), result, lambda: reports.append(len(started)), written.append)
+    assert reports == [1, 2]
     assert started == ["free", "given up"]
     assert [recipe.parent.name for recipe in written] == started
 

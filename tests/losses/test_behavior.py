@@ -214,6 +214,17 @@ def test_floor_of_absent_classes():
     assert math.isclose(RMI_FLOOR, -3.8005, abs_tol=1e-4)
 
 
+@pytest.mark.parametrize("pool_size", [1, 2, 4])
+def test_absent_class_has_no_gradient_whatever_is_predicted(pool_size):
+    x = torch.randn(2, 3, 40, 40, requires_grad=True)
+    target = torch.randint(0, 2, (2, 40, 40))
+    target[1] = 1
+    RMILoss(3, weight_lambda=0.0, pool_size=pool_size)(x, target).backward()
+    assert (x.grad[:, :2].abs().amax(dim=(2, 3)) > 0).tolist()[0] == [True, True]
+    assert x.grad[:, 2].abs().max() == 0
+    assert x.grad[1, 0].abs().max() == 0
+
+
 @pytest.mark.parametrize("alpha", [5e-4, 0.02])
 def test_mean_covariance_is_the_sum_with_another_alpha(alpha):
     """But for a constant: 1/2 ln of the number of regions, here 10 x 13, for each class."""

@@ -85,8 +85,8 @@ class ModelConfig:
     """The network."""
 
     name: str = "deeplabv3plus"
-    """deeplabv3, deeplabv3plus, pspnet, upernet or linear; or a model of another library: smp:Unet and the others of
-    segmentation-models-pytorch, torchvision:deeplabv3_resnet50 and its others, hf:NAME for a model
+    """deeplabv3, deeplabv3plus, pspnet, upernet, linear or unet; or a model of another library: smp:Unet and the others
+    of segmentation-models-pytorch, torchvision:deeplabv3_resnet50 and its others, hf:NAME for a model
     ...ForSemanticSegmentation of Hugging Face's hub or hf:FOLDER."""
     backbone: str | None = None
     """Any timm model that offers feature maps, plain vision transformers among them, optionally with a weights tag

@@ -52,6 +52,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "pspnet": "rmiseg.models.pspnet",
         "upernet": "rmiseg.models.upernet",
         "linear": "rmiseg.models.upernet",
+        "unet": "rmiseg.models.unet",
         "smp:": "rmiseg.models.external.smp",
         "torchvision:": "rmiseg.models.external.torchvision_models",
         "hf:": "rmiseg.models.external.huggingface",
@@ -71,6 +72,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     },
     "metric": {
         "iou": "rmiseg.evaluation.metrics",
+        "cldice": "rmiseg.evaluation.centerlines",
     },
     "transform": {
         "scale-crop": "rmiseg.data.transforms",

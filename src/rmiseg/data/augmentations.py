@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
@@ -110,26 +111,12 @@ class NoiseOptions:
 def noise(config: DataConfig, sigma: tuple[float, float], p: float) -> v2.Transform:
     """Add Gauss noise to an image, of each pixel and color by itself."""
     check_range("sigma", sigma, 0, 1)
-    return sometimes(RandomNoise(sigma), p)
+    return sometimes(RandomStrength(sigma, add_noise), p)
 
 
-class RandomNoise(v2.Transform):  # type: ignore[misc]  # torchvision has no types
-    """Gauss noise whose standard deviation is drawn from a range."""
-
-    def __init__(self, sigma: tuple[float, float]) -> None:
-        super().__init__()
-        self.sigma = sigma
-
-    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """Draw the standard deviation."""
-        return {"sigma": uniform(*self.sigma)}
-
-    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        """Add it to an image, pass anything else on."""
-        if not isinstance(inpt, tv_tensors.Image):
-            return inpt
-        noisy = inpt + torch.randn(inpt.shape) * (255 * params["sigma"])
-        return tv_tensors.Image(noisy.round_().clamp_(0, 255).to(torch.uint8))
+def add_noise(image: Tensor, sigma: float) -> Tensor:
+    """Add Gauss noise of a standard deviation, where white is 1, to an image of uint8."""
+    return (image + torch.randn(image.shape) * (255 * sigma)).round_().clamp_(0, 255).to(torch.uint8)
 
 
 @dataclass
@@ -146,23 +133,25 @@ class GammaOptions:
 def gamma(config: DataConfig, gamma: tuple[float, float], p: float) -> v2.Transform:
     """Raise the values of an image, from 0 to 1, to a random power."""
     check_range("gamma", gamma, 0.01, 100)
-    return sometimes(RandomGamma(gamma), p)
+    return sometimes(RandomStrength(gamma, F.adjust_gamma), p)
 
 
-class RandomGamma(v2.Transform):  # type: ignore[misc]  # torchvision has no types
-    """A power of an image's values, whose exponent is drawn from a range."""
+class RandomStrength(v2.Transform):  # type: ignore[misc]  # torchvision has no types
+    """A change of images, not of masks, by a number that is drawn from a range."""
 
-    def __init__(self, gamma: tuple[float, float]) -> None:
+    def __init__(self, strengths: tuple[float, float], change: Callable[[Tensor, float], Tensor]) -> None:
         super().__init__()
-        self.gamma = gamma
+        self.strengths, self.change = strengths, change
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """Draw the exponent."""
-        return {"gamma": uniform(*self.gamma)}
+        """Draw the number."""
+        return {"strength": uniform(*self.strengths)}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        """Apply it to an image, pass anything else on."""
-        return F.adjust_gamma(inpt, params["gamma"]) if isinstance(inpt, tv_tensors.Image) else inpt
+        """Change an image, pass anything else on."""
+        if not isinstance(inpt, tv_tensors.Image):
+            return inpt
+        return tv_tensors.Image(self.change(inpt.as_subclass(Tensor), params["strength"]))
 
 
 @dataclass

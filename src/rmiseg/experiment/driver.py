@@ -16,6 +16,7 @@ from rmiseg.config import CRFConfig, EvaluateConfig, ExperimentConfig, PredictCo
 from rmiseg.config.parser import train_config
 from rmiseg.config.recipes import checked_names, merged, read_recipe
 from rmiseg.evaluation.scoring import find_or_score
+from rmiseg.experiment.partial import write_partial_report
 from rmiseg.experiment.plan import Plan, Run, TestFiles, read_plan, slug
 from rmiseg.experiment.report import Outcome, write_report
 from rmiseg.experiment.summary import write_summary
@@ -60,7 +61,8 @@ def run_experiment(config: ExperimentConfig, console: Console) -> None:
             recipe.parent.mkdir(parents=True, exist_ok=True)
         missing = {recipe: titles[run] for recipe, run in recipes.items() if _result(recipe) is None}
         write = partial(_write_recipe, plan, recipes, out, config)
-        train_all(missing, config.jobs, config.device, console, _result, write)
+        report = partial(_report_so_far, plan, out, total)
+        train_all(missing, config.jobs, config.device, console, _result, report, write)
         return [_scored(plan, run, out, config, console) for run in runs if not _diverged(run, out)]
 
     sweeps: Table = {(dataset, method): [] for dataset in plan.datasets for method in plan.methods}
@@ -88,6 +90,12 @@ def run_experiment(config: ExperimentConfig, console: Console) -> None:
 
 def _title(dataset: str, method: str) -> str:
     return f"{method} on {dataset}" if dataset else method
+
+
+def _report_so_far(plan: Plan, out: Path, total: int) -> None:
+    """Write a report of the runs that are over, of other machines too."""
+    results = {run.name: out / run.name / RUN_FOLDER / RESULT_FILE for run in plan.all_runs()}
+    write_partial_report(plan, out, total, {name: path for name, path in results.items() if path.is_file()})
 
 
 def _report(plan: Plan, sweeps: Table, outcomes: Table, out: Path, config: ExperimentConfig, console: Console) -> None:

@@ -38,6 +38,7 @@ def train_all(
     device: str,
     console: Console,
     result: Callable[[Path], str | None],
+    report: Callable[[], None],
     write: Callable[[Path], None],
 ) -> None:
     """Train recipes, in their order, `jobs` at a time; those that another process is training come last.
@@ -52,6 +53,7 @@ def train_all(
         device: The device that the recipes ask for.
         console: Where to show what is going on.
         result: What came of a recipe, in a line, once its training is over; None if nothing came of it.
+        report: Writes a report; called after each training.
         write: Writes the recipe; called when nobody else can be training it.
 
     Raises:
@@ -89,6 +91,7 @@ def train_all(
                     recipe, slot, claim = running.pop(process)
                     claim.close()
                     line = _line(process.returncode, recipe, titles[recipe], jobs, result)
+                    report()
                     if jobs > 1:
                         console.print(line)
                     slots.append(slot)

@@ -40,7 +40,7 @@ def build_model(
     """Build a segmentation model.
 
     Args:
-        name: Name of a registered model: deeplabv3, deeplabv3plus, pspnet, upernet or linear; a model of another
+        name: Name of a registered model: deeplabv3, deeplabv3plus, pspnet, upernet, linear or unet; a model of another
             library, smp:NAME, torchvision:NAME or hf:NAME, see `rmiseg.models.external`; or one of a plugin.
         num_classes: Number of classes C of the logits.
         backbone: Any timm model that offers feature maps, optionally with a weights tag (resnet50.a1_in1k); by default
