@@ -14,6 +14,7 @@ MANY, FACTOR, SCALE = 10**12, 10**6, 16
 
 RANGES: dict[str, tuple[float, float]] = {
     "seed": (0, 2**32 - 1),
+    "data.folds": (2, 100),
     "data.image_scale": (0.001, SCALE),
     "data.crop_size": (1, 65536),
     "data.image_mean": (0, 255),

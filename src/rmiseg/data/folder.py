@@ -31,6 +31,7 @@ from typing import NamedTuple
 from rmiseg.config.registry import register
 from rmiseg.data.classes import ClassTable
 from rmiseg.data.description import read_description
+from rmiseg.data.held_out import named
 from rmiseg.data.images import Sample, Split
 from rmiseg.data.layout import Layout
 from rmiseg.data.listing import first_existing, read_lines
@@ -156,12 +157,8 @@ class Folder(Layout):
         names = sorted(images)
         if self.val is None:
             return set(sorted(names, key=_hash)[: (len(names) + 3) // 5])  # of two images, one is val
-        known, found = set(names), set[str]()
-        for entry in self.val:
-            many = {name for name in names if name.startswith(entry[:-1])} if entry.endswith("*") else set[str]()
-            if entry not in known and not many:
-                problems.append(f"the option val names the image {entry!r}, and there is none of that name")
-            found |= many | ({entry} & known)
+        found, unknown = named(self.val, names)
+        problems += [f"the option val names the image {entry!r}, and there is none of that name" for entry in unknown]
         return found
 
     def _found(self, place: Place) -> tuple[Listing, Listing, dict[str, str], list[str]]:

@@ -94,6 +94,7 @@ class Segmenter(
         architecture: What else the network is built from, see `SegmentationModel`.
         align_corners: Corner convention of the upsampling.
         made_with: The plugins that were loaded when it was trained.
+        members: Number of networks, whose probabilities are averaged if there are several.
         format: Version of this description.
         build: Makes the network by its description; no part of the description.
 
@@ -111,6 +112,7 @@ class Segmenter(
         architecture: dict[str, Any] | None = None,
         align_corners: bool = False,
         made_with: tuple[str, ...] = (),
+        members: int = 1,
         format: str = PRETRAINED_FORMAT,
         build: Callable[[Checkpoint], SegmentationModel] = Checkpoint.untrained_model,
     ) -> None:
@@ -126,6 +128,7 @@ class Segmenter(
             "architecture": architecture,
             "align_corners": align_corners,
             "made_with": made_with,
+            "members": members,
         }
         self.description = checkpoint_from_plain(content, weights={})
         self.classes = self.description.classes
@@ -155,6 +158,7 @@ class Segmenter(
             architecture=checkpoint.architecture,
             align_corners=checkpoint.align_corners,
             made_with=checkpoint.made_with,
+            members=checkpoint.members,
             build=lambda description: trained,
         )
         return segmenter.eval()
@@ -211,7 +215,7 @@ class Segmenter(
         card: ModelCard = ModelCard.from_template(
             card_data=self._hub_mixin_info.model_card_data,
             template_str=MODEL_CARD,
-            name=_as_text(str(description.model)),
+            name=_as_text(str(description)),
             data="a data set of its own" if description.data.name == "folder" else _as_text(description.data.name),
             pixels="RGB (H, W, 3) uint8" if channels == 3 else f"{channels} bands (H, W, {channels}) uint8",
             channels=channels,
