@@ -59,6 +59,16 @@ def test_crop_size(size, scale, device, expected):
     assert images.crop_size(replace(THICK, size=size), scale, device).value == expected
 
 
+def test_steps_are_smaller_where_time_is_short():
+    assert [schedule.share_of_step(count, "cpu") for count in (150, 750, 3000)] == [0.1, 0.5, 1]
+    assert schedule.share_of_step(10, "cuda") == 1
+    crops = [images.crop_size(THICK, 1.0, "cpu", share).value for share in (0.1, 0.4, 0.5, 1.0)]
+    assert crops == [(192, 192), (256, 256), (320, 320), (320, 320)]
+    assert images.crop_size(replace(THICK, size=(100, 120)), 1.0, "cpu", 0.1).value == (96, 96)
+    batches = [schedule.batch_size(100, CPU, None, share)[0].value for share in (0.1, 0.4, 0.8, 1.0)]
+    assert batches == [4, 4, 6, 8]
+
+
 def test_scales_need_no_step():
     chosen = {each.option: each.value for each in images.scales(THICK)}
     assert chosen == {"data.scale_range": (0.75, 1.5), "data.scale_step": 0.0}
@@ -151,7 +161,7 @@ def test_precision_and_workers():
     assert network.precision(replace(CPU, bf16=False)).value == "fp32"
     assert network.workers(CPU).value == 2
     assert network.workers(GPU).value == 7
-    assert network.workers(replace(GPU, processes=4)).value == 1
+    assert network.workers(replace(GPU, cores=2)).value == 1
 
 
 def test_steps_for_a_budget():

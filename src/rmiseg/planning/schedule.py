@@ -29,16 +29,20 @@ LEARNING_RATES = {"sgd": {"light": 0.05, "heavy": 0.01}, "adamw": {"light": 5e-4
 LIGHT = ("efficientnet", "mobilenet", "mnasnet", "fbnet", "ghostnet", "mixnet", "hardcorenas")
 
 
-def batch_size(images: int, machine: Machine, need: MemoryNeed | None) -> list[Decision]:
+def batch_size(images: int, machine: Machine, need: MemoryNeed | None, share: float = 1.0) -> list[Decision]:
     """Images in a batch, and batches whose gradients add up to a step.
 
     Args:
         images: Number of images to train on.
         machine: The machine.
         need: Memory that a step needs; None if that is not known.
+        share: Share of the usual pixels of a step that there is time for.
     """
     usual = BATCHES.get(machine.device, BATCHES["cuda"])
     batch, reason = usual, f"usual for {'a GPU' if machine.has_gpu else 'a CPU'}"
+    if share < 1:
+        batch = max(usual // 2, math.floor(share * usual / 2) * 2)
+        reason = f"fewer than the usual {usual}, so that there is time for more steps"
     if images < batch:
         batch = max(SMALLEST_BATCH, images // 2 * 2)
         reason = f"there are {images} images" if images > 1 else "there is one image, of which a batch has two crops"
@@ -110,6 +114,16 @@ def val_every(total: int, epoch_steps: int, train_pixels: float, val_pixels: flo
     every = max(1, math.ceil(epochs / wanted))
     share = f" in {VALIDATION_SHARE:.0%} of the time" if wanted < VALIDATIONS else ""
     return Decision("train.val_every", every, f"{math.ceil(epochs / every)} evaluations{share}")
+
+
+def share_of_step(count: int, device: str) -> float:
+    """Share of the usual pixels of a step with which a budget of time is enough for the fewest steps that learn.
+
+    Args:
+        count: Steps that there is time for.
+        device: Kind of the device; of GPUs nothing is known.
+    """
+    return min(1.0, count / STEPS["cpu"][0]) if device == "cpu" else 1.0
 
 
 def norm_momentum(total: int) -> Decision:
