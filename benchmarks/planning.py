@@ -6,7 +6,7 @@
 
 Each data set is trained with the defaults of the options, as `rmiseg train --plan false` does, and with a plan; with
 --leave-out also with a plan in which one option keeps its default, with --change with a plan in which some options have
-other values. Seconds are those of the processor in the main process, of a few steps measured first. All have the same
+other values. Seconds are those of the processor in the main process, by which train.hours chooses the steps. All have the same
 backbone and weights, which the defaults alone could not have without a network, unless --change says otherwise. A line
 a run is added to the results: steps, seconds a step, mIoU of the last weights, IoU of each class.
 """
@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -28,10 +28,10 @@ from rich.console import Console
 from rmiseg import Callback, Trainer
 from rmiseg.config import TrainConfig
 from rmiseg.config.recipes import merged
+from rmiseg.training import cost
 
 BACKBONE = {"backbone": "tf_efficientnet_lite0", "weights": "package"}
 QUIET = {"val_every": 10**6, "panels": 0, "loggers": [], "keep": 0, "checkpoint_every": 10**6}
-PILOT = 4
 
 
 class Clock(Callback):
@@ -55,11 +55,11 @@ class Clock(Callback):
         self.scores = {"mean_iou": scores.mean_iou, **dict(zip(run.classes.names, scores.iou))}
 
 
-def train(options: dict[str, Any], steps: int) -> tuple[dict[str, float], list[float]]:
-    """Train for some steps; the IoU of each class and their mean at the end, and the seconds of each step."""
+def train(options: dict[str, Any], budget: dict[str, float]) -> tuple[dict[str, float], list[float]]:
+    """Train for some hours or steps; the IoU of each class and their mean at the end, and the seconds of each step."""
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
-        length = {"out": f"{folder}/run", "train": {"steps": steps, **QUIET}}
+        length = {"out": f"{folder}/run", "train": {**budget, **QUIET}}
         Trainer(merged(options, length), callbacks=[clock], console=Console(quiet=True)).fit()
     return clock.scores, clock.seconds
 
@@ -101,6 +101,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    # Times are those of the processor, whatever else it does.
+    cost.time = SimpleNamespace(perf_counter=time.process_time)  # type: ignore[assignment]
     for each in arguments.data:
         title, _, place = each.partition("=")
         name, _, root = place.partition(":")
@@ -110,11 +112,9 @@ def main() -> None:
         runs |= {f"plan less {option}": merged(plan, default(option)) for option in arguments.leave_out}
         runs |= {f"plan with {text}": merged(plan, changed(text)) for text in arguments.change}
         for kind, options in runs.items():
-            steps = arguments.steps
-            if steps is None:
-                _, pilot = train(options, PILOT)
-                steps = max(PILOT, round(arguments.seconds / statistics.median(pilot[1:])))
-            scores, seconds = train(options, steps)
+            budget = {"hours": arguments.seconds / 3600} if arguments.steps is None else {"steps": arguments.steps}
+            scores, seconds = train(options, budget)
+            steps = len(seconds)
             found = {"data": title, "run": kind, "steps": steps, "seconds_per_step": round(sum(seconds) / steps, 3)}
             rounded = {name: round(value, 4) for name, value in scores.items()}
             found |= {"optimizer_seconds": round(sum(seconds)), "mean_iou": rounded.pop("mean_iou"), "iou": rounded}
