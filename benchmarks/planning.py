@@ -6,9 +6,9 @@
 
 Each data set is trained with the defaults of the options, as `rmiseg train --plan false` does, and with a plan; with
 --leave-out also with a plan in which one option keeps its default, with --change with a plan in which some options have
-other values. Seconds are those of the processor in the main process, by which train.hours chooses the steps. All have the same
-backbone and weights, which the defaults alone could not have without a network, unless --change says otherwise. A line
-a run is added to the results: steps, seconds a step, mIoU of the last weights, IoU of each class.
+other values. Seconds are those of the processor in the main process, for which train.hours chooses the steps. All have
+the same backbone and weights, which the defaults alone could not have without a network, unless --change says
+otherwise. A line a run is added to the results: steps, seconds a step, mIoU of the last weights, IoU of each class.
 """
 
 from __future__ import annotations
