@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,11 +13,13 @@ import yaml
 from miniatures import write_shapes
 from rmiseg import Predictor
 from rmiseg.cli import main
+from rmiseg.config import DataConfig
 from rmiseg.data import load_split
 from rmiseg.data.held_out import divide
 from rmiseg.evaluation.results import load_evaluation
-from rmiseg.exports.export import export
 from rmiseg.inference.checkpoint import load_checkpoint
+from rmiseg.inference.segmenter import Segmenter
+from rmiseg.planning import planned_folds
 from rmiseg.training.trainer import Trainer
 from support.commands import error_of
 
@@ -76,12 +79,12 @@ def test_commands_take_the_ensemble(run, root, tmp_path, capsys):
     assert "ensemble of 2 networks" in error_of(init, capsys)
 
 
-def test_export(run, tmp_path):
-    export(run, ["safetensors"], out=tmp_path)
-    assert load_checkpoint(tmp_path).members == 2
-    image = np.zeros((32, 32, 3), np.uint8)
-    first, second = (Predictor.from_run(path, device="cpu").probabilities(image) for path in (run, tmp_path))
-    assert np.allclose(first, second, atol=1e-5)
+def test_a_model_of_a_hub_is_the_ensemble(run, tmp_path):
+    segmenter = Segmenter.from_checkpoint(load_checkpoint(run))
+    segmenter.save_pretrained(tmp_path)
+    again = load_checkpoint(tmp_path)
+    assert again.members == 2
+    assert again.weights.keys() == load_checkpoint(run).weights.keys()
 
 
 def test_a_finished_cross_validation_is_left_alone_and_an_interrupted_one_goes_on(run, root, tmp_path, capsys):
@@ -97,14 +100,18 @@ def test_a_finished_cross_validation_is_left_alone_and_an_interrupted_one_goes_o
     assert "2 folds, of 2 asked for, not 3" in error_of([*again[:-1], "3", "--resume", "auto"], capsys)
 
 
-def test_a_split_to_score_on_stays_apart(tmp_path, capsys):
+def test_a_split_to_score_on_stays_apart(run, tmp_path):
     root = write_shapes(tmp_path / "data", count=5)
+    data = DataConfig(root=str(root))
+    assert planned_folds(data, 2)[0].options == {"val": []}
     (root / "train.txt").write_text("".join(f"shape{number:02}\n" for number in range(4)))
     (root / "val.txt").write_text("shape04\n")
-    assert main(["train", "--data.root", str(root), "--out", str(tmp_path / "run"), *SMALL]) == 0
-    assert len(load_evaluation(tmp_path / "run" / "evaluation" / "cross-validation").evaluation.names) == 4
-    assert main(["evaluate", str(tmp_path / "run"), "--device", "cpu"]) == 0
-    assert (tmp_path / "run" / "evaluation" / "val" / "scores.json").is_file()
+    chosen, parts = planned_folds(data, 2)
+    assert chosen == data
+    assert sorted(parts[0] + parts[1]) == [f"shape{number:02}" for number in range(4)]
+    trained = load_checkpoint(run)
+    ensemble = replace(trained, data=replace(trained.data, root=str(root), options={}))
+    assert ensemble.load_split().names == ("shape04",)
 
 
 def test_what_cannot_be_divided_is_refused(root, tmp_path, capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -16,9 +17,12 @@ def named(entries: Iterable[str], names: Sequence[str]) -> tuple[set[str], list[
         entries: Names; one that ends in * stands for all that begin so.
         names: All names.
     """
-    known, found, unknown = set(names), set[str](), list[str]()
+    known, ordered, found, unknown = set(names), sorted(names), set[str](), list[str]()
     for entry in entries:
-        many = {name for name in names if name.startswith(entry[:-1])} if entry.endswith("*") else set[str]()
+        place, many = bisect_left(ordered, entry[:-1]), set[str]()
+        while entry.endswith("*") and place < len(ordered) and ordered[place].startswith(entry[:-1]):
+            many.add(ordered[place])
+            place += 1
         if entry not in known and not many:
             unknown.append(entry)
         found |= many | ({entry} & known)
