@@ -48,7 +48,9 @@ def show_plan(config: PlanConfig, console: Console) -> Plan:
         assert isinstance(asked, OpenConfig)
         if asked.data.folds is not None:
             data, parts = planned_folds(asked.data, asked.data.folds, console)
-            asked = replace(asked, data=replace(data, folds=None, held_out=parts[0]))
+            hours = asked.train.hours and asked.train.hours / len(parts)
+            data = replace(data, folds=None, held_out=parts[0])
+            asked = replace(asked, data=data, train=replace(asked.train, hours=hours))
             console.print(f"What follows is for one of the {len(parts)} folds", markup=False)
         opened = OpenTraining(asked, console=console)
         chosen = opened.val_images()
