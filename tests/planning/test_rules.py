@@ -138,6 +138,14 @@ def test_learning_rate():
     assert schedule.learning_rate("sgd", None, 8, 1)[1].value == 0
 
 
+def test_short_trainings_of_light_backbones_take_adamw():
+    (chosen,) = schedule.optimizer("tf_efficientnet_lite0", 100)
+    assert chosen.value == "adamw"
+    assert not schedule.optimizer("tf_efficientnet_lite0", 500)
+    assert not schedule.optimizer("resnet50", 100)
+    assert not schedule.optimizer(None, 100)
+
+
 def test_norm_momentum():
     assert [schedule.norm_momentum(total).value for total in (20, 300, 1500, 10**6)] == [0.3, 0.14, 0.05, 0.05]
 

@@ -162,8 +162,10 @@ def _decide_length(
         deciding.take(schedule.steps(profile.images, step_images, machine.device))
     total = deciding.config.train.steps or train.epochs * epoch_steps
     deciding.take(schedule.val_every(total, epoch_steps, step_images * math.prod(data.crop_size), pixels))
-    optim = deciding.config.optim
     backbone = deciding.config.model.backbone
+    if deciding.is_open("optim.lr"):  # a rate that is given is one of SGD, the default
+        deciding.take(*schedule.optimizer(backbone, total))
+    optim = deciding.config.optim
     deciding.take(*schedule.learning_rate(optim.name, backbone, step_images, total), schedule.norm_momentum(total))
 
 
@@ -181,7 +183,6 @@ def _notes(profile: DataProfile) -> list[str]:
     if profile.ignored > 0.5:
         notes.append(f"{profile.ignored:.0%} of the pixels are ignored")
     if profile.images < 10:
-        notes.append(
-            f"there are {profile.images} images to train on: what is learned from them may hold for them alone"
-        )
+        few_images = "there is one image" if profile.images == 1 else f"there are {profile.images} images"
+        notes.append(f"{few_images} to train on: what is learned from so few may hold for them alone")
     return notes

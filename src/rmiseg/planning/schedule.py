@@ -26,6 +26,8 @@ LEFT_OVER = 0.01
 """Weight that batch norm's first statistics may have left after a tenth of the training."""
 LEARNING_RATES = {"sgd": {"light": 0.05, "heavy": 0.01}, "adamw": {"light": 5e-4, "heavy": 1e-4}}
 """Learning rates at batches of 8 by optimizer, of light backbones (MobileNets, EfficientNets) and of others."""
+SHORT = 500
+"""Steps below which light backbones learn more with AdamW than with SGD."""
 LIGHT = ("efficientnet", "mobilenet", "mnasnet", "fbnet", "ghostnet", "mixnet", "hardcorenas")
 
 
@@ -142,6 +144,18 @@ def norm_momentum(total: int) -> Decision:
     return Decision("train.norm_momentum", value, reason)
 
 
+def optimizer(backbone: str | None, total: int) -> list[Decision]:
+    """The optimizer: AdamW for light backbones in short trainings; else there is nothing to decide.
+
+    Args:
+        backbone: Name of the backbone; None if there is none.
+        total: Optimizer steps.
+    """
+    if _is_light(backbone) and total < SHORT:
+        return [Decision("optim.name", "adamw", f"in {total} steps a light backbone learns more with it than with SGD")]
+    return []
+
+
 def learning_rate(optimizer: str, backbone: str | None, step_images: int, total: int) -> list[Decision]:
     """Learning rate by optimizer, backbone and images in a step, and its warmup.
 
@@ -153,7 +167,7 @@ def learning_rate(optimizer: str, backbone: str | None, step_images: int, total:
         step_images: Images in a step.
         total: Optimizer steps.
     """
-    kind = "light" if backbone and any(name in backbone for name in LIGHT) else "heavy"
+    kind = "light" if _is_light(backbone) else "heavy"
     usual = LEARNING_RATES[optimizer][kind]
     rate = float(f"{usual * math.sqrt(step_images / 8):.2g}")
     reason = f"{usual:g} for {optimizer} and {'light' if kind == 'light' else 'large'} backbones at 8 images a step"
@@ -162,3 +176,7 @@ def learning_rate(optimizer: str, backbone: str | None, step_images: int, total:
         Decision("optim.lr", rate, f"{reason}, and by the root of {step_images}"),
         Decision("optim.warmup_steps", warmup, f"a tenth of {total} steps, at most 1500 as in the paper"),
     ]
+
+
+def _is_light(backbone: str | None) -> bool:
+    return backbone is not None and any(name in backbone for name in LIGHT)
