@@ -104,6 +104,19 @@ def test_memory_and_time_are_measured_with_what_was_decided():
     assert config.train.hours is None
 
 
+def test_a_short_training_on_a_cpu_takes_smaller_steps():
+    measures = Measures(
+        weights=MEASURES.weights,
+        pace=lambda config: Pace(config.data.batch_size * config.data.crop_size[0] ** 2 / 320_000, 0),
+    )
+    config, decided = planned(measures=measures, train={"hours": 0.1})
+    assert (config.data.batch_size, config.data.crop_size, config.data.rare_share) == (4, (192, 192), 0)
+    assert decided["train.steps"] == 742
+    config, _ = planned(measures=measures, train={"hours": 0.1}, data={"batch_size": 8, "crop_size": [320, 320]})
+    assert config.train.steps == 133
+    assert planned(measures=measures, train={"hours": 2.0})[0].data.crop_size == (320, 320)
+
+
 def test_options_of_the_command_line_that_are_open():
     _, config = parse_command(["train", "--data.root", "x", "--optim.lr=0.1", "--data.crop_size", "64,64"])
     assert isinstance(config, OpenConfig)

@@ -59,6 +59,16 @@ def test_crop_size(size, scale, device, expected):
     assert images.crop_size(replace(THICK, size=size), scale, device).value == expected
 
 
+def test_steps_are_smaller_where_time_is_short():
+    assert [schedule.share_of_step(count, "cpu") for count in (150, 750, 3000)] == [0.1, 0.5, 1]
+    assert schedule.share_of_step(10, "cuda") == 1
+    crops = [images.crop_size(THICK, 1.0, "cpu", share).value for share in (0.1, 0.4, 0.5, 1.0)]
+    assert crops == [(192, 192), (256, 256), (320, 320), (320, 320)]
+    assert images.crop_size(replace(THICK, size=(100, 120)), 1.0, "cpu", 0.1).value == (96, 96)
+    batches = [schedule.batch_size(100, CPU, None, share)[0].value for share in (0.1, 0.4, 0.8, 1.0)]
+    assert batches == [4, 4, 6, 8]
+
+
 def test_scales_need_no_step():
     chosen = {each.option: each.value for each in images.scales(THICK)}
     assert chosen == {"data.scale_range": (0.75, 1.5), "data.scale_step": 0.0}
@@ -128,6 +138,14 @@ def test_learning_rate():
     assert schedule.learning_rate("sgd", None, 8, 1)[1].value == 0
 
 
+def test_short_trainings_of_light_backbones_take_adamw():
+    (chosen,) = schedule.optimizer("tf_efficientnet_lite0", 100)
+    assert chosen.value == "adamw"
+    assert not schedule.optimizer("tf_efficientnet_lite0", 500)
+    assert not schedule.optimizer("resnet50", 100)
+    assert not schedule.optimizer(None, 100)
+
+
 def test_norm_momentum():
     assert [schedule.norm_momentum(total).value for total in (20, 300, 1500, 10**6)] == [0.3, 0.14, 0.05, 0.05]
 
@@ -151,7 +169,7 @@ def test_precision_and_workers():
     assert network.precision(replace(CPU, bf16=False)).value == "fp32"
     assert network.workers(CPU).value == 2
     assert network.workers(GPU).value == 7
-    assert network.workers(replace(GPU, processes=4)).value == 1
+    assert network.workers(replace(GPU, cores=2)).value == 1
 
 
 def test_steps_for_a_budget():

@@ -12,6 +12,9 @@ from typing import Any, Literal
 
 from rmiseg.config.registry import short_name
 
+HELD_OUT = "held-out"
+"""Name of the images that data.held_out names, as a split."""
+
 
 @dataclass
 class DataConfig:
@@ -27,6 +30,12 @@ class DataConfig:
     """Split to train on."""
     val_split: str = "val"
     """Split to score on."""
+    folds: int | None = None
+    """Cross validation: parts of train_split, on each of which a model is scored that was trained on the others, one
+    after the other. Together they are an ensemble. By default there is none."""
+    held_out: list[str] | None = None
+    """Names of images of train_split that are not trained on, but scored on in place of val_split; one that ends in *
+    stands for all that begin so. The models of data.folds have them."""
     image_scale: float = 1.0
     """Factor applied to every image before the network sees it; scores are still taken at mask size."""
     bands: int | None = None
@@ -78,6 +87,11 @@ class DataConfig:
     takes its place."""
     options: dict[str, Any] = field(default_factory=dict)
     """Own options of a data set of a plugin."""
+
+    @property
+    def scored_split(self) -> str:
+        """Name of the split that is scored on."""
+        return self.val_split if self.held_out is None else HELD_OUT
 
 
 @dataclass

@@ -17,6 +17,7 @@ NEARLY_1 = 1 - 1e-9
 
 RANGES: dict[str, tuple[float, float]] = {
     "seed": (0, 2**32 - 1),
+    "data.folds": (2, 100),
     "data.image_scale": (0.001, SCALE),
     "data.crop_size": (1, 65536),
     "data.image_mean": (0, 255),

@@ -30,6 +30,7 @@ from pathlib import Path
 from rmiseg.config.registry import register
 from rmiseg.data.classes import ClassTable
 from rmiseg.data.description import read_description
+from rmiseg.data.held_out import named
 from rmiseg.data.images import Sample, Split
 from rmiseg.data.layout import Layout
 from rmiseg.data.listing import read_lines
@@ -47,7 +48,6 @@ from rmiseg.data.pairing import (
 )
 from rmiseg.data.places import Place, choice_notes, find_places, has_list, unusual_notes
 from rmiseg.data.volumes import is_volume, misplaced, slices_of
-from rmiseg.runtime.files import printable
 
 
 @dataclass
@@ -152,12 +152,8 @@ class Folder(Layout):
         names = sorted(images)
         if self.val is None:
             return set(sorted(names, key=_hash)[: (len(names) + 3) // 5])  # of two images, one is val
-        known, found = {printable(name): name for name in names}, set[str]()
-        for entry in map(printable, self.val):
-            many = {name for text, name in known.items() if text.startswith(entry[:-1])} if entry[-1:] == "*" else set()
-            if entry not in known and not many:
-                problems.append(f"the option val names the image {entry!r}, and there is none of that name")
-            found |= many | ({known[entry]} if entry in known else set())
+        found, unknown = named(self.val, names)
+        problems += [f"the option val names the image {entry!r}, and there is none of that name" for entry in unknown]
         return found
 
     def _found(self, place: Place) -> tuple[Listing, Listing, dict[str, str], list[str]]:

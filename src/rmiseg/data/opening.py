@@ -54,6 +54,12 @@ def said(path: Path, kind: str, work: Callable[[], T]) -> T:
         return work()
     except (FileNotFoundError, ModuleNotFoundError):
         raise
+    except Image.DecompressionBombError as error:
+        most = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6
+        raise ValueError(
+            f"cannot read {kind} {path}: images of more than {most:.0f} million pixels are not read at once. Cut image "
+            "and mask into tiles, such as 2048 x 2048"
+        ) from error
     except Exception as error:  # decoders fail in many ways: OSError, SyntaxError, struct.error, EOFError, ...
         raise ValueError(f"cannot read {kind} {path}: {error}") from error
 

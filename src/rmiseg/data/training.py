@@ -9,7 +9,8 @@ from rich.console import Console
 
 from rmiseg.data.bands import Ranges
 from rmiseg.data.choice import check_bands, choose_bands, spread
-from rmiseg.data.finding import load_splits
+from rmiseg.data.finding import load_split, load_splits
+from rmiseg.data.held_out import divide
 from rmiseg.data.images import Split
 from rmiseg.data.inspection import SplitReport, inspect
 from rmiseg.data.reading import read_mask
@@ -29,6 +30,7 @@ def open_training_data(
     bands: int | None = None,
     value_range: Ranges = None,
     picture: tuple[int, int, int] | None = None,
+    held_out: Sequence[str] | None = None,
     on_error: str = "fail",
     console: Console | None = None,
 ) -> tuple[Split, Split]:
@@ -42,6 +44,7 @@ def open_training_data(
         bands: Number of bands of the images; by default what dataset.yaml says, or what the training images hold.
         value_range: Values that become 0 and 255, in images of more than 8 bits; likewise.
         picture: Numbers of the bands, from 1, that are red, green and blue in pictures.
+        held_out: Images of the first split to score on in place of the second, see `divide`; by default none.
         on_error: fail if one of the masks that are looked at cannot be read, or skip.
         console: Where to say what was decided; by default nowhere.
 
@@ -50,10 +53,14 @@ def open_training_data(
         bits.
 
     Raises:
-        ValueError: as `load_split`, and masks from which nothing can be learned, as `rmiseg data check` finds too.
+        ValueError: as `load_split` and `divide`, and masks from which nothing can be learned, as `rmiseg data check`
+            finds too.
         FileNotFoundError: as `load_split`.
     """
-    train, val = load_splits(name, root, splits, options=options)
+    if held_out is None:
+        train, val = load_splits(name, root, splits, options=options)
+    else:
+        train, val = divide(load_split(name, root, splits[0], options=options), held_out)
     console = console or Console(quiet=True)
     shown = None if picture is None else (picture[0] - 1, picture[1] - 1, picture[2] - 1)
     chosen, decisions = choose_bands(train, count=bands, ranges=value_range, picture=shown)

@@ -124,7 +124,7 @@ def score_checkpoint(
     plan_tiles((1, 1), tiling)  # whose errors come before any work
     load_metrics(config.metrics, len(checkpoint.classes), checkpoint.made_with)  # likewise
     images = None if data is None else own_images(data, checkpoint, config)
-    split_name = images.name if images else config.split or checkpoint.data.val_split
+    split_name = images.name if images else config.split or checkpoint.data.scored_split
     settings = [_settings(tiling, config, count) for count in (0, *config.crf)]
     if config.out is None:
         folders = [evaluation_folder(path, split_name, each) for each in settings]
@@ -184,7 +184,7 @@ def save_validation(path: Path, step: int, images: LabeledImages, data: DataConf
     """Save what training counted on the validation split, just as if `score_checkpoint` had done it."""
     if len(evaluation.names) == len(images):  # none was skipped because it could not be read
         settings = _settings(TilingConfig(), EvaluateConfig(checkpoint=str(path)), 0)
-        folder = evaluation_folder(path, data.val_split, settings)
+        folder = evaluation_folder(path, data.scored_split, settings)
         about = _about(path, step, data.name, data.root, images)
         _save(folder, evaluation, images, {**about, "settings": settings})
 
@@ -232,7 +232,7 @@ def find_or_score(
     path = find_checkpoint(config.checkpoint)
     trained_on = load_checkpoint(path).data
     settings = _settings(TilingConfig(), config, config.crf[-1] if config.crf else 0)
-    folder = evaluation_folder(path, config.split or trained_on.val_split, settings)
+    folder = evaluation_folder(path, config.split or trained_on.scored_split, settings)
     if data is None and (folder / SCORES_FILE).is_file():
         saved = load_evaluation(folder)
         if saved.report["sha256"] != digest(path):

@@ -34,6 +34,7 @@ def metadata(segmenter: Segmenter) -> dict[str, str]:
         "palette": json.dumps(classes.palette),
         "ignore_index": json.dumps(IGNORE_INDEX),
         "model": segmenter.description.model.name,
+        "members": json.dumps(segmenter.description.members),
         "backbone": segmenter.description.model.backbone or "",
         "input": f"{kind}, uint8 (batch, {network.in_channels}, height, width)",
         "output": "logits, float32 (batch, classes, height, width)",

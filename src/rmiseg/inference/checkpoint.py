@@ -22,13 +22,16 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from rmiseg.config import DataConfig, ModelConfig
+from rmiseg.config.options import HELD_OUT
 from rmiseg.config.ranges import RANGES, check_ranges
 from rmiseg.config.recipes import check_types, shortened
 from rmiseg.config.registry import GIVEN, find, loaded_plugins
 from rmiseg.data import Split, load_split
 from rmiseg.data.bands import Bands
 from rmiseg.data.classes import ClassTable
+from rmiseg.data.held_out import divide
 from rmiseg.models import SegmentationModel, build_model
+from rmiseg.models.ensemble import Ensemble
 from rmiseg.models.own import adapt_model
 from rmiseg.runtime.checksums import check_safetensors, json_crc32
 from rmiseg.runtime.files import read_json, replacing
@@ -36,6 +39,7 @@ from rmiseg.runtime.tensor_files import check_tensors, first_sentence, not_finit
 
 FORMAT = "rmiseg checkpoint 1"
 CHECKPOINTS, LAST, BEST = "checkpoints", "last.pt", "best.pt"
+MOST_MEMBERS = 100
 PRETRAINED_FORMAT = "rmiseg model 1"
 CONFIG_CHECKSUM = "config_crc32"
 """Metadata of model.safetensors: the checksum of config.json beside it."""
@@ -56,6 +60,7 @@ class Checkpoint:
         architecture: What else the model is built from, see `SegmentationModel`.
         align_corners: Corner convention by which the loss interpolated the logits; False in checkpoints without it.
         made_with: The plugins that were loaded when it was written, by their names.
+        members: Number of networks, whose probabilities are averaged if there are several.
     """
 
     weights: Mapping[str, Tensor]
@@ -67,6 +72,7 @@ class Checkpoint:
     architecture: dict[str, Any] | None = None
     align_corners: bool = False
     made_with: tuple[str, ...] = ()
+    members: int = 1
 
     def build_model(self, device: torch.device, network: nn.Module | None = None) -> SegmentationModel:
         """The trained model, in evaluation mode, on `device`.
@@ -92,6 +98,9 @@ class Checkpoint:
         # The layout in which convolutions are fastest.
         return model.to(device).to(memory_format=torch.channels_last).eval()
 
+    def __str__(self) -> str:
+        return f"{self.members} times {self.model}" if self.members > 1 else str(self.model)
+
     @property
     def given_in_python(self) -> bool:
         """True if the network was given in Python, so that it must be given again."""
@@ -99,6 +108,11 @@ class Checkpoint:
 
     def untrained_model(self, network: nn.Module | None = None) -> SegmentationModel:
         """The model before its weights are loaded; see `build_model`."""
+        if self.members > 1:
+            return Ensemble([self._untrained_member(network) for _ in range(self.members)])
+        return self._untrained_member(network)
+
+    def _untrained_member(self, network: nn.Module | None) -> SegmentationModel:
         name, bands = self.model.name, Bands.of(self.data)
         if network is not None:
             if not self.given_in_python:
@@ -146,8 +160,16 @@ class Checkpoint:
                 "Python again, as data="
             )
         find("dataset", data.name, self.made_with)
-        options = getattr(data, "options", {})
-        split = load_split(data.name, data.root, name or data.val_split, masks=masks, options=options)
+        if name is None and data.folds is not None and data.options.get("val") == []:
+            raise ValueError(
+                f"all images of {data.root} were trained on, each by some of the {self.members} networks: name "
+                "a split of images that none has seen (--split, --root)"
+            )
+        held_out = data.held_out if name in (None, HELD_OUT) else None
+        wanted = data.train_split if held_out is not None else name or data.val_split
+        split = load_split(data.name, data.root, wanted, masks=masks, options=data.options)
+        if held_out is not None:
+            _, split = divide(split, held_out)
         split = split.with_bands(Bands.of(data))
         if masks:
             self.check_classes(split.classes, data.root)
@@ -178,6 +200,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "architecture": checkpoint.architecture,
         "align_corners": checkpoint.align_corners,
         "made_with": list(checkpoint.made_with or loaded_plugins()),
+        "members": checkpoint.members,
     }
     write_content(path, FORMAT, content)
 
@@ -227,6 +250,7 @@ def checkpoint_from_plain(content: Mapping[str, Any], weights: Mapping[str, Tens
         architecture=content.get("architecture"),  # this and what follows are not in older files
         align_corners=content.get("align_corners", False),
         made_with=tuple(content.get("made_with", ())),
+        members=content.get("members", 1),
     )
     _check_plain(checkpoint)
     return checkpoint
@@ -239,6 +263,8 @@ def _check_plain(checkpoint: Checkpoint) -> None:
         ValueError: One is not.
     """
     check_types(replace(checkpoint, weights={}))
+    if not 1 <= checkpoint.members <= MOST_MEMBERS:
+        raise ValueError(f"members is {checkpoint.members}, not 1 to {MOST_MEMBERS}")
     if checkpoint.step < 0:
         raise ValueError(f"step is {checkpoint.step}, below 0")
     if wrong := [name for name, score in checkpoint.scores.items() if math.isinf(score)]:

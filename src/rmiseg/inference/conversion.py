@@ -58,10 +58,17 @@ def initial_weights(path: str | Path) -> Mapping[str, Tensor]:
 
     Raises:
         FileNotFoundError: There is no such file, or no weights in the folder.
-        ValueError: The file is damaged, or holds objects other than tensors and plain values.
+        ValueError: The file is damaged, or holds objects other than tensors and plain values; or it is an ensemble.
     """
     path = Path(path)
-    return load_checkpoint(path).weights if _is_own(path) else read_weights(path)
+    if not _is_own(path):
+        return read_weights(path)
+    checkpoint = load_checkpoint(path)
+    if checkpoint.members > 1:
+        raise ValueError(
+            f"{path} is an ensemble of {checkpoint.members} networks: name one of them, such as its fold-1"
+        )
+    return checkpoint.weights
 
 
 def _is_own(path: Path) -> bool:

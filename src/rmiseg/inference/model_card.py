@@ -36,7 +36,7 @@ def card_text(description: Checkpoint, channels: int, facts: CardFacts) -> str:
         channels: Number of bands of its images.
         facts: What else is known.
     """
-    name, data = _as_text(str(description.model)), _data(description)
+    name, data = _as_text(str(description)), _data(description)
     pixels = "RGB (H, W, 3) uint8" if channels == 3 else f"{channels} bands (H, W, {channels}) uint8"
     parts = [
         f"# {name}, {len(description.classes)} classes\n",

@@ -54,6 +54,7 @@ class Segmenter(
         architecture: What else the network is built from, see `SegmentationModel`.
         align_corners: Corner convention of the upsampling.
         made_with: The plugins that were loaded when it was trained.
+        members: Number of networks, whose probabilities are averaged if there are several.
         format: Version of this description.
         build: Makes the network by its description; no part of the description.
 
@@ -74,6 +75,7 @@ class Segmenter(
         architecture: dict[str, Any] | None = None,
         align_corners: bool = False,
         made_with: tuple[str, ...] = (),
+        members: int = 1,
         format: str = PRETRAINED_FORMAT,
         build: Callable[[Checkpoint], SegmentationModel] = Checkpoint.untrained_model,
     ) -> None:
@@ -89,6 +91,7 @@ class Segmenter(
             "architecture": architecture,
             "align_corners": align_corners,
             "made_with": made_with,
+            "members": members,
         }
         self.description = checkpoint_from_plain(content, weights={})
         self.facts = CardFacts()
@@ -119,6 +122,7 @@ class Segmenter(
             architecture=checkpoint.architecture,
             align_corners=checkpoint.align_corners,
             made_with=checkpoint.made_with,
+            members=checkpoint.members,
             build=lambda description: trained,
         )
         return segmenter.eval()

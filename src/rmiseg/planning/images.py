@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from rmiseg.planning.decisions import Decision
 from rmiseg.planning.profile import ClassProfile, DataProfile
 
@@ -16,6 +18,8 @@ MOST_ENLARGED = 2.0
 SMALLEST_CROP, CROP_STEP = 32, 32
 CROPS = {"cpu": 320, "cuda": 512}
 """Longest side of a crop by device."""
+SMALLEST_SIDE = 192
+"""Longest side of a crop in a training that is short of time, at least."""
 PART, RARE = 0.8, 0.05
 """Share of an image that a crop shows, and of the pixels that a class has, below which crops look for rare classes."""
 VARIED = 2000
@@ -51,18 +55,22 @@ def image_scale(profile: DataProfile) -> Decision:
     return Decision("data.image_scale", 1.0, f"images of {profile.size[0]} x {profile.size[1]} are shown as they are")
 
 
-def crop_size(profile: DataProfile, scale: float, device: str) -> Decision:
+def crop_size(profile: DataProfile, scale: float, device: str, share: float = 1.0) -> Decision:
     """Size of crops: that of the images, so that little of a crop is padding, up to what the device computes soon.
 
     Args:
         profile: Facts of the data.
         scale: Factor of images.
         device: Kind of the device.
+        share: Share of the usual pixels of a step that there is time for; batches take a half of it first.
     """
-    most = CROPS.get(device, CROPS["cuda"])
+    usual = CROPS.get(device, CROPS["cuda"])
+    most = max(min(SMALLEST_SIDE, usual), int(usual * math.sqrt(min(1.0, 2 * share))))
     sides = [round(side * scale) for side in profile.size]
     crop = tuple(max(SMALLEST_CROP, min(most, side) // CROP_STEP * CROP_STEP) for side in sides)
-    if min(sides) < SMALLEST_CROP:
+    if most < usual and max(sides) > most:
+        reason = f"smaller than the usual {usual}, so that there is time for more steps"
+    elif min(sides) < SMALLEST_CROP:
         reason = f"the smallest crop, of images of {sides[0]} x {sides[1]} in the median"
     elif max(sides) <= most:
         reason = f"the images as they are, {sides[0]} x {sides[1]} in the median, so that nothing of a crop is padding"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass, replace
 
 import torch
 
+from rmiseg.runtime.device import usable_cores
 from rmiseg.runtime.distributed import world_size
 
 GIGABYTE = 2**30
@@ -24,7 +24,7 @@ class Machine:
     Attributes:
         device: cpu, cuda, mps or another kind of accelerator.
         memory: Memory of the device in bytes; 0 if it is not known, or that of the CPU.
-        cores: CPU cores that this process may use.
+        cores: CPU cores that each process may use.
         processes: Processes that train together.
         bf16: Whether its arithmetic in bfloat16 is faster than in float32.
     """
@@ -61,8 +61,7 @@ def this_machine(device: torch.device, gpu: str | None = None) -> Machine:
     Raises:
         ValueError: The text does not say how much memory.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    machine = Machine(device.type, 0, cores, world_size(), _has_fast_bf16(device))
+    machine = Machine(device.type, 0, usable_cores(), world_size(), _has_fast_bf16(device))
     if gpu is not None:
         return replace(machine, device="cuda", memory=parse_memory(gpu), bf16=True)
     if device.type == "cuda":

@@ -66,9 +66,8 @@ def precision(machine: Machine) -> Decision:
 
 def workers(machine: Machine) -> Decision:
     """Processes that load images: cores that the training leaves over; on a CPU, one for each four that compute."""
-    each = machine.cores // machine.processes
     if machine.has_gpu:
-        count = max(1, min(MOST_WORKERS, each - 1))
+        count = max(1, min(MOST_WORKERS, machine.cores - 1))
         return Decision("data.workers", count, f"of {machine.cores} cores; a GPU waits for images otherwise")
-    count = max(1, min(MOST_WORKERS, each // 4))
+    count = max(1, min(MOST_WORKERS, machine.cores // 4))
     return Decision("data.workers", count, f"of {machine.cores} cores, which the training needs itself")

@@ -71,13 +71,31 @@ def decide(
     Raises:
         ValueError: A budget of time that is not enough for a step.
     """
+    deciding = _decided(config, profile, machine, measures, given, 1.0)
+    steps = deciding.config.train.steps
+    if config.train.hours is not None and steps is not None:
+        share = schedule.share_of_step(steps, machine.device)
+        if share < 1 and any(map(deciding.is_open, ("data.crop_size", "data.batch_size"))):
+            deciding = _decided(config, profile, machine, measures, given, share)
+    return Plan(deciding.config, tuple(deciding.decisions), tuple(_notes(profile)))
+
+
+def _decided(
+    config: OpenConfig,
+    profile: DataProfile,
+    machine: Machine,
+    measures: Measures,
+    given: Iterable[str],
+    share: float,
+) -> _Deciding:
+    """All decisions; `share` is that of the usual pixels of a step that there is time for."""
     deciding = _Deciding(config, given)
     _decide_network(deciding, machine, measures.weights)
-    _decide_images(deciding, profile, machine.device)
-    _decide_batches(deciding, profile, machine, measures.memory)
+    _decide_images(deciding, profile, machine.device, share)
+    _decide_batches(deciding, profile, machine, measures.memory, share)
     _decide_length(deciding, profile, machine, measures.pace)
     deciding.take(network.workers(machine))
-    return Plan(deciding.config, tuple(deciding.decisions), tuple(_notes(profile)))
+    return deciding
 
 
 def _decide_network(deciding: _Deciding, machine: Machine, find: network.Weights) -> None:
@@ -98,10 +116,10 @@ def _given_source(source: str, backbone: str) -> str:
     return source if source != "package" or backbone in PACKAGES else "none"
 
 
-def _decide_images(deciding: _Deciding, profile: DataProfile, device: str) -> None:
+def _decide_images(deciding: _Deciding, profile: DataProfile, device: str, share: float) -> None:
     deciding.take(images.image_scale(profile))
     scale = deciding.config.data.image_scale
-    deciding.take(images.crop_size(profile, scale, device))
+    deciding.take(images.crop_size(profile, scale, device, share))
     if deciding.is_open("data.scale_step"):
         deciding.take(*images.scales(profile))
     if deciding.config.data.transform == "scale-crop":  # others cannot be told where to look
@@ -112,11 +130,15 @@ def _decide_images(deciding: _Deciding, profile: DataProfile, device: str) -> No
 
 
 def _decide_batches(
-    deciding: _Deciding, profile: DataProfile, machine: Machine, memory: Callable[[TrainConfig], MemoryNeed] | None
+    deciding: _Deciding,
+    profile: DataProfile,
+    machine: Machine,
+    memory: Callable[[TrainConfig], MemoryNeed] | None,
+    share: float,
 ) -> None:
     if deciding.is_open("data.batch_size"):
         need = memory(deciding.config) if memory is not None and machine.usable else None
-        deciding.take(*schedule.batch_size(profile.images, machine, need))
+        deciding.take(*schedule.batch_size(profile.images, machine, need, share))
     config = deciding.config
     if deciding.is_open("train.epochs"):
         deciding.take(schedule.repeat(profile.images, config.data.batch_size, config.train.accumulate))
@@ -140,8 +162,10 @@ def _decide_length(
         deciding.take(schedule.steps(profile.images, step_images, machine.device))
     total = deciding.config.train.steps or train.epochs * epoch_steps
     deciding.take(schedule.val_every(total, epoch_steps, step_images * math.prod(data.crop_size), pixels))
-    optim = deciding.config.optim
     backbone = deciding.config.model.backbone
+    if deciding.is_open("optim.lr"):  # a rate that is given is one of SGD, the default
+        deciding.take(*schedule.optimizer(backbone, total))
+    optim = deciding.config.optim
     deciding.take(*schedule.learning_rate(optim.name, backbone, step_images, total), schedule.norm_momentum(total))
 
 
@@ -159,7 +183,6 @@ def _notes(profile: DataProfile) -> list[str]:
     if profile.ignored > 0.5:
         notes.append(f"{profile.ignored:.0%} of the pixels are ignored")
     if profile.images < 10:
-        notes.append(
-            f"there are {profile.images} images to train on: what is learned from them may hold for them alone"
-        )
+        few_images = "there is one image" if profile.images == 1 else f"there are {profile.images} images"
+        notes.append(f"{few_images} to train on: what is learned from so few may hold for them alone")
     return notes

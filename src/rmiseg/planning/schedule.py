@@ -26,19 +26,25 @@ LEFT_OVER = 0.01
 """Weight that batch norm's first statistics may have left after a tenth of the training."""
 LEARNING_RATES = {"sgd": {"light": 0.05, "heavy": 0.01}, "adamw": {"light": 5e-4, "heavy": 1e-4}}
 """Learning rates at batches of 8 by optimizer, of light backbones (MobileNets, EfficientNets) and of others."""
+SHORT = 500
+"""Steps below which light backbones learn more with AdamW than with SGD."""
 LIGHT = ("efficientnet", "mobilenet", "mnasnet", "fbnet", "ghostnet", "mixnet", "hardcorenas")
 
 
-def batch_size(images: int, machine: Machine, need: MemoryNeed | None) -> list[Decision]:
+def batch_size(images: int, machine: Machine, need: MemoryNeed | None, share: float = 1.0) -> list[Decision]:
     """Images in a batch, and batches whose gradients add up to a step.
 
     Args:
         images: Number of images to train on.
         machine: The machine.
         need: Memory that a step needs; None if that is not known.
+        share: Share of the usual pixels of a step that there is time for.
     """
     usual = BATCHES.get(machine.device, BATCHES["cuda"])
     batch, reason = usual, f"usual for {'a GPU' if machine.has_gpu else 'a CPU'}"
+    if share < 1:
+        batch = max(usual // 2, math.floor(share * usual / 2) * 2)
+        reason = f"fewer than the usual {usual}, so that there is time for more steps"
     if images < batch:
         batch = max(SMALLEST_BATCH, images // 2 * 2)
         reason = f"there are {images} images" if images > 1 else "there is one image, of which a batch has two crops"
@@ -112,6 +118,16 @@ def val_every(total: int, epoch_steps: int, train_pixels: float, val_pixels: flo
     return Decision("train.val_every", every, f"{math.ceil(epochs / every)} evaluations{share}")
 
 
+def share_of_step(count: int, device: str) -> float:
+    """Share of the usual pixels of a step with which a budget of time is enough for the fewest steps that learn.
+
+    Args:
+        count: Steps that there is time for.
+        device: Kind of the device; of GPUs nothing is known.
+    """
+    return min(1.0, count / STEPS["cpu"][0]) if device == "cpu" else 1.0
+
+
 def norm_momentum(total: int) -> Decision:
     """Momentum of batch norm's running statistics, by which they forget those of the initial weights in a tenth of the
     training.
@@ -128,6 +144,18 @@ def norm_momentum(total: int) -> Decision:
     return Decision("train.norm_momentum", value, reason)
 
 
+def optimizer(backbone: str | None, total: int) -> list[Decision]:
+    """The optimizer: AdamW for light backbones in short trainings; else there is nothing to decide.
+
+    Args:
+        backbone: Name of the backbone; None if there is none.
+        total: Optimizer steps.
+    """
+    if _is_light(backbone) and total < SHORT:
+        return [Decision("optim.name", "adamw", f"in {total} steps a light backbone learns more with it than with SGD")]
+    return []
+
+
 def learning_rate(optimizer: str, backbone: str | None, step_images: int, total: int) -> list[Decision]:
     """Learning rate by optimizer, backbone and images in a step, and its warmup.
 
@@ -139,7 +167,7 @@ def learning_rate(optimizer: str, backbone: str | None, step_images: int, total:
         step_images: Images in a step.
         total: Optimizer steps.
     """
-    kind = "light" if backbone and any(name in backbone for name in LIGHT) else "heavy"
+    kind = "light" if _is_light(backbone) else "heavy"
     usual = LEARNING_RATES[optimizer][kind]
     rate = float(f"{usual * math.sqrt(step_images / 8):.2g}")
     reason = f"{usual:g} for {optimizer} and {'light' if kind == 'light' else 'large'} backbones at 8 images a step"
@@ -148,3 +176,7 @@ def learning_rate(optimizer: str, backbone: str | None, step_images: int, total:
         Decision("optim.lr", rate, f"{reason}, and by the root of {step_images}"),
         Decision("optim.warmup_steps", warmup, f"a tenth of {total} steps, at most 1500 as in the paper"),
     ]
+
+
+def _is_light(backbone: str | None) -> bool:
+    return backbone is not None and any(name in backbone for name in LIGHT)

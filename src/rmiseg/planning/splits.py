@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from rmiseg.config import DataConfig
-from rmiseg.data.finding import scan_splits
+from rmiseg.data.finding import load_split, scan_splits
 from rmiseg.data.folder import Folder
 from rmiseg.data.images import Split
 from rmiseg.data.volumes import is_slice
@@ -76,6 +76,41 @@ def planned_val(data: DataConfig, console: Console | None = None) -> Decision | 
     if folds.sequences:
         reasons.append(f"no frames of one of the {folds.sequences} sequences on both sides")
     return Decision("data.options", {"val": entries}, "; ".join(reasons))
+
+
+def planned_folds(data: DataConfig, count: int, console: Console | None = None) -> tuple[DataConfig, list[list[str]]]:
+    """Divide the images to train on into parts; all images, in a data set of somebody's own that says of none that it
+    is to be scored on.
+
+    Args:
+        data: The options of the data.
+        count: Number of parts.
+        console: Where to show progress, and say what was decided; by default nowhere.
+
+    Returns:
+        The options by which split `data.train_split` holds all these images, and their names, part by part; what those
+        of a sequence begin with, and a star, in place of all its names.
+
+    Raises:
+        ValueError, OSError: As `rmiseg.data.load_split`; there are too few images.
+    """
+    console = console or Console(quiet=True)
+    if data.held_out is not None:
+        raise ValueError("data.folds chooses the images of data.held_out: give one of them")
+    own = data.name == "folder" and data.options.get("val") is None and Path(data.root or " ").is_dir()
+    if own and Folder().makes_splits(Path(data.root)):
+        data = replace(data, options={**data.options, "val": []})
+    split = load_split(data.name, data.root, data.train_split, options=data.options)
+    images = {sample.name: (split, index) for index, sample in enumerate(split.samples)}
+    if len(images) < count:
+        raise ValueError(f"data.folds is {count}, and there are {len(images)} images to divide: give fewer folds")
+    names = sorted(images)
+    folds = choose_folds(names, _classes_shown(images, console), count)
+    told = [f"{len(names)} images in {len(folds.parts)} folds"]
+    told += ["in equal shares of each class, where that can be"] if folds.classes_known else []
+    told += [f"each of {folds.sequences} sequences in one of them"] if folds.sequences else []
+    console.print("; ".join(told), markup=False)
+    return data, [_entries(part, images) for part in folds.parts]
 
 
 def choose_folds(names: Sequence[str], shown: NDArray[np.bool_] | None, count: int) -> Folds:

@@ -134,7 +134,7 @@ def write_report(
     first = checkpoints[0]
     # All runs on the data of the first.
     split, root = (
-        (config.split or first.data.val_split, config.root or first.data.root) if data is None else (None, None)
+        (config.split or first.data.scored_split, config.root or first.data.root) if data is None else (None, None)
     )
     images = first.load_split(split, root) if data is None else own_images(data, first, config)
     if out.is_dir():

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import fields
+from dataclasses import fields, replace
 
 from rich.console import Console
 from rich.table import Table
 
 from rmiseg.config import OpenConfig, PlanConfig, TrainConfig
 from rmiseg.data import LabeledImages, Split, open_training_data
-from rmiseg.planning import GIGABYTE, Machine, Plan, this_machine
+from rmiseg.planning import GIGABYTE, Machine, Plan, planned_folds, this_machine
 from rmiseg.planning.machine import RESERVED
 from rmiseg.planning.memory import MemoryNeed
 from rmiseg.planning.pace import Pace
@@ -46,6 +46,12 @@ def show_plan(config: PlanConfig, console: Console) -> Plan:
         tune(device)
         asked = complete(OpenConfig(**{each.name: getattr(config, each.name) for each in fields(OpenConfig)}))
         assert isinstance(asked, OpenConfig)
+        if asked.data.folds is not None:
+            data, parts = planned_folds(asked.data, asked.data.folds, console)
+            hours = asked.train.hours and asked.train.hours / len(parts)
+            data = replace(data, folds=None, held_out=parts[0])
+            asked = replace(asked, data=data, train=replace(asked.train, hours=hours))
+            console.print(f"What follows is for one of the {len(parts)} folds", markup=False)
         opened = OpenTraining(asked, console=console)
         chosen = opened.val_images()
         asked = opened.with_val(chosen)
@@ -144,6 +150,7 @@ def _open(config: TrainConfig, console: Console) -> tuple[Split, Split]:
         bands=data.bands,
         value_range=data.value_range,
         picture=data.picture,
+        held_out=data.held_out,
         on_error=data.on_error,
         console=console,
     )

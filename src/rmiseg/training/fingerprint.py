@@ -37,7 +37,7 @@ def fingerprint(images: LabeledImages) -> dict[str, Any]:
 
 def fingerprints(data: DataConfig, train: LabeledImages, val: LabeledImages) -> dict[str, dict[str, Any]]:
     """The fingerprints of the images to train on and to score on, by the names of their splits."""
-    return {data.val_split: fingerprint(val), data.train_split: fingerprint(train)}
+    return {data.scored_split: fingerprint(val), data.train_split: fingerprint(train)}
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:

@@ -37,11 +37,11 @@ class OpenTraining:
 
     def val_images(self) -> Decision | None:
         """The decision on the images to score on, which comes before the data are opened; see `planned_val`."""
-        if "data" in self.replaced or any(
-            is_given(self.config, f"data.{name}") for name in ("options", "train_split", "val_split")
-        ):
+        data = self.config.data
+        named = any(is_given(self.config, f"data.{name}") for name in ("options", "train_split", "val_split"))
+        if "data" in self.replaced or data.held_out is not None or named:
             return None
-        return planned_val(self.config.data, self.console)
+        return planned_val(data, self.console)
 
     def with_val(self, chosen: Decision | None) -> OpenConfig:
         """The options with the images to score on that were chosen, if any were."""

@@ -22,6 +22,8 @@ UNSAID = {"optim.warmup_to": "curve"}
 """Options that config.yaml of older runs does not name, and what those runs did."""
 
 OFF: dict[str, Any] = {
+    "data.folds": None,
+    "data.held_out": None,
     "data.augment": {},
     "data.rare_share": 0.0,
     "train.ema": None,

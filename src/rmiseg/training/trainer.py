@@ -25,6 +25,7 @@ from rmiseg.runtime.signals import TerminationRequest
 from rmiseg.training.assembly import complete
 from rmiseg.training.callbacks import Callback
 from rmiseg.training.criterion import LossFunction
+from rmiseg.training.folds import cross_validate
 from rmiseg.training.loggers import Logger
 from rmiseg.training.loop import TrainingRun
 from rmiseg.training.parts import Parts, check_parts, check_unused
@@ -94,6 +95,8 @@ class Trainer:
         self.train = None if train is None else _images(train, "train", classes, options)
         self.val = None if val is None else _images(val, "val", classes, options)
         self.config = with_unsaid(complete(self._with_names(options)))
+        if self.config.data.folds is not None and (loggers or callbacks or self._replaced()):
+            raise ValueError("data.folds trains several models: parts must have names, none can be given as objects")
         if self.config.train.hours is not None and any(part is not None for part in (model, loss, transform)):
             raise ValueError("train.hours: only parts that have names are measured; give train.steps")
         named = [find("callback", name).make() for name in self.config.train.callbacks]
@@ -103,13 +106,15 @@ class Trainer:
         """Train, or go on with a training that was interrupted if `config.resume` is "auto" or "changed".
 
         The folder gets config.yaml (everything that was asked for), checkpoints/, curves.csv, TensorBoard's event
-        files, and at the end result.json.
+        files, and at the end result.json. With `config.data.folds` see `cross_validate`.
 
         Raises:
             ValueError, OSError: Anything wrong with the options or the data, with what to do about it.
             FloatingPointError: The loss is not finite, many steps in a row.
             Preempted: SIGTERM arrived; the run was saved, and `resume="auto"` goes on with it.
         """
+        if self.config.data.folds is not None:
+            return cross_validate(self.config, lambda fold: Trainer(fold, console=self.console).fit(), self.console)
         with (
             processes(self.config.device) as device,
             TerminationRequest() as request,
@@ -132,15 +137,18 @@ class Trainer:
         if not isinstance(self.config, OpenConfig):
             config, train, val = self._data(self.config, console)
             return on_main(lambda: with_length(config, train, val, device, console)), train, val
-        given = {"data": self.train, "transform": self.transform, "model": self.model, "loss": self.loss}
-        replaced = tuple(name for name, part in given.items() if part is not None)
-        opened = OpenTraining(self.config, replaced, console)
+        opened = OpenTraining(self.config, self._replaced(), console)
         chosen = on_main(opened.val_images)
         open_config, train, val = self._data(opened.with_val(chosen), console)
         opened = replace(opened, config=open_config)
         plan = on_main(lambda: opened.plan(train, val, this_machine(device), device, chosen))
         plan.show(console)
         return plan.config, train, val
+
+    def _replaced(self) -> tuple[str, ...]:
+        """The parts that are given as objects."""
+        given = {"data": self.train, "transform": self.transform, "model": self.model, "loss": self.loss}
+        return tuple(name for name, part in given.items() if part is not None)
 
     def _data(self, config: C, console: Console) -> tuple[C, LabeledImages, LabeledImages]:
         """The images, and the options with what was learned from them."""
@@ -157,6 +165,7 @@ class Trainer:
                 bands=data.bands,
                 value_range=data.value_range,
                 picture=data.picture,
+                held_out=data.held_out,
                 on_error=data.on_error,
                 console=console,
             )
