@@ -155,7 +155,7 @@ class _Limited:
     def __init__(self, stream: Any) -> None:
         self.stream, self.left = stream, MOST_BYTES
 
-    def read(self, count: int) -> bytes:
+    def read(self, count: int = -1, /) -> bytes:
         data: bytes = self.stream.read(count)
         self.left -= len(data)
         if self.left < 0:
