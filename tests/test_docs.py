@@ -21,6 +21,7 @@ from rmiseg.cli import main
 from rmiseg.config import registry
 from rmiseg.config.commands import COMMANDS
 from support.launch import run as run_processes
+from support.plugins import forget_plugins
 
 PROJECT = Path(__file__).parents[1]
 PAGES = [
@@ -146,7 +147,7 @@ def test_own_parts_as_the_page_has_them(tmp_path, monkeypatch, capsys):
             else:
                 assert list(tomllib.loads(text)["project"]["entry-points"]) == [registry.ENTRY_POINTS]
     finally:
-        forget_plugins()
+        forget_my_parts()
         sys.modules.pop("train", None)
     assert len(list(Path("results").rglob("*.png"))) == 8  # of 4 images two each
     assert Path("runs/pairs/export/weights.npz").is_file()
@@ -167,7 +168,7 @@ def run_command(line: str, capsys: pytest.CaptureFixture[str]) -> None:
         assert "runs/discs 0.9" in capsys.readouterr().out
         return
     assert program == "rmiseg"
-    forget_plugins()
+    forget_my_parts()
     status = main(arguments)
     error = capsys.readouterr().err
     assert status == 0 or error.strip() in EXTENDING, f"{line}\n{error}"
@@ -195,9 +196,6 @@ def run_killed(script: str, folder: str) -> None:
     runpy.run_path(script, run_name="__main__")
 
 
-def forget_plugins() -> None:
-    for key, component in list(registry._components.items()):
-        if not component.origin.startswith("rmiseg."):
-            del registry._components[key]
-    registry._plugins.clear()
+def forget_my_parts() -> None:
+    forget_plugins()
     sys.modules.pop("my_parts", None)

@@ -97,7 +97,7 @@ def test_train_refuses(run, shapes, tmp_path, capsys):
     assert "not empty" in error_of(["train", path, "--out", str(run)], capsys)
     assert str(tmp_path / "no") in error_of(["train", path, *out, "--data.root", str(tmp_path / "no")], capsys)
     assert "resnet50" in error_of(["train", path, *out, "--model.backbone", "resnet5"], capsys)
-    assert "pspnet" in error_of(["train", path, *out, "--model.name", "unet"], capsys)
+    assert "pspnet" in error_of(["train", path, *out, "--model.name", "segnet"], capsys)
     assert "val" in error_of(["train", path, *out, "--data.val_split", "validation"], capsys)
     assert "batch_size" in error_of(["train", path, *out, "--data.batch_size", "100"], capsys)
     assert "train.epochs" in error_of(["train", path, *out, "--train.epochs", "0"], capsys)

@@ -13,16 +13,14 @@ from rmiseg.cli import main
 from rmiseg.config import registry
 from rmiseg.config.parser import checked_options
 from rmiseg.config.registry import BUILT_IN, KINDS, find, load_plugins, names, register
+from support.plugins import forget_plugins
 
 
 @pytest.fixture(autouse=True)
 def _forgotten():
     """What a test registers is gone after it."""
     yield
-    for key, component in list(registry._components.items()):
-        if not component.origin.startswith("rmiseg."):
-            del registry._components[key]
-    registry._plugins.clear()
+    forget_plugins()
 
 
 @dataclass

@@ -23,6 +23,7 @@ from rmiseg.evaluation.scoring import evaluate, find_or_score, print_scores, sco
 from rmiseg.inference.checkpoint import Checkpoint, save_checkpoint
 from rmiseg.models import build_model
 from rmiseg.reports.page import write_report
+from support.plugins import forget_plugins
 
 QUIET = Console(quiet=True)
 
@@ -42,10 +43,10 @@ class CountError:
 
 
 @pytest.fixture
-def metric(monkeypatch):
-    monkeypatch.setattr(registry, "_components", dict(registry._components))
+def metric():
     register("metric", "agreement")(CountError)
-    return "agreement"
+    yield "agreement"
+    forget_plugins()
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +129,7 @@ def test_a_metric_that_is_not_known_any_more(metric, runs, tmp_path, monkeypatch
 
 
 def test_metrics_are_looked_at_before_anything_is_scored(metric, runs):
-    with pytest.raises(ValueError, match=r"metric agrement is none of iou, agreement; did you mean"):
+    with pytest.raises(ValueError, match=r"metric agrement is none of iou, cldice, agreement; did you mean"):
         score_checkpoint(EvaluateConfig(checkpoint=str(runs[0]), metrics=["agrement"]), QUIET)
 
     def registered(name, **methods):

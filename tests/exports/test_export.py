@@ -25,6 +25,7 @@ from rmiseg.inference.checkpoint import Checkpoint, load_checkpoint, save_checkp
 from rmiseg.inference.predictor import Predictor
 from rmiseg.inference.segmenter import Segmenter
 from rmiseg.models import build_model
+from support.plugins import forget_plugins
 
 pytestmark = pytest.mark.slow
 
@@ -265,9 +266,9 @@ def test_description_is_plain(segmenter):
     assert json.loads(json.dumps(asdict(segmenter.description.classes)))["names"] == ["ground", "a|b", "<i>"]
 
 
-def test_a_format_of_a_plugin(run, tmp_path, monkeypatch):
+def test_a_format_of_a_plugin(run, tmp_path, request):
     """Registered, it is written by name like any other."""
-    monkeypatch.setattr(registry, "_components", dict(registry._components))
+    request.addfinalizer(forget_plugins)
 
     @registry.register("export", "text")
     class Text:

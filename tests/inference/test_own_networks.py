@@ -177,7 +177,10 @@ def test_exported(run, tmp_path, capsys):
     assert "build" not in json.loads((run / "export" / "config.json").read_text())
     with pytest.raises(ValueError, match="was given in Python"):
         Segmenter.from_pretrained(run / "export")
-    with pytest.raises(ValueError, match="export onxx is none of onnx, onnx-int8, openvino, torch-export, safetensors"):
+    with pytest.raises(
+        ValueError,
+        match="export onxx is none of onnx, onnx-int8, openvino, torch-export, torch-aoti, triton-server, safetensors",
+    ):
         export(run, ["onxx"])
 
 

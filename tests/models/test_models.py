@@ -256,8 +256,8 @@ def test_set_norm_momentum_reaches_backbone_and_head() -> None:
 
 
 def test_unknown_model() -> None:
-    with pytest.raises(ValueError, match=r"unet.*deeplabv3, deeplabv3plus, pspnet"):
-        build_model("unet", num_classes=2, weights="none")
+    with pytest.raises(ValueError, match=r"segnet.*deeplabv3, deeplabv3plus"):
+        build_model("segnet", num_classes=2, weights="none")
 
 
 def test_no_classes() -> None:
