@@ -1,6 +1,6 @@
 """The cost of RMI in every form that it takes, beside that of PyTorch's own loss for the same task.
 
-    python benchmarks/loss_cases.py benchmarks/results/loss-cases.json [--threads 1 2] [--seconds 3] [--only TEXT]
+    python benchmarks/loss_cases.py benchmarks/results/cpu/loss-cases.json [--threads 1 2] [--seconds 3] [--only TEXT]
 
 Forward and backward pass on the CPU. The losses of a case run in turn in one process; the ratio is that of their
 medians, and its spread that of the quartiles of single rounds. Prints a table in Markdown and writes the JSON as it
