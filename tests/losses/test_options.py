@@ -58,6 +58,14 @@ def test_class_weights_of_rmi_multiply_the_terms_of_classes(implementation, subt
     assert value > sum(WEIGHTS) * floor
 
 
+@implementations
+def test_the_weight_of_a_binary_mask_multiplies_its_rmi(implementation):
+    logits, target = loss_batch(c=1)
+    options = {"mode": "binary", "weight_lambda": 0.0, "implementation": implementation}
+    weighted = RMILoss(1, class_weights=[3.0], **options)(logits, target.clamp(max=1))
+    assert weighted.item() == pytest.approx(3 * RMILoss(1, **options)(logits, target.clamp(max=1)).item(), rel=1e-6)
+
+
 @each_loss
 def test_weights_of_one_change_nothing(case):
     logits, target = batch()

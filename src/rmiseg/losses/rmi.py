@@ -128,7 +128,10 @@ class RMILoss(SegmentationLoss):
         inputs = (logits, target.values, target.valid, pixel_weights)
         counted = self._counted_maps(target)
         map_weights = counted.to(widest(counted.device)).unsqueeze(1)
-        map_weights = map_weights.expand(logits.shape[:2]) if pixel_weights is None else map_weights * pixel_weights
+        if weights is None or self.mode == "multilabel":  # whose maps are of one class each, see `_by_sample`
+            map_weights = map_weights.expand(logits.shape[:2])
+        else:
+            map_weights = map_weights * weights
         # Dividing covariances by their number of positions is multiplying alpha by it, but for a constant.
         settings = self.region_size, self.pool, self.pool_size, self.pixel_loss, self.align_corners
         options = RMIOptions(*settings, self.alpha * count)
