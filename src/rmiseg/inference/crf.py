@@ -17,7 +17,7 @@ import numpy as np
 
 from rmiseg.config import CRFConfig
 from rmiseg.data.bands import Bands
-from rmiseg.runtime.device import usable_cores
+from rmiseg.runtime.cores import usable_cores
 from rmiseg.runtime.extras import import_extra
 
 SMALLEST_PROBABILITY = 1e-6
