@@ -3,9 +3,9 @@
     python benchmarks/evaluate_share.py                  # 12 images of 1024 x 2048, deeplabv3plus with resnet18
     python benchmarks/evaluate_share.py --profile        # and what each other step costs
 
-Images and masks are drawn, and written as PNG files like those of the data set. The forward passes are those of the same
-network on the same images, which are read and normalized before the clock runs. Both are done several times in turn; the
-processor's time, of all threads and processes, and the clock on the wall are given as medians of ratios.
+Images and masks are drawn, and written as PNG files like those of the data set. The forward passes are those of the
+same network on the same images, which are read and normalized before the clock runs. Both are done several times in
+turn; the processor's time, of all threads and processes, and the clock on the wall are given as medians of ratios.
 """
 
 from __future__ import annotations
@@ -119,7 +119,9 @@ def profile(dataset: SegmentationDataset, network: torch.nn.Module, inputs: list
         timed("normalize", lambda image=image: normalize(image, network.image_mean, network.image_std))
         with torch.inference_mode():
             logits = timed("forward pass", lambda each=each: network(each))
-            ids = timed("class of each pixel", lambda logits=logits, mask=mask: argmax_logits(logits, mask.shape, False))
+            ids = timed(
+                "class of each pixel", lambda logits=logits, mask=mask: argmax_logits(logits, mask.shape, False)
+            )
         timed("count", lambda ids=ids, mask=mask: count_image(ids[0].numpy(), mask, CLASSES))
     table = Table("step", "ms of the processor an image")
     for name, values in steps.items():
