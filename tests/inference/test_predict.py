@@ -296,7 +296,8 @@ def test_options_with_commas_and_switches(checkpoint, photos, tmp_path):
 
 def test_dense_crf_follows_the_colors(tmp_path):
     pytest.importorskip("pydensecrf")
-    from rmiseg.inference.crf import DenseCRF, refine
+    from rmiseg.inference.crf import DenseCRF
+    from rmiseg.inference.mean_field import refine
 
     rng = np.random.default_rng(0)
     truth = np.zeros((40, 60), np.uint8)
