@@ -34,7 +34,28 @@ INLINE float exp_negative(float x) {
     e = e * r + 1.0f;
     return bits<float>(bits<uint32_t>(e) + (bits<uint32_t>(shifted) << 23));
 }
-INLINE double exp_negative(double x) { return std::exp(x); }
+// To 2e-16 relative.
+INLINE double exp_negative(double x) {
+    x = x < -708.0 ? -708.0 : x;
+    const double shifted = x * 1.4426950408889634 + 6755399441055744.0;  // 1.5 * 2^52
+    const double n = shifted - 6755399441055744.0;
+    const double r = x - n * 0.693147180369123816490 - n * 1.90821492927058770002e-10;
+    double e = 1.0 / 6227020800;  // 1 / 13!
+    e = e * r + 1.0 / 479001600;
+    e = e * r + 1.0 / 39916800;
+    e = e * r + 1.0 / 3628800;
+    e = e * r + 1.0 / 362880;
+    e = e * r + 1.0 / 40320;
+    e = e * r + 1.0 / 5040;
+    e = e * r + 1.0 / 720;
+    e = e * r + 1.0 / 120;
+    e = e * r + 1.0 / 24;
+    e = e * r + 1.0 / 6;
+    e = e * r + 0.5;
+    e = e * r + 1.0;
+    e = e * r + 1.0;
+    return bits<double>(bits<uint64_t>(e) + (bits<uint64_t>(shifted) << 52));
+}
 
 // ln x for x >= 1, to 1e-7 of 1 + ln x.
 INLINE float log_above_one(float x) {
@@ -45,7 +66,26 @@ INLINE float log_above_one(float x) {
     const float result = series + power * 0.693147181f;
     return x < std::numeric_limits<float>::infinity() ? result : x;
 }
-INLINE double log_above_one(double x) { return std::log(x); }
+// To 4e-16 of 1 + ln x.
+INLINE double log_above_one(double x) {
+    const int64_t whole = bits<int64_t>(x), power = (whole - 0x3fe6a09e667f3bcd) >> 52;
+    const double f = bits<double>(whole - power * (int64_t(1) << 52)) - 1.0;
+    const double t = f / (2.0 + f), u = t * t;
+    double series = 2.0 / 23;
+    series = series * u + 2.0 / 21;
+    series = series * u + 2.0 / 19;
+    series = series * u + 2.0 / 17;
+    series = series * u + 2.0 / 15;
+    series = series * u + 2.0 / 13;
+    series = series * u + 2.0 / 11;
+    series = series * u + 2.0 / 9;
+    series = series * u + 2.0 / 7;
+    series = series * u + 2.0 / 5;
+    series = series * u + 2.0 / 3;
+    series = series * u + 2.0 / 1;
+    const double result = t * series + double(power) * 0.69314718055994530942;
+    return x < std::numeric_limits<double>::infinity() ? result : x;
+}
 
 INLINE float widen_bfloat16(uint16_t x) { return bits<float>(uint32_t(x) << 16); }
 
