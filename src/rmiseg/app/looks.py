@@ -15,8 +15,10 @@ STYLE = """
           border: 1px solid #8888; }
 .or, .min_value, .max_value, .show-api { color: var(--body-text-color) !important; }
 .dark button.selected[role=tab] { color: var(--primary-300); }
-body:not(.dark) .token.string { color: #456000; }
-body:not(.dark) .token.comment, body:not(.dark) .token.punctuation { color: #5a5a5a; }
+.token.string { color: #456000; }
+.token.comment, .token.punctuation { color: #5a5a5a; }
+.dark .token.string { color: #a5c261; }
+.dark .token.comment, .dark .token.punctuation { color: #b5b5b5; }
 """
 
 HEAD = """

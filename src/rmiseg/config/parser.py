@@ -64,11 +64,12 @@ class Parser(ArgumentParser):
         super().error(in_words(message, self.config), ex)
 
 
-def build_parser(command: str | None) -> Parser:
+def build_parser(complete: Mapping[str, Parser]) -> Parser:
     """The parser of all commands.
 
     Args:
-        command: The one whose options are needed: to read those of all dataclasses takes half a second.
+        complete: Parsers of those whose options are asked for; the others are only named, since all the options of all
+            commands take a second to collect.
     """
     parser = Parser(prog="rmiseg", description="Semantic segmentation with losses that see regions, not lone pixels.")
     parser.add_argument(
@@ -91,8 +92,7 @@ def build_parser(command: str | None) -> Parser:
         groups[name] = group.add_subcommands(dest="action")
     for name in available:
         group_name, _, action = name.rpartition(" ")
-        own = command_parser(name) if name == command else Parser()
-        groups[group_name].add_subcommand(action, own, help=COMMANDS[name].help)
+        groups[group_name].add_subcommand(action, complete.get(name) or Parser(), help=COMMANDS[name].help)
     return parser
 
 
@@ -147,14 +147,15 @@ def parse_command(arguments: Sequence[str]) -> tuple[str, Any]:
         ValueError, FileNotFoundError: Something is wrong with a recipe.
     """
     given = _with_recipe([renamed(each) for each in bracketed(completed(arguments))])
+    complete = {name: command_parser(name) for name in [command_of(given)] if name in available_commands()}
     try:
-        parsed = build_parser(command_of(given)).parse_args(given)
+        parsed = build_parser(complete).parse_args(given)
     except OverflowError as error:  # which jsonargparse leaves as it is
         raise ValueError("a number among the options has hundreds of digits") from error
     name, options = parsed.command, parsed[parsed.command]
     if name in GROUPS:
         name, options = f"{name} {options.action}", options[options.action]
-    config: Any = _instance(COMMANDS[name].config, command_parser(name).instantiate(options))
+    config: Any = _instance(COMMANDS[name].config, complete[name].instantiate(options))
     if name in WITH_RECIPE:
         has_recipe = any(each.partition("=")[0] == "--recipe" for each in arguments) or is_recipe(arguments)
         return name, _opened(config, not has_recipe, _named(given[1:]))
