@@ -22,7 +22,13 @@ from rmiseg.config import (
 from rmiseg.config.commands import VIDEO_SUFFIXES
 from rmiseg.runtime.extras import require
 
-EXPORTS = {"onnx": "onnx", "onnx-int8": "onnx", "openvino": "openvino", "triton-server": "onnx"}
+EXPORTS = {
+    "onnx": "onnx",
+    "onnx-int8": "onnx",
+    "openvino": "openvino",
+    "executorch": "executorch",
+    "triton-server": "onnx",
+}
 """Extra of each export format that needs one."""
 FAMILIES = ("smp", "hf", "monai")
 """Beginnings of the names of models and losses that other packages have; the extras are called the same."""

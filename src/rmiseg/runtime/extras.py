@@ -11,6 +11,7 @@ PACKAGES = {
     "app": ("gradio",),
     "crf": ("pydensecrf",),
     "demo": ("nilearn",),
+    "executorch": ("executorch",),
     "hf": ("transformers",),
     "labels": ("cv2",),
     "mlflow": ("mlflow",),
