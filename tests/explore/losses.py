@@ -83,7 +83,7 @@ class Configuration:
             if self.stride == 1:
                 steps = torch.tensor(self.rng.permutation(logits.numel()).reshape(shape))
                 logits = 4 * (steps / logits.numel()) - 2
-            if self.stride > 1 or self.dtype in (torch.float16, torch.bfloat16):  # interpolated, some are nearly the same
+            if self.stride > 1 or self.dtype in (torch.float16, torch.bfloat16):  # some are nearly the same
                 self.dtype = torch.float64
         logits = logits.to(self.dtype)
         layout = self.choice("contiguous", "channels last", "strided", "permuted")
