@@ -45,7 +45,8 @@ from rmiseg.training.assembly import complete
 from rmiseg.training.run_folder import RunResult
 from rmiseg.training.state import RunState, SavedState, StateFolder
 
-HANG_SECONDS = 10
+HANG_SECONDS, PATIENCE = 10, 300
+"""Seconds of the processor that a reader may take, and seconds in all: other programs may have the processor."""
 OUTCOMES = ("read", "refused", "traceback", "hang", "silently different")
 CLASSES = ClassTable(("a", "b"), (0, 1), (255,), ((0, 0, 0), (255, 0, 0)))
 TEXTS = tuple(
@@ -98,7 +99,8 @@ def plain(value: Any) -> Any:
 
 def outcome(read: Callable[[], Any], expected: Any, sealed: bool) -> tuple[str, str]:
     """What became of an input, and the error, if it is none that is said in words."""
-    signal.alarm(HANG_SECONDS)
+    signal.setitimer(signal.ITIMER_PROF, HANG_SECONDS)
+    signal.alarm(PATIENCE)
     try:
         found = read()
     except (ValueError, OSError) as error:
@@ -109,6 +111,7 @@ def outcome(read: Callable[[], Any], expected: Any, sealed: bool) -> tuple[str, 
         return "traceback", f"{type(error).__name__}: {str(error)[:200]}"
     finally:
         signal.alarm(0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
     return ("silently different" if sealed and plain(found) != expected else "read"), ""
 
 
@@ -191,7 +194,8 @@ def main() -> int:
     def hang(number: int, frame: Any) -> None:
         raise Hang
 
-    signal.signal(signal.SIGALRM, hang)
+    for number in (signal.SIGALRM, signal.SIGPROF):
+        signal.signal(number, hang)
     warnings.simplefilter("ignore")
     table = Table("reader", *OUTCOMES)
     bad = 0
