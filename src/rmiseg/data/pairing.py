@@ -12,9 +12,12 @@ from pathlib import Path
 
 IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".dcm"),
-    *(".nii", ".nii.gz"),
+    *(".nii", ".nii.gz", ".tga", ".jp2", ".j2k", ".avif"),
 )
-MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif", ".webp", ".jpg", ".jpeg", ".jpe", ".jfif", ".nii", ".nii.gz")
+MASK_SUFFIXES = (
+    *(".png", ".bmp", ".tif", ".tiff", ".gif", ".webp", ".jpg", ".jpeg", ".jpe", ".jfif", ".nii", ".nii.gz"),
+    *(".pgm", ".ppm", ".tga", ".npy", ".jp2", ".j2k", ".avif"),
+)
 UNIMPORTANT = ("thumbs.db", "desktop.ini", "dataset.yaml", "dataset.yml")
 """Files that are no part of the data, such as programs leave everywhere; so are those whose names begin with a dot."""
 
