@@ -106,8 +106,9 @@ def test_netpbm_as_it_is_in_the_file(tmp_path):
     values = IDS.astype(np.uint16) * 2000
     (tmp_path / "i.pgm").write_bytes(b"P5\n24 16\n4095\n" + values.astype(">u2").tobytes())
     np.testing.assert_array_equal(deep_values(tmp_path / "i.pgm"), values)
-    for most, values in ((65535, np.repeat(values[..., None], 3, axis=2)), (4095, np.zeros((16, 24, 3)))):
-        (tmp_path / "i.ppm").write_bytes(b"P6\n24 16\n%d\n" % most + values.astype(">u2").tobytes())
+    for most in (65535, 4095):
+        colors = np.repeat(values[..., None], 3, axis=2).astype(">u2")
+        (tmp_path / "i.ppm").write_bytes(b"P6\n24 16\n%d\n" % most + colors.tobytes())
         with pytest.raises(ValueError, match=r"colors of PPM .* are not read with all their bits; save them as PNG or"):
             read_image(tmp_path / "i.ppm", bands=Bands(3, (0.0, 4095.0)))
     (tmp_path / "m.ppm").write_bytes(b"P6\n24 16\n2\n" + np.repeat(IDS[..., None], 3, axis=2).tobytes())

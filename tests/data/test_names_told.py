@@ -59,11 +59,15 @@ def test_lists_that_are_not_read_are_told(tmp_path, name):
         (
             ["imagesTr/c1_0000", "imagesTr/c1_0001", "imagesTr/c2_0000", "imagesTr/c2_0001"],
             ["labelsTr/c1", "labelsTr/c2"],
-            "c1_0000.png and c1_0001.png are called as images of one case are for nnU-Net: save them as the bands of one "
-            "file, such as a TIFF, and write `bands: 2`",
+            "c1_0000.png and c1_0001.png are called as images of one case are for nnU-Net: save them as the bands of "
+            "one file, such as a TIFF, and write `bands: 2`",
         ),
         (["images/a"], ["masks/a_mask", "masks/a_label"], "a may have the mask a_label or a_mask: a mask holds all"),
-        (["images/a"], ["masks/road/a", "masks/car/a"], "a may have the mask car/a or road/a: a mask holds all classes"),
+        (
+            ["images/a"],
+            ["masks/road/a", "masks/car/a"],
+            "a may have the mask car/a or road/a: a mask holds all classes",
+        ),
         (["images/frame1", "images/frame2"], ["masks/0001", "masks/x"], "frame1.png and 0001.png do not"),
     ],
 )

@@ -75,7 +75,9 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
         done, within = divmod(self.first_batch * self.batch_size, self.size)
         passes = range(self.epoch * self.repeat + done, (self.epoch + 1) * self.repeat)
         # One pass after the other: an epoch of many would not fit into memory.
-        keys = itertools.islice((key for each in passes for key in epoch_keys(self.size, self.seed, each)), within, None)
+        keys = itertools.islice(
+            (key for each in passes for key in epoch_keys(self.size, self.seed, each)), within, None
+        )
         for _ in range(self.first_batch, len(self)):
             yield list(itertools.islice(keys, self.batch_size))[self.share]
 

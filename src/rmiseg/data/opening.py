@@ -61,7 +61,7 @@ def _what_else(path: Path) -> str:
         return "it is a web page, and no image: was the download refused?"
     if begin[4:8] == b"ftyp" and begin[8:12] in (b"heic", b"heix", b"mif1", b"msf1", b"hevc"):
         return "it is a HEIC image, which is not read: save it as PNG or JPEG"
-    if begin.startswith(b"\x89HDF") or begin.startswith(b"\x93NUMPY"):
+    if begin.startswith((b"\x89HDF", b"\x93NUMPY")):
         return "it is an array, and no image: save it as PNG or TIFF"
     return "it is of no kind of image that is known, or damaged: open and save it as PNG or TIFF"
 

@@ -211,7 +211,9 @@ def _fold(images: list[str], masks: list[str]) -> tuple[dict[str, str], dict[str
 
 def _last_parts(images: list[str], masks: list[str]) -> tuple[dict[str, str], dict[str, str]]:
     """Names without their folders: masks of one class each often lie in a folder for each."""
-    return {key: folded(key).rpartition("/")[2] for key in images}, {key: folded(key).rpartition("/")[2] for key in masks}
+    return {key: folded(key).rpartition("/")[2] for key in images}, {
+        key: folded(key).rpartition("/")[2] for key in masks
+    }
 
 
 def _strip_mask(images: list[str], masks: list[str]) -> tuple[dict[str, str], dict[str, str]]:

@@ -243,7 +243,9 @@ def _ignored(reports: Sequence[SplitReport]) -> dict[RawValue, int]:
 
 def _line(values: dict[str, Any]) -> str:
     """An entry of YAML in one line."""
-    return str(yaml.safe_dump(values, default_flow_style=True, sort_keys=False, width=10**6, allow_unicode=True).strip())
+    return str(
+        yaml.safe_dump(values, default_flow_style=True, sort_keys=False, width=10**6, allow_unicode=True).strip()
+    )
 
 
 def _yaml_key(value: RawValue) -> int:
@@ -272,7 +274,11 @@ def _remedy(
     return (
         f"If {'it is that class' if len(absent) == 1 else 'it is one of them'}, write {'' if exact else 'the like of '}"
         f"this into dataset.yaml: `classes: {line}`{keep if len(present) > 1 else ''}"
-        + (f", or, since most pixels hold it, `classes: {_line(dict(zip(used, [*used.values()][::-1])))}`" if swap else "")
+        + (
+            f", or, since most pixels hold it, `classes: {_line(dict(zip(used, [*used.values()][::-1])))}`"
+            if swap
+            else ""
+        )
     )
 
 
