@@ -252,7 +252,7 @@ def test_the_line_for_as_many_other_values_as_there_are_classes(tmp_path, names,
         Image.fromarray(mask).save(path)  # 16 bits
     stream = io.StringIO()
     print_report(check_dataset("folder", root, workers=0), Console(file=stream, width=200))
-    with pytest.raises(ValueError, match="holds values that are neither|says more") as error:
+    with pytest.raises(ValueError, match=r"holds values that are neither|says more") as error:
         open_training_data("folder", str(root), ("train", "val"))
     for text in (stream.getvalue(), str(error.value)):
         assert (f"If these follow in the same order, write this into dataset.yaml: `classes: {line}`" in text) == (

@@ -45,7 +45,7 @@ def is_deep(image: Image.Image) -> bool:
 
 def netpbm_most(image: Image.Image) -> int:
     """Return the largest value that a PGM or PPM file can hold, not yet loaded; 0 of what Pillow reads as it is."""
-    tiles = getattr(image, "tile", None) if image.format == "PPM" else None
+    tiles: Any = getattr(image, "tile", None) if image.format == "PPM" else None
     stretched = tiles and tiles[0][0].startswith("ppm") and isinstance(tiles[0][3], tuple)
     return int(tiles[0][3][1]) if stretched else 0
 

@@ -25,7 +25,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -220,17 +220,21 @@ def _hash(key: str) -> bytes:
     return hashlib.blake2b(key.encode(errors="surrogateescape")).digest()
 
 
+def _readings(name: str, root: Path, folder: Path) -> Iterator[str]:
+    """Yield what a line of a list may be: a path from the folder of the images or of the data set, or a whole one."""
+    yield name
+    yield os.path.normpath(name).replace(os.sep, "/")
+    yield os.path.relpath(root / name, folder).replace(os.sep, "/")
+
+
 def _listed(root: Path, split: str, folder: Path, images: dict[str, Path], problems: list[str]) -> list[str]:
     by_file = {path.relative_to(folder).as_posix(): key for key, path in images.items()}
     by_form = {folded(key): key for key in images} | {folded(name): key for name, key in by_file.items()}
 
     def key_of(name: str) -> str | None:
-        """The image of a line: a path below the folder of the images, or below the data set, or a whole path."""
-        for below in (lambda: name, lambda: os.path.normpath(name), lambda: os.path.relpath(root / name, folder)):
-            path = below().replace(os.sep, "/")
-            if key := path if path in images else by_file.get(path) or by_form.get(folded(path)):
-                return key
-        return None
+        """The image of a line, if there is one."""
+        found = (p if p in images else by_file.get(p) or by_form.get(folded(p)) for p in _readings(name, root, folder))
+        return next((key for key in found if key is not None), None)
 
     keys: dict[str, int] = {}  # with the line of each
     path = list_of(root, split)

@@ -50,7 +50,7 @@ def opened(path: Path, kind: str, read: Callable[[Image.Image], T], otherwise: C
 
 
 def _what_else(path: Path) -> str:
-    """What a file is that is no image."""
+    """Say what a file is that is no image."""
     with open(path, "rb") as file:
         begin = file.read(200)
     if not begin:

@@ -114,7 +114,7 @@ def recognized(documents: Documents, name: str | None) -> tuple[str, LabelFormat
 
 
 def _other_kind(documents: Documents) -> str:
-    """What to do about exports that are often taken for one of those that are read; "" if it is none of them."""
+    """Say what to do about exports that are often taken for one of those that are read; "" if it is none of them."""
     if any(b"<bndbox>" in path.read_bytes()[:10000] for path in documents.files(".xml")[:5]):
         return "Its XML files hold boxes of Pascal VOC, which are no outlines. "
     for content in documents.peek():
