@@ -42,6 +42,7 @@ from rmiseg.inference.checkpoint import Checkpoint, load_checkpoint, save_checkp
 from rmiseg.inference.segmenter import Segmenter
 from rmiseg.models import build_model
 from rmiseg.training.assembly import complete
+from rmiseg.training.loggers.table import read_table
 from rmiseg.training.run_folder import RunResult
 from rmiseg.training.state import RunState, SavedState, StateFolder
 
@@ -121,6 +122,8 @@ def readers(folder: Path) -> dict[str, Reader]:
     recipe, plan, result = folder / "recipe.yaml", folder / "plan.yaml", folder / "result.json"
     recipe.write_text(yaml.safe_dump(json.loads(json.dumps(complete_options()))))
     plan.write_text(EXAMPLE.replace("recipe: my.yaml", "title: x #").replace("title: my", "# my"))
+    curves = folder / "curves.csv"
+    curves.write_text("step,curve,value\n" + "".join(f"{step},loss,{1 / step:.8g}\n" for step in range(1, 20)))
     scores = {"last": {"mean_iou": 0.5}, "best": {"mean_iou": None}}
     result.write_text(json.dumps({"steps": 3, "seconds_per_step": 0.5, "peak_memory": 10**9, **scores}))
     save_checkpoint(
@@ -147,6 +150,7 @@ def readers(folder: Path) -> dict[str, Reader]:
         "recipe": ([recipe], lambda: complete(train_config(recipe)), False),
         "plan": ([plan], lambda: read_plan(plan), False),
         "result": ([result], lambda: RunResult.read(result), False),
+        "curves": ([curves], lambda: read_table(curves), False),
         "checkpoint": ([folder / "best.pt"], lambda: load_checkpoint(folder / "best.pt"), True),
         "older checkpoint": ([old], lambda: load_checkpoint(old), False),
         "state": (states.files(), lambda: states.load(quiet), True),
