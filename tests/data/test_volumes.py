@@ -10,7 +10,7 @@ import pytest
 
 from rmiseg.data import check_dataset, open_training_data
 from rmiseg.data.finding import scan_splits
-from rmiseg.data.opening import image_header
+from rmiseg.data.opening import has_deep_values, image_header
 from rmiseg.data.reading import deep_values, read_image, read_raw_mask
 from rmiseg.data.volumes import misplaced, slices_of
 from rmiseg.inference.sources import find_sources
@@ -79,6 +79,12 @@ def test_predictions_lie_where_their_volumes_lie(codes, tmp_path):
     assert found.get_data_dtype() == np.uint8
     assert (found.header["cal_max"], found.header["xyzt_units"]) == (0, 2)
     np.testing.assert_array_equal(np.asarray(found.dataobj), np.asarray(nibabel.load(volume).dataobj))
+
+
+def test_volumes_of_8_bits_have_no_deep_values(tmp_path):
+    for kind, deep in ((np.uint8, False), (np.int16, True)):
+        path = write_volume(tmp_path / f"{deep}.nii", np.zeros(SHAPE, kind))
+        assert has_deep_values(slices_of(path)[0]) == deep
 
 
 def test_volumes_are_made_of_slices_alone(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -56,32 +57,33 @@ def test_supervision(tmp_path):
     data = supervision.DetectionDataset.from_coco(str(tmp_path / "photos"), str(path), force_masks=True)
     ((_, _, found),) = list(data)
     assert data.classes == ["car", "road"]
-    for class_id, mask in zip(found.class_id, found.mask):
-        inside = predicted()[mask] == class_id + 1
-        assert inside.mean() > 0.7  # it draws outlines a pixel wider
+    for class_id in (0, 1):  # its outlines are a pixel wider
+        covered = found.mask[found.class_id == class_id].any(axis=0)
+        assert covered[predicted() == class_id + 1].all()
+        assert covered.sum() < 1.6 * (predicted() == class_id + 1).sum()
 
 
 @pytest.mark.parametrize(("name", "kind"), [("cvat", "cvat"), ("coco", "coco_instances")])
 def test_datumaro(tmp_path, name, kind):
     datumaro = pytest.importorskip("datumaro", exc_type=ImportError)
     folder = written(tmp_path, name)
-    for part in (folder / "parts").iterdir():
-        part.unlink()
+    shutil.rmtree(folder / "parts")
+    shutil.copytree(tmp_path / "photos", folder / "images")
     if name == "coco":
         (folder / "annotations").mkdir()
         (folder / "annotations.json").rename(folder / "annotations" / "instances_train.json")
     (item,) = list(datumaro.Dataset.import_from(str(folder), kind))
-    names = {item.annotations[0].label: None} and {each.label for each in item.annotations}
-    assert len(names) == 2
-    assert all(each.type == datumaro.AnnotationType.polygon for each in item.annotations)
-    assert sum(each.get_area() for each in item.annotations) == pytest.approx((predicted() > 0).sum(), abs=1)
+    assert len({each.label for each in item.annotations}) == 2
+    shapes = [each for each in item.annotations if each.type != datumaro.AnnotationType.bbox]
+    assert sum(each.get_area() for each in shapes) == pytest.approx((predicted() > 0).sum(), abs=1)
 
 
 def test_label_studio(tmp_path):
     converter = pytest.importorskip("label_studio_sdk.converter", exc_type=ImportError)
     folder = written(tmp_path, "label-studio")
     tasks = json.loads((folder / "tasks.json").read_text())
-    for task in tasks:  # what somebody submits as it is
+    for number, task in enumerate(tasks):  # as the server has them once somebody has submitted them as they are
+        task["id"] = number
         task["annotations"] = [{**each, "id": 1, "completed_by": 1} for each in task.pop("predictions")]
     (folder / "tasks.json").write_text(json.dumps(tasks))
     made = converter.Converter((folder / "config.xml").read_text(), str(tmp_path / "photos"), download_resources=False)

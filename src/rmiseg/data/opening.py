@@ -12,7 +12,7 @@ from PIL import Image, UnidentifiedImageError
 from rmiseg.data.deep import header, is_deep, unmapped
 from rmiseg.data.dicom import dicom_header, is_dicom
 from rmiseg.data.tiff import Header, TiffImage, is_tiff, several
-from rmiseg.data.volumes import is_slice, slice_header
+from rmiseg.data.volumes import is_slice, read_slice, slice_header
 
 NEW_SUBFILE_TYPE = 254
 """Number of the TIFF tag that says whether a page is a smaller copy (1) or a mask of transparency (4) of another."""
@@ -144,6 +144,6 @@ def nodata_of(path: Path) -> float | None:
 def has_deep_values(path: Path) -> bool:
     """Return whether the values of an image of gray or colors have more than 8 bits; False if it cannot be read."""
     try:
-        return opened(path, "image", is_deep, lambda: True)
+        return opened(path, "image", is_deep, lambda: not is_slice(path) or read_slice(path).dtype.itemsize > 1)
     except (ValueError, OSError, ModuleNotFoundError):
         return False
