@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Literal, NamedTuple
 
-from rmiseg.config.benchmarks import BenchDataConfig, BenchLossConfig
+from rmiseg.config.benchmarks import BenchDataConfig, BenchFormsConfig, BenchLossConfig
 from rmiseg.config.options import OpenConfig, TrainConfig
 
 PREDICTION_FORMATS = ("index", "gray", "color", "overlay", "geotiff", "nifti", "probabilities", "voc", "cityscapes")
@@ -380,6 +380,7 @@ COMMANDS = {
     "data check": Command(DataCheckConfig, "read a whole data set and report what is wrong with it"),
     "data import": Command(DataImportConfig, "make a data set from the export of a labelling tool", ("source",)),
     "bench data": Command(BenchDataConfig, "speed of loading images, and of training", ("recipe",)),
+    "bench forms": Command(BenchFormsConfig, "time of RMI in every form that it takes, beside other losses"),
     "bench loss": Command(BenchLossConfig, "time and memory of the losses, beside those of cross entropy"),
 }
 GROUPS = {"data": "look after data sets", "bench": "measure time and memory"}

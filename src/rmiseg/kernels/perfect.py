@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rmiseg.functional import RMIOptions, one_hot
+from rmiseg.functional import RMIOptions, one_hot, soft_targets, upsample_logits
 from rmiseg.kernels.regions import perfect_rmi, region_covariance, rmi_of_covariance
 
 
@@ -33,6 +33,14 @@ def perfect_rmi_of_maps(labels: Tensor, certain: Tensor, covariance: Tensor, opt
     if options.pool != "interp":
         return perfect_rmi(covariance, options.alpha)
     return rmi_of_covariance(region_covariance(certain, labels, options.region_size), options.alpha)
+
+
+def interpolated_target(target: Tensor, valid: Tensor, labels: Tensor) -> Tensor:
+    """A target, class ids (N, H, W) or soft (N, C, H, W), interpolated to the size of `labels`, corners aligned."""
+    if target.ndim == valid.ndim:
+        return interpolated_classes(target, valid, labels)
+    soft = soft_targets(target, valid, labels.shape[1], labels.dtype)
+    return upsample_logits(soft, labels.shape[2:], align_corners=True).contiguous()
 
 
 def interpolated_classes(target: Tensor, valid: Tensor, labels: Tensor) -> Tensor:
