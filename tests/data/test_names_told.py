@@ -75,3 +75,14 @@ def test_why_images_have_no_mask(tmp_path, images, masks, message):
     report = check_dataset("folder", data_set(tmp_path, images, masks), workers=0)
     assert any(message in warning for warning in report.warnings), report.warnings
     assert report.problem_count
+
+
+def test_images_of_two_splits_with_the_same_pixels(tmp_path):
+    root = data_set(tmp_path, ["images/train/a", "images/train/b"], ["masks/train/a", "masks/train/b"])
+    write_image(root / "images/train/b.png", seed=1)
+    write_image(root / "images/val/c.png", seed=1)
+    write_mask(root / "masks/val/c.png")
+    (warning,) = check_dataset("folder", root, workers=0).warnings
+    assert warning.startswith(f"1 image of val have the pixels of one of train, e.g. {root / 'images/val/c.png'} and ")
+    write_image(root / "images/val/c.png", seed=2)
+    assert check_dataset("folder", root, workers=0).warnings == []
