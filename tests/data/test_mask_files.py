@@ -110,7 +110,7 @@ def test_netpbm_as_it_is_in_the_file(tmp_path):
         colors = np.repeat(values[..., None], 3, axis=2).astype(">u2")
         (tmp_path / "i.ppm").write_bytes(b"P6\n24 16\n%d\n" % most + colors.tobytes())
         with pytest.raises(ValueError, match=r"colors of PPM .* are not read with all their bits; save them as PNG or"):
-            read_image(tmp_path / "i.ppm", bands=Bands(3, (0.0, 4095.0)))
+            read_image(tmp_path / "i.ppm")
     (tmp_path / "m.ppm").write_bytes(b"P6\n24 16\n2\n" + np.repeat(IDS[..., None], 3, axis=2).tobytes())
     with pytest.raises(ValueError, match="its colors go up to 2 and not to 255: save it as PNG"):
         read_raw_mask(tmp_path / "m.ppm", rgb=True)

@@ -59,7 +59,8 @@ def read_image(path: Path, reduction: int = 1, bands: Bands = RGB) -> NDArray[np
     def read(image: Image.Image) -> NDArray[np.uint8]:
         if (found := header(image).bands) not in (1, 3):
             raise ValueError(wrong_bands(found, 3))
-        if is_deep(image) and (bands.ranges is not None or is_garbled(image) or image.mode == "LA" or is_signed(image)):
+        strange = is_garbled(image) or is_signed(image) or image.mode == "LA" or netpbm_most(image) > 255
+        if is_deep(image) and (bands.ranges is not None or strange):
             return reduced(scaled(read_deep(image, path), bands.ranges), reduction)
         if reduction == 1:
             return rgb_pixels(image)
