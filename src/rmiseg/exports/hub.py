@@ -39,7 +39,7 @@ def card_facts(run: Path, checkpoint: Checkpoint, license: str | None, console: 
     config = (run if run.is_dir() else run.parent.parent) / "config.yaml"
     training = _training(yaml.safe_load(config.read_text(encoding="utf-8"))) if config.is_file() else {}
     settings = {**vars(TilingConfig()), "crf": None}
-    folder = evaluation_folder(file, checkpoint.data.val_split, settings)
+    folder = evaluation_folder(file, checkpoint.data.scored_split, settings)
     evaluation = load_evaluation(folder).report if (folder / SCORES_FILE).is_file() else None
     if evaluation is None or evaluation["sha256"] != digest(file):
         if console:
