@@ -1,14 +1,18 @@
 # Two commands for a fresh machine with Python 3.11 to 3.13: make demo, make test. For whoever works on the code:
-# make lint (seconds), make quick (under two minutes), make test (everything), make docs (the pages, in build/site).
+# make lint (seconds), make quick (under two minutes), make test (under eight), make nightly (the tests of minutes each),
+# make docs (the pages, in build/site).
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint quick docs explore audit
+.PHONY: demo test lint quick nightly docs explore audit
 demo: .venv/demo
 	$(BIN)/rmiseg demo --out runs/demo
 
 test: lint
-	$(BIN)/python -m pytest -n auto --dist worksteal
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not nightly"
+
+nightly: .venv/test
+	$(BIN)/python -m pytest -n auto --dist worksteal -m nightly
 
 lint: .venv/test
 	$(BIN)/ruff check .
@@ -29,7 +33,7 @@ audit: .venv/test
 	$(BIN)/uv tool run pip-audit --requirement build/installed.txt --no-deps --disable-pip --strict
 
 quick: .venv/test
-	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow and not nightly"
 
 docs: .venv/test
 	$(BIN)/mkdocs build --strict

@@ -26,6 +26,16 @@ ABLATIONS += ("pool6-region2", "pool6-region4", "pool6-region5")
 LENGTHS = {"voc": (10_582, 30_406), "cityscapes": (2975, 59_360), "camvid": (468, 5800)}
 MODELS = ("deeplabv3", "deeplabv3plus", "pspnet")
 COMPARED = ("ce", "rmi")
+REPRESENTATIVE = {
+    "camvid-best",
+    "camvid-11-deeplabv3-resnet101-ce",
+    "cityscapes-pspnet-resnet101-rmi",
+    "coco-deeplabv3plus-resnet101-rmi",
+    "cracks-best",
+    "voc-deeplabv3-resnet101-pyramid",
+    "voc-deeplabv3plus-resnet101-affinity",
+}
+"""One of each data set, network and kind of loss."""
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +136,9 @@ def test_model(settings):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize(
+    "recipe", [each if each in REPRESENTATIVE else pytest.param(each, marks=pytest.mark.nightly) for each in RECIPES]
+)
 def test_two_steps(recipe, roots, tmp_path, capsys):
     config = parsed(recipe)
     small = {

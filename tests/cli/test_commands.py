@@ -26,6 +26,7 @@ def test_data_check(shapes, tmp_path, capsys):
     assert "shape02" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_models(capsys):
     assert main(["models"]) == 0
     text = capsys.readouterr().out

@@ -14,6 +14,7 @@ from rmiseg.data import load_split, read_image, read_mask
 from support.commands import error_of, small_recipe
 
 
+@pytest.mark.slow
 def test_run_can_be_evaluated_from_any_folder(shapes, tmp_path, monkeypatch):
     monkeypatch.chdir(shapes.parent)
     arguments = ["--data.root", shapes.name, "--train.steps", "1", "--out", str(tmp_path / "run")]
@@ -22,6 +23,7 @@ def test_run_can_be_evaluated_from_any_folder(shapes, tmp_path, monkeypatch):
     assert main(["evaluate", "run"]) == 0
 
 
+@pytest.mark.slow
 def test_evaluate_prints_and_writes_scores(run, tmp_path, capsys):
     assert main(["evaluate", str(run), "--json", str(tmp_path / "scores.json")]) == 0
     printed = capsys.readouterr().out
@@ -34,6 +36,7 @@ def test_evaluate_prints_and_writes_scores(run, tmp_path, capsys):
     assert scores["pixels"] == 2 * 48 * 63  # one column is ignored
 
 
+@pytest.mark.slow
 def test_evaluate_scores_what_predict_writes(run, shapes, tmp_path):
     """The two commands agree: scoring predict's files by hand gives evaluate's accuracy."""
     split = load_split("folder", str(shapes), "val")
@@ -60,6 +63,7 @@ def test_json_goes_to_standard_output_alone(run, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["split"] == "val"
 
 
+@pytest.mark.slow
 def test_evaluations_lie_in_the_folder_of_the_run(run, tmp_path, capsys):
     assert main(["evaluate", str(run), "--flip", "--scales", "1,2"]) == 0
     assert main(["evaluate", str(run / "checkpoints" / "last.pt"), "--out", str(tmp_path / "out")]) == 0
@@ -68,6 +72,7 @@ def test_evaluations_lie_in_the_folder_of_the_run(run, tmp_path, capsys):
     assert json.loads((tmp_path / "out" / "scores.json").read_text())["checkpoint"].endswith("last.pt")
 
 
+@pytest.mark.slow
 def test_training_leaves_the_evaluations_of_its_checkpoints(run, tmp_path):
     """What it counted last, and where it was best: the same as scoring those files again."""
     for name, folder in (("best", "val"), ("last", "val-last")):
@@ -90,6 +95,7 @@ def test_evaluate_looks_where_it_writes_before_it_scores(run, tmp_path, capsys):
     assert "--out" in error_of(["evaluate", str(run), "--out", str(tmp_path / "file" / "x")], capsys)
 
 
+@pytest.mark.slow
 def test_compare_scores_what_is_not_scored_yet(run, shapes, tmp_path, capsys):
     other = tmp_path / "other"
     assert main(["train", small_recipe(tmp_path, shapes), "--train.steps", "1", "--out", str(other)]) == 0
@@ -121,6 +127,7 @@ def test_evaluate_refuses_other_classes(run, shapes, tmp_path, capsys):
     assert "has 4 (ground, square, disc, star)" in message
 
 
+@pytest.mark.slow
 def test_dense_crf_in_every_command(run, shapes, tmp_path, capsys):
     pytest.importorskip("pydensecrf")
     workers = ["--dense_crf.workers", "1"]

@@ -79,6 +79,7 @@ def test_label_train_prelabel_correct_train_again(name, shapes, tmp_path, capsys
     assert main(again) == 0
 
 
+@pytest.mark.slow
 def test_prediction_with_labels(run, shapes, tmp_path, capsys):
     """Every image has its file, so that a prediction can go on; the file of all is made in the end."""
     photos = tmp_path / "photos"
@@ -100,6 +101,7 @@ def test_prediction_with_labels(run, shapes, tmp_path, capsys):
     assert "tolerance must be 0 or more" in error_of([*arguments, "--tolerance=-1"], capsys)
 
 
+@pytest.mark.slow
 def test_import_says_what_it_did(tmp_path, capsys):
     source = tmp_path / "labels"
     for name in ("a", "b", "c"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 from rmiseg.cli import main
@@ -12,6 +13,7 @@ from rmiseg.data import load_split
 from support.commands import error_of
 
 
+@pytest.mark.slow
 def test_predict_takes_folder_glob_and_file(run, shapes, tmp_path, capsys):
     nested = tmp_path / "photos"
     (nested / "a").mkdir(parents=True)
@@ -34,6 +36,7 @@ def test_predict_takes_folder_glob_and_file(run, shapes, tmp_path, capsys):
         shutil.rmtree(out)
 
 
+@pytest.mark.slow
 def test_predict_a_split(run, shapes, tmp_path, capsys):
     out = tmp_path / "out"
     assert main(["predict", str(run), "--split", "val", "--out", str(out)]) == 0
@@ -48,6 +51,7 @@ def test_predict_a_split(run, shapes, tmp_path, capsys):
     assert "it has train, val" in error_of(["predict", str(run), "--split", "test"], capsys)
 
 
+@pytest.mark.slow
 def test_predict_refuses(run, shapes, tmp_path, capsys):
     image = str(shapes / "images" / "shape00.png")
     out = ["--out", str(tmp_path / "out")]

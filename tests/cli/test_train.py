@@ -45,6 +45,7 @@ def test_tensorboard_has_curves_and_pictures(run):
     assert [e.step for e in events.Images(matrix)] == [2, 4, 6]
 
 
+@pytest.mark.slow
 def test_same_seed_same_run_and_saved_config_is_a_recipe(run, tmp_path):
     """config.yaml trains the same model again, bit for bit; another seed does not."""
     from rmiseg.inference.checkpoint import load_checkpoint
@@ -63,6 +64,7 @@ def test_same_seed_same_run_and_saved_config_is_a_recipe(run, tmp_path):
 
 
 @pytest.mark.parametrize("loss", ["ce", "bce", "pyramid", "affinity"])
+@pytest.mark.slow
 def test_every_loss_trains(loss, shapes, tmp_path):
     arguments = ["--loss.name", loss, "--train.steps", "2", "--train.log_every", "1", "--out", str(tmp_path / "run")]
     assert main(["train", small_recipe(tmp_path, shapes), *arguments]) == 0
@@ -85,12 +87,14 @@ def test_pspnet_trains_with_its_auxiliary_head(shapes, tmp_path):
     assert without < 0.5 * pixel + 0.5 * 3 * rmi  # convex; absent classes only lower it
 
 
+@pytest.mark.slow
 def test_training_learns(shapes, tmp_path):
     path = small_recipe(tmp_path, shapes, data={"scale_range": [1, 1]}, train={"steps": 60, "val_every": 30})
     assert main(["train", path, "--out", str(tmp_path / "run")]) == 0
     assert json.loads((tmp_path / "run" / "result.json").read_text())["best"]["mean_iou"] > 0.45
 
 
+@pytest.mark.slow
 def test_train_refuses(run, shapes, tmp_path, capsys):
     path = small_recipe(tmp_path, shapes)
     out = ["--out", str(tmp_path / "new")]
@@ -135,6 +139,7 @@ def test_bad_mask_stops_training_with_its_name(shapes, tmp_path, capsys, workers
     assert "Traceback" not in message
 
 
+@pytest.mark.slow
 def test_diverging_run_names_the_step(shapes, tmp_path, capsys):
     path = small_recipe(tmp_path, shapes)
     options = ["--optim.lr", "1e9", "--train.max_skipped", "2"]

@@ -30,6 +30,7 @@ def test_median_frequency(root, workers):
     assert balanced_weights(load_split("folder", root, "train"), workers) == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_training_writes_the_weights_down(root, tmp_path):
     options = {
         "data.root": root,

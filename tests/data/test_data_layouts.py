@@ -365,6 +365,7 @@ def test_demo_without_nilearn(tmp_path, monkeypatch):
         write_demo_data(tmp_path / "demo")
 
 
+@pytest.mark.slow
 def test_demo_of_the_real_template(tmp_path):
     pytest.importorskip("nilearn")
     root = write_demo_data(tmp_path / "demo")

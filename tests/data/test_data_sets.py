@@ -288,6 +288,7 @@ def test_documentation_shows_every_layout():
 # rmiseg data check
 
 
+@pytest.mark.slow
 def test_check_of_every_data_set(voc_home, panoptic_root, camvid_root, tmp_path, capsys):
     write_sbd(voc_home / "SBD" / "dataset" / "cls" / "2008_000002.mat", every(1, 2))
     for split in ("train", "val"):

@@ -149,6 +149,7 @@ def test_metrics_are_looked_at_before_anything_is_scored(metric, runs):
             load_metrics([name], 3)
 
 
+@pytest.mark.slow
 def test_on_the_page_of_a_report(metric, runs, tmp_path):
     for run in runs:
         evaluate(run, metrics=[metric], device="cpu")

@@ -18,11 +18,19 @@ import yaml
 
 from rmiseg.cli import main
 from rmiseg.config import ExperimentConfig
-from rmiseg.experiment import driver
+from rmiseg.experiment import driver, trainings
 from rmiseg.experiment.plan import EXAMPLE, Run, merged, read_plan, slug
 from rmiseg.experiment.trainings import environment
+from support.launch import start_training
 
 pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def forked(monkeypatch):
+    """Trainings in processes that need not import everything first."""
+    monkeypatch.setattr(trainings, "_start", start_training)
+
 
 BASE = {
     "data": {"crop_size": [48, 48], "batch_size": 4, "workers": 0},
@@ -269,7 +277,7 @@ def test_bad_options_are_found_before_the_first_run(tmp_path, shapes, monkeypatc
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_failed_run(tmp_path, shapes, capfd, jobs):
+def test_failed_run(forked, tmp_path, shapes, capfd, jobs):
     broken = {"CE": {"loss": {"name": "ce"}, "init": "nowhere.safetensors"}}
     plan = write_plan(tmp_path, methods=broken, seeds=[0], sweep=None)
     arguments = ["experiment", str(plan), "--out", str(tmp_path / "out"), "--root", str(shapes), "--jobs", str(jobs)]
@@ -285,7 +293,7 @@ DIVERGING = {**BASE, "train": {**BASE["train"], "steps": 6, "max_skipped": 2}}
 
 
 @pytest.mark.parametrize("jobs", ["1", "2"])
-def test_value_that_diverges_has_lost(tmp_path, shapes, capfd, monkeypatch, jobs):
+def test_value_that_diverges_has_lost(forked, tmp_path, shapes, capfd, monkeypatch, jobs):
     plan = write_plan(tmp_path, train=DIVERGING, seeds=[0], sweep={"optim.lr": [0.01, 1e9]})
     arguments = ["experiment", str(plan), "--out", str(tmp_path / "out"), "--root", str(shapes), "--jobs", jobs]
     assert main(arguments) == 0
@@ -305,7 +313,7 @@ def test_value_that_diverges_has_lost(tmp_path, shapes, capfd, monkeypatch, jobs
     assert (tmp_path / "out/results.md").read_text() == text
 
 
-def test_all_values_diverge(tmp_path, shapes, capfd):
+def test_all_values_diverge(forked, tmp_path, shapes, capfd):
     methods = {"CE": METHODS["CE"], "too fast": {"optim": {"lr": 1e9}}}
     plan = write_plan(tmp_path, train=DIVERGING, methods=methods, seeds=[0], sweep=None)
     assert main(["experiment", str(plan), "--out", str(tmp_path / "out"), "--root", str(shapes)]) == 1
@@ -324,7 +332,9 @@ def test_seed_that_diverges(experiment, tmp_path, capsys, monkeypatch):
 
 
 @pytest.mark.usefixtures("interruptible")
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "status"), [pytest.param(signal.SIGTERM, 75, marks=pytest.mark.nightly), (signal.SIGINT, 130)]
+)
 def test_trainings_at_a_time(tmp_path, shapes, number, status):
     """Two at a time; what is asked to end, by a scheduler or by Ctrl-C, saves both and goes on with both."""
     plan = write_plan(tmp_path, train={**BASE, "train": {"steps": 100_000, "panels": 0}}, seeds=[0], sweep=None)
@@ -348,7 +358,7 @@ def test_trainings_at_a_time(tmp_path, shapes, number, status):
             os.killpg(process.pid, signal.SIGKILL)
 
 
-def test_results_are_told_as_they_come(tmp_path, shapes, capfd):
+def test_results_are_told_as_they_come(forked, tmp_path, shapes, capfd):
     plan = write_plan(tmp_path, seeds=[0], sweep=None)
     arguments = ["--out", str(tmp_path / "out"), "--root", str(shapes), "--device", "cpu", "--jobs", "2"]
     assert main(["experiment", str(plan), *arguments]) == 0

@@ -19,7 +19,7 @@ TINY = {
     "data": {"crop_size": [65, 65], "batch_size": 2, "workers": 0},
     "model": {"backbone": "resnet18", "weights": "none"},
     "optim": {"warmup_steps": 1},
-    "train": {"steps": 2, "val_every": 1},
+    "train": {"steps": 2, "val_every": 2},
 }
 FILES = {
     "voc": ["comp6_test_cls/2008_000006.png", 6],
@@ -58,7 +58,9 @@ def test_rows_of_the_paper():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["camvid", "cityscapes", "voc"])
+@pytest.mark.parametrize(
+    "name", ["camvid", *(pytest.param(name, marks=pytest.mark.nightly) for name in ("cityscapes", "voc"))]
+)
 def test_every_row_from_end_to_end(name, tmp_path, monkeypatch, capsys):
     pytest.importorskip("pydensecrf")
 

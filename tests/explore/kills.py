@@ -38,7 +38,7 @@ from miniatures import write_shapes
 from rmiseg.cli import main as rmiseg_main
 from rmiseg.experiment import trainings
 from rmiseg.runtime.files import leftovers
-from support.launch import context
+from support.launch import context, start_training
 
 PLUGIN, FAULT = Path(__file__).with_name("kill_plugin.py"), "RMISEG_FAULT"
 PATIENCE = 600
@@ -114,34 +114,6 @@ class Started:
                 continue
 
 
-class Forked:
-    """In place of `subprocess.Popen`, for the trainings of an experiment: a process that has everything imported."""
-
-    def __init__(self, arguments: list[str]) -> None:
-        self.returncode: int | None = None
-        self.pid = os.fork()
-        if self.pid == 0:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            try:
-                os._exit(rmiseg_main(arguments))
-            except SystemExit as error:
-                os._exit(error.code if isinstance(error.code, int) else 1)
-
-    def poll(self) -> int | None:
-        return self._ended(os.WNOHANG)
-
-    def wait(self) -> int | None:
-        return self._ended(0)
-
-    def terminate(self) -> None:
-        os.kill(self.pid, signal.SIGTERM)
-
-    def _ended(self, option: int) -> int | None:
-        if self.returncode is None and (found := os.waitpid(self.pid, option))[0]:
-            self.returncode = os.waitstatus_to_exitcode(found[1])
-        return self.returncode
-
-
 def _run(arguments: list[str], log: str, fault: str) -> None:
     file = open(log, "w")  # noqa: SIM115  # for as long as the process lives
     os.dup2(file.fileno(), 1)
@@ -149,7 +121,7 @@ def _run(arguments: list[str], log: str, fault: str) -> None:
     torch.set_num_threads(1)
     if fault:
         os.environ[FAULT] = fault
-    trainings._start = lambda recipe, *_: Forked(["train", "--recipe", str(recipe)])  # type: ignore[assignment,return-value]
+    trainings._start = start_training  # type: ignore[assignment]
     sys.exit(rmiseg_main(arguments))
 
 

@@ -134,8 +134,7 @@ class Configuration:
 
     def implementations(self) -> list[str]:
         """Those that serve such an input here."""
-        ids = not self.volume and not self.soft and native.is_available()
-        return ["auto", "chunked", *(["native"] if ids else [])]
+        return ["auto", "chunked", *(["native"] if not self.volume and native.is_available() else [])]
 
     def run(self, implementation: str, dtype: torch.dtype) -> tuple[float, Tensor, float]:
         """Value, gradient, and the part "rmi" if there is one."""

@@ -57,6 +57,7 @@ def renamed(model: nn.Module, names) -> dict[str, Tensor]:
 
 # In these three programs' layouts, written out by hand: none of them is a package that can be installed.
 @pytest.mark.parametrize("head", ["deeplabv3", "deeplabv3plus", "pspnet"])
+@pytest.mark.slow
 def test_original(head, tmp_path):
     model = shaken(build_model(head, num_classes=21, backbone="resnet50s", weights="none", compat="original"))
     state = renamed(model, original_names(head))
@@ -75,6 +76,7 @@ def test_original(head, tmp_path):
 
 
 @pytest.mark.parametrize("head", ["deeplabv3", "pspnet"])
+@pytest.mark.slow
 def test_pytorch_encoding(head, tmp_path):
     options = {"align_corners": True} | ({"refine": True} if head == "deeplabv3" else {})
     model = build_model(head, num_classes=6, backbone="resnet50s", weights="none", output_stride=8, options=options)
@@ -89,6 +91,7 @@ def test_pytorch_encoding(head, tmp_path):
     assert_close(logits_of(tmp_path / "ours.pt", images), expected)
 
 
+@pytest.mark.slow
 def test_mmsegmentation(tmp_path):
     model = build_model("pspnet", num_classes=6, backbone="resnet50c", weights="none", output_stride=8)
     state = renamed(shaken(model), mmsegmentation_names)
@@ -101,6 +104,7 @@ def test_mmsegmentation(tmp_path):
     assert_close(logits_of(tmp_path / "ours.pt", images), expected)
 
 
+@pytest.mark.slow
 def test_resnet_v1d_of_mmsegmentation(tmp_path, capsys):
     """No network here is equal to it; its backbone begins a training."""
     model = build_model("pspnet", num_classes=6, backbone="resnet50d", weights="none", output_stride=8)
@@ -115,6 +119,7 @@ def test_resnet_v1d_of_mmsegmentation(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(("name", "auxiliary"), [("deeplabv3", True), ("deeplabv3", False), ("fcn", True)])
+@pytest.mark.slow
 def test_torchvision(name, auxiliary, tmp_path, capsys):
     """Its own model where the file holds all of that; our DeepLabv3 where the auxiliary head is missing."""
     make = getattr(torchvision.models.segmentation, f"{name}_resnet50")
@@ -128,6 +133,7 @@ def test_torchvision(name, auxiliary, tmp_path, capsys):
     assert load_checkpoint(tmp_path / "ours.pt").model.name == (f"torchvision:{name}_resnet50" if auxiliary else name)
 
 
+@pytest.mark.slow
 def test_a_model_of_torchvision_goes_on_in_our_deeplabv3(tmp_path):
     make = torchvision.models.segmentation.deeplabv3_resnet50
     theirs = shaken(make(weights=None, weights_backbone=None, num_classes=21, aux_loss=True))
@@ -155,6 +161,7 @@ def test_a_model_of_torchvision_goes_on_in_our_deeplabv3(tmp_path):
 
 
 @pytest.mark.parametrize(("name", "encoder"), [("Unet", "resnet18"), ("FPN", "tu-resnet18"), ("DeepLabV3", "resnet18")])
+@pytest.mark.slow
 def test_segmentation_models_pytorch(name, encoder, tmp_path):
     theirs = shaken(getattr(segmentation_models_pytorch, name)(encoder, encoder_weights=None, classes=3))
     theirs.save_pretrained(tmp_path / "theirs")
@@ -238,6 +245,7 @@ def test_names_of_others_in_any_nest(key, prefix, tmp_path):
     assert torch.equal(body["layer1.0.conv1.weight"], theirs.encoder.layer1[0].conv1.weight)
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_listed(tmp_path, capsys):
     model = build_model("deeplabv3", num_classes=21, backbone="resnet18", weights="none", compat="original")
     state = renamed(model, original_names("deeplabv3"))
@@ -263,6 +271,7 @@ def test_what_does_not_fit_is_listed(tmp_path, capsys):
     assert "nothing.pth does not exist" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_classes_and_data(tmp_path, capsys):
     model = build_model("deeplabv3", num_classes=12, backbone="resnet18", weights="none", compat="original")
     torch.save({"state_dict": renamed(model, original_names("deeplabv3"))}, tmp_path / "theirs.pth")

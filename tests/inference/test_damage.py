@@ -111,6 +111,7 @@ def exported(tmp_path_factory):
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "config.json"])
+@pytest.mark.slow
 def test_flipped_bits_of_an_exported_model(exported, file):
     same = load_checkpoint(exported)
     path = exported / file

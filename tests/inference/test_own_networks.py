@@ -142,6 +142,7 @@ def test_evaluated_and_compared_on_data_in_python(run, split, tmp_path):
         compare(saved, files, resamples=10)
 
 
+@pytest.mark.slow
 def test_refined_evaluations(run, split):
     pytest.importorskip("pydensecrf")
     saved = evaluate(run, model=Tiny(), data=split, device="cpu", crf=[1])

@@ -91,6 +91,7 @@ def test_predictor_takes_any_kind_of_image(checkpoint, photos):
         predictor("nowhere.png")
 
 
+@pytest.mark.slow
 def test_results_are_not_read_as_images(checkpoint, photos, monkeypatch):
     for out in ("results", "deep/more"):
         before = [source.name for source in find_sources([str(photos)])]
@@ -150,6 +151,7 @@ def test_layouts_of_the_test_servers():
             picture_formats([name], ClassTable(("a",), (0,), (), ((0, 0, 0),)), 0.5)
 
 
+@pytest.mark.slow
 def test_large_images_are_written_in_strips(checkpoint, photos, tmp_path, monkeypatch, capsys):
     """The same files as in one piece, and a clear answer where that cannot be."""
     big = tmp_path / "big.png"
@@ -170,6 +172,7 @@ def test_large_images_are_written_in_strips(checkpoint, photos, tmp_path, monkey
     assert "too many for probabilities" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_video(checkpoint, tmp_path, capsys):
     av = pytest.importorskip("av")
     path = tmp_path / "film.mkv"
@@ -232,6 +235,7 @@ def test_pictures_written_row_by_row_are_read_back(tmp_path, mode):
 
 
 @pytest.mark.usefixtures("interruptible")
+@pytest.mark.slow
 def test_interrupted_prediction_leaves_whole_files_only(checkpoint, tmp_path):
     folder = tmp_path / "many"
     folder.mkdir()
@@ -294,9 +298,11 @@ def test_options_with_commas_and_switches(checkpoint, photos, tmp_path):
     assert np.array_equal(np.array(Image.open(out / "index" / "one.png")), expected)
 
 
+@pytest.mark.slow
 def test_dense_crf_follows_the_colors(tmp_path):
     pytest.importorskip("pydensecrf")
-    from rmiseg.inference.crf import DenseCRF, refine
+    from rmiseg.inference.crf import DenseCRF
+    from rmiseg.inference.mean_field import refine
 
     rng = np.random.default_rng(0)
     truth = np.zeros((40, 60), np.uint8)

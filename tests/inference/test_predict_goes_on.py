@@ -51,6 +51,7 @@ def written(out: Path) -> dict[str, float]:
     return {str(path.relative_to(out)): path.stat().st_mtime_ns for path in out.rglob("*.png") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_outputs_that_cannot_be_written_stop_no_others(checkpoint, tmp_path, capsys):
     long, longest = "l" * 245, "m" * 251
     photos = write_images(tmp_path / "photos", f"{long}.png", f"{longest}.jpg", "deep/a.png", "other/b.png", "z.png")
@@ -104,6 +105,7 @@ def test_memory_that_does_not_suffice_for_an_image(checkpoint, tmp_path, monkeyp
     assert (found.images, found.problems) == (2, ["b: CUDA out of memory"])
 
 
+@pytest.mark.slow
 def test_results_of_other_settings_are_not_gone_on_with(checkpoint, tmp_path, capsys):
     photos = write_images(tmp_path / "photos", "a.png")
     out = tmp_path / "out"

@@ -82,14 +82,28 @@ void run_problem() {
 
     Labels l = {};
     const int64_t ignored[] = {255, -100};
-    int64_t* const target = memory.array<int64_t>(pixels);
-    for (int64_t i = 0; i < pixels; ++i) target[i] = number(0, 9) ? number(0, p.classes - 1) : 255;
     l.threads = p.threads, l.samples = p.samples, l.pixels = p.height * p.width, l.classes = p.classes;
-    l.ignored = ignored, l.ignored_count = number(0, 2), l.target = target;
+    l.ignored = ignored, l.ignored_count = number(0, 2);
     l.valid = memory.array<uint8_t>(pixels), l.unknown = memory.array<uint8_t>(p.samples);
     l.counts = memory.array<int64_t>(p.samples);
+    l.is_soft = number(0, 1), l.is_mask = !l.is_soft && number(0, 3) == 0;
+    if (l.is_soft) {
+        l.element = p.soft_element = number(FLOAT32, FLOAT16);
+        p.soft = l.target = logits(memory, l.element, pixels * p.classes, number(0, 1));
+    } else if (number(0, 1)) {
+        l.element = UINT8;
+        uint8_t* const target = memory.array<uint8_t>(pixels);
+        for (int64_t i = 0; i < pixels; ++i) target[i] = uint8_t(number(0, 9) ? number(0, p.classes - 1) : 255);
+        l.target = target, p.target = l.ids = memory.array<int64_t>(pixels);
+    } else {
+        l.element = INT64;
+        int64_t* const target = memory.array<int64_t>(pixels);
+        for (int64_t i = 0; i < pixels; ++i) target[i] = number(0, 9) ? number(0, p.classes - 1) : 255;
+        l.target = p.target = target;
+        if (l.is_mask) p.target = l.ids = memory.array<int64_t>(pixels);
+    }
     rmiseg_read_labels(&l);
-    p.target = target, p.valid = l.valid;
+    p.valid = l.valid;
 
     p.class_weights = number(0, 1) ? memory.ones<double>(p.classes) : nullptr;
     const auto wide = [&](int64_t count) -> void* {

@@ -315,6 +315,7 @@ def test_build_loss_refuses():
         build_loss("ce", num_classes=0)
 
 
+@pytest.mark.slow
 def test_losses_need_only_torch():
     """`pip install rmiseg` alone is enough for the losses: nothing of the training system is imported."""
     import subprocess

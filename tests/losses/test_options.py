@@ -339,7 +339,6 @@ def test_targets_that_do_not_fit_a_mode():
         (RMILoss(3, mode="multilabel"), target, r"target must have shape \(N, C, H, W\)"),
         (RMILoss(3, mode="multilabel"), one_hot[:, :2], "num_classes=3 maps in dimension 1"),
         (RMILoss(3), one_hot.float().requires_grad_(), r"use target.detach\(\)"),
-        (RMILoss(3, implementation="native"), one_hot.float(), "implementation='native' is for images with class ids"),
         (build("pyramid", 3), one_hot.float(), "PyramidLoss takes class ids"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -34,6 +34,7 @@ BACKBONES = [
     "convnext_tiny",
     "convnextv2_atto",
 ]
+ONE_OF_EACH_FAMILY = ("resnet50s", "mobilenetv2_100", "xception41", "tf_efficientnet_lite0", "convnextv2_atto")
 
 
 def count(module: nn.Module) -> int:
@@ -56,7 +57,12 @@ def test_parameter_counts_of_the_original(name: str, parameters: int) -> None:
 
 @pytest.mark.parametrize(
     ("backbone_name", "output_stride"),
-    [(name, stride) for name in BACKBONES for stride in (8, 16, 32)] + [("hrnet_w18_small", 32)],
+    [
+        pytest.param(name, stride, marks=() if name in ONE_OF_EACH_FAMILY else pytest.mark.nightly)
+        for name in BACKBONES
+        for stride in (8, 16, 32)
+    ]
+    + [("hrnet_w18_small", 32)],
 )
 def test_strides(backbone_name: str, output_stride: int) -> None:
     size = (97, 131)
@@ -85,6 +91,7 @@ def test_any_image_size(backbone_name: str) -> None:
                 assert logits.shape == (1, 3, *cells(size, 4 if name == "deeplabv3plus" else 32)), (name, size)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize(
     ("backbone", "output_stride"),

@@ -36,6 +36,7 @@ def draw(index: int, name: str, value: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("case", CASES, ids=[f"{c['model']}-{c['output_stride']}" for c in CASES])
+@pytest.mark.slow
 def test_logits_of_the_original(case):
     model = build_model(
         case["model"],

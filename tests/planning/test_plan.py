@@ -117,6 +117,7 @@ def test_a_short_training_on_a_cpu_takes_smaller_steps():
     assert planned(measures=measures, train={"hours": 2.0})[0].data.crop_size == (320, 320)
 
 
+@pytest.mark.slow
 def test_options_of_the_command_line_that_are_open():
     _, config = parse_command(["train", "--data.root", "x", "--optim.lr=0.1", "--data.crop_size", "64,64"])
     assert isinstance(config, OpenConfig)
@@ -131,6 +132,7 @@ def test_options_of_the_command_line_that_are_open():
     assert type(config) is TrainConfig
 
 
+@pytest.mark.slow
 def test_a_recipe_stays_as_it_is(tmp_path):
     recipe = tmp_path / "mine.yaml"
     recipe.write_text("data: {root: x}\noptim: {lr: 0.3}\n")

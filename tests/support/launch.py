@@ -1,12 +1,15 @@
-"""Runs functions in processes of their own, which start at once and may be killed."""
+"""Runs functions and commands in processes of their own, which start at once and may be killed."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import socket
-from collections.abc import Callable
-from typing import Any
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
 
 # A process that has everything imported, and nothing else done, is forked for each.
 context = multiprocessing.get_context("forkserver")
@@ -30,6 +33,66 @@ def run(function: Callable[..., Any], *arguments: Any, processes: int = 1, timeo
         if process.is_alive():
             process.kill()
     return [process.exitcode for process in started]
+
+
+class Forked:
+    """In place of `subprocess.Popen`, for a command of rmiseg: a process that has everything imported.
+
+    Args:
+        arguments: What stands behind `rmiseg`.
+        log: The file that it writes to; the terminal by default.
+        environment: Further variables.
+    """
+
+    def __init__(self, arguments: Sequence[str], log: Path | None = None, environment: Mapping[str, str] = {}) -> None:
+        self.returncode: int | None = None
+        sys.stdout.flush()
+        self.pid = os.fork()
+        if self.pid == 0:
+            _command(arguments, log, environment)
+
+    def poll(self) -> int | None:
+        return self._ended(os.WNOHANG)
+
+    def wait(self) -> int | None:
+        return self._ended(0)
+
+    def terminate(self) -> None:
+        os.kill(self.pid, signal.SIGTERM)
+
+    def _ended(self, option: int) -> int | None:
+        if self.returncode is None and (found := os.waitpid(self.pid, option))[0]:
+            self.returncode = os.waitstatus_to_exitcode(found[1])
+        return self.returncode
+
+
+def start_training(recipe: Path, slot: int, jobs: int, device: str) -> Forked:
+    """In place of `rmiseg.experiment.trainings._start`."""
+    from rmiseg.experiment import trainings
+
+    log = recipe.with_name(trainings.LOG_FILE) if jobs > 1 else None
+    return Forked(["train", "--recipe", str(recipe)], log, trainings.environment(slot, jobs, device))
+
+
+def _command(arguments: Sequence[str], log: Path | None, environment: Mapping[str, str]) -> NoReturn:
+    from rmiseg.cli import main
+
+    status: object = 1
+    try:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.environ |= environment
+        target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND) if log else None
+        for stream, name in ((1, "stdout"), (2, "stderr")):
+            if target is not None:
+                os.dup2(target, stream)
+            setattr(sys, name, open(stream, "w", closefd=False))  # noqa: SIM115  # that of the process, not of pytest
+        status = main(arguments)
+    except SystemExit as error:
+        status = error.code
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status if isinstance(status, int) else 1)
 
 
 def _call(function: Callable[..., Any], arguments: tuple[Any, ...], environment: dict[str, Any]) -> None:

@@ -18,6 +18,7 @@ def small(crop: int = 64, **sections) -> TrainConfig:
     return complete(TrainConfig(data=data, model=model, **sections))
 
 
+@pytest.mark.slow
 def test_no_number_is_computed_and_no_random_number_drawn():
     before = torch.random.get_rng_state()
     cost = step_cost(small(2048), 3)  # which would take gigabytes

@@ -203,6 +203,7 @@ def test_autocast(precision):
     assert losses[0] == pytest.approx(exact["loss"], rel=2e-2)
 
 
+@pytest.mark.nightly
 def test_slurm_script(data, tmp_path):
     """The script as it is, with stand-ins for SLURM's commands: started, preempted, queued again, finished."""
     tools = tmp_path / "bin"

@@ -39,6 +39,7 @@ def run(root, tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_each_image_is_held_out_once(run):
     folds = [yaml.safe_load((run / f"fold-{number}" / "config.yaml").read_text()) for number in (1, 2)]
     held_out = [name for fold in folds for name in fold["data"]["held_out"]]
@@ -57,6 +58,7 @@ def test_the_pooled_score_is_of_all_images(run):
     assert result["best"]["mean_iou"] == pooled.report["mean_iou"]
 
 
+@pytest.mark.slow
 def test_the_ensemble_averages_probabilities(run, root):
     image = root / "images" / "shape00.png"
     members = [Predictor.from_run(run / f"fold-{number}", device="cpu") for number in (1, 2)]
@@ -68,6 +70,7 @@ def test_the_ensemble_averages_probabilities(run, root):
     assert predictor(image).shape == (48, 64)
 
 
+@pytest.mark.slow
 def test_commands_take_the_ensemble(run, root, tmp_path, capsys):
     other = write_shapes(tmp_path / "other", count=2, seed=1)
     files = ["--root", str(other), "--split", "train"]
@@ -87,6 +90,7 @@ def test_a_model_of_a_hub_is_the_ensemble(run, tmp_path):
     assert again.weights.keys() == load_checkpoint(run).weights.keys()
 
 
+@pytest.mark.slow
 def test_a_finished_cross_validation_is_left_alone_and_an_interrupted_one_goes_on(run, root, tmp_path, capsys):
     again = ["train", "--data.root", str(root), "--out", str(run), *SMALL]
     assert "exists and is not empty" in error_of(again, capsys)
@@ -114,6 +118,7 @@ def test_a_split_to_score_on_stays_apart(run, tmp_path):
     assert ensemble.load_split().names == ("shape04",)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_divided_is_refused(root, tmp_path, capsys):
     command = ["train", "--data.root", str(root), "--out", str(tmp_path / "run"), *SMALL]
     assert "there are 5 images to divide" in error_of([*command[:-1], "6"], capsys)

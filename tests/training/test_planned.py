@@ -28,6 +28,7 @@ def planned(shapes, tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_decisions_are_stored_as_plain_values(planned):
     stored = options(planned)
     assert stored["data"]["crop_size"] == [32, 64]
@@ -38,6 +39,7 @@ def test_decisions_are_stored_as_plain_values(planned):
     assert "given" not in stored
 
 
+@pytest.mark.slow
 def test_the_stored_options_are_a_recipe_that_repeats_the_run(planned, shapes, tmp_path, capsys):
     again = ["train", str(planned / "config.yaml"), "--out", str(tmp_path / "again")]
     assert main(again) == 0
@@ -45,6 +47,7 @@ def test_the_stored_options_are_a_recipe_that_repeats_the_run(planned, shapes, t
     assert options(tmp_path / "again") == {**options(planned), "out": str(tmp_path / "again")}
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_decides_nothing_again(planned, shapes, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("rmiseg.training.planned.decide", lambda *_: pytest.fail("decided again"))
     command = ["train", "--data.root", str(shapes), "--out", str(planned), "--resume", "auto", *SMALL]
@@ -59,6 +62,7 @@ def test_a_run_that_goes_on_decides_nothing_again(planned, shapes, tmp_path, cap
     assert options(unfinished)["data"]["crop_size"] == [32, 64]
 
 
+@pytest.mark.slow
 def test_an_older_run_goes_on_as_it_was(shapes, tmp_path):
     """Its config.yaml says nothing of what came later."""
     recipe = small_recipe(tmp_path, shapes, train={"epochs": 1})
@@ -77,6 +81,7 @@ def test_an_older_run_goes_on_as_it_was(shapes, tmp_path):
     assert main(["train", recipe, "--out", str(out), "--train.steps", "1", "--resume", "auto"]) == 0
 
 
+@pytest.mark.slow
 def test_hours_become_steps(shapes, tmp_path, capsys):
     recipe = small_recipe(tmp_path, shapes)
     out = tmp_path / "run"
@@ -92,6 +97,7 @@ def test_hours_become_steps(shapes, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("count", [2, 5])
+@pytest.mark.slow
 def test_few_images(tmp_path, count, capsys):
     root = write_shapes(tmp_path / "data", count=count)
     assert main(["train", "--data.root", str(root), "--out", str(tmp_path / "run"), *SMALL]) == 0
@@ -100,6 +106,7 @@ def test_few_images(tmp_path, count, capsys):
     assert options(tmp_path / "run")["data"]["batch_size"] == {2: 2, 5: 4}[count]
 
 
+@pytest.mark.slow
 def test_bad_data_are_refused_in_words(tmp_path, capsys):
     def error(root):
         return error_of(["train", "--data.root", str(root), "--out", str(tmp_path / "run"), *SMALL], capsys)
@@ -125,6 +132,7 @@ def test_data_in_python_are_not_planned(tmp_path):
         trainer.fit()
 
 
+@pytest.mark.slow
 def test_plan_prints_decisions_and_cost(shapes, tmp_path, capsys):
     arguments = ["--data.root", str(shapes), *SMALL[:4]]
     assert main(["plan", *arguments, "--gpu", "6 GB"]) == 0
@@ -135,6 +143,7 @@ def test_plan_prints_decisions_and_cost(shapes, tmp_path, capsys):
     assert "leave --gpu out" in error_of(["plan", *arguments, "--gpu", "6 GB", "--train.hours", "1"], capsys)
 
 
+@pytest.mark.slow
 def test_plan_of_a_recipe_decides_nothing(shapes, tmp_path, capsys):
     assert main(["plan", small_recipe(tmp_path, shapes)]) == 0
     out = " ".join(capsys.readouterr().out.split())

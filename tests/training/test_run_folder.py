@@ -45,6 +45,7 @@ def unchanged(before: dict[str, bytes], folder: Path) -> bool:
     }
 
 
+@pytest.mark.slow
 def test_checkpoints_without_a_state_are_not_touched(data, tmp_path):
     """Such as of a quota between the sizes of checkpoint and state, or a result.json that was lost."""
     config = configuration(data, tmp_path / "run")

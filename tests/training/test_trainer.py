@@ -176,6 +176,7 @@ def test_loggers(tmp_path):
     assert {(int(row["step"]), row["curve"]) for row in rows} == set(memory.values)
 
 
+@pytest.mark.slow
 def test_wandb(tmp_path, monkeypatch):
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")

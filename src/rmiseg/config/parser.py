@@ -66,8 +66,13 @@ class Parser(ArgumentParser):
         super().error(in_words(message, self.config), ex)
 
 
-def build_parser() -> Parser:
-    """The parser of all commands, with the options of their dataclasses."""
+def build_parser(complete: Mapping[str, Parser]) -> Parser:
+    """The parser of all commands.
+
+    Args:
+        complete: Parsers of those whose options are asked for; the others are only named, since all the options of all
+            commands take a second to collect.
+    """
     parser = Parser(prog="rmiseg", description="Semantic segmentation with losses that see regions, not lone pixels.")
     parser.add_argument(
         "--version",
@@ -89,7 +94,7 @@ def build_parser() -> Parser:
         groups[name] = group.add_subcommands(dest="action")
     for name in available:
         group_name, _, action = name.rpartition(" ")
-        groups[group_name].add_subcommand(action, command_parser(name), help=COMMANDS[name].help)
+        groups[group_name].add_subcommand(action, complete.get(name) or Parser(), help=COMMANDS[name].help)
     return parser
 
 
@@ -144,14 +149,15 @@ def parse_command(arguments: Sequence[str]) -> tuple[str, Any]:
         ValueError, FileNotFoundError: Something is wrong with a recipe.
     """
     given = _with_recipe([_renamed(each) for each in _bracketed(_completed(arguments))])
+    complete = {name: command_parser(name) for name in [_command(given)] if name in available_commands()}
     try:
-        parsed = build_parser().parse_args(given)
+        parsed = build_parser(complete).parse_args(given)
     except OverflowError as error:  # which jsonargparse leaves as it is
         raise ValueError("a number among the options has hundreds of digits") from error
     name, options = parsed.command, parsed[parsed.command]
     if name in GROUPS:
         name, options = f"{name} {options.action}", options[options.action]
-    config: Any = _instance(COMMANDS[name].config, command_parser(name).instantiate(options))
+    config: Any = _instance(COMMANDS[name].config, complete[name].instantiate(options))
     if name in WITH_RECIPE:
         has_recipe = any(each.partition("=")[0] == "--recipe" for each in arguments) or _is_recipe(arguments)
         return name, _opened(config, not has_recipe, _named(given[1:]))
@@ -315,6 +321,10 @@ def _as_arguments(options: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _command(arguments: Sequence[str]) -> str | None:
+    return next((name for name in COMMANDS if list(arguments[: len(name.split())]) == name.split()), None)
+
+
 def _completed(arguments: Iterable[str]) -> list[str]:
     """Let `train recipe.yaml` mean `train --recipe recipe.yaml`, and `bench` mean `bench loss`."""
     arguments = list(arguments)
@@ -360,7 +370,7 @@ def _renamed(argument: str) -> str:
 
 def _bracketed(arguments: list[str]) -> list[str]:
     """Let `--data.crop_size 513,513` mean `--data.crop_size [513,513]`, and so for every list."""
-    name = next((name for name in COMMANDS if arguments[: len(name.split())] == name.split()), None)
+    name = _command(arguments)
     if name is None:
         return arguments
     lists = _list_options(COMMANDS[name].config)

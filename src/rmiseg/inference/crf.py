@@ -1,33 +1,21 @@
-"""The fully connected CRF of Krähenbühl and Koltun (NeurIPS 2011), as DeepLab and the RMI paper refine results with it.
-
-The package pydensecrf2 computes it, holding Python's global lock: images are refined in processes.
-"""
+"""A dense CRF behind a network: several images at a time, in processes."""
 
 from __future__ import annotations
 
 import multiprocessing
-import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Self
 
 import numpy as np
 
 from rmiseg.config import CRFConfig
 from rmiseg.data.bands import Bands
+from rmiseg.inference.mean_field import Refined, refine
 from rmiseg.runtime.device import usable_cores
 from rmiseg.runtime.extras import import_extra
-
-SMALLEST_PROBABILITY = 1e-6
-
-
-class Refined(NamedTuple):
-    """Class ids (H, W) uint8 after each number of iterations, and the seconds that all of them took."""
-
-    ids: list[np.ndarray]
-    seconds: float
 
 
 class DenseCRF:
@@ -67,35 +55,11 @@ class DenseCRF:
             probabilities: (C, H, W) float32.
             config: Other kernels than the usual ones.
         """
-        return self.processes.submit(refine, image, probabilities, self.iterations, config or self.config).result()
+        picture = Bands(image.shape[-1]).picture_of(image)
+        return self.processes.submit(refine, picture, probabilities, self.iterations, config or self.config).result()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.processes.shutdown(wait=kind is None, cancel_futures=True)
-
-
-def refine(image: np.ndarray, probabilities: np.ndarray, iterations: Sequence[int], config: CRFConfig) -> Refined:
-    """Class ids after each of the numbers of `iterations`, in their order; see `DenseCRF`."""
-    package = import_extra("pydensecrf.densecrf", "crf", "a dense CRF")
-    started = time.perf_counter()
-    classes, height, width = probabilities.shape
-    image = Bands(image.shape[-1]).picture_of(image)
-    crf = package.DenseCRF2D(width, height, classes)
-    energy = -np.log(np.maximum(probabilities, SMALLEST_PROBABILITY), dtype=np.float32)
-    crf.setUnaryEnergy(np.ascontiguousarray(energy.reshape(classes, -1)))
-    crf.addPairwiseGaussian(sxy=config.gaussian_sxy, compat=config.gaussian_compat)
-    crf.addPairwiseBilateral(
-        sxy=config.bilateral_sxy,
-        srgb=config.bilateral_srgb,
-        rgbim=np.ascontiguousarray(image),
-        compat=config.bilateral_compat,
-    )
-    state, first, second = crf.startInference()
-    found = {}
-    for step in range(1, max(iterations) + 1):
-        crf.stepInference(state, first, second)
-        if step in iterations:
-            found[step] = np.array(state).argmax(axis=0).astype(np.uint8).reshape(height, width)
-    return Refined([found[step] for step in iterations], time.perf_counter() - started)

@@ -1,7 +1,7 @@
 """The implementations of the RMI loss by name: what each computes, whether it is here, and which serves an input.
 
-Images with class ids take "native", "triton" or "chunked". Soft targets (probabilities of the classes), and volumes,
-take "soft".
+Images with class ids take "native", "triton" or "chunked"; those with soft targets (probabilities of the classes)
+"native" or "soft"; volumes "soft".
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ DEVICES = {"native": "cpu", "triton": "cuda"}
 class Backend(NamedTuple):
     """The four functions of an implementation, all of them deterministic; non-finite logits raise nothing.
 
-    Everywhere logits are (N, C, *low) in any floating dtype; target (N, *size) int64 or, of "soft", also
+    Everywhere logits are (N, C, *low) in any floating dtype; target (N, *size) int64 or, of "native" and "soft", also
     (N, C, *size) floating; valid (N, *size) bool; class_weights (C,) float64 or None; "wide" is the dtype of the
     computation, `rmiseg.functional.computed_dtype`.
 
@@ -116,14 +116,14 @@ def resolve(implementation: str, logits: Tensor, target: Tensor) -> str:
         )
     if is_transformed():
         return "plain"
-    if implementation != "plain" and (logits.ndim != 4 or target.ndim == logits.ndim):
-        if implementation in DEVICES:
-            raise ValueError(
-                f"implementation={implementation!r} is for images with class ids, neither for volumes nor for "
-                "targets that are probabilities; use 'auto'"
-            )
-        return "soft"
-    return fastest(logits.device) if implementation == "auto" else implementation
+    found = fastest(logits.device) if implementation == "auto" else implementation
+    is_soft = target.ndim == logits.ndim
+    if found == "plain" or (logits.ndim == 4 and (found == "native" or not is_soft)):
+        return found
+    if implementation in DEVICES:
+        kinds = "class ids" if found == "triton" else "class ids or probabilities"
+        raise ValueError(f"implementation={implementation!r} is for images with {kinds} as targets; use 'auto'")
+    return "soft"
 
 
 def fastest(device: torch.device) -> str:

@@ -1,4 +1,4 @@
-"""Reading class ids: which pixels count, how many, and whether any label is neither a class nor ignored."""
+"""Reading targets: which pixels count, how many, and whether anything is neither of a class nor ignored."""
 
 from __future__ import annotations
 
@@ -12,28 +12,41 @@ from rmiseg.kernels.modes import is_plain_call, is_transformed
 
 
 class Labels(NamedTuple):
-    """Class ids (N, *size), read.
+    """A target, read.
 
     Attributes:
+        values: Class ids (N, *size) int64, or soft targets as they were given; see `rmiseg.functional`.
         valid: (N, *size) bool, what counts.
         counts: (N,) int64, the pixels that do.
-        unknown: (N,) bool, samples with labels that are neither a class nor ignored.
+        unknown: (N,) bool, samples with something that is neither of a class nor ignored.
     """
 
+    values: Tensor
     valid: Tensor
     counts: Tensor
     unknown: Tensor
 
 
-def read_labels(target: Tensor, num_classes: int, ignored: Sequence[int]) -> Labels | None:
-    """Read class ids (N, *size) int64, of which `ignored` do not count, in one pass; None where that cannot be."""
+def read_labels(target: Tensor, kind: str, num_classes: int, ignored: Sequence[int]) -> Labels | None:
+    """Read a target in one pass; None where that cannot be.
+
+    Args:
+        target: (N, *size) whole numbers, or soft (N, C, *size).
+        kind: "classes": class ids; "masks": 1 and 0, which become 0, the only class, and 1, no class; "soft":
+            probabilities.
+        num_classes: The number of class ids.
+        ignored: Labels that do not count.
+    """
     if is_transformed() or not is_plain_call(target):
         return None
     backend = backends.fastest(target.device)
     if backend == "native":
-        from rmiseg.kernels.native import read_labels as read
-    elif backend == "triton":
-        from rmiseg.kernels.triton.labels import read_labels as read
-    else:
-        return None
-    return Labels(*read(target.contiguous(), num_classes, ignored))
+        from rmiseg.kernels import native
+
+        return Labels(*native.read_labels(target, kind, num_classes, ignored))
+    if backend == "triton" and kind == "classes":
+        from rmiseg.kernels.triton import labels
+
+        values = target.long()
+        return Labels(values, *labels.read_labels(values.contiguous(), num_classes, ignored))
+    return None

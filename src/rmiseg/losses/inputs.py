@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rmiseg.functional import upsample_logits, valid_pixels, widened
-from rmiseg.kernels.labels import read_labels
+from rmiseg.kernels.labels import Labels, read_labels
 from rmiseg.kernels.modes import hides_values
 
 
@@ -194,21 +194,33 @@ class InputReader:
             )
         if is_soft and not self.takes_any_target:
             raise ValueError(f"{self.owner} takes class ids, not probabilities: use target.argmax(1)")
-        if self.mode == "multiclass" and not is_soft and not target.is_floating_point() and mask is None:
-            values = target.long()
-            labels = read_labels(values, self.num_classes, self.ignored)
-            if labels is not None:
-                return Target(values, *labels, _all_of(count, target.device))
+        if mask is None and (labels := self._read_at_once(target, is_soft)) is not None:
+            return Target(*labels, _all_of(count, target.device))
         values, valid, unknown, samples = self._read_pixels(target, mask, is_soft)
         return Target(values, valid, valid.flatten(1).sum(dim=1), unknown.flatten(1).any(dim=1), samples)
+
+    def _read_at_once(self, target: Tensor, is_soft: bool) -> Labels | None:
+        if self.mode == "multiclass":
+            if not is_soft and target.is_floating_point():
+                return None
+            return read_labels(target, "soft" if is_soft else "classes", self.num_classes, self.ignored)
+        if not target.is_floating_point():
+            return read_labels(self._masks(target), "masks", 2, self.ignored)
+        if not self.takes_any_target:
+            return None
+        return read_labels(self._masks(target).unsqueeze(1), "soft", 1, self.ignored)
+
+    def _masks(self, target: Tensor) -> Tensor:
+        """Masks (M, *size) in modes "binary" and "multilabel"."""
+        if self.mode == "multilabel":
+            return target.flatten(0, 1)
+        return target.squeeze(1) if target.ndim >= 4 and target.shape[1] == 1 else target
 
     def _read_pixels(self, target: Tensor, mask: Tensor | None, is_soft: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Values, valid and samples as in `Target`, and third the pixels (M, *size) that are unknown."""
         count = len(target)
-        if self.mode == "multilabel":
-            target = target.flatten(0, 1)
-        elif self.mode == "binary" and target.ndim >= 4 and target.shape[1] == 1:
-            target = target.squeeze(1)
+        if self.mode != "multiclass":
+            target = self._masks(target)
         ignored = torch.zeros_like(target, dtype=torch.bool)
         for value in self.ignored:
             ignored = ignored | (target == value)

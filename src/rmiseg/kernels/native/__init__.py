@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from rmiseg.functional import RMIOptions, computed_dtype, pooled_size
-from rmiseg.kernels.interpolation import nearest_labels
-from rmiseg.kernels.perfect import interpolated_classes
+from rmiseg.kernels.perfect import interpolated_labels
 
 ELEMENTS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+WHOLE = {torch.int64: 0, torch.int32: 1, torch.int16: 2, torch.int8: 3, torch.uint8: 4, torch.bool: 4}
 PIXEL_LOSSES = ("bce", "ce")
 POOLS = (None, "avg", "max", "interp")
 
@@ -34,9 +34,10 @@ class _Problem(ctypes.Structure):
 
     _fields_ = (
         *((name, c_int64) for name in ["threads", "samples", "classes", "h", "w", "height", "width"]),
-        *((name, c_int64) for name in ["element", "align_corners", "pixel_loss", "pool", "pool_size", "ph", "pw"]),
+        *((name, c_int64) for name in ["element", "soft_element", "align_corners", "pixel_loss"]),
+        *((name, c_int64) for name in ["pool", "pool_size", "ph", "pw"]),
         *((name, c_int64 * 4) for name in ("logits_strides", "gradient_strides")),
-        *((name, c_void_p) for name in ("logits", "target", "valid", "class_weights")),
+        *((name, c_void_p) for name in ("logits", "target", "soft", "valid", "class_weights")),
         *((name, c_void_p) for name in ("pixel_sums", "probabilities", "labels")),
         *((name, c_void_p) for name in ("grad_pixel", "gradient_maps", "grad_rmi", "gradient")),
     )
@@ -58,8 +59,8 @@ class _Labels(ctypes.Structure):
 
     _fields_ = (
         *((name, c_int64) for name in ["threads", "samples", "pixels", "classes", "ignored_count"]),
-        ("ignored", c_void_p),
-        *((name, c_void_p) for name in ["target", "valid", "counts", "unknown"]),
+        *((name, c_int64) for name in ["element", "is_soft", "is_mask"]),
+        *((name, c_void_p) for name in ["ignored", "target", "ids", "valid", "counts", "unknown"]),
     )
 
 
@@ -100,26 +101,38 @@ def is_available() -> bool:
     return _library() is not None
 
 
-def read_labels(target: Tensor, num_classes: int, ignored: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
-    """Read contiguous class ids (N, *size) int64; returns what `rmiseg.kernels.labels.Labels` holds."""
-    samples = len(target)
-    valid = torch.empty(target.shape, dtype=torch.bool)
-    counts, unknown = torch.empty(samples, dtype=torch.int64), torch.empty(samples, dtype=torch.bool)
+def read_labels(
+    target: Tensor, kind: str, num_classes: int, ignored: Sequence[int]
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What `rmiseg.kernels.labels.Labels` holds; arguments as `rmiseg.kernels.labels.read_labels` has them."""
+    is_soft = kind == "soft"
+    if target.dtype not in (ELEMENTS if is_soft else WHOLE):
+        target = target.float() if is_soft else target.long()
+    target = target.contiguous()
+    size = target.shape[2 if is_soft else 1 :]
+    keeps = is_soft or (kind == "classes" and target.dtype == torch.int64)
+    values = target if keeps else torch.empty(target.shape, dtype=torch.int64)
+    valid = torch.empty((len(target), *size), dtype=torch.bool)
+    counts, unknown = torch.empty(len(target), dtype=torch.int64), torch.empty(len(target), dtype=torch.bool)
     numbers = (c_int64 * len(ignored))(*ignored)
     _call(
         "rmiseg_read_labels",
         _Labels,
-        samples=samples,
-        pixels=math.prod(target.shape[1:]),
-        classes=num_classes,
+        samples=len(target),
+        pixels=math.prod(size),
+        classes=target.shape[1] if is_soft else num_classes,
         ignored_count=len(ignored),
+        element=ELEMENTS.index(target.dtype) if is_soft else WHOLE[target.dtype],
+        is_soft=is_soft,
+        is_mask=kind == "masks",
         ignored=ctypes.addressof(numbers),
         target=target,
+        ids=None if keeps else values,
         valid=valid,
         counts=counts,
         unknown=unknown,
     )
-    return valid, counts, unknown
+    return values, valid, counts, unknown
 
 
 def rmi_forward(
@@ -132,11 +145,11 @@ def rmi_forward(
     with_perfect: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """See `rmiseg.kernels.backends.Backend`."""
-    n, c, height, width = *logits.shape[:2], *target.shape[-2:]
-    pooled = pooled_size((height, width), options.pool, options.pool_size)
+    n, c = logits.shape[:2]
+    pooled = pooled_size(valid.shape[1:], options.pool, options.pool_size)
     probabilities = logits.new_empty((n, c, *pooled), dtype=computed_dtype(logits))
     if options.pool == "interp":
-        labels = nearest_labels(target, valid, c, pooled, probabilities.dtype)
+        labels, certain = interpolated_labels(target, valid, c, pooled, probabilities.dtype)
     else:
         labels = torch.empty_like(probabilities)
     maps = {**_pooling(options, probabilities), "probabilities": probabilities, "labels": labels}
@@ -144,7 +157,7 @@ def rmi_forward(
     own_perfect = with_perfect and options.pool != "interp"
     rmi, perfect, present = _regions(probabilities, labels, options, with_gradient, own_perfect)
     if with_perfect and not own_perfect:
-        perfect = _regions(interpolated_classes(target, valid, labels), labels, options, False, False)[0]
+        perfect = _regions(certain(), labels, options, False, False)[0]
     # The gradient has taken the place of the probabilities.
     gradient_maps = probabilities if with_gradient else probabilities.new_empty((n, c, 0, 0))
     return pixel_sums, rmi, present, perfect, gradient_maps
@@ -213,7 +226,7 @@ def _forward(
     maps: dict[str, Any],
 ) -> Tensor:
     """Pixel sums (N,); `maps` are the fields of `_Problem` that say what is pooled, and where to."""
-    sums = torch.empty(target.shape[0], dtype=computed_dtype(logits))
+    sums = torch.empty(len(target), dtype=computed_dtype(logits))
     problem = _problem(logits, target, valid, class_weights, pixel_loss, align_corners)
     _call("rmiseg_forward", _Problem, **problem, **maps, pixel_sums=sums)
     return sums
@@ -277,19 +290,22 @@ def _problem(
 ) -> dict[str, Any]:
     """Fields of `_Problem`, less those of pooled maps and results."""
     n, classes, h, w = logits.shape
+    is_soft, values = target.ndim == logits.ndim, target.contiguous()
     return {
         "samples": n,
         "classes": classes,
         "h": h,
         "w": w,
-        "height": target.shape[1],
-        "width": target.shape[2],
+        "height": valid.shape[1],
+        "width": valid.shape[2],
         "element": ELEMENTS.index(logits.dtype),
         "align_corners": align_corners,
         "pixel_loss": PIXEL_LOSSES.index(pixel_loss),
         "logits_strides": (c_int64 * 4)(*logits.stride()),
         "logits": logits,
-        "target": target.contiguous(),
+        "target": None if is_soft else values,
+        "soft": values if is_soft else None,
+        "soft_element": ELEMENTS.index(values.dtype) if is_soft else 0,
         "valid": valid.contiguous(),
         "class_weights": class_weights,
     }

@@ -8,6 +8,7 @@ using std::int64_t;
 using std::uint8_t;
 
 enum Element : int64_t { FLOAT32, FLOAT64, BFLOAT16, FLOAT16 };
+enum Whole : int64_t { INT64, INT32, INT16, INT8, UINT8 };
 enum PixelLoss : int64_t { BCE, CE };
 enum Pool : int64_t { NONE, AVERAGE, MAXIMUM, INTERPOLATION };  // NONE: the pixel loss alone
 
@@ -16,10 +17,11 @@ enum Pool : int64_t { NONE, AVERAGE, MAXIMUM, INTERPOLATION };  // NONE: the pix
 struct Problem {
     int64_t threads;
     int64_t samples, classes, h, w, height, width;
-    int64_t element, align_corners, pixel_loss, pool, pool_size, ph, pw;
+    int64_t element, soft_element, align_corners, pixel_loss, pool, pool_size, ph, pw;
     int64_t logits_strides[4], gradient_strides[4];  // in elements
     void* logits;                                    // (N, C, h, w) of `element`
-    const int64_t* target;                           // (N, H, W); C where a pixel counts but is of no class
+    const int64_t* target;    // class ids (N, H, W); C where a pixel counts but is of no class; or null
+    const void* soft;         // in their place probabilities (N, C, H, W) of `soft_element`; where not valid, anything
     const uint8_t* valid;                            // (N, H, W)
     const double* class_weights;                     // (C,), or null: all are 1
     void* pixel_sums;                                // (N,), out
@@ -44,12 +46,15 @@ struct Regions {
     uint8_t* present;     // (maps,), out: whether a label is not zero
 };
 
-// Labels that are to be checked.
+// Class ids, or probabilities of the classes, that are to be checked.
 struct Labels {
     int64_t threads;
     int64_t samples, pixels, classes, ignored_count;
+    int64_t element;         // of probabilities; of class ids a Whole
+    int64_t is_soft, is_mask;
     const int64_t* ignored;  // (ignored_count,)
-    const int64_t* target;   // (N, pixels)
+    const void* target;      // (N, pixels), or, if is_soft, (N, C, pixels)
+    int64_t* ids;            // (N, pixels), out: class ids; of masks, in which 1 is the only class, 0 for 1, and 1 for 0. Or null
     uint8_t* valid;          // (N, pixels), out
     int64_t* counts;         // (N,), out
     uint8_t* unknown;        // (N,), out

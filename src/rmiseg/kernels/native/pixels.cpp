@@ -6,149 +6,37 @@
 
 #include <numeric>
 
-#include "common.h"
-#include "interface.h"
-#include "rows.h"
+#include "plan.h"
 
 namespace {
 
-constexpr int64_t PRODUCT = 64;           // factors of at most 2 whose product is far from overflow
-constexpr int64_t BLOCK_BYTES = 1 << 20;  // logits of a task: what is read again comes from the second-level cache
-constexpr int64_t BLOCK_ROWS = 32;        // of a task at most, so that there are tasks for many threads
-
-// Where each of `size` places lies between `source` ones: at low + weight; high is low + 1, or low at the end.
-template <class T>
-struct Axis {
-    std::vector<int32_t> low, high;
-    std::vector<T> weight;
-
-    Axis() = default;
-    Axis(int64_t source, int64_t size, bool align_corners) : low(size), high(size), weight(size) {
-        for (int64_t i = 0; i < size; ++i) {
-            const double at = align_corners ? (size > 1 ? i * double(source - 1) / double(size - 1) : 0.0)
-                                            : std::max((i + 0.5) * source / size - 0.5, 0.0);
-            low[i] = int32_t(std::min<int64_t>(int64_t(at), source - 1));
-            high[i] = int32_t(std::min<int64_t>(low[i] + 1, source - 1));
-            weight[i] = T(std::min(at - low[i], 1.0));
-        }
-    }
-
-    // The first place whose low is at least `value`.
-    int64_t first(int64_t value) const { return std::lower_bound(low.begin(), low.end(), value) - low.begin(); }
-};
-
-// What the tasks of a problem share. Pooling windows are size x size, on a grid that begins `padding` above and left of
-// the image; windows of a last row or column that the image cuts off do not count in the pooled maps (floor mode).
-template <class T>
-struct Plan {
-    const Problem& p;
-    bool small, windows;                 // whether logits are smaller than labels; whether pooling has windows
-    int64_t size, padding;
-    Axis<T> rows, columns;               // of small logits
-    Axis<T> pool_rows, pool_columns;     // INTERPOLATION
-    int64_t block, blocks;               // rows of a task (of small logits in the backward pass); tasks of a sample
-
-    Plan(const Problem& p, bool is_backward) : p(p) {
-        small = p.h != p.height || p.w != p.width;
-        if (small) {
-            rows = Axis<T>(p.h, p.height, p.align_corners);
-            columns = Axis<T>(p.w, p.width, p.align_corners);
-        }
-        if (p.pool == INTERPOLATION) {
-            pool_rows = Axis<T>(p.height, p.ph, true);
-            pool_columns = Axis<T>(p.width, p.pw, true);
-        }
-        windows = p.pool == AVERAGE || p.pool == MAXIMUM;
-        size = windows ? p.pool_size : 1;
-        padding = size / 2;
-        if (small && is_backward) {
-            // Higher, because neighbors both compute the rows between them.
-            block = std::max<int64_t>(4, 2 * BLOCK_ROWS * p.h / p.height);
-            blocks = (p.h + block - 1) / block;
-        } else {
-            const int64_t cached = small ? BLOCK_ROWS : BLOCK_BYTES / int64_t(p.classes * p.width * sizeof(T));
-            block = std::max<int64_t>(1, std::min(cached, BLOCK_ROWS) / size) * size;
-            blocks = (p.height + padding + block - 1) / block;
-        }
-    }
-
-    // Pixels of window k along an axis of the image.
-    int64_t window_begin(int64_t k) const { return std::max<int64_t>(k * size - padding, 0); }
-    int64_t window_end(int64_t k, int64_t side) const { return std::min((k + 1) * size - padding, side); }
-
-    T* map(void* maps, int64_t n, int64_t c) const { return static_cast<T*>(maps) + (n * p.classes + c) * p.ph * p.pw; }
-    const T* map(const void* maps, int64_t n, int64_t c) const { return map(const_cast<void*>(maps), n, c); }
-};
-
-Row row_of(void* data, const int64_t* strides, int64_t element, int64_t n, int64_t c, int64_t y) {
-    const int64_t bytes = element == FLOAT64 ? 8 : element == FLOAT32 ? 4 : 2;
-    const int64_t offset = n * strides[0] + c * strides[1] + y * strides[2];
-    return {static_cast<char*>(data) + offset * bytes, element, strides[3]};
-}
-
-// Rows of full-size logits of one class of one sample; quickest from top to bottom.
-template <class T>
-class Reader {
-  public:
-    explicit Reader(const Plan<T>& plan)
-        : plan(plan), source(plan.p.w), upper(plan.small ? plan.p.width : 0), lower(upper), out(plan.p.width) {}
-
-    void start(int64_t sample, int64_t klass) {
-        n = sample;
-        c = klass;
-        at_upper = at_lower = -1;
-    }
-
-    const T* row(int64_t y) {
-        if (!plan.small) return plain_row(y, out.data());
-        const int64_t low = plan.rows.low[y], high = plan.rows.high[y];
-        if (at_upper != low && at_lower == low) {
-            upper.swap(lower);
-            std::swap(at_upper, at_lower);
-        }
-        widen(low, at_upper, upper);
-        widen(high, at_lower, lower);
-        const T weight = plan.rows.weight[y];
-        blend(upper.data(), 1 - weight, lower.data(), weight, plan.p.width, out.data());
-        return out.data();
-    }
-
-  private:
-    const T* plain_row(int64_t y, T* buffer) {
-        const Row row = row_of(plan.p.logits, plan.p.logits_strides, plan.p.element, n, c, y);
-        if (row.template is_contiguous<T>()) return static_cast<const T*>(row.data);
-        read(row, plan.p.w, buffer);
-        return buffer;
-    }
-    void widen(int64_t y, int64_t& at, std::vector<T>& wide) {
-        if (at == y) return;
-        at = y;
-        interpolate(plain_row(y, source.data()), plan.columns.low.data(), plan.columns.high.data(),
-                    plan.columns.weight.data(), plan.p.width, wide.data());
-    }
-
-    const Plan<T>& plan;
-    std::vector<T> source, upper, lower, out;
-    int64_t n = 0, c = 0, at_upper = -1, at_lower = -1;
-};
+constexpr int64_t PRODUCT = 64;  // factors of at most 2 whose product is far from overflow
 
 // The leaves for a problem's pixel loss.
 template <class T>
 struct Leaves {
-    decltype(&forward_row<T, true, true>) forward;
-    decltype(&backward_row<T, SOFTMAX, true>) backward;
+    decltype(&forward_row<T, true, true, true>) forward;
+    decltype(&backward_row<T, SOFTMAX, true, true>) backward;
 
-    explicit Leaves(const Problem& p) {
-        const bool regions = p.pool != NONE;
+    Leaves(const Problem& p, bool is_soft) {
+        if (p.pool != NONE)
+            is_soft ? choose<true, true>(p) : choose<true, false>(p);
+        else
+            is_soft ? choose<false, true>(p) : choose<false, false>(p);
+    }
+
+  private:
+    template <bool HAS_REGIONS, bool IS_SOFT>
+    void choose(const Problem& p) {
         if (p.pixel_loss == BCE) {
-            forward = regions ? forward_row<T, false, true> : forward_row<T, false, false>;
-            backward = regions ? backward_row<T, SIGMOID, true> : backward_row<T, SIGMOID, false>;
+            forward = forward_row<T, false, HAS_REGIONS, IS_SOFT>;
+            backward = backward_row<T, SIGMOID, HAS_REGIONS, IS_SOFT>;
         } else {
-            forward = regions ? forward_row<T, true, true> : forward_row<T, true, false>;
-            if (p.class_weights)
-                backward = regions ? backward_row<T, WEIGHTED_SOFTMAX, true> : backward_row<T, WEIGHTED_SOFTMAX, false>;
+            forward = forward_row<T, true, HAS_REGIONS, IS_SOFT>;
+            if (p.class_weights && !IS_SOFT)
+                backward = backward_row<T, WEIGHTED_SOFTMAX, HAS_REGIONS, IS_SOFT>;
             else
-                backward = regions ? backward_row<T, SOFTMAX, true> : backward_row<T, SOFTMAX, false>;
+                backward = backward_row<T, SOFTMAX, HAS_REGIONS, IS_SOFT>;
         }
     }
 };
@@ -180,19 +68,34 @@ void class_weights_of(const Problem& p, const int32_t* label, int64_t count, T* 
         weight[i] = 0 <= label[i] && label[i] < p.classes ? T(p.class_weights[label[i]]) : T(0);
 }
 
+// The sum over the classes of what is true of each, times its weight.
+template <class T>
+void truth_of_all_classes(const Problem& p, TruthReader<T>& truth, int64_t n, int64_t top, int64_t bottom, const T* weight,
+                          T* sums) {
+    std::fill(sums, sums + (bottom - top) * p.width, T(0));
+    for (int64_t c = 0; c < p.classes; ++c) {
+        truth.start(n, c);
+        for (int64_t y = top; y < bottom; ++y) {
+            const int64_t at = (y - top) * p.width;
+            add_truth(truth.row(y, nullptr).soft, weight + at, p.class_weights ? T(p.class_weights[c]) : T(1), p.width, sums + at);
+        }
+    }
+}
+
 // The probabilities of single rows, as the forward pass makes them.
 template <class T>
 class Probabilities {
   public:
     explicit Probabilities(const Plan<T>& plan)
-        : p(plan.p), leaves(plan.p), reader(plan), label(p.width), weight(p.width), unused(2 * p.width) {}
+        : p(plan.p), leaves(plan.p, false), reader(plan), label(p.width), weight(p.width), unused(2 * p.width) {}
 
     void start(int64_t sample, int64_t klass) { reader.start(n = sample, klass); }
 
     void row(int64_t y, T* out) {
-        const int64_t at = (n * p.height + y) * p.width;
-        read_labels(p.target + at, p.valid + at, p.width, label.data(), weight.data());
-        leaves.forward(reader.row(y), label.data(), weight.data(), -2, p.width, unused.data(), unused.data() + p.width, out);
+        read_weights(p.valid + (n * p.height + y) * p.width, p.width, weight.data());
+        const Truth<T> nothing = {label.data(), -1, nullptr};
+        T* const sums = unused.data();
+        leaves.forward(reader.row(y), nothing, weight.data(), 1, p.width, sums, sums, sums + p.width, out, nullptr);
     }
 
   private:
@@ -204,12 +107,12 @@ class Probabilities {
     int64_t n = 0;
 };
 
-// Averages or maxima of the windows of a row, from the sums or maxima of its columns. `columns` has room for a whole
-// number of windows: padding, the image, and what is beyond it.
+// Averages or maxima of the windows of a row, from the sums or maxima of its columns, to which `offset` is still to be
+// added. `columns` has room for a whole number of windows: padding, the image, and what is beyond it.
 template <class T>
-void pool_row(const Plan<T>& plan, const T* columns, int64_t rows_inside, T* out) {
+void pool_row(const Plan<T>& plan, const T* columns, int64_t rows_inside, T offset, T* out) {
     const Problem& p = plan.p;
-    const T scale = T(1) / T(plan.size * plan.size), offset = p.pixel_loss == BCE ? T(OFFSET) : T(0);
+    const T scale = T(1) / T(plan.size * plan.size);
     if (p.pool == MAXIMUM) {
         for (int64_t k = 0; k < p.pw; ++k)
             out[k] = *std::max_element(columns + k * plan.size, columns + (k + 1) * plan.size) + offset;
@@ -218,64 +121,103 @@ void pool_row(const Plan<T>& plan, const T* columns, int64_t rows_inside, T* out
     sum_windows(columns, plan.size, p.pw, out);
     // The offset is on every pixel, but not on the zeros around the image.
     scale_and_add(scale, offset * T(rows_inside * plan.size) * scale, p.pw, out);
+    if (offset == 0) return;
     const int64_t left = plan.padding, right = std::max<int64_t>(0, p.pw * plan.size - plan.padding - p.width);
     out[0] -= offset * T(rows_inside * left) * scale;
     out[p.pw - 1] -= offset * T(rows_inside * right) * scale;
 }
 
+// The sums or maxima of the columns of a row of windows, gathered row by row.
+template <class T>
+class Columns {
+  public:
+    Columns(const Plan<T>& plan, Scratch& scratch) : plan(plan), width(plan.p.width) {
+        const int64_t padded_width = plan.padding + width + plan.size;
+        padded = scratch.take<T>(padded_width);
+        single = scratch.take<T>(width);
+        std::fill(padded, padded + padded_width, T(0));
+    }
+
+    // Where the next row of a window goes, before `add`.
+    T* row(bool is_first) { return is_first ? padded + plan.padding : single; }
+
+    void add(bool is_first) {
+        if (is_first) return;
+        if (plan.p.pool == AVERAGE) add_scaled(single, T(1), width, padded + plan.padding);
+        if (plan.p.pool == MAXIMUM) take_maximum(single, width, padded + plan.padding);
+    }
+
+    T* padded;
+
+  private:
+    const Plan<T>& plan;
+    int64_t width;
+    T* single;
+};
+
 // A block of rows of windows of a sample (of rows of pixels, if pooling has no windows). Returns its part of the sum.
 template <class T>
 double forward_block(const Plan<T>& plan, int64_t task, Scratch& scratch) {
     const Problem& p = plan.p;
-    const Leaves<T> leaves(p);
+    const bool is_soft = p.soft, is_ce = p.pixel_loss == CE;
+    const Leaves<T> leaves(p, is_soft);
     const int64_t n = task / plan.blocks, block = task % plan.blocks * plan.block;
     const int64_t first = block / plan.size, last = first + plan.block / plan.size;  // windows
     const int64_t top = plan.window_begin(first), bottom = plan.window_end(last - 1, p.height);
     const int64_t count = std::max<int64_t>(bottom - top, 0) * p.width;
-    const int64_t padded = plan.padding + p.width + plan.size;  // of columns
-    const bool class_by_class = p.pixel_loss == BCE && p.class_weights;
+    const bool class_by_class = !is_ce && p.class_weights;
     const int64_t weighted_count = class_by_class ? count : 0;
-    auto label = scratch.take<int32_t>(count);
+    auto label = scratch.take<int32_t>(is_soft ? 0 : count);
     T *const weight = scratch.take<T>(count), *const pixel = scratch.take<T>(count), *const product = scratch.take<T>(count);
-    T *const padded_columns = scratch.take<T>(padded), *const columns = padded_columns + plan.padding;
-    T *const probability = scratch.take<T>(p.width), *const weighted = scratch.take<T>(weighted_count);
+    T *const peak = scratch.take<T>(count), *const weighted = scratch.take<T>(weighted_count);
     std::fill(weighted, weighted + weighted_count, T(0));
-    std::fill(padded_columns, padded_columns + padded, T(0));
+    Columns<T> columns(plan, scratch), truths(plan, scratch);
     Reader<T> reader(plan);
+    TruthReader<T> truth(p);
 
-    read_labels(p.target + (n * p.height + top) * p.width, p.valid + (n * p.height + top) * p.width, count, label, weight);
-    if (p.pixel_loss == CE) {
-        softmax_terms(reader, p, n, top, bottom, weight, pixel, product);
-    } else {
-        std::fill(pixel, pixel + count, T(0));
+    const int64_t begin_pixel = (n * p.height + top) * p.width;
+    read_weights(p.valid + begin_pixel, count, weight);
+    if (!is_soft) read_labels(p.target + begin_pixel, p.valid + begin_pixel, count, label);
+    std::fill(pixel, pixel + count, T(0));
+    if (!is_ce) {
         std::fill(product, product + count, T(1));
+    } else if (is_soft) {
+        T* const sums = scratch.take<T>(count);
+        softmax_terms(reader, p, n, top, bottom, weight, peak, sums);
+        std::fill(product, product + count, T(0));
+        add_logarithm(sums, count, product);
+    } else {
+        softmax_terms(reader, p, n, top, bottom, weight, pixel, product);
     }
     for (int64_t c = 0; c < p.classes; ++c) {
         reader.start(n, c);
+        truth.start(n, c);
+        const T class_weight = p.class_weights ? T(p.class_weights[c]) : T(1);
         for (int64_t k = first; k < last; ++k) {
             const int64_t begin = plan.window_begin(k), end = plan.window_end(k, p.height);
             for (int64_t y = begin; y < end; ++y) {
                 const int64_t at = (y - top) * p.width;
-                T* const out = y == begin ? columns : probability;
-                leaves.forward(reader.row(y), label + at, weight + at, int32_t(c), p.width, pixel + at, product + at, out);
-                if (out == columns) continue;
-                if (p.pool == AVERAGE) add_scaled(probability, T(1), p.width, columns);
-                if (p.pool == MAXIMUM) take_maximum(probability, p.width, columns);
+                leaves.forward(reader.row(y), truth.row(y, label + at), weight + at, class_weight, p.width, peak + at,
+                               pixel + at, product + at, columns.row(y == begin), truths.row(y == begin));
+                columns.add(y == begin);
+                if (is_soft) truths.add(y == begin);
             }
-            if (plan.windows && k < p.ph)
-                pool_row(plan, padded_columns, end - begin, plan.map(p.probabilities, n, c) + k * p.pw);
+            if (!plan.windows || k >= p.ph) continue;
+            const T offset = is_ce ? T(0) : T(OFFSET);
+            pool_row(plan, columns.padded, end - begin, offset, plan.map(p.probabilities, n, c) + k * p.pw);
+            if (is_soft) pool_row(plan, truths.padded, end - begin, T(0), plan.map(p.labels, n, c) + k * p.pw);
         }
-        if (p.pixel_loss == BCE && (class_by_class || (c + 1) % PRODUCT == 0)) {
+        if (!is_ce && (class_by_class || (c + 1) % PRODUCT == 0)) {
             add_logarithm(product, count, pixel);
             std::fill(product, product + count, T(1));
         }
         if (class_by_class) {
-            add_scaled(pixel, T(p.class_weights[c]), count, weighted);
+            add_scaled(pixel, class_weight, count, weighted);
             std::fill(pixel, pixel + count, T(0));
         }
     }
-    add_logarithm(product, count, pixel);
-    if (p.pixel_loss == CE && p.class_weights) class_weights_of(p, label, count, weight);
+    if (!(is_ce && is_soft)) add_logarithm(product, count, pixel);
+    if (is_ce && !is_soft && p.class_weights) class_weights_of(p, label, count, weight);
     return weighted_sum(class_by_class ? weighted : pixel, weight, count);
 }
 
@@ -406,7 +348,8 @@ class Unpool {
 template <class T>
 void backward_block(const Plan<T>& plan, int64_t task, Scratch& scratch) {
     const Problem& p = plan.p;
-    const Leaves<T> leaves(p);
+    const bool is_soft = p.soft;
+    const Leaves<T> leaves(p, is_soft);
     const int64_t n = task / plan.blocks, block = task % plan.blocks * plan.block;
     // Rows of the gradient, and the rows of the image that take part in them.
     const int64_t begin = plan.small ? block : std::max<int64_t>(block - plan.padding, 0);
@@ -415,20 +358,26 @@ void backward_block(const Plan<T>& plan, int64_t task, Scratch& scratch) {
     const int64_t bottom = plan.small ? plan.rows.first(end) : end;
     const int64_t count = std::max<int64_t>(bottom - top, 0) * p.width;
     const int64_t sum_count = plan.small ? (end - begin) * p.width : 0;
-    const bool weighted = p.pixel_loss == CE && p.class_weights;
+    const bool weighted = p.pixel_loss == CE && (p.class_weights || is_soft);
     const int64_t weighted_count = weighted ? count : 0;
-    auto label = scratch.take<int32_t>(count);
+    auto label = scratch.take<int32_t>(is_soft ? 0 : count);
     T *const weight = scratch.take<T>(count), *const peak = scratch.take<T>(count), *const total = scratch.take<T>(count);
     T *const sums = scratch.take<T>(sum_count), *const out = scratch.take<T>(p.width), *const narrow = scratch.take<T>(p.w);
     T* const pixel_weight = scratch.take<T>(weighted_count);
     Reader<T> reader(plan);
+    TruthReader<T> truth(p);
     Unpool<T> unpool(plan);
 
-    read_labels(p.target + (n * p.height + top) * p.width, p.valid + (n * p.height + top) * p.width, count, label, weight);
+    const int64_t begin_pixel = (n * p.height + top) * p.width;
+    read_weights(p.valid + begin_pixel, count, weight);
+    if (!is_soft) read_labels(p.target + begin_pixel, p.valid + begin_pixel, count, label);
     if (p.pixel_loss == CE) softmax_terms(reader, p, n, top, bottom, weight, peak, total);
-    if (weighted) class_weights_of(p, label, count, pixel_weight);
+    if (weighted && is_soft) truth_of_all_classes(p, truth, n, top, bottom, weight, pixel_weight);
+    if (weighted && !is_soft) class_weights_of(p, label, count, pixel_weight);
     for (int64_t c = 0; c < p.classes; ++c) {
         reader.start(n, c);
+        truth.start(n, c);
+        const T class_weight = p.class_weights ? T(p.class_weights[c]) : T(1);
         if (p.pool != NONE) unpool.start(n, c);
         std::fill(sums, sums + sum_count, T(0));
         const T grad_pixel = T(static_cast<const T*>(p.grad_pixel)[n] * (p.pixel_loss == BCE && p.class_weights ? p.class_weights[c] : 1.0));
@@ -436,7 +385,7 @@ void backward_block(const Plan<T>& plan, int64_t task, Scratch& scratch) {
             const int64_t at = (y - top) * p.width;
             const Row row = row_of(p.gradient, p.gradient_strides, p.element, n, c, plan.small ? 0 : y);
             const bool direct = !plan.small && row.template is_contiguous<T>();
-            leaves.backward(reader.row(y), label + at, weight + at, int32_t(c), p.width, peak + at, total + at,
+            leaves.backward(reader.row(y), truth.row(y, label + at), weight + at, class_weight, p.width, peak + at, total + at,
                             weighted ? pixel_weight + at : nullptr, grad_pixel, p.pool == NONE ? nullptr : unpool.row(y),
                             direct ? static_cast<T*>(row.data) : out);
             if (!plan.small && !direct) write(row, p.width, out);
@@ -484,7 +433,7 @@ void forward(const Problem& p) {
     std::vector<double> parts(p.samples * plan.blocks);
     for_each_task(p.samples * plan.blocks, p.threads, [&](int64_t task, Scratch& scratch) {
         parts[task] = forward_block(plan, task, scratch);
-        if (plan.windows) label_block(plan, task);
+        if (plan.windows && !p.soft) label_block(plan, task);
     });
     for (int64_t n = 0; n < p.samples; ++n) {
         const auto first = parts.begin() + n * plan.blocks;

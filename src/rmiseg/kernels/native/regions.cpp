@@ -44,6 +44,7 @@ struct View {
 
 // sums[k] += sum of a[i, j] b[i + di, j + dj + k], for `lags` values of k, at most MOST, over all i, j of a.
 constexpr int64_t MOST = 9;
+constexpr int64_t BLOCK_VALUES = 1 << 11;  // what is read again lies in the first-level cache
 template <int64_t COUNT>
 INLINE void add_lags(View a, const double* b, int64_t b_stride, double* sums) {
     Lanes partial[COUNT] = {};
@@ -216,6 +217,17 @@ void covariance(const Pair& pair, double* G, int64_t stride, Scratch& scratch) {
     double* const sums = scratch.take<double>(sum_count);
     double *const by_column = scratch.take<double>(row_classes * R * side), *const by_offset = scratch.take<double>(d * side);
     pair.region_sums(totals);
+    // Inner rows and columns, (A, B, di, dj), a few rows at a time: they are read again for every lag.
+    double* const inner = scratch.take<double>(4 * R * side);
+    std::fill(inner, inner + 4 * R * side, 0.0);
+    const int64_t block = std::max<int64_t>(1, BLOCK_VALUES / width);
+    for (int64_t i = R - 1; i < R - 1 + rows.inner; i += block)
+        for (int64_t k = 0; k < 4 * R; ++k) {
+            const int64_t A = k / R / 2, B = k / R % 2, di = k % R, count = std::min(block, R - 1 + rows.inner - i);
+            if (di == 0 && A > B) continue;  // G is symmetric
+            products_at_lags({pair.map[A] + i * width + R - 1, count, columns.inner, width},
+                             pair.map[B] + (i + di) * width, width, side, inner + k * side);
+        }
     for (int A = 0; A < 2; ++A)
         for (int B = 0; B < 2; ++B) {
             // Inner rows, edges of columns: (edge, dj, di).
@@ -233,12 +245,14 @@ void covariance(const Pair& pair, double* G, int64_t stride, Scratch& scratch) {
                 // Sums of products, (row class, column class, dj): edges one by one, and last what is inside.
                 std::fill(sums, sums + sum_count, 0.0);
                 for (int64_t p = 0; p < row_classes; ++p) {
-                    const int64_t i = p < rows.edges ? rows.line(p) : R - 1, count = p < rows.edges ? 1 : rows.inner;
-                    if (i + di + count > height) continue;
+                    const int64_t i = p < rows.edges ? rows.line(p) : R - 1;
+                    if (i + di >= height) continue;
                     const double *const s = pair.map[A] + i * width, *const t = pair.map[B] + (i + di) * width;
                     double* const out = sums + p * column_classes * side;
-                    products_at_lags({s + R - 1, count, columns.inner, width}, t, width, side,
-                                     out + columns.edges * side);
+                    if (p < rows.edges)
+                        products_at_lags({s + R - 1, 1, columns.inner, width}, t, width, side, out + columns.edges * side);
+                    else
+                        std::copy_n(inner + ((A * 2 + B) * R + di) * side, side, out + columns.edges * side);
                     for (int64_t q = 0; q < columns.edges; ++q) {
                         const int64_t j = columns.line(q);
                         for (int64_t k = std::max<int64_t>(0, R - 1 - j); k < std::min(side, width - j + R - 1); ++k)

@@ -34,7 +34,28 @@ INLINE float exp_negative(float x) {
     e = e * r + 1.0f;
     return bits<float>(bits<uint32_t>(e) + (bits<uint32_t>(shifted) << 23));
 }
-INLINE double exp_negative(double x) { return std::exp(x); }
+// To 2e-16 relative.
+INLINE double exp_negative(double x) {
+    x = x < -708.0 ? -708.0 : x;
+    const double shifted = x * 1.4426950408889634 + 6755399441055744.0;  // 1.5 * 2^52
+    const double n = shifted - 6755399441055744.0;
+    const double r = x - n * 0.693147180369123816490 - n * 1.90821492927058770002e-10;
+    double e = 1.0 / 6227020800;  // 1 / 13!
+    e = e * r + 1.0 / 479001600;
+    e = e * r + 1.0 / 39916800;
+    e = e * r + 1.0 / 3628800;
+    e = e * r + 1.0 / 362880;
+    e = e * r + 1.0 / 40320;
+    e = e * r + 1.0 / 5040;
+    e = e * r + 1.0 / 720;
+    e = e * r + 1.0 / 120;
+    e = e * r + 1.0 / 24;
+    e = e * r + 1.0 / 6;
+    e = e * r + 0.5;
+    e = e * r + 1.0;
+    e = e * r + 1.0;
+    return bits<double>(bits<uint64_t>(e) + (bits<uint64_t>(shifted) << 52));
+}
 
 // ln x for x >= 1, to 1e-7 of 1 + ln x.
 INLINE float log_above_one(float x) {
@@ -45,7 +66,26 @@ INLINE float log_above_one(float x) {
     const float result = series + power * 0.693147181f;
     return x < std::numeric_limits<float>::infinity() ? result : x;
 }
-INLINE double log_above_one(double x) { return std::log(x); }
+// To 4e-16 of 1 + ln x.
+INLINE double log_above_one(double x) {
+    const int64_t whole = bits<int64_t>(x), power = (whole - 0x3fe6a09e667f3bcd) >> 52;
+    const double f = bits<double>(whole - power * (int64_t(1) << 52)) - 1.0;
+    const double t = f / (2.0 + f), u = t * t;
+    double series = 2.0 / 23;
+    series = series * u + 2.0 / 21;
+    series = series * u + 2.0 / 19;
+    series = series * u + 2.0 / 17;
+    series = series * u + 2.0 / 15;
+    series = series * u + 2.0 / 13;
+    series = series * u + 2.0 / 11;
+    series = series * u + 2.0 / 9;
+    series = series * u + 2.0 / 7;
+    series = series * u + 2.0 / 5;
+    series = series * u + 2.0 / 3;
+    series = series * u + 2.0 / 1;
+    const double result = t * series + double(power) * 0.69314718055994530942;
+    return x < std::numeric_limits<double>::infinity() ? result : x;
+}
 
 INLINE float widen_bfloat16(uint16_t x) { return bits<float>(uint32_t(x) << 16); }
 
@@ -106,14 +146,16 @@ LEAF void write(Row row, int64_t count, const T* __restrict in) {
         for (int64_t i = 0; i < count; ++i) static_cast<uint16_t*>(row.data)[i * row.stride] = narrow_float16(float(in[i]));
 }
 
-// Labels, -1 where they do not count, and weights, 0 or 1.
+// Labels, -1 where they do not count.
+LEAF inline void read_labels(const int64_t* __restrict target, const uint8_t* __restrict valid, int64_t count,
+                             int32_t* __restrict label) {
+    for (int64_t i = 0; i < count; ++i) label[i] = valid[i] ? int32_t(target[i]) : -1;
+}
+
+// Weights, 1 where pixels count, else 0.
 template <class T>
-LEAF void read_labels(const int64_t* __restrict target, const uint8_t* __restrict valid, int64_t count,
-                      int32_t* __restrict label, T* __restrict weight) {
-    for (int64_t i = 0; i < count; ++i) {
-        label[i] = valid[i] ? int32_t(target[i]) : -1;
-        weight[i] = T(valid[i] != 0);
-    }
+LEAF void read_weights(const uint8_t* __restrict valid, int64_t count, T* __restrict weight) {
+    for (int64_t i = 0; i < count; ++i) weight[i] = T(valid[i] != 0);
 }
 
 // Values at low + weight, between those at low and high.
@@ -161,6 +203,13 @@ LEAF void silence(const T* __restrict weight, int64_t count, T* __restrict peak,
         peak[x] = weight[x] != 0 ? peak[x] : T(0);
         total[x] = weight[x] != 0 ? total[x] : T(1);
     }
+}
+
+// What is true of a class, where it counts, times its weight.
+template <class T>
+LEAF void add_truth(const T* __restrict soft, const T* __restrict weight, T class_weight, int64_t count,
+                    T* __restrict to) {
+    for (int64_t x = 0; x < count; ++x) to[x] += weight[x] != 0 ? class_weight * soft[x] : T(0);
 }
 
 template <class T>
@@ -228,15 +277,33 @@ LEAF void scale_and_add(T scale, T offset, int64_t count, T* __restrict values) 
     for (int64_t x = 0; x < count; ++x) values[x] = values[x] * scale + offset;
 }
 
+// What a row of pixels has of class c: 1 where it is the label, or a probability.
+template <class T>
+struct Truth {
+    const int32_t* label;
+    int32_t c;
+    const T* soft;
+};
+
 // One class: adds to the pixel loss (of BCE also factors of `product`, whose logarithm is still to be added), and sets
-// the probabilities, if there are regions to look at.
-template <class T, bool IS_CE, bool HAS_REGIONS>
-LEAF void forward_row(const T* __restrict logit, const int32_t* __restrict label, const T* __restrict weight, int32_t c,
-                      int64_t count, T* __restrict pixel, T* __restrict product, T* __restrict probability) {
+// the probabilities, if there are regions to look at, and what is true of soft targets. Their CE takes `peak` and the
+// logarithm of the softmax's sum, in the place of `product`.
+template <class T, bool IS_CE, bool HAS_REGIONS, bool IS_SOFT>
+LEAF void forward_row(const T* __restrict logit, Truth<T> truth, const T* __restrict weight, T class_weight, int64_t count,
+                      const T* __restrict peak, T* __restrict pixel, T* __restrict product, T* __restrict probability,
+                      T* __restrict soft_out) {
+    const int32_t *const __restrict label = truth.label, c = truth.c;
+    const T* const __restrict soft = truth.soft;
     for (int64_t x = 0; x < count; ++x) {
         // What is not finite where it does not count does no harm.
-        const T value = weight[x] != 0 ? logit[x] : T(0), own = label[x] == c ? value : T(0);
-        pixel[x] += (IS_CE || value < 0 ? T(0) : value) - own;
+        const T value = weight[x] != 0 ? logit[x] : T(0);
+        const T share = IS_SOFT && weight[x] != 0 ? soft[x] : T(0);
+        const T own = IS_SOFT ? share * value : label[x] == c ? value : T(0);
+        if (IS_SOFT && HAS_REGIONS) soft_out[x] = share;
+        if (IS_SOFT && IS_CE)
+            pixel[x] += share * class_weight * (peak[x] - value + product[x]);
+        else
+            pixel[x] += (IS_CE || value < 0 ? T(0) : value) - own;
         if (IS_CE && !HAS_REGIONS) continue;
         // sigmoid; and softplus(value) = max(value, 0) + log(1 + e)
         const T e = exp_negative(value < 0 ? value : -value);
@@ -251,14 +318,17 @@ LEAF void forward_row(const T* __restrict logit, const int32_t* __restrict label
 
 enum Probability { SIGMOID, SOFTMAX, WEIGHTED_SOFTMAX };  // of the pixel loss
 
-// One class: the gradient in the logits, from that of the pixel loss and those in the probabilities.
-template <class T, Probability PROBABILITY, bool HAS_REGIONS>
-LEAF void backward_row(const T* __restrict logit, const int32_t* __restrict label, const T* __restrict weight, int32_t c,
-                       int64_t count, const T* __restrict peak, const T* __restrict total,
-                       const T* __restrict pixel_weight, T grad_pixel, const T* __restrict grad_probability,
-                       T* __restrict out) {
+// One class: the gradient in the logits, from that of the pixel loss and those in the probabilities. Of soft targets
+// `pixel_weight` is the sum of what is true of all classes, times their weights.
+template <class T, Probability PROBABILITY, bool HAS_REGIONS, bool IS_SOFT>
+LEAF void backward_row(const T* __restrict logit, Truth<T> truth, const T* __restrict weight, T class_weight, int64_t count,
+                       const T* __restrict peak, const T* __restrict total, const T* __restrict pixel_weight,
+                       T grad_pixel, const T* __restrict grad_probability, T* __restrict out) {
     constexpr bool IS_CE = PROBABILITY != SIGMOID;
+    const int32_t *const __restrict label = truth.label, c = truth.c;
+    const T* const __restrict soft = truth.soft;
     for (int64_t x = 0; x < count; ++x) {
+        const T own = IS_SOFT && weight[x] != 0 ? soft[x] : T(0);
         const T value = weight[x] != 0 ? logit[x] : T(0);
         T gradient = 0, p = 0, q = 0;
         if (!IS_CE || HAS_REGIONS) {
@@ -272,8 +342,14 @@ LEAF void backward_row(const T* __restrict logit, const int32_t* __restrict labe
         }
         if (IS_CE) {
             const T share = exp_negative(value - peak[x]) / total[x];
-            const T direct = grad_pixel * (label[x] == c ? share - 1 : share);
-            gradient += PROBABILITY == WEIGHTED_SOFTMAX ? direct * pixel_weight[x] : direct;
+            if (IS_SOFT) {
+                gradient += grad_pixel * (share * pixel_weight[x] - own * class_weight);
+            } else {
+                const T direct = grad_pixel * (label[x] == c ? share - 1 : share);
+                gradient += PROBABILITY == WEIGHTED_SOFTMAX ? direct * pixel_weight[x] : direct;
+            }
+        } else if (IS_SOFT) {
+            gradient += grad_pixel * ((1 - own) * p - own * q);
         } else {
             gradient += grad_pixel * (label[x] == c ? -q : p);
         }
