@@ -116,6 +116,11 @@ def test_an_epoch_goes_through_few_images_several_times():
     assert keys[:3] == epoch_keys(3, 0, 0)
     batches.epoch = 1
     assert next(iter(batches))[:3] == epoch_keys(3, 0, 5)
+    batches.epoch, batches.first_batch = 0, 2  # as after an interruption
+    assert [key for batch in batches for key in batch] == keys[8:]
+    endless = EpochBatches(3, seed=0, batch_size=4, rank=0, world_size=1, repeat=10**9)
+    endless.first_batch = 10**8
+    assert next(iter(endless))[:2] == epoch_keys(3, 0, 4 * 10**8 // 3)[1:]
 
 
 def test_processes_by_cores(monkeypatch):

@@ -8,7 +8,7 @@ from dataclasses import fields
 import pytest
 from rich.console import Console
 
-from planning.test_rules import CPU, GPU, THICK, THIN
+from planning.test_rules import CPU, GPU, THICK, THIN, profile
 from rmiseg.config import OpenConfig, TrainConfig
 from rmiseg.config.parser import parse_command, train_config
 from rmiseg.planning import DataProfile, decide
@@ -45,6 +45,14 @@ def test_a_rule_follows_from_what_was_decided_before():
     small, _ = planned(THIN, data={"image_scale": 1.0, "crop_size": [360, 480]})
     assert (small.data.image_scale, small.data.rare_share) == (1, 0)
     assert small.data.repeat == 4
+    assert (thin.loss.rmi.weight_lambda, thin.loss.plus) == (0.05, {"dice": 1.0})
+    several, decided = planned(profile(("nucleus", 0.1, 9.0), ("border", 0.02, 1.0)))
+    assert (several.loss.name, several.loss.plus) == ("ce", {"dice": 1.0})
+    assert "loss.rmi.pool_size" not in decided
+    for loss in ({"name": "rmi"}, {"rmi": {"weight_lambda": 0.5}}):  # meant for the paper's combination
+        given, decided = planned(THIN, loss=loss)
+        assert (given.loss.rmi.combine, given.loss.plus) == ("convex", {})
+        assert [option for option in decided if option.startswith("loss")] == ["loss.rmi.pool_size"]
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,9 @@ def test_rare_share():
     assert images.rare_share(THIN, 1.0, (160, 160)).value == 0.5
     assert images.rare_share(THIN, 1.0, (352, 480)).value == 0  # a crop shows all
     assert images.rare_share(THICK, 1.0, (160, 160)).value == 0  # nothing is rare
+    seldom = images.rare_share(replace(THIN, masks=40), 1.0, (352, 480))  # a crop shows all of what few images show
+    assert seldom.value == 0.5
+    assert "10 of 40" in seldom.because
 
 
 def test_color_jitter():
@@ -89,6 +92,21 @@ def test_pool_size():
     assert images.pool_size(THICK, 1.0).value == 4
     assert images.pool_size(THIN, 1.0).value == 2
     assert images.pool_size(THIN, 4.0).value == 4
+
+
+def test_loss_where_nearly_all_is_ground():
+    mix = images.loss(THIN)
+    assert {each.option: each.value for each in mix} == {
+        "loss.rmi.pixel_loss": "ce",
+        "loss.rmi.combine": "additive",
+        "loss.rmi.weight_lambda": 0.05,
+        "loss.plus": {"dice": 1.0},
+    }
+    assert "ground has 98%" in mix[0].because
+    several = images.loss(profile(("nucleus", 0.15, 10.0), ("border", 0.03, 1.0)))
+    assert {each.option: each.value for each in several} == {"loss.name": "ce", "loss.plus": {"dice": 1.0}}
+    assert images.loss(profile(("car", 0.3, 30.0))) == []
+    assert images.loss(profile()) == []  # a class alone
 
 
 @pytest.mark.parametrize(("count", "batch"), [(1, 2), (2, 2), (5, 4), (7, 6), (24, 8), (10_000, 8)])

@@ -68,15 +68,18 @@ def check_dataset(
     reports = [SplitReport.of(scan) for scan in scans]
     inspections = _Inspections(scans, bands)
     made = made_by(inspections, worker_count(workers, len(inspections)))
+    contents: list[dict[bytes, Path]] = [{} for _ in scans]
     for index, inspection in track(made, "reading", console, total=len(inspections)):
         reports[index].add(inspection)
+        if inspection.content:
+            contents[index].setdefault(inspection.content, inspection.sample.image)
     reports[0].notes += notes + ignored_note(scans[0].description, reports)
     learned = [report for report in reports if report.name in {scan.name for scan in trained}]
     problems = class_problems(scans[0].classes, scans[0].description, learned) + palette_problems(reports)
     problems = problems or unscored(reports)
     warnings = [f"there is no split {split}, which training needs. {missing_split(split)}" for split in absent]
     warnings += two_ways(scans[0].classes, scans[0].description, reports)
-    warnings += _warnings(scans, reports)
+    warnings += _warnings(scans, reports, contents)
     return Report(name, Path(root), scans[0].classes, reports, warnings, problems)
 
 
@@ -96,19 +99,27 @@ class _Inspections:
         return index, inspect(sample, self.classes[index], bands=self.bands)
 
 
-def _warnings(scans: list[Split], reports: list[SplitReport]) -> list[str]:
+def _warnings(scans: list[Split], reports: list[SplitReport], contents: list[dict[bytes, Path]]) -> list[str]:
     """List things that need not be wrong, but seldom are intended."""
     warnings = [
         f"{report.name}: {count(len(unused), 'mask')} without image, e.g. {unused[0]}"
         for report in reports
         if (unused := report.masks_without_image)
     ]
-    for first, second in combinations(scans, 2):
+    doubles = []
+    for (first, seen), (second, others) in combinations(zip(scans, contents), 2):
         both = {sample.image for sample in first.samples} & {sample.image for sample in second.samples}
         names = (first.name, second.name)
-        if both and "trainval" not in names and not all(name.startswith("train") for name in names):
+        if "trainval" in names or all(name.startswith("train") for name in names):
+            continue
+        if both:
             warnings.append(
                 f"{count(len(both), 'image')} in both {first.name} and {second.name}, e.g. {min(both)}: scores on "
                 f"images that were trained on say nothing"
             )
-    return warnings + warnings_of(scans[0].classes, reports)
+        elif alike := sorted((seen[content], others[content]) for content in seen.keys() & others.keys()):
+            doubles.append(
+                f"{count(len(alike), 'image')} of {second.name} have the pixels of one of {first.name}, e.g. "
+                f"{alike[0][1]} and {alike[0][0]}: scores on images that were trained on say nothing"
+            )
+    return warnings + warnings_of(scans[0].classes, reports) + doubles

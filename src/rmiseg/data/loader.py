@@ -6,6 +6,7 @@ in the main process. Workers only carry it out.
 
 from __future__ import annotations
 
+import itertools
 import signal
 import warnings
 from collections.abc import Callable, Iterator
@@ -69,10 +70,14 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
         return self.size * self.repeat // self.batch_size
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        passes = range(self.epoch * self.repeat, (self.epoch + 1) * self.repeat)
-        keys = [key for each in passes for key in epoch_keys(self.size, self.seed, each)]
-        for batch in range(self.first_batch, len(self)):
-            yield keys[batch * self.batch_size : (batch + 1) * self.batch_size][self.share]
+        done, within = divmod(self.first_batch * self.batch_size, self.size)
+        passes = range(self.epoch * self.repeat + done, (self.epoch + 1) * self.repeat)
+        # One pass after the other: an epoch of many would not fit into memory.
+        keys = itertools.islice(
+            (key for each in passes for key in epoch_keys(self.size, self.seed, each)), within, None
+        )
+        for _ in range(self.first_batch, len(self)):
+            yield list(itertools.islice(keys, self.batch_size))[self.share]
 
 
 class Unreadable(NamedTuple):

@@ -12,11 +12,11 @@ from typing import NamedTuple
 from rich.console import Console
 
 from rmiseg.config import TrainConfig
-from rmiseg.data import SegmentationDataset, eval_loader, eval_transform, load_split, train_loader
+from rmiseg.data import SegmentationDataset, eval_loader, eval_transform, train_loader
 from rmiseg.evaluation.evaluate import evaluate_model
 from rmiseg.runtime.files import read_json, remove_leftovers, replacing, to_json
 from rmiseg.runtime.progress import track
-from rmiseg.training.assembly import train_dataset
+from rmiseg.training.assembly import open_splits, train_dataset
 from rmiseg.training.measuring import timed_recipe, timed_step
 
 WARM_UP, ROUNDS = 2, 9
@@ -27,7 +27,7 @@ class Seconds(NamedTuple):
 
     Attributes:
         step: A training step, on a batch that is at hand: no loading, no logging.
-        image: The network's work on one image of the validation split.
+        image: The network's work on one image of the split that is scored on.
     """
 
     step: float
@@ -58,10 +58,10 @@ def time_methods(recipes: Mapping[str, TrainConfig], console: Console) -> dict[s
     for method, recipe in recipes.items():
         recipe = timed_recipe(recipe)
         data = recipe.data
-        split, val_split = (load_split(data.name, data.root, name) for name in (data.train_split, data.val_split))
+        split, scored = open_splits(data)
         loader = train_loader(train_dataset(split, data), batch_size=data.batch_size, workers=0, seed=recipe.seed)
         batches = [next(iter(loader))] * recipe.train.accumulate
-        val_dataset = SegmentationDataset(val_split, eval_transform(data.image_scale))
+        val_dataset = SegmentationDataset(scored, eval_transform(data.image_scale))
         image = next(iter(eval_loader(val_dataset, workers=0)))
         take_step = timed_step(recipe, len(split.classes), WARM_UP + ROUNDS, console)
         prepared[method] = take_step, batches, image

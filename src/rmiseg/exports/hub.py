@@ -40,7 +40,7 @@ def card_facts(run: Path, checkpoint: Checkpoint, license: str | None, console: 
     config = (run if run.is_dir() else run.parent.parent) / "config.yaml"
     training = _training(yaml.safe_load(config.read_text(encoding="utf-8"))) if config.is_file() else {}
     settings = {**vars(TilingConfig()), "crf": None}
-    for split in (checkpoint.data.val_split, POOLED):
+    for split in (checkpoint.data.scored_split, POOLED):
         folder = evaluation_folder(file, split, settings)
         evaluation = load_evaluation(folder).report if (folder / SCORES_FILE).is_file() else None
         if evaluation is not None and evaluation["sha256"] == digest(file):

@@ -14,7 +14,7 @@ import torch
 from rmiseg.config.recipes import shortened
 from rmiseg.inference.crf import DenseCRF
 from rmiseg.inference.geotiff import TIFF, geography_of
-from rmiseg.inference.labels import LabelFiles
+from rmiseg.inference.labels import ImageFiles
 from rmiseg.inference.outputs import (
     PictureFormat,
     Pictures,
@@ -44,7 +44,7 @@ class Writer:
         write: Names of what to write.
         opacity: Opacity of the class colors in overlays.
         crf: Refines what the network puts out; results of several numbers of iterations go to folders of their own.
-        labels: Formats of labelling tools.
+        labels: Formats of labelling tools, and of volumes.
 
     Raises:
         ValueError: A format is for other classes, or the opacity is not from 0 to 1.
@@ -58,7 +58,7 @@ class Writer:
         *,
         opacity: float = 0.5,
         crf: DenseCRF | None = None,
-        labels: Sequence[LabelFiles] = (),
+        labels: Sequence[ImageFiles] = (),
     ) -> None:
         if not write:
             raise ValueError("nothing to write; name something with --write")

@@ -22,6 +22,10 @@ SMALLEST_SIDE = 192
 """Longest side of a crop in a training that is short of time, at least."""
 PART, RARE = 0.8, 0.05
 """Share of an image that a crop shows, and of the pixels that a class has, below which crops look for rare classes."""
+SELDOM = 1 / 3
+"""Share of the images that show a rare class below which crops look for it even where they show whole images."""
+GROUND, RMI_WEIGHT = 0.8, 0.05
+"""Share of the most frequent class from which on RMI stands beside cross entropy and Dice, and its weight there."""
 VARIED = 2000
 """Number of images from which on their colors vary by themselves."""
 
@@ -91,7 +95,7 @@ def scales(profile: DataProfile) -> list[Decision]:
 
 
 def rare_share(profile: DataProfile, scale: float, crop: tuple[int, int]) -> Decision:
-    """Share of crops centred on a class drawn by inverse frequency: a half, where one shows a part and one is rare.
+    """Share of crops centred on a rare class: a half, where a crop shows a part or few images show a class.
 
     Args:
         profile: Facts of the data.
@@ -100,17 +104,17 @@ def rare_share(profile: DataProfile, scale: float, crop: tuple[int, int]) -> Dec
     """
     height, width = (side * scale for side in profile.size)
     part = min(crop[0] / height, 1) * min(crop[1] / width, 1)
-    rare = profile.rarest
-    if part < PART and rare.share < RARE:
-        return Decision(
-            "data.rare_share",
-            0.5,
-            f"a crop shows {part:.0%} of an image, and {rare.name} has {rare.share:.2%} of the pixels",
-        )
-    reason = (
-        f"a crop shows {part:.0%} of an image" if part >= PART else f"no class has less than {RARE:.0%} of the pixels"
-    )
-    return Decision("data.rare_share", 0.0, reason)
+    rare = [each for each in profile.shown if each.share < RARE]
+    if not rare:
+        return Decision("data.rare_share", 0.0, f"no class has less than {RARE:.0%} of the pixels")
+    rarest, fewest = profile.rarest, min(rare, key=lambda each: each.images)
+    if part < PART:
+        reason = f"a crop shows {part:.0%} of an image, and {rarest.name} has {rarest.share:.2%} of the pixels"
+    elif fewest.images < SELDOM * profile.masks:
+        reason = f"{fewest.name} is in {fewest.images} of {profile.masks} masks, and would be seen seldom"
+    else:
+        return Decision("data.rare_share", 0.0, f"a crop shows {part:.0%} of an image, and most images every class")
+    return Decision("data.rare_share", 0.5, reason)
 
 
 def color_jitter(profile: DataProfile) -> Decision:
@@ -128,6 +132,29 @@ def pool_size(profile: DataProfile, scale: float) -> Decision:
             "loss.rmi.pool_size", 2, f"pooled by 4, parts of {_named(thin)} of {width:.1f} pixels would be gone"
         )
     return Decision("loss.rmi.pool_size", 4, "the paper's; few classes or none are narrower than that")
+
+
+def loss(profile: DataProfile) -> list[Decision]:
+    """The loss where nearly all is ground: cross entropy and Dice, and for a single class on it a little of RMI; else
+    there is nothing to decide.
+
+    The gradient of RMI is tens of times that of the pixel loss, and of a class that a crop does not show it says
+    nothing, so that what is rare is found late. Dice looks at the pixels of a class in all crops together.
+    """
+    ground = max(profile.shown, key=lambda each: each.share)
+    others = len(profile.shown) - 1
+    if ground.share < GROUND or not others:
+        return []
+    reason = f"{ground.name} has {ground.share:.0%} of the pixels; what is rare is found late with RMI at full weight"
+    dice = Decision("loss.plus", {"dice": 1.0}, f"what is not {ground.name} is found sooner with it")
+    if others > 1:
+        return [Decision("loss.name", "ce", reason), dice]
+    return [
+        Decision("loss.rmi.pixel_loss", "ce", reason),
+        Decision("loss.rmi.combine", "additive", "pixel loss + weight_lambda * RMI"),
+        Decision("loss.rmi.weight_lambda", RMI_WEIGHT, "so that its gradient is not much larger than the others'"),
+        dice,
+    ]
 
 
 def narrow_classes(profile: DataProfile, scale: float) -> list[ClassProfile]:

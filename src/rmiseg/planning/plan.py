@@ -49,6 +49,10 @@ class _Deciding:
     def is_open(self, option: str) -> bool:
         return option not in self.given and not is_given(self.asked, option)
 
+    def is_begun(self, section: str) -> bool:
+        """True if somebody gave something of a section."""
+        return any(each.partition(".")[0] == section for each in (*self.given, *self.asked.given))
+
     def take(self, *decisions: Decision) -> None:
         for each in decisions:
             if self.is_open(each.option):
@@ -125,6 +129,8 @@ def _decide_images(deciding: _Deciding, profile: DataProfile, device: str, share
     if deciding.config.data.transform == "scale-crop":  # others cannot be told where to look
         deciding.take(images.rare_share(profile, scale, deciding.config.data.crop_size))
     deciding.take(images.color_jitter(profile))
+    if not deciding.is_begun("loss"):  # what is given may be meant for another loss
+        deciding.take(*images.loss(profile))
     if deciding.config.loss.name == "rmi":
         deciding.take(images.pool_size(profile, scale))
 

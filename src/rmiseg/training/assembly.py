@@ -20,11 +20,13 @@ from rmiseg.config.registry import GIVEN, OWN_OPTIONS, find, loaded_plugins
 from rmiseg.data import (
     LabeledImages,
     SegmentationDataset,
+    Split,
     TrainLoader,
     adapt_transform,
     balanced_weights,
     eval_loader,
     eval_transform,
+    open_training_data,
     train_loader,
 )
 from rmiseg.data.bands import Bands
@@ -53,6 +55,30 @@ from rmiseg.training.optim import HEAD_LR_FACTORS, build_optimizer
 from rmiseg.training.parts import Parts
 from rmiseg.training.run_folder import BALANCED, RunFolder
 from rmiseg.training.step import TrainStep
+
+
+def open_splits(data: DataConfig, console: Console | None = None) -> tuple[Split, Split]:
+    """The images to train and to score on.
+
+    Args:
+        data: The options of the data.
+        console: Where to say what was decided; by default nowhere.
+
+    Raises:
+        ValueError, FileNotFoundError: As `rmiseg.data.open_training_data`.
+    """
+    return open_training_data(
+        data.name,
+        data.root,
+        (data.train_split, data.val_split),
+        options=data.options,
+        bands=data.bands,
+        value_range=data.value_range,
+        picture=data.picture,
+        held_out=data.held_out,
+        on_error=data.on_error,
+        console=console,
+    )
 
 
 def complete(config: TrainConfig) -> TrainConfig:

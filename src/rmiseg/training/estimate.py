@@ -9,14 +9,14 @@ from rich.console import Console
 from rich.table import Table
 
 from rmiseg.config import OpenConfig, PlanConfig, TrainConfig
-from rmiseg.data import LabeledImages, Split, open_training_data
+from rmiseg.data import LabeledImages
 from rmiseg.planning import GIGABYTE, Machine, Plan, planned_folds, this_machine
 from rmiseg.planning.machine import RESERVED
 from rmiseg.planning.memory import MemoryNeed
 from rmiseg.planning.pace import Pace
 from rmiseg.runtime.device import tune
 from rmiseg.runtime.distributed import processes
-from rmiseg.training.assembly import complete
+from rmiseg.training.assembly import complete, open_splits
 from rmiseg.training.cost import measured_pace, step_cost
 from rmiseg.training.planned import OpenTraining, with_length
 from rmiseg.training.schedule import training_length
@@ -55,7 +55,7 @@ def show_plan(config: PlanConfig, console: Console) -> Plan:
         opened = OpenTraining(asked, console=console)
         chosen = opened.val_images()
         asked = opened.with_val(chosen)
-        train, val = _open(asked, console)
+        train, val = open_splits(asked.data, console)
         plan = OpenTraining(asked, console=console).plan(train, val, machine, device, chosen)
         settled = with_length(plan.config, train, val, device, console)
         console.print(f"Planned for {machine}: {len(train)} images, {len(train.classes)} classes", markup=False)
@@ -137,20 +137,3 @@ def fitting_cards(need: MemoryNeed, batch: int, accumulate: int) -> str:
 
 def _card(size: float) -> int | None:
     return next((card for card in CARDS if card * GIGABYTE * (1 - RESERVED) >= size), None)
-
-
-def _open(config: TrainConfig, console: Console) -> tuple[Split, Split]:
-    data = config.data
-    splits = (data.train_split, data.val_split)
-    return open_training_data(
-        data.name,
-        data.root,
-        splits,
-        options=data.options,
-        bands=data.bands,
-        value_range=data.value_range,
-        picture=data.picture,
-        held_out=data.held_out,
-        on_error=data.on_error,
-        console=console,
-    )

@@ -15,14 +15,14 @@ from torch import nn
 from rmiseg.config import OpenConfig, TrainConfig
 from rmiseg.config.parser import train_config
 from rmiseg.config.registry import find, given_name
-from rmiseg.data import ClassTable, LabeledImages, OwnImages, open_training_data
+from rmiseg.data import ClassTable, LabeledImages, OwnImages
 from rmiseg.data.bands import Bands
 from rmiseg.data.loader import worker_deaths
 from rmiseg.planning import this_machine
 from rmiseg.runtime.device import tune
 from rmiseg.runtime.distributed import is_main, on_main, processes
 from rmiseg.runtime.signals import TerminationRequest
-from rmiseg.training.assembly import complete
+from rmiseg.training.assembly import complete, open_splits
 from rmiseg.training.callbacks import Callback
 from rmiseg.training.criterion import LossFunction
 from rmiseg.training.folds import cross_validate
@@ -155,22 +155,8 @@ class Trainer:
         if self.train is not None and self.val is not None:
             data = replace(config.data, **self.train.bands.options())
             return replace(config, data=data), self.train, self.val
-        data = config.data
-        train, val = on_main(
-            lambda: open_training_data(
-                data.name,
-                data.root,
-                (data.train_split, data.val_split),
-                options=data.options,
-                bands=data.bands,
-                value_range=data.value_range,
-                picture=data.picture,
-                held_out=data.held_out,
-                on_error=data.on_error,
-                console=console,
-            )
-        )
-        return replace(config, data=replace(data, **train.bands.options())), train, val
+        train, val = on_main(lambda: open_splits(config.data, console))
+        return replace(config, data=replace(config.data, **train.bands.options())), train, val
 
     def _with_names(self, config: TrainConfig) -> TrainConfig:
         """The options with names for the parts that are given as objects, as they are stored with the run.
