@@ -67,14 +67,6 @@ def test_openvino_equals_pytorch(run, tmp_path):
         np.testing.assert_allclose(compiled(images.numpy())[0], segmenter(images).numpy(), rtol=0, atol=1e-3)
 
 
-def test_executorch_equals_pytorch(run, tmp_path):
-    pytest.importorskip("executorch")
-    exported = export_segmenter(Segmenter.from_checkpoint(load_checkpoint(run)), "executorch", tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"model.pte", "model.pte.json"}
-    assert exported.difference < 1e-3
-    assert json.loads(json.loads((tmp_path / "model.pte.json").read_text())["classes"]) == ["ground", "disc"]
-
-
 def test_int8_is_measured_on_training_images(run, capsys, monkeypatch):
     onnxruntime = pytest.importorskip("onnxruntime")
     onnx = pytest.importorskip("onnx")

@@ -26,7 +26,6 @@ EXPORTS = {
     "onnx": "onnx",
     "onnx-int8": "onnx",
     "openvino": "openvino",
-    "executorch": "executorch",
     "triton-server": "onnx",
 }
 """Extra of each export format that needs one."""

@@ -113,7 +113,6 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "torch-export": "rmiseg.exports.torch_program",
         "torch-aoti": "rmiseg.exports.torch_aoti",
         "triton-server": "rmiseg.exports.triton_server",
-        "executorch": "rmiseg.exports.executorch_program",
         "safetensors": "rmiseg.exports.hub_folder",
     },
 }

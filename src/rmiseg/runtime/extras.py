@@ -11,7 +11,6 @@ PACKAGES = {
     "app": ("gradio",),
     "crf": ("pydensecrf",),
     "demo": ("nilearn",),
-    "executorch": ("executorch",),
     "hf": ("transformers",),
     "labels": ("cv2",),
     "mlflow": ("mlflow",),
