@@ -7,8 +7,8 @@ import torch
 
 from miniatures import write_image, write_mask
 from rmiseg.data import SegmentationDataset, eval_loader, eval_transform, load_split, train_loader, train_transform
-from rmiseg.data import loader as loader_module
-from rmiseg.data.loader import EpochBatches, epoch_keys, worker_count
+from rmiseg.data.loader import EpochBatches, epoch_keys
+from rmiseg.runtime import cores
 
 
 @pytest.fixture
@@ -124,12 +124,12 @@ def test_an_epoch_goes_through_few_images_several_times():
 
 
 def test_processes_by_cores(monkeypatch):
-    monkeypatch.setattr(loader_module, "usable_cores", lambda: 12)
-    assert worker_count(None, 1000) == 12
-    assert worker_count(None, 3) == 3  # no more than there are batches
-    assert worker_count(0, 1000) == 0
-    assert worker_count(40, 3) == 40
-    monkeypatch.setattr(loader_module, "usable_cores", lambda: 128)
-    assert worker_count(None, 1000) == loader_module.MOST_WORKERS
+    monkeypatch.setattr(cores, "usable_cores", lambda: 12)
+    assert cores.worker_count(None, 1000) == 12
+    assert cores.worker_count(None, 3) == 3  # no more than there are batches
+    assert cores.worker_count(0, 1000) == 0
+    assert cores.worker_count(40, 3) == 40
+    monkeypatch.setattr(cores, "usable_cores", lambda: 128)
+    assert cores.worker_count(None, 1000) == cores.MOST_WORKERS
     with pytest.raises(ValueError, match="workers must be 0 or more, not -1"):
-        worker_count(-1, 1000)
+        cores.worker_count(-1, 1000)

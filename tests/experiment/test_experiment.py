@@ -34,7 +34,7 @@ def forked(monkeypatch):
 
 BASE = {
     "data": {"crop_size": [48, 48], "batch_size": 4, "workers": 0},
-    "model": {"backbone": "mobilenetv3_small_050", "weights": "none"},
+    "model": {"name": "unet", "weights": "none"},
     "train": {"steps": 2, "panels": 0},
 }
 METHODS = {"CE": {"loss": {"name": "ce"}}, "RMI, pool 2": {"loss": {"name": "rmi", "rmi": {"pool_size": 2}}}}

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from torch.utils.data import DataLoader, Dataset
 
 from rmiseg.data.bands import Bands
 from rmiseg.data.choice import choose_bands
@@ -17,8 +16,8 @@ from rmiseg.data.classes import ClassTable
 from rmiseg.data.finding import missing_split, scan_splits
 from rmiseg.data.images import Split
 from rmiseg.data.inspection import Inspection, SplitReport, inspect
-from rmiseg.data.loader import worker_count
 from rmiseg.data.verdict import class_problems, count, ignored_note, palette_problems, two_ways, unscored, warnings_of
+from rmiseg.runtime.cores import made_by, worker_count
 from rmiseg.runtime.progress import track
 
 
@@ -68,12 +67,9 @@ def check_dataset(
     bands, notes = choose_bands(trained[0])
     reports = [SplitReport.of(scan) for scan in scans]
     inspections = _Inspections(scans, bands)
-    # A DataLoader without batches is a process pool that keeps the order and, with 0 workers, starts no process.
-    loader = DataLoader(
-        inspections, batch_size=None, num_workers=worker_count(workers, len(inspections)), collate_fn=_identity
-    )
     contents: list[dict[bytes, Path]] = [{} for _ in scans]
-    for index, inspection in track(loader, "reading", console, total=len(inspections)):
+    made = made_by(inspections, worker_count(workers, len(inspections)))
+    for index, inspection in track(made, "reading", console, total=len(inspections)):
         reports[index].add(inspection)
         if inspection.content:
             contents[index].setdefault(inspection.content, inspection.sample.image)
@@ -87,7 +83,7 @@ def check_dataset(
     return Report(name, Path(root), scans[0].classes, reports, warnings, problems)
 
 
-class _Inspections(Dataset[tuple[int, Inspection]]):
+class _Inspections:
     """The index of the split and an inspection, for each sample of several splits."""
 
     def __init__(self, scans: list[Split], bands: Bands) -> None:
@@ -101,10 +97,6 @@ class _Inspections(Dataset[tuple[int, Inspection]]):
     def __getitem__(self, key: int) -> tuple[int, Inspection]:
         index, sample = self.samples[key]
         return index, inspect(sample, self.classes[index], bands=self.bands)
-
-
-def _identity(item: Any) -> Any:
-    return item
 
 
 def _warnings(scans: list[Split], reports: list[SplitReport], contents: list[dict[bytes, Path]]) -> list[str]:

@@ -26,7 +26,7 @@ from rmiseg.inference.predictor import Predictor
 from rmiseg.inference.segment import id_strips, probabilities, segment
 from rmiseg.inference.sources import Frame, Source, read_frames
 from rmiseg.inference.tiles import TileLogits
-from rmiseg.runtime.device import usable_cores
+from rmiseg.runtime.cores import usable_cores
 
 THREADS = 8
 """Most images that are finished at once, their files written, while the model goes on; no more than there are cores."""
