@@ -289,7 +289,11 @@ def test_failed_run(forked, tmp_path, shapes, capfd, jobs):
     assert "jobs must be at least 1, not 0" in capfd.readouterr().err
 
 
-DIVERGING = {**BASE, "train": {**BASE["train"], "steps": 6, "max_skipped": 2}}
+DIVERGING = {
+    **BASE,
+    "model": {"name": "deeplabv3plus", "backbone": "mobilenetv3_small_050", "weights": "none"},
+    "train": {**BASE["train"], "steps": 6, "max_skipped": 2},
+}
 
 
 @pytest.mark.parametrize("jobs", ["1", "2"])

@@ -67,8 +67,8 @@ def check_dataset(
     bands, notes = choose_bands(trained[0])
     reports = [SplitReport.of(scan) for scan in scans]
     inspections = _Inspections(scans, bands)
-    made = made_by(inspections, worker_count(workers, len(inspections)))
     contents: list[dict[bytes, Path]] = [{} for _ in scans]
+    made = made_by(inspections, worker_count(workers, len(inspections)))
     for index, inspection in track(made, "reading", console, total=len(inspections)):
         reports[index].add(inspection)
         if inspection.content:

@@ -21,6 +21,8 @@ T = TypeVar("T")
 
 # Pillow logs that a TIFF file has more bands than it reads, once an image; tifffile reads them.
 logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)
+# tifffile does so for every tag that it cannot use, such as -9999 for no data in a file of uint16.
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 
 
 def opened(path: Path, kind: str, read: Callable[[Image.Image], T], otherwise: Callable[[], T] | None = None) -> T:

@@ -258,6 +258,8 @@ def _is_decoded(tifffile: Any, page: Any) -> bool:
 
 
 def _open_otherwise(path: Path, page: Any) -> Any:
-    compression = getattr(page.compression, "name", page.compression)
+    compression = getattr(page.compression, "name", "")
+    if not compression:
+        raise ValueError(f"its compression, {str(page.compression)[:40]}, is none that is known; is it damaged?")
     rasterio = import_extra("rasterio", "geo", f"reading {path}, of the compression {compression},")
     return rasterio.open(path)
