@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -19,7 +20,9 @@ from rmiseg.data.classes import voc_palette
 WIDTH, HEIGHT = 24, 16
 
 
-def write_image(path: Path, seed: int = 0, size: tuple[int, int] = (WIDTH, HEIGHT)) -> Path:
+def write_image(path: Path, seed: int | None = None, size: tuple[int, int] = (WIDTH, HEIGHT)) -> Path:
+    """Noise, by default another one for each name."""
+    seed = zlib.crc32(os.fsencode(path.name)) if seed is None else seed
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     Image.fromarray(pixels).save(path)

@@ -7,7 +7,6 @@ function for each step on the way from images to a model in use; they need `pip 
 from __future__ import annotations
 
 import importlib
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -25,10 +24,7 @@ if TYPE_CHECKING:
     from rmiseg.training.loggers import Logger
     from rmiseg.training.trainer import Trainer, train
 
-try:
-    __version__ = version("rmiseg")
-except PackageNotFoundError:  # a source tree that is on the path without being installed
-    __version__ = "0+unknown"
+    __version__: str
 
 _PLACES = {
     "AffinityLoss": "rmiseg.losses",
@@ -77,9 +73,20 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _version()
     if name in _PLACES:
         return getattr(importlib.import_module(_PLACES[name]), name)
     raise AttributeError(f"module 'rmiseg' has no attribute {name!r}")
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("rmiseg")
+    except PackageNotFoundError:  # a source tree that is on the path without being installed
+        return "0+unknown"
 
 
 def __dir__() -> list[str]:

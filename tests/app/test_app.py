@@ -27,6 +27,12 @@ from rmiseg.models import build_model
 pytestmark = pytest.mark.slow
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+NAMELESS = """
+    const named = (each) => each.innerText.trim() || each.ariaLabel || each.title || each.querySelector("img[alt]");
+    const buttons = [...document.querySelectorAll("button")].filter((each) => !named(each));
+    return [...buttons, ...document.querySelectorAll("div[aria-label]:not([role])")]
+      .filter((each) => each.offsetParent).map((each) => each.outerHTML.slice(0, 200));
+"""
 CLASSES = ClassTable(("ground", "a<b>", "disc"), (0, 1, 2), (255,), ((0, 0, 0), (255, 0, 0), (0, 9, 99)))
 
 
@@ -91,6 +97,21 @@ def test_views(runs, image):
 def test_too_large_an_image_is_refused_before_it_is_decoded(runs, image):
     with pytest.raises(ValueError, match="180 x 120 pixels, more than the 1000"):
         look(Predictor.from_run(runs[0], "cpu"), image, 1000)
+
+
+def test_images_of_many_bands(tmp_path):
+    """No browser shows them, nor does Pillow open them."""
+    tifffile = pytest.importorskip("tifffile")
+    shape = {"backbone": "mobilenetv3_small_050", "weights": "none"}
+    model = build_model("deeplabv3plus", num_classes=3, in_channels=5, **shape)
+    data = DataConfig(bands=5, value_range=(0.0, 1000.0), picture=(3, 2, 1))
+    options = ModelConfig(name="deeplabv3plus", backbone="mobilenetv3_small_050")
+    predictor = Predictor(Checkpoint(model.state_dict(), options, data, CLASSES, 7, {}), "cpu")
+    pixels = np.random.default_rng(0).integers(0, 1000, (60, 80, 5), dtype=np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="minisblack", planarconfig="contig")
+    assert look(predictor, tmp_path / "a.tif", 10**6).pixels.shape == (60, 80, 3)
+    with pytest.raises(ValueError, match="80 x 60 pixels"):
+        look(predictor, tmp_path / "a.tif", 100)
 
 
 def test_http(served, runs, image, tmp_path):
@@ -164,6 +185,7 @@ def test_in_a_browser(runs, image, width, count):
             page.get_by_label(step, exact=True).click()
             expect(results[-1]).not_to_have_attribute("src", before, timeout=60_000)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert not page.evaluate(f"() => {{ {NAMELESS} }}"), "buttons without a name, or names where none is heard"
         with page.expect_download() as download:
             page.locator("a[download='street.png']").first.click()
         assert download.value.suggested_filename == "street.png"

@@ -1,6 +1,7 @@
 """`rmiseg bench` as a user runs it, on batches so small that the figures mean nothing."""
 
 import csv
+import json
 import sys
 import tomllib
 from pathlib import Path
@@ -10,7 +11,7 @@ import torch
 from PIL import Image
 
 from miniatures import write_shapes
-from rmiseg.benchmarks import candidates, loss, measure
+from rmiseg.benchmarks import candidates, forms, loss, measure
 from rmiseg.benchmarks.candidates import CANDIDATES
 from rmiseg.benchmarks.references import references
 from rmiseg.cli import main
@@ -32,6 +33,34 @@ def rows_of(out: Path) -> list[dict[str, str]]:
 def bench(out: Path, *options: str) -> list[dict[str, str]]:
     assert main(["bench", "loss", *QUICK, "--out", str(out), *options]) == 0
     return rows_of(out)
+
+
+def test_forms(tmp_path, capsys):
+    options = ["--out", str(tmp_path), "--threads", "1", "--seconds", "0"]
+    assert main(["bench", "forms", *options, "--only", "smallest"]) == 0
+    found = json.loads((tmp_path / "forms.json").read_text())
+    (case,) = found
+    assert case == "smallest, 1x2x32x32"
+    times = found[case]["1"]["milliseconds"]
+    assert found[case]["1"]["ratio"] == pytest.approx(times["RMI"] / times["PyTorch"])
+    assert f"| {case} | 2 | {times['RMI']:.3g} |" in (tmp_path / "forms.md").read_text()
+    assert case in capsys.readouterr().out
+    assert main(["bench", "forms", *options, "--only", "nothing"]) == 1
+    assert "no form has 'nothing' in its name; there are class ids, default" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("make", [make for make, _ in forms.cases()], ids=[title for _, title in forms.cases()])
+def test_every_form_is_a_loss(make, monkeypatch):
+    """Each on a small batch of the same kind, with the gradient of each loss in it."""
+    name, goal, shape = make.args
+    divisor = 4 if len(shape) == 5 else 8 if shape[-1] > 100 else 1
+    case = make.func(name, goal, (1, shape[1], *(side // divisor for side in shape[2:])), **make.keywords)
+    if case.name.startswith("region size 10"):
+        return  # for which it is too small
+    for each in case.losses.values():
+        logits = case.logits.clone().requires_grad_()
+        each(logits).backward()
+        assert logits.grad.isfinite().all()
 
 
 @pytest.fixture(scope="module")

@@ -118,7 +118,7 @@ def test_import_says_what_it_did(tmp_path, capsys):
         f"labelme JSON: 3 labels, images: 1 train, 1 val, in {out}",
         "labels of two classes overlap:",
         "  car won over road: 36 pixels in 1 image",
-        "  1 labels are of the kind line, which has no area: road in b.json",
+        "  1 labels are of the kind line, whose area is not read: road in b.json",
         "  1 images without labels are left out (--empty background takes them as background): ",
     ):
         assert line_of in text

@@ -142,12 +142,12 @@ def test_bad_mask_stops_training_with_its_name(shapes, tmp_path, capsys, workers
 @pytest.mark.slow
 def test_diverging_run_names_the_step(shapes, tmp_path, capsys):
     path = small_recipe(tmp_path, shapes)
-    options = ["--optim.lr", "1e9", "--train.max_skipped", "2"]
+    options = ["--optim.lr", "1000", "--optim.head_lr_factor", "1e6", "--train.max_skipped", "2"]
     message = error_of(["train", path, "--out", str(tmp_path / "run"), *options], capsys)
     assert "step" in message
     assert "optim.lr" in message
     note = tmp_path / "run/diverged.txt"
     assert note.read_text().strip() in message
-    again = ["train", path, "--out", str(tmp_path / "run"), *options[:2], "--resume", "auto"]
+    again = ["train", path, "--out", str(tmp_path / "run"), *options[:4], "--resume", "auto"]
     assert main([*again, "--train.max_skipped", "1000"]) == 0  # it skips to the end
     assert not note.exists()

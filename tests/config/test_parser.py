@@ -11,7 +11,7 @@ import yaml
 
 from rmiseg.cli import main
 from rmiseg.config import TrainConfig
-from rmiseg.config.parser import _bracketed
+from rmiseg.config.arguments import bracketed
 
 
 def test_print_config_is_a_recipe(capsys, tmp_path):
@@ -52,7 +52,7 @@ def test_help_is_quick_and_shows_defaults():
     ],
 )
 def test_lists_without_brackets(written, meant):
-    assert _bracketed(written.split()) == meant
+    assert bracketed(written.split()) == meant
 
 
 def test_recipe_may_stand_behind_options(tmp_path, capsys):

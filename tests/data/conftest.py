@@ -31,7 +31,7 @@ def split_root(tmp_path: Path) -> Path:
     root = tmp_path / "divided"
     for split, count in (("train", 5), ("val", 2)):
         for index in range(count):
-            write_image(root / "images" / split / f"{split}{index}.png", seed=index)
+            write_image(root / "images" / split / f"{split}{index}.png")
             write_mask(root / "masks" / split / f"{split}{index}.png", value=1 + index % 2)
     (root / "dataset.yaml").write_text("classes: [ground, tree, house]\n")
     return root

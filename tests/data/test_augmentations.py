@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -265,3 +267,21 @@ def test_rare_crops_need_a_transform_that_can_be_told_where():
 
     with pytest.raises(ValueError, match="need a transform that can be told where to crop"):
         train_dataset(Painted(), DataConfig(rare_share=0.5), v2.RandomCrop(8))
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("blur", {"sigma": (0.1, 20)}),
+        ("torchvision:GaussianBlur", {"kernel_size": 100001}),
+        ("torchvision:GaussianBlur", {"kernel_size": [101, 3]}),
+        ("torchvision:ElasticTransform", {"sigma": 5000.0}),
+        ("albumentations:GaussianBlur", {"blur_limit": [3, 30001]}),
+    ],
+)
+def test_kernels_that_do_not_fit_into_a_crop(name, options):
+    if name.startswith("albumentations"):
+        pytest.importorskip("albumentations")
+    config = replace(complete(TrainConfig()).data, crop_size=(32, 48), augment={name: options})
+    with pytest.raises(ValueError, match=r"a kernel of \d+ pixels does not fit into crops of 48 x 32, data.crop_size"):
+        train_dataset(Painted(), config)

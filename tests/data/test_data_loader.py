@@ -7,8 +7,8 @@ import torch
 
 from miniatures import write_image, write_mask
 from rmiseg.data import SegmentationDataset, eval_loader, eval_transform, load_split, train_loader, train_transform
-from rmiseg.data import loader as loader_module
-from rmiseg.data.loader import EpochBatches, epoch_keys, worker_count
+from rmiseg.data.loader import EpochBatches, epoch_keys
+from rmiseg.runtime import cores
 
 
 @pytest.fixture
@@ -116,15 +116,20 @@ def test_an_epoch_goes_through_few_images_several_times():
     assert keys[:3] == epoch_keys(3, 0, 0)
     batches.epoch = 1
     assert next(iter(batches))[:3] == epoch_keys(3, 0, 5)
+    batches.epoch, batches.first_batch = 0, 2  # as after an interruption
+    assert [key for batch in batches for key in batch] == keys[8:]
+    endless = EpochBatches(3, seed=0, batch_size=4, rank=0, world_size=1, repeat=10**9)
+    endless.first_batch = 10**8
+    assert next(iter(endless))[:2] == epoch_keys(3, 0, 4 * 10**8 // 3)[1:]
 
 
 def test_processes_by_cores(monkeypatch):
-    monkeypatch.setattr(loader_module, "usable_cores", lambda: 12)
-    assert worker_count(None, 1000) == 12
-    assert worker_count(None, 3) == 3  # no more than there are batches
-    assert worker_count(0, 1000) == 0
-    assert worker_count(40, 3) == 40
-    monkeypatch.setattr(loader_module, "usable_cores", lambda: 128)
-    assert worker_count(None, 1000) == loader_module.MOST_WORKERS
+    monkeypatch.setattr(cores, "usable_cores", lambda: 12)
+    assert cores.worker_count(None, 1000) == 12
+    assert cores.worker_count(None, 3) == 3  # no more than there are batches
+    assert cores.worker_count(0, 1000) == 0
+    assert cores.worker_count(40, 3) == 40
+    monkeypatch.setattr(cores, "usable_cores", lambda: 128)
+    assert cores.worker_count(None, 1000) == cores.MOST_WORKERS
     with pytest.raises(ValueError, match="workers must be 0 or more, not -1"):
-        worker_count(-1, 1000)
+        cores.worker_count(-1, 1000)

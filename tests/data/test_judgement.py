@@ -164,7 +164,9 @@ def test_a_mask_is_turned_by_its_own_orientation(tmp_path):
         pixels, ids = split.read(index)
         np.testing.assert_array_equal(pixels.mean(axis=-1) > 128, ids == 1)
     report = check_dataset("folder", CASES / "exif180_both", workers=0)
-    assert report.warnings == report.problems == []
+    (warning,) = report.warnings
+    assert "have the pixels of one of train" in warning  # and nothing of orientations
+    assert report.problems == []
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
@@ -233,6 +235,41 @@ def test_smoothed_masks_are_judged_by_their_exact_values(tmp_path):
     assert "no mask of train holds the class b, but 255" in problem
     (root / "dataset.yaml").write_text("classes: {a: 0, b: 255}\nnearest: true")
     assert problems(root) == []
+
+
+@pytest.mark.parametrize(
+    ("names", "values", "line"),
+    [
+        ("background, a, b", [0, 128, 255], "{background: 0, a: 128, b: 255}"),
+        ("background, a", [1, 2], "{background: 1, a: 2}"),
+        ("background, a", [0, 65535], "{background: 0, a: 65535}"),
+        ("background, a, b", [0, 257, 514], "{background: 0, a: 257, b: 514}"),
+        ("background, a, b", [0, 3, 7, 9], ""),
+    ],
+)
+def test_the_line_for_as_many_other_values_as_there_are_classes(tmp_path, names, values, line):
+    mask = np.resize(np.array(values, np.uint16), (16, 24))
+    root = data_set(tmp_path, f"classes: [{names}]", mask)
+    for path in root.glob("masks/*/*.png"):
+        Image.fromarray(mask).save(path)  # 16 bits
+    stream = io.StringIO()
+    print_report(check_dataset("folder", root, workers=0), Console(file=stream, width=200))
+    with pytest.raises(ValueError, match=r"holds values that are neither|says more") as error:
+        open_training_data("folder", str(root), ("train", "val"))
+    for text in (stream.getvalue(), str(error.value)):
+        assert (f"If these follow in the same order, write this into dataset.yaml: `classes: {line}`" in text) == (
+            line != ""
+        )
+    if line:
+        (root / "dataset.yaml").write_text(f"classes: {line}")
+        assert problems(root) == []
+
+
+def test_masks_of_the_other_way_round(tmp_path):
+    mask = np.full((16, 24), 255, np.uint8)
+    mask[4:8] = 0
+    (problem,) = problems(data_set(tmp_path, "classes: [background, a]", mask))
+    assert "since most pixels hold it, `classes: {background: 255, a: 0}`" in problem
 
 
 @pytest.mark.parametrize("broken", [False, True])

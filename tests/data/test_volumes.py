@@ -10,10 +10,11 @@ import pytest
 
 from rmiseg.data import check_dataset, open_training_data
 from rmiseg.data.finding import scan_splits
-from rmiseg.data.opening import image_header
+from rmiseg.data.opening import has_deep_values, image_header
 from rmiseg.data.reading import deep_values, read_image, read_raw_mask
-from rmiseg.data.volumes import slices_of
+from rmiseg.data.volumes import misplaced, slices_of
 from rmiseg.inference.sources import find_sources
+from rmiseg.inference.volume_files import VolumeFiles
 from rmiseg.training.fingerprint import fingerprint
 
 nibabel = pytest.importorskip("nibabel")
@@ -52,6 +53,44 @@ def test_slices_are_axial_whatever_the_order_of_the_axes(codes, tmp_path):
     for number, path in enumerate(slices):
         # Rows from the front to the back, columns from the right to the left: both against the axes.
         np.testing.assert_array_equal(deep_values(path), values[::-1, ::-1, number].T)
+
+
+@pytest.mark.parametrize("codes", ["RAS", "LPS", "LIP", "SAR", "ASL", "PIR"])
+def test_predictions_lie_where_their_volumes_lie(codes, tmp_path):
+    ids = np.random.default_rng(0).integers(0, 3, SHAPE).astype(np.uint8)
+    image = nibabel.Nifti1Image(ids.astype(np.int16), np.diag([2.0, 3.0, 4.0, 1.0]))
+    image.header["cal_max"], image.header["xyzt_units"] = 300, 2
+    turn = nibabel.orientations.ornt_transform(
+        nibabel.io_orientation(image.affine), nibabel.orientations.axcodes2ornt(codes)
+    )
+    volume = tmp_path / "in" / "p" / "v.nii.gz"
+    volume.parent.mkdir(parents=True)
+    nibabel.save(image.as_reoriented(turn), volume)
+    sources = find_sources([str(tmp_path / "in")])
+    files = VolumeFiles(sources)
+    for source in sources[:-1]:
+        files.write(tmp_path, source.name, deep_values(source.file).astype(np.uint8))
+    assert files.finish(tmp_path) == []  # a slice is missing
+    files.write(tmp_path, sources[-1].name, deep_values(sources[-1].file).astype(np.uint8))
+    (path,) = files.finish(tmp_path)
+    assert path == tmp_path / "nifti" / "p" / "v.nii.gz"
+    assert misplaced(volume, path) == ""
+    found = nibabel.load(path)
+    assert found.get_data_dtype() == np.uint8
+    assert (found.header["cal_max"], found.header["xyzt_units"]) == (0, 2)
+    np.testing.assert_array_equal(np.asarray(found.dataobj), np.asarray(nibabel.load(volume).dataobj))
+
+
+def test_volumes_of_8_bits_have_no_deep_values(tmp_path):
+    for kind, deep in ((np.uint8, False), (np.int16, True)):
+        path = write_volume(tmp_path / f"{deep}.nii", np.zeros(SHAPE, kind))
+        assert has_deep_values(slices_of(path)[0]) == deep
+
+
+def test_volumes_are_made_of_slices_alone(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"--write nifti is for volumes in NIfTI files, and .*a.png is none"):
+        VolumeFiles(find_sources([str(tmp_path / "a.png")]))
 
 
 def test_values_are_those_that_the_file_says_it_means(tmp_path):

@@ -7,11 +7,21 @@ import pytest
 from PIL import Image
 
 from rmiseg.cli import main
+from rmiseg.experiment import demo
+from support.launch import Forked
 
 pytestmark = pytest.mark.slow
 
 
-def test_demo_compares_two_runs_and_draws_them(tmp_path, capfd):
+def forked(command: list[str]) -> Forked:
+    """In place of `subprocess.run`, for a command of rmiseg."""
+    process = Forked(command[command.index("rmiseg") + 1 :])
+    process.wait()
+    return process
+
+
+def test_demo_compares_two_runs_and_draws_them(tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(demo.subprocess, "run", forked)
     out = tmp_path / "demo"
     assert main(["demo", "--out", str(out), "--steps", "2"]) == 0
     printed = capfd.readouterr().out

@@ -24,7 +24,7 @@ from rmiseg.runtime.files import locked
 
 BASE = {
     "data": {"crop_size": [32, 32], "batch_size": 2, "workers": 0},
-    "model": {"backbone": "mobilenetv3_small_050", "weights": "none"},
+    "model": {"name": "unet", "weights": "none"},
     "train": {"steps": 1, "panels": 0, "loggers": []},
 }
 METHODS = {"CE": {"loss": {"name": "ce"}}, "RMI": {"loss": {"name": "rmi", "rmi": {"pool_size": 2}}}}

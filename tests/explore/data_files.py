@@ -103,9 +103,12 @@ def image_readers(folder: Path) -> dict[str, Reader]:
     write_dicom(dicom, values[..., 0])
     for path in (volume, packed):
         nibabel.save(nibabel.Nifti1Image(values[..., :3].astype(np.int16), np.eye(4)), path)
-    masks = [folder / f"m{suffix}" for suffix in (".gif", ".webp", ".tif")]
+    masks = [folder / f"m{suffix}" for suffix in (".gif", ".webp", ".tif", ".pgm", ".npy")]
     for path in masks:
         mask = Image.fromarray((values[..., 0] > 1500).astype(np.uint8) * 255)
+        if path.suffix == ".npy":
+            np.save(path, np.asarray(mask))
+            continue
         mask.convert("RGB").save(path, lossless=True) if path.suffix == ".webp" else mask.save(path)
     return {
         "GeoTIFF": ([tiff], lambda: (image_header(tiff), nodata_of(tiff), deep_values(tiff, 4)), False),

@@ -42,10 +42,12 @@ from rmiseg.inference.checkpoint import Checkpoint, load_checkpoint, save_checkp
 from rmiseg.inference.segmenter import Segmenter
 from rmiseg.models import build_model
 from rmiseg.training.assembly import complete
+from rmiseg.training.loggers.table import read_table
 from rmiseg.training.run_folder import RunResult
 from rmiseg.training.state import RunState, SavedState, StateFolder
 
-HANG_SECONDS = 10
+HANG_SECONDS, PATIENCE = 10, 300
+"""Seconds of the processor that a reader may take, and seconds in all: other programs may have the processor."""
 OUTCOMES = ("read", "refused", "traceback", "hang", "silently different")
 CLASSES = ClassTable(("a", "b"), (0, 1), (255,), ((0, 0, 0), (255, 0, 0)))
 TEXTS = tuple(
@@ -98,7 +100,8 @@ def plain(value: Any) -> Any:
 
 def outcome(read: Callable[[], Any], expected: Any, sealed: bool) -> tuple[str, str]:
     """What became of an input, and the error, if it is none that is said in words."""
-    signal.alarm(HANG_SECONDS)
+    signal.setitimer(signal.ITIMER_PROF, HANG_SECONDS)
+    signal.alarm(PATIENCE)
     try:
         found = read()
     except (ValueError, OSError) as error:
@@ -109,6 +112,7 @@ def outcome(read: Callable[[], Any], expected: Any, sealed: bool) -> tuple[str, 
         return "traceback", f"{type(error).__name__}: {str(error)[:200]}"
     finally:
         signal.alarm(0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
     return ("silently different" if sealed and plain(found) != expected else "read"), ""
 
 
@@ -118,6 +122,8 @@ def readers(folder: Path) -> dict[str, Reader]:
     recipe, plan, result = folder / "recipe.yaml", folder / "plan.yaml", folder / "result.json"
     recipe.write_text(yaml.safe_dump(json.loads(json.dumps(complete_options()))))
     plan.write_text(EXAMPLE.replace("recipe: my.yaml", "title: x #").replace("title: my", "# my"))
+    curves = folder / "curves.csv"
+    curves.write_text("step,curve,value\n" + "".join(f"{step},loss,{1 / step:.8g}\n" for step in range(1, 20)))
     scores = {"last": {"mean_iou": 0.5}, "best": {"mean_iou": None}}
     result.write_text(json.dumps({"steps": 3, "seconds_per_step": 0.5, "peak_memory": 10**9, **scores}))
     save_checkpoint(
@@ -144,6 +150,7 @@ def readers(folder: Path) -> dict[str, Reader]:
         "recipe": ([recipe], lambda: complete(train_config(recipe)), False),
         "plan": ([plan], lambda: read_plan(plan), False),
         "result": ([result], lambda: RunResult.read(result), False),
+        "curves": ([curves], lambda: read_table(curves), False),
         "checkpoint": ([folder / "best.pt"], lambda: load_checkpoint(folder / "best.pt"), True),
         "older checkpoint": ([old], lambda: load_checkpoint(old), False),
         "state": (states.files(), lambda: states.load(quiet), True),
@@ -191,7 +198,8 @@ def main() -> int:
     def hang(number: int, frame: Any) -> None:
         raise Hang
 
-    signal.signal(signal.SIGALRM, hang)
+    for number in (signal.SIGALRM, signal.SIGPROF):
+        signal.signal(number, hang)
     warnings.simplefilter("ignore")
     table = Table("reader", *OUTCOMES)
     bad = 0

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import ast
+import base64
 import importlib.util
 import json
 import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -22,6 +28,8 @@ from rmiseg.models import build_model
 
 CLIENTS = Path(__file__).parents[2] / "examples" / "clients"
 NODE_MODULES = CLIENTS / "node_modules"
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+ROWS = "rows => rows.map(row => [...row.cells].map(cell => cell.innerText.trim()).join(': '))"
 CLASSES = ClassTable(("ground", 'grün, "x"', "blue"), (0, 1, 2), (255,), ((0, 0, 0), (0, 255, 0), (0, 9, 99)))
 
 
@@ -86,6 +94,45 @@ def test_node(model, image, tmp_path):
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     check(tmp_path / "result.png", image, run.stdout)
+
+
+@pytest.mark.skipif(
+    CHROMIUM is None or not (NODE_MODULES / "onnxruntime-web").is_dir(),
+    reason="there is no Chromium, or `npm install onnxruntime-web` was not run in examples/clients",
+)
+def test_browser(model, image, tmp_path):
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with serving(CLIENTS) as url, sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 390, "height": 800})
+        page.goto(f"{url}/segment.html")
+        page.set_input_files("#image", str(image))
+        sync_api.expect(page.locator("#state")).to_have_text("Choose a model.")
+        page.set_input_files("#model", str(model))
+        sync_api.expect(page.locator("#state")).to_contain_text("50 x 37 pixels in", timeout=60_000)
+        said = "\n".join(page.locator("#classes tr").evaluate_all(ROWS))
+        png = page.evaluate("document.getElementById('mask').toDataURL()").partition(",")[2]
+        (tmp_path / "result.png").write_bytes(base64.b64decode(png))
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        page.set_input_files("#model", str(image))  # which is no model
+        sync_api.expect(page.locator("#state")).to_contain_text("is no file that rmiseg export wrote")
+        browser.close()
+    check(tmp_path / "result.png", image, said)
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[str]:
+    """The address of a server of the files in a folder."""
+    handler = partial(QuietHandler, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *arguments: object) -> None:
+        pass
 
 
 def test_clients_refuse_other_input(model, image, tmp_path):

@@ -34,15 +34,16 @@ ODD_SIZES = ((1, 3, 97, 64), (3, 3, 50, 121), (2, 3, 200, 33))
 DOCS = Path(__file__).parents[2] / "docs" / "export.md"
 
 
-def make_checkpoint(name="deeplabv3plus", backbone="mobilenetv3_small_050", image_scale=1.0) -> Checkpoint:
+def make_checkpoint(name="unet", backbone=None, image_scale=1.0) -> Checkpoint:
     """A model with random weights, and batch norms that have seen something."""
     torch.manual_seed(0)
-    model = build_model(name, num_classes=3, backbone=backbone, weights="none")
+    given = {} if backbone is None else {"backbone": backbone}
+    model = build_model(name, num_classes=3, weights="none", **given)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.1)
             module.running_var.uniform_(0.5, 1.5)
-    options = ModelConfig(name=name, backbone=backbone, weights="hub")
+    options = ModelConfig(name=name, weights="hub", **given)
     data = DataConfig(name="demo", root="/home/somebody", image_scale=image_scale)
     return Checkpoint(model.state_dict(), options, data, CLASSES, 7, {"mean_iou": 0.5, "other": float("nan")})
 
@@ -254,11 +255,11 @@ def test_wrong_weights_are_not_loaded(exported, tmp_path):
     folder = tmp_path / "copy"
     shutil.copytree(exported, folder)
     weights = load_file(folder / "model.safetensors")
-    del weights["network.classifier.weight"]
+    del weights["network.network.classify.weight"]
     save_file(weights, folder / "model.safetensors")
-    with pytest.raises(RuntimeError, match=re.escape("classifier.weight")):
+    with pytest.raises(RuntimeError, match=re.escape("classify.weight")):
         Segmenter.from_pretrained(folder)
-    with pytest.raises(ValueError, match="not those of deeplabv3plus"):
+    with pytest.raises(ValueError, match="not those of unet"):
         Predictor.from_run(folder)
 
 

@@ -17,7 +17,10 @@ from rmiseg.config import DataConfig
 from rmiseg.data import load_split
 from rmiseg.data.held_out import divide
 from rmiseg.evaluation.results import load_evaluation
+from rmiseg.exports.hub import card_facts
+from rmiseg.exports.onnx_int8 import _sensitive
 from rmiseg.inference.checkpoint import load_checkpoint
+from rmiseg.inference.model_card import card_text
 from rmiseg.inference.segmenter import Segmenter
 from rmiseg.planning import planned_folds
 from rmiseg.training.trainer import Trainer
@@ -77,7 +80,11 @@ def test_commands_take_the_ensemble(run, root, tmp_path, capsys):
     assert main(["evaluate", str(run), *files, "--device", "cpu"]) == 0
     images = str(root / "images" / "*.png")
     assert main(["predict", str(run), images, "--out", str(tmp_path / "out"), "--device", "cpu"]) == 0
-    assert "all images of" in error_of(["evaluate", str(run), "--device", "cpu"], capsys)
+    page = ["report", str(run), "--out", str(tmp_path / "report.html"), "--device", "cpu"]
+    for command in (["evaluate", str(run), "--device", "cpu"], page):
+        assert "all images of" in error_of(command, capsys)
+    assert main([*page, *files]) == 0
+    assert "2 times deeplabv3plus" in (tmp_path / "report.html").read_text()
     init = ["train", "--data.root", str(root), "--out", str(tmp_path / "r"), *SMALL[:-2], "--init", str(run)]
     assert "ensemble of 2 networks" in error_of(init, capsys)
 
@@ -88,6 +95,26 @@ def test_a_model_of_a_hub_is_the_ensemble(run, tmp_path):
     again = load_checkpoint(tmp_path)
     assert again.members == 2
     assert again.weights.keys() == load_checkpoint(run).weights.keys()
+
+
+def test_the_card_says_whose_scores_it_has(run, tmp_path):
+    checkpoint, pooled = load_checkpoint(run), run / "evaluation" / "cross-validation"
+    cards = [card_text(checkpoint, 3, card_facts(run, checkpoint, None))]
+    hidden = pooled.rename(tmp_path / "hidden")
+    cards.append(card_text(checkpoint, 3, card_facts(run, checkpoint, None)))
+    hidden.rename(pooled)
+    for card in cards:
+        assert "training images, each by that of the 2 networks which had not seen it, after 1 training steps" in card
+        assert "| networks | 2, each trained on the images but for a part of them |" in card
+    assert ["95 % interval" in card for card in cards] == [True, False]
+
+
+def test_the_ends_of_every_member_stay_exact():
+    onnx = pytest.importorskip("onnx")
+    names = [f"network.members.{member}.{layer}.weight" for member in (0, 1) for layer in "abc"]
+    nodes = [onnx.helper.make_node("Conv", ["x", name], ["y"], name=name) for name in names]
+    model = onnx.helper.make_model(onnx.helper.make_graph(nodes, "g", [], []))
+    assert sorted(_sensitive(model)) == [name for name in names if ".b." not in name]
 
 
 @pytest.mark.slow

@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from rmiseg.app.looks import HEAD, STYLE, theme
 from rmiseg.app.views import VIEWS, Seen, legend, look, picture, shares, write_mask
 from rmiseg.config.commands import AppConfig, tiling_config
+from rmiseg.data.bands import RGB
 from rmiseg.inference.predictor import Predictor
 from rmiseg.reports.page import short_names
 from rmiseg.runtime.extras import import_extra
@@ -21,13 +23,7 @@ from rmiseg.runtime.extras import import_extra
 KEPT_SECONDS = 3600
 """The images of a visitor, and files to download, are forgotten after so long."""
 
-STYLE = """
-.legend { width: auto; border-collapse: collapse; }
-.legend th, .legend td { padding: 2px 10px 2px 0; text-align: left; font-weight: 400; border: none; }
-.legend td { text-align: right; font-variant-numeric: tabular-nums; }
-.swatch { display: inline-block; width: 1em; height: 1em; margin-right: .5em; vertical-align: -.15em;
-          border: 1px solid #8888; }
-"""
+IMAGES = [".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"]
 
 PROGRAMS = """
 The same for programs, as an HTTP interface with a schema at `/gradio_api/info`. In Python
@@ -59,6 +55,12 @@ class Page:
                 raise ValueError(f"{names[0]} and {name} have other classes, and cannot be compared")
         self.predictors, self.names, self.classes = predictors, names, first
         self.max_pixels = max_pixels
+
+    def upload(self, gr: Any, sources: list[str], **options: Any) -> Any:
+        """A part that takes an image: with a preview, unless a browser and Pillow cannot show what the models take."""
+        if all(each.bands == RGB for each in self.predictors):
+            return gr.Image(type="filepath", label="Image", sources=sources, **options)
+        return gr.File(label="Image", file_types=IMAGES, **options)
 
     def look(self, path: str | None, *choices: Any) -> tuple[Any, ...]:
         """Segment an upload with every model: what is remembered, and then what `show` returns."""
@@ -114,19 +116,18 @@ def _error(message: str) -> Exception:
 def build_page(page: Page, url: str) -> Any:
     """The page as `gradio.Blocks`."""
     gr = import_extra("gradio", "app", "the page to try a model")
-    images = [".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"]
     with gr.Blocks(title="rmiseg", analytics_enabled=False, delete_cache=(KEPT_SECONDS, KEPT_SECONDS)) as blocks:
         gr.Markdown(f"# {page.names[0]}" + (f" and {page.names[1]}" if len(page.names) > 1 else ""))
         with gr.Tab("One image"):
             _one_image(gr, page)
         with gr.Tab("Many images"):
-            files = gr.File(label="Images", file_count="multiple", file_types=images)
+            files = gr.File(label="Images", file_count="multiple", file_types=IMAGES)
             start = gr.Button("Segment", variant="primary")
             archive = gr.File(label="Masks, as a zip file", interactive=False)
             start.click(page.segment_many, files, archive, api_visibility="private")
         with gr.Tab("For programs"):
             gr.Markdown(PROGRAMS.replace("{url}", url))
-            image = gr.Image(type="filepath", label="Image", sources=["upload"])
+            image = page.upload(gr, ["upload"])
             ask = gr.Button("Segment")
             mask, found = gr.File(label="Mask", interactive=False), gr.JSON(label="Shares of the classes")
             ask.click(page.segment, image, [mask, found], api_name="segment")
@@ -138,7 +139,7 @@ def _one_image(gr: Any, page: Page) -> None:
     names = list(page.classes.names)
     with gr.Row():
         with gr.Column(scale=1, min_width=280):
-            upload = gr.Image(type="filepath", label="Image", sources=["upload", "clipboard"], height=240)
+            upload = page.upload(gr, ["upload", "clipboard"], height=240)
             view = gr.Radio(list(VIEWS), value=VIEWS[0], label="View")
         with gr.Column(scale=2, min_width=280):
             results = [
@@ -199,8 +200,9 @@ def serve(config: AppConfig, console: Console, block: bool = True) -> Any:
         server_name=config.host,
         server_port=config.port,
         max_file_size=config.max_upload * 1_000_000,
-        theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"]),  # none is downloaded
+        theme=theme(gr),
         css=STYLE,
+        head=HEAD,
         footer_links=["api"],
         show_error=True,
         share=False,

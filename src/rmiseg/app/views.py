@@ -8,10 +8,10 @@ from html import escape
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from rmiseg.data import read_image
 from rmiseg.data.classes import IGNORE_INDEX, ClassTable
+from rmiseg.data.opening import image_header
 from rmiseg.inference.pictures import colorize, index_image, overlay
 from rmiseg.inference.predictor import Predictor
 
@@ -45,8 +45,7 @@ def look(predictor: Predictor, path: Path, max_pixels: int) -> Seen:
     Raises:
         OSError, ValueError: The file is no image that can be read, or is too large.
     """
-    with Image.open(path) as header:
-        width, height = header.size
+    height, width = image_header(path).size
     if width * height > max_pixels:
         raise ValueError(
             f"the image has {width} x {height} pixels, more than the {max_pixels} that are taken here; make it "

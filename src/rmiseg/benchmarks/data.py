@@ -16,7 +16,8 @@ from rich.table import Table
 from rmiseg.benchmarks.references import references
 from rmiseg.config import BenchDataConfig, TrainConfig
 from rmiseg.data import SegmentationDataset, Split, load_split, train_loader
-from rmiseg.data.loader import MOST_WORKERS, TrainLoader, worker_count
+from rmiseg.data.loader import TrainLoader
+from rmiseg.runtime.cores import MOST_WORKERS, worker_count
 from rmiseg.training.assembly import train_dataset
 from rmiseg.training.measuring import timed_recipe, timed_step
 

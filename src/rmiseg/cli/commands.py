@@ -12,6 +12,7 @@ from rich.table import Table
 from rmiseg.config import (
     AppConfig,
     BenchDataConfig,
+    BenchFormsConfig,
     BenchLossConfig,
     CompareConfig,
     ConvertConfig,
@@ -240,6 +241,14 @@ def bench_data(config: BenchDataConfig) -> int:
     from rmiseg.config.parser import train_config
 
     run_data_benchmark(config, train_config(config.recipe), Console(markup=False))
+    return 0
+
+
+def bench_forms(config: BenchFormsConfig) -> int:
+    """`rmiseg bench forms`"""
+    from rmiseg.benchmarks.forms import run_forms_benchmark
+
+    run_forms_benchmark(config, Console(markup=False))
     return 0
 
 

@@ -37,7 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         name, config = parse_command(rest)
 
         from rmiseg.cli import commands
+        from rmiseg.cli.needs import check_needs
 
+        check_needs(config)
         return int(getattr(commands, name.replace(" ", "_").replace("-", "_"))(config))
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)

@@ -1,6 +1,6 @@
 """Choices, and reading them: options, recipes, the parser, the registry. Without torch."""
 
-from rmiseg.config.benchmarks import BenchDataConfig, BenchLossConfig
+from rmiseg.config.benchmarks import BenchDataConfig, BenchFormsConfig, BenchLossConfig
 from rmiseg.config.commands import (
     AppConfig,
     CompareConfig,
@@ -37,6 +37,7 @@ __all__ = [
     "AffinityConfig",
     "AppConfig",
     "BenchDataConfig",
+    "BenchFormsConfig",
     "BenchLossConfig",
     "CRFConfig",
     "CRFSearchConfig",

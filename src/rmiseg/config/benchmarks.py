@@ -39,6 +39,20 @@ class BenchLossConfig:
 
 
 @dataclass
+class BenchFormsConfig:
+    """Measure RMI in every form that it takes (targets, pooling, regions, volumes) beside other losses, on the CPU."""
+
+    out: str = "runs/bench-forms"
+    """Folder for forms.json and forms.md."""
+    threads: list[int] = field(default_factory=lambda: [1, 2])
+    """Numbers of threads to measure with."""
+    seconds: float = 3.0
+    """How long to measure each form."""
+    only: str = ""
+    """Only forms whose names hold this."""
+
+
+@dataclass
 class BenchDataConfig:
     """Images per second of loading alone, beside torchvision's, and of training; and how long it waits for data."""
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Literal, NamedTuple
 
-from rmiseg.config.benchmarks import BenchDataConfig, BenchLossConfig
+from rmiseg.config.benchmarks import BenchDataConfig, BenchFormsConfig, BenchLossConfig
 from rmiseg.config.options import OpenConfig, TrainConfig
 
-PREDICTION_FORMATS = ("index", "gray", "color", "overlay", "geotiff", "probabilities", "voc", "cityscapes")
+PREDICTION_FORMATS = ("index", "gray", "color", "overlay", "geotiff", "nifti", "probabilities", "voc", "cityscapes")
 """Files that predictions can be written as, beside those of labelling tools."""
+VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".mpg", ".mpeg")
+"""Files to predict on that are videos."""
 
 
 @dataclass(kw_only=True)
@@ -149,9 +151,10 @@ class PredictConfig(TilingConfig):
     """Folder for the results, which mirror the names of the images."""
     write: list[str] = field(default_factory=lambda: ["index", "overlay"])
     """Files to write: index (PNG of class ids with a palette), gray (PNG of class ids), color (PNG of class colors),
-    overlay (colors over the image), geotiff (TIFF of class ids with the coordinates of the image), probabilities
-    (float16 npz), voc (what PASCAL VOC's test server takes), cityscapes (what that of Cityscapes takes); coco, cvat,
-    label-studio and labelme (labels for these tools)."""
+    overlay (colors over the image), geotiff (TIFF of class ids with the coordinates of the image), nifti
+    (volumes of class ids that lie where their volumes lie), probabilities (float16 npz), voc (what PASCAL VOC's test
+    server takes), cityscapes (what that of Cityscapes takes); coco, cvat, label-studio and labelme (labels for these
+    tools)."""
     tolerance: float = 1.0
     """Farthest that the outlines of labels may be from the edges of regions, in pixels; 0 keeps every step."""
     opacity: float = 0.5
@@ -379,6 +382,7 @@ COMMANDS = {
     "data check": Command(DataCheckConfig, "read a whole data set and report what is wrong with it"),
     "data import": Command(DataImportConfig, "make a data set from the export of a labelling tool", ("source",)),
     "bench data": Command(BenchDataConfig, "speed of loading images, and of training", ("recipe",)),
+    "bench forms": Command(BenchFormsConfig, "time of RMI in every form that it takes, beside other losses"),
     "bench loss": Command(BenchLossConfig, "time and memory of the losses, beside those of cross entropy"),
 }
 GROUPS = {"data": "look after data sets", "bench": "measure time and memory"}

@@ -14,6 +14,8 @@ from rmiseg.config.registry import short_name
 
 HELD_OUT = "held-out"
 """Name of the images that data.held_out names, as a split."""
+POOLED = "cross-validation"
+"""Name of all images of a cross validation, each segmented by the network that had not seen it."""
 
 
 @dataclass

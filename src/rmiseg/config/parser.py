@@ -15,16 +15,17 @@ from argparse import ArgumentError
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, NoReturn, TypeVar
 
 import yaml
 from docstring_parser import parse_from_object
 from jsonargparse import ActionYesNo, ArgumentParser, Namespace, set_parsing_settings
 
+from rmiseg.config.arguments import WITH_RECIPE, bracketed, command_of, completed, is_recipe, renamed
 from rmiseg.config.commands import COMMANDS, GROUPS
 from rmiseg.config.options import OpenConfig, TrainConfig
 from rmiseg.config.ranges import COMMAND_RANGES, check_ranges
-from rmiseg.config.recipes import RENAMED, StrictLoader, checked_names, flat, read_recipe
+from rmiseg.config.recipes import StrictLoader, checked_names, flat, read_recipe
 from rmiseg.config.registry import GIVEN, Component, find, is_known, names, none_of
 from rmiseg.config.wording import in_words, option_kinds
 
@@ -42,9 +43,6 @@ PLUGINS = (
     "--plugin MODULE (before or after any of these, as often as needed) imports a module or Python file first: what it "
     "registers can be chosen by its name."
 )
-
-WITH_RECIPE = ("train", "plan")
-"""Commands that take the options of a training, and a recipe."""
 
 SEVERAL: dict[str, dict[str, Any]] = {"images": {"nargs": "*", "default": []}, "runs": {"nargs": "+"}}
 """Arguments without a name that may be many."""
@@ -148,8 +146,8 @@ def parse_command(arguments: Sequence[str]) -> tuple[str, Any]:
     Raises:
         ValueError, FileNotFoundError: Something is wrong with a recipe.
     """
-    given = _with_recipe([_renamed(each) for each in _bracketed(_completed(arguments))])
-    complete = {name: command_parser(name) for name in [_command(given)] if name in available_commands()}
+    given = _with_recipe([renamed(each) for each in bracketed(completed(arguments))])
+    complete = {name: command_parser(name) for name in [command_of(given)] if name in available_commands()}
     try:
         parsed = build_parser(complete).parse_args(given)
     except OverflowError as error:  # which jsonargparse leaves as it is
@@ -159,7 +157,7 @@ def parse_command(arguments: Sequence[str]) -> tuple[str, Any]:
         name, options = f"{name} {options.action}", options[options.action]
     config: Any = _instance(COMMANDS[name].config, complete[name].instantiate(options))
     if name in WITH_RECIPE:
-        has_recipe = any(each.partition("=")[0] == "--recipe" for each in arguments) or _is_recipe(arguments)
+        has_recipe = any(each.partition("=")[0] == "--recipe" for each in arguments) or is_recipe(arguments)
         return name, _opened(config, not has_recipe, _named(given[1:]))
     check_ranges(config, COMMAND_RANGES)
     return name, config
@@ -196,7 +194,7 @@ def with_its_recipe(message: str, arguments: Sequence[str]) -> str:
         arguments: What stood on the command line behind `rmiseg`.
     """
     try:
-        given = _completed(arguments)
+        given = completed(arguments)
         path = next(value for option, value in itertools.pairwise(given) if option == "--recipe")
         option = re.match(r"[a-z_0-9.]*[a-z_0-9]", message)
         named = flat(read_recipe(Path(path)))
@@ -321,26 +319,6 @@ def _as_arguments(options: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _command(arguments: Sequence[str]) -> str | None:
-    return next((name for name in COMMANDS if list(arguments[: len(name.split())]) == name.split()), None)
-
-
-def _completed(arguments: Iterable[str]) -> list[str]:
-    """Let `train recipe.yaml` mean `train --recipe recipe.yaml`, and `bench` mean `bench loss`."""
-    arguments = list(arguments)
-    option = len(arguments) < 2 or arguments[1].startswith("-")
-    if _is_recipe(arguments):
-        arguments.insert(1, "--recipe")
-    if arguments[:1] == ["bench"] and option and arguments[1:2] not in (["-h"], ["--help"]):
-        arguments.insert(1, "loss")
-    return arguments
-
-
-def _is_recipe(arguments: Sequence[str]) -> bool:
-    """Tell whether a recipe follows the command, without the word --recipe."""
-    return len(arguments) > 1 and arguments[0] in WITH_RECIPE and arguments[1][:1] != "-"
-
-
 def _with_recipe(arguments: list[str]) -> list[str]:
     """Put the options of a recipe in front of the others, which override it wherever it stands."""
     if not arguments or arguments[0] not in WITH_RECIPE:
@@ -360,46 +338,6 @@ def _with_recipe(arguments: list[str]) -> list[str]:
         train_config(path)  # says what is wrong with it under its name
         others = [*_as_arguments(flat(read_recipe(path))), *others]
     return [arguments[0], *others]
-
-
-def _renamed(argument: str) -> str:
-    option, equals, value = argument.partition("=")
-    known = RENAMED.get(option.removeprefix("--")) if option.startswith("--") else None
-    return argument if known is None else f"--{known}{equals}{value}"
-
-
-def _bracketed(arguments: list[str]) -> list[str]:
-    """Let `--data.crop_size 513,513` mean `--data.crop_size [513,513]`, and so for every list."""
-    name = _command(arguments)
-    if name is None:
-        return arguments
-    lists = _list_options(COMMANDS[name].config)
-    result = list(arguments)
-    for index, argument in enumerate(arguments):
-        option, equals, value = argument.partition("=")
-        if not equals:
-            option, value = arguments[index - 1] if index else "", argument
-        has_others = lists.get(option.removeprefix("--"))
-        if has_others is None or value.startswith(("[", "--")) or value == "null":
-            continue
-        if "," in value or not has_others:
-            result[index] = f"{option}=[{value}]" if equals else f"[{value}]"
-    return result
-
-
-def _list_options(config: Any, prefix: str = "") -> dict[str, bool]:
-    """Dotted names of the options that take lists, and whether they also take something else, other than null."""
-    options: dict[str, bool] = {}
-    for name, kind in get_type_hints(config).items():
-        if dataclasses.is_dataclass(kind):
-            options |= _list_options(kind, f"{prefix}{name}.")
-        choices = [kind] if get_origin(kind) in (list, tuple) else get_args(kind)
-        if any(get_origin(choice) in (list, tuple) for choice in choices):
-            others = [
-                choice for choice in choices if choice is not type(None) and get_origin(choice) not in (list, tuple)
-            ]
-            options[prefix + name] = bool(others)
-    return options
 
 
 def _version() -> str:

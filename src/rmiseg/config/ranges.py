@@ -9,8 +9,9 @@ from typing import Any
 
 from rmiseg.config.recipes import shortened
 
-MANY, FACTOR, SCALE = 10**12, 10**6, 16
-"""Most steps or pixels, the largest factor of anything but a size, and the largest factor of an image's size."""
+MANY, FACTOR, SCALE, LR = 10**12, 10**6, 16, 1000
+"""Most steps or pixels, the largest factor of anything but a size, the largest factor of an image's size, and the
+largest learning rate."""
 
 NEARLY_1 = 1 - 1e-9
 """Largest decay of an average: with 1 it would stay what it was at first."""
@@ -23,7 +24,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "data.image_mean": (0, 255),
     "data.image_std": (1e-3, 255),
     "data.bands": (1, 16),
-    "data.value_range": (-1e9, 1e9),
+    "data.value_range": (-1e15, 1e15),
     "data.picture": (1, 16),
     "data.scale_range": (0.001, SCALE),
     "data.scale_step": (0, SCALE),
@@ -31,7 +32,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "data.color_jitter": (0, 1),
     "data.rare_share": (0, 1),
     "data.batch_size": (1, FACTOR),
-    "data.repeat": (1, FACTOR),
+    "data.repeat": (1, 10**5),
     "data.workers": (0, 1024),
     "model.output_stride": (8, 32),
     "loss.rmi.region_size": (1, 64),
@@ -44,7 +45,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "loss.aux_weight": (0, FACTOR),
     "loss.class_weights": (0, MANY),
     "loss.plus": (-FACTOR, FACTOR),
-    "optim.lr": (0, 10**9),
+    "optim.lr": (0, LR),
     "optim.head_lr_factor": (0, FACTOR),
     "optim.momentum": (0, NEARLY_1),
     "optim.weight_decay": (0, FACTOR),
@@ -52,8 +53,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "optim.step_milestones": (0, 1),
     "optim.step_factor": (0, 100),
     "optim.warmup_steps": (0, MANY),
-    "optim.warmup_lr": (0, 10**9),
-    "optim.min_lr": (0, 10**9),
+    "optim.warmup_lr": (0, LR),
+    "optim.min_lr": (0, LR),
     "optim.layer_decay": (0, 1),
     "optim.clip_norm": (0, MANY),
     "train.epochs": (1, MANY),

@@ -27,6 +27,19 @@ def check_range(name: str, values: Sequence[float], low: float, high: float) -> 
         raise ValueError(f"{name} must be two numbers, {low:g} <= smallest <= largest <= {high:g}, not {list(values)}")
 
 
+def check_kernel(title: str, kernel: float, config: DataConfig) -> None:
+    """See whether a kernel fits into a crop, which is mirrored at its edges for half of it.
+
+    Raises:
+        ValueError: It does not.
+    """
+    height, width = config.crop_size
+    if not kernel // 2 < min(height, width):
+        raise ValueError(
+            f"{title}: a kernel of {kernel:.15g} pixels does not fit into crops of {width} x {height}, data.crop_size"
+        )
+
+
 def padding_color(config: DataConfig) -> int | list[int]:
     """The value of each band outside of an image: `image_mean`, or else gray."""
     return 128 if config.image_mean is None else [round(value) for value in config.image_mean]
@@ -94,7 +107,9 @@ class BlurOptions:
 def blur(config: DataConfig, sigma: tuple[float, float], p: float) -> v2.Transform:
     """Blur an image with a Gauss kernel of three standard deviations to each side."""
     check_range("sigma", sigma, 1e-3, 100)
-    return sometimes(v2.GaussianBlur(2 * max(1, round(3 * sigma[1])) + 1, tuple(sigma)), p)
+    kernel = 2 * max(1, round(3 * sigma[1])) + 1
+    check_kernel(f"sigma {sigma[1]:g}", kernel, config)
+    return sometimes(v2.GaussianBlur(kernel, tuple(sigma)), p)
 
 
 @dataclass

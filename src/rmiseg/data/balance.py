@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from rmiseg.data.images import LabeledImages
-from rmiseg.data.loader import worker_count
+from rmiseg.runtime.cores import worker_count
 from rmiseg.runtime.progress import track
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from torch.utils.data import DataLoader, Dataset
 
 from rmiseg.data.bands import Bands
 from rmiseg.data.choice import choose_bands
@@ -17,8 +16,8 @@ from rmiseg.data.classes import ClassTable
 from rmiseg.data.finding import missing_split, scan_splits
 from rmiseg.data.images import Split
 from rmiseg.data.inspection import Inspection, SplitReport, inspect
-from rmiseg.data.loader import worker_count
 from rmiseg.data.verdict import class_problems, count, ignored_note, palette_problems, two_ways, unscored, warnings_of
+from rmiseg.runtime.cores import made_by, worker_count
 from rmiseg.runtime.progress import track
 
 
@@ -68,23 +67,23 @@ def check_dataset(
     bands, notes = choose_bands(trained[0])
     reports = [SplitReport.of(scan) for scan in scans]
     inspections = _Inspections(scans, bands)
-    # A DataLoader without batches is a process pool that keeps the order and, with 0 workers, starts no process.
-    loader = DataLoader(
-        inspections, batch_size=None, num_workers=worker_count(workers, len(inspections)), collate_fn=_identity
-    )
-    for index, inspection in track(loader, "reading", console, total=len(inspections)):
+    made = made_by(inspections, worker_count(workers, len(inspections)))
+    contents: list[dict[bytes, Path]] = [{} for _ in scans]
+    for index, inspection in track(made, "reading", console, total=len(inspections)):
         reports[index].add(inspection)
+        if inspection.content:
+            contents[index].setdefault(inspection.content, inspection.sample.image)
     reports[0].notes += notes + ignored_note(scans[0].description, reports)
     learned = [report for report in reports if report.name in {scan.name for scan in trained}]
     problems = class_problems(scans[0].classes, scans[0].description, learned) + palette_problems(reports)
     problems = problems or unscored(reports)
     warnings = [f"there is no split {split}, which training needs. {missing_split(split)}" for split in absent]
     warnings += two_ways(scans[0].classes, scans[0].description, reports)
-    warnings += _warnings(scans, reports)
+    warnings += _warnings(scans, reports, contents)
     return Report(name, Path(root), scans[0].classes, reports, warnings, problems)
 
 
-class _Inspections(Dataset[tuple[int, Inspection]]):
+class _Inspections:
     """The index of the split and an inspection, for each sample of several splits."""
 
     def __init__(self, scans: list[Split], bands: Bands) -> None:
@@ -100,23 +99,27 @@ class _Inspections(Dataset[tuple[int, Inspection]]):
         return index, inspect(sample, self.classes[index], bands=self.bands)
 
 
-def _identity(item: Any) -> Any:
-    return item
-
-
-def _warnings(scans: list[Split], reports: list[SplitReport]) -> list[str]:
+def _warnings(scans: list[Split], reports: list[SplitReport], contents: list[dict[bytes, Path]]) -> list[str]:
     """List things that need not be wrong, but seldom are intended."""
     warnings = [
         f"{report.name}: {count(len(unused), 'mask')} without image, e.g. {unused[0]}"
         for report in reports
         if (unused := report.masks_without_image)
     ]
-    for first, second in combinations(scans, 2):
+    doubles = []
+    for (first, seen), (second, others) in combinations(zip(scans, contents), 2):
         both = {sample.image for sample in first.samples} & {sample.image for sample in second.samples}
         names = (first.name, second.name)
-        if both and "trainval" not in names and not all(name.startswith("train") for name in names):
+        if "trainval" in names or all(name.startswith("train") for name in names):
+            continue
+        if both:
             warnings.append(
                 f"{count(len(both), 'image')} in both {first.name} and {second.name}, e.g. {min(both)}: scores on "
                 f"images that were trained on say nothing"
             )
-    return warnings + warnings_of(scans[0].classes, reports)
+        elif alike := sorted((seen[content], others[content]) for content in seen.keys() & others.keys()):
+            doubles.append(
+                f"{count(len(alike), 'image')} of {second.name} have the pixels of one of {first.name}, e.g. "
+                f"{alike[0][1]} and {alike[0][0]}: scores on images that were trained on say nothing"
+            )
+    return warnings + warnings_of(scans[0].classes, reports) + doubles

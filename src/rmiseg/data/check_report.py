@@ -11,7 +11,7 @@ from rmiseg.data.check import Report
 from rmiseg.data.classes import describe_classes
 from rmiseg.data.inspection import SplitReport
 from rmiseg.data.reading import smoothed
-from rmiseg.data.verdict import count
+from rmiseg.data.verdict import count, renumbered
 
 MOST_CLASSES = 40
 """Classes up to which the table has those, too, that do not occur."""
@@ -52,6 +52,8 @@ def print_report(report: Report, console: Console | None = None, most: int = 10)
             ),
             soft_wrap=True,
         )
+        if line := renumbered(report.classes, report.splits):
+            console.print(escape(f"  {line}"), soft_wrap=True)
     for split in report.splits:
         if hint := smoothed(_pixels(split), {value: each.pixels for value, each in split.unknown_values.items()}):
             console.print(escape(f"  {split.name}: {hint.strip()}"), soft_wrap=True)

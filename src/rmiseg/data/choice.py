@@ -124,7 +124,7 @@ def _alpha_note(headers: Mapping[Path, Header | None], count: int) -> list[str]:
         if len(np.unique(alpha[:: max(1, len(alpha) // 256)])) > 2:
             return [
                 f"{path} has a band that it calls alpha, which is left out; if it is one like the others, such as near "
-                f"infrared, write `bands: {count + 1}` into dataset.yaml"
+                f"infrared, write `bands: {header.bands + 1}` into dataset.yaml"
             ]
     return []
 

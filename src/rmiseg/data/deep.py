@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from rmiseg.data.bands import Ranges, ValueRange
-from rmiseg.data.tiff import BITS, ORIENTATION, PLANAR, SIGN, Header, TiffImage, header_of
+from rmiseg.data.tiff import BITS, ORIENTATION, PHOTOMETRIC, PLANAR, SIGN, Header, TiffImage, header_of
 
 SHARES = (0.1, 99.9)
 """Percentiles of the values that the range runs between, where nothing says another."""
@@ -39,7 +39,15 @@ def is_deep(image: Image.Image) -> bool:
     if image.mode == "F" or image.mode.startswith("I"):
         return True
     tags = getattr(image, "tag_v2", None)
-    return (tags is not None and max(_several(tags.get(BITS, 8))) > 8) or ";16" in packing(image) or is_signed(image)
+    deep = max(_several(tags.get(BITS, 8))) > 8 if tags is not None else netpbm_most(image) > 255
+    return deep or ";16" in packing(image) or is_signed(image)
+
+
+def netpbm_most(image: Image.Image) -> int:
+    """Return the largest value that a PGM or PPM file can hold, not yet loaded; 0 of what Pillow reads as it is."""
+    tiles: Any = getattr(image, "tile", None) if image.format == "PPM" else None
+    stretched = tiles and tiles[0][0].startswith("ppm") and isinstance(tiles[0][3], tuple)
+    return int(tiles[0][3][1]) if stretched else 0
 
 
 def is_signed(image: Image.Image) -> bool:
@@ -75,13 +83,41 @@ def header(image: Image.Image) -> Header:
     return Header(size, 3, image.mode in ("RGBA", "PA") or "transparency" in image.info)
 
 
-def read_deep(image: Image.Image, path: Path, alpha: bool = False) -> NDArray[Any]:
+def seen(values: NDArray[Any], photometric: Any, bits: int) -> NDArray[Any]:
+    """Turn gray of a TIFF file whose zero is white (MinIsWhite) into how it looks, as Pillow does with 8 bits.
+
+    Args:
+        values: The values as they are stored.
+        photometric: The tag of that name.
+        bits: Bits of a value.
+    """
+    if photometric != 0 or values.dtype.kind not in "ub":
+        return values
+    most = np.array((1 << bits) - 1).astype(values.dtype)
+    return ~values if values.dtype == bool else most - values
+
+
+def unstretched(values: NDArray[Any], most: int) -> NDArray[Any]:
+    """Return gray as it is in a PGM file, whose largest value Pillow stretches to 255 or 65535.
+
+    Args:
+        values: Values (H, W) as Pillow has them.
+        most: That largest value, see `netpbm_most`; 0 if nothing was stretched.
+    """
+    if not most:
+        return values
+    full = 255 if values.dtype == np.uint8 else 65535
+    return np.rint(values * (most / full)).astype(np.uint8 if most < 256 else np.uint16)
+
+
+def read_deep(image: Image.Image, path: Path, alpha: bool = False, stored: bool = False) -> NDArray[Any]:
     """Read the values of an image that `is_deep`, turned by its orientation.
 
     Args:
         image: The image, not yet loaded.
         path: Its file.
         alpha: True to return alpha, too, if there is any.
+        stored: True to return gray as it is stored, where zero is white, too.
 
     Returns:
         (H, W) or (H, W, bands), of any dtype.
@@ -91,15 +127,21 @@ def read_deep(image: Image.Image, path: Path, alpha: bool = False) -> NDArray[An
         ModuleNotFoundError: it needs tifffile, which is not installed.
     """
     if is_garbled(image) or is_signed(image):
-        return read_tiff(path, alpha=alpha)
+        return read_tiff(path, alpha=alpha, stored=stored)
     if image.mode == "F" or image.mode.startswith("I"):
+        tags = {} if stored else getattr(image, "tag_v2", {})
+        most = netpbm_most(image)
         ImageOps.exif_transpose(image, in_place=True)
-        values = np.asarray(image)
+        values = unstretched(np.asarray(image), most)
+        values = seen(values, tags.get(PHOTOMETRIC), max(_several(tags.get(BITS, 8))))
         # Pillow has 16 bits of a PNG as 32.
         return values.astype(np.uint16) if image.mode == "I" and image.format == "PNG" else values
     kind, _, order = packing(image).partition(";16")
     if kind not in COLORS or order not in ("L", "B", "N"):
-        raise ValueError(f"colors of the kind {packing(image)} are not read with all their bits; save them as RGB")
+        raise ValueError(
+            f"colors of {image.format} of the kind {packing(image)} are not read with all their bits; save them as "
+            f"PNG or TIFF"
+        )
     if kind == "LA":
         values = _gray_alpha(path)
         return values if alpha else values[..., 0]
@@ -129,13 +171,14 @@ def _gray_alpha(path: Path) -> NDArray[np.uint16]:
         return np.asarray(image).view(">u2").astype(np.uint16)
 
 
-def read_tiff(path: Path, *, alpha: bool = False, pages: int = 1) -> NDArray[Any]:
+def read_tiff(path: Path, *, alpha: bool = False, pages: int = 1, stored: bool = False) -> NDArray[Any]:
     """Read a TIFF file of one image as it is, turned by its orientation.
 
     Args:
         path: The file.
         alpha: True to return alpha, too, if there is any.
         pages: See `TiffImage`.
+        stored: See `read_deep`.
 
     Returns:
         (H, W) of one band, else (H, W, bands).
@@ -145,6 +188,8 @@ def read_tiff(path: Path, *, alpha: bool = False, pages: int = 1) -> NDArray[Any
     """
     with TiffImage(path, pages) as image:
         values = turned(image.read(), image.orientation)
+        if not stored:
+            values = seen(values, image.photometric, image.bits)
         values = values if alpha else values[..., : image.header.bands]
     return values[..., 0] if values.shape[-1] == 1 else values
 

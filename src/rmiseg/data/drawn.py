@@ -18,9 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
-from torch.utils.data import DataLoader, Dataset
 
-from rmiseg.runtime.device import usable_cores
+from rmiseg.runtime.cores import made_by, usable_cores
 from rmiseg.runtime.files import replacing
 from rmiseg.runtime.progress import track
 
@@ -89,8 +88,7 @@ def _draw(annotations: Path, folder: Path, drawings: Callable[[dict[str, Any]], 
     try:
         work = _Work(drawings(json.loads(annotations.read_bytes())), folder)
         processes = min(usable_cores(), len(work) // WORTH_A_PROCESS)
-        loader = DataLoader(work, batch_size=None, num_workers=processes, collate_fn=_itself)
-        for drawn in track(loader, f"drawing {annotations.stem}", console, total=len(work)):
+        for drawn in track(made_by(work, processes), f"drawing {annotations.stem}", console, total=len(work)):
             if drawn.problem is not None:
                 raise drawn.problem
             if drawn.kept:
@@ -112,7 +110,7 @@ class _Drawn(NamedTuple):
     problem: Exception | None = None
 
 
-class _Work(Dataset[_Drawn]):
+class _Work:
     """The images of an annotation file; to read one is to draw its mask, unless it is there."""
 
     def __init__(self, drawings: dict[str, Drawing], folder: Path) -> None:
@@ -135,10 +133,6 @@ class _Work(Dataset[_Drawn]):
         except Exception as error:
             return _Drawn(name, False, error)
         return _Drawn(name, True)
-
-
-def _itself(drawn: Any) -> Any:
-    return drawn
 
 
 def _mask_path(folder: Path, name: str) -> Path:

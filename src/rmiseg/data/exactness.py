@@ -6,6 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from rmiseg.data.deep import netpbm_most
 from rmiseg.data.tiff import TiffImage
 
 COMPRESSION = 259
@@ -36,6 +37,8 @@ def check_exact(image: Image.Image, path: Path) -> None:
         kind = "WebP"
     if kind:
         raise ValueError(_not_exact(kind))
+    if image.mode == "RGB" and netpbm_most(image) not in (0, 255):
+        raise ValueError(f"its colors go up to {netpbm_most(image)} and not to 255: save it as PNG")
 
 
 def check_exact_tiff(path: Path) -> None:

@@ -23,7 +23,9 @@ Images of test may have no masks: they can be predicted.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,8 +47,9 @@ from rmiseg.data.pairing import (
     pair,
     parted,
     walk,
+    why_unpaired,
 )
-from rmiseg.data.places import Place, choice_notes, find_places, has_list, unusual_notes
+from rmiseg.data.places import Place, choice_notes, find_places, has_list, list_of, stray_lists, unusual_notes
 from rmiseg.data.volumes import is_volume, misplaced, slices_of
 
 
@@ -85,7 +88,7 @@ class Folder(Layout):
         """The splits, see the top of this file, and what they need; only of test, masks may be missing."""
         parts: dict[str, tuple[Path, ...]] = {}
         for split, place in self._found_places(root)[0].items():
-            lists = [root / f"{split}.txt"] if has_list(root, split) else []
+            lists = [list_of(root, split)] if has_list(root, split) else []
             masks = [place.masks] if split != "test" or place.masks.is_dir() else []
             parts[split] = (*lists, place.images, *masks)
         return parts
@@ -121,7 +124,8 @@ class Folder(Layout):
                 f"the option val names {len(self.val)} images of the split val, but lists or folders in {root} say "
                 "which image belongs to which split: leave data.options.val out, or remove those"
             )
-        others = (describe_others(images, place.images, "images"), describe_others(masks, place.masks, "masks"))
+        others = [describe_others(images, place.images, "images"), describe_others(masks, place.masks, "masks")]
+        others += [stray_lists(root, place)] if made and self.val is None else []
         description = read_description(root, masks.files.values())
         paired = [Sample(key, images.files[key], masks.files[pairs[key]]) for key in keys if key in pairs]
         samples = in_slices(paired, problems)
@@ -129,6 +133,7 @@ class Folder(Layout):
         if split == "test" and not samples and len(masks.files) == len(pairs):  # published without masks
             samples, unpaired = in_slices([Sample(key, images.files[key], None) for key in keys], problems), []
             notes = [*notes, "no image of test has a mask: they can be predicted, and not scored"]
+        others += [why_unpaired(images.files, masks.files, pairs)] if unpaired else []
         return Split(
             name=split,
             samples=tuple(samples),
@@ -215,15 +220,32 @@ def _hash(key: str) -> bytes:
     return hashlib.blake2b(key.encode(errors="surrogateescape")).digest()
 
 
+def _readings(name: str, root: Path, folder: Path) -> Iterator[str]:
+    """Yield what a line of a list may be: a path from the folder of the images or of the data set, or a whole one."""
+    yield name
+    yield os.path.normpath(name).replace(os.sep, "/")
+    yield os.path.relpath(root / name, folder).replace(os.sep, "/")
+
+
 def _listed(root: Path, split: str, folder: Path, images: dict[str, Path], problems: list[str]) -> list[str]:
     by_file = {path.relative_to(folder).as_posix(): key for key, path in images.items()}
     by_form = {folded(key): key for key in images} | {folded(name): key for name, key in by_file.items()}
+
+    def key_of(name: str) -> str | None:
+        """The image of a line, if there is one."""
+        found = (p if p in images else by_file.get(p) or by_form.get(folded(p)) for p in _readings(name, root, folder))
+        return next((key for key in found if key is not None), None)
+
     keys: dict[str, int] = {}  # with the line of each
-    for number, name in read_lines(root / f"{split}.txt"):
-        where = f"{root / split}.txt, line {number}"
-        key = name if name in images else by_file.get(name) or by_form.get(folded(name))
+    path = list_of(root, split)
+    for number, name in read_lines(path):
+        where = f"{path}, line {number}"
+        key = key_of(name)
         if key is None:
-            problems.append(f"{where}: there is no image {name!r} in {folder}")
+            first = re.split(r"[\s,;]+", name)[0]
+            hint = f": a line names one image, such as {first!r}, whose mask is found by its name"
+            hint = hint if first != name and key_of(first) else ""
+            problems.append(f"{where}: there is no image {name!r} in {folder}{hint}")
         elif key in keys:
             problems.append(f"{where}: {name!r} is already in line {keys[key]}")
         else:

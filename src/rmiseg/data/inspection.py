@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ class Inspection:
         unreadable: Reasons why a file cannot be read.
         size_mismatch: Sizes of image and mask, where they differ.
         image_size: Width and height.
+        content: Hash of the pixels of the image; empty if it was not decoded, or is of one value.
         counts: Pixels of each class id, (256,).
         exact: Likewise, of those whose value is that of the class, and not the nearest one to it.
         ignored: Pixels of each ignored raw value.
@@ -41,6 +43,7 @@ class Inspection:
     unreadable: list[str] = field(default_factory=list)
     size_mismatch: str = ""
     image_size: tuple[int, int] | None = None
+    content: bytes = b""
     counts: np.ndarray | None = None
     exact: np.ndarray | None = None
     ignored: dict[RawValue, int] = field(default_factory=dict)
@@ -195,8 +198,11 @@ def inspect(sample: Sample, classes: ClassTable, *, decode: bool = True, bands: 
     found = Inspection(sample)
     if decode:
         try:
-            height, width = read_image(sample.image, bands=bands).shape[:2]
+            pixels = read_image(sample.image, bands=bands)
+            height, width = pixels.shape[:2]
             found.image_size = (width, height)
+            if pixels.min() < pixels.max():
+                found.content = hashlib.blake2b(np.ascontiguousarray(pixels).data, digest_size=8).digest()
         except (ValueError, OSError, ModuleNotFoundError) as error:
             found.unreadable.append(str(error))
     else:

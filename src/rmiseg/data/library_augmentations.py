@@ -18,7 +18,7 @@ from torchvision.transforms import v2
 from rmiseg.config import DataConfig
 from rmiseg.config.registry import register
 from rmiseg.data.adapters import adapt_transform
-from rmiseg.data.augmentations import fills, padding_color, sometimes
+from rmiseg.data.augmentations import check_kernel, fills, padding_color, sometimes
 from rmiseg.data.classes import IGNORE_INDEX
 
 TORCHVISION = (
@@ -38,6 +38,8 @@ ALBUMENTATIONS = (
 )
 FIXED = {"expand", "fit_output", "keep_size", "crop_border", "num_output_channels", "inplace", "mask", "mask_params"}
 """Options that would change the size or the kind of a crop."""
+KERNELS = {"kernel_size": 1, "blur_limit": 1, "radius": 2, "max_delta": 2}
+"""Options that say how wide a kernel is, and how many pixels of it one of them stands for."""
 
 
 @register("augmentation", "torchvision:")
@@ -51,6 +53,8 @@ def from_torchvision(name: str, config: DataConfig, **options: Any) -> Callable[
     p = options.pop("p", 1.0) if "p" not in known else None
     if "fill" in known:
         options = {"fill": fills(config), **options}
+    sizes = {**KERNELS, "sigma": 8} if name == "ElasticTransform" else KERNELS
+    _check_kernels(f"torchvision:{name}", options, config, sizes)
     transform = _build(f"torchvision:{name}", made, options, [*known, *([] if p is None else ["p"])])
     return transform if p is None else sometimes(transform, p)
 
@@ -71,6 +75,7 @@ def from_albumentations(name: str, config: DataConfig, **options: Any) -> Callab
     made, known = _found("albumentations", module, name, ALBUMENTATIONS)
     if "fill_mask" in known and name not in ("CoarseDropout", "GridDropout"):  # which leave masks alone
         options = {"fill": padding_color(config), "fill_mask": IGNORE_INDEX, **options}
+    _check_kernels(f"albumentations:{name}", options, config, KERNELS)
     return adapt_transform(_build(f"albumentations:{name}", made, options, known))
 
 
@@ -82,6 +87,14 @@ def _found(library: str, module: Any, name: str, names: Collection[str]) -> tupl
         hint = f"; did you mean {library}:{close[0]}?" if close else ""
         raise ValueError(f"data.augment: {library}:{name} cannot be taken; there are {', '.join(names)}{hint}")
     return made, [option for option in inspect.signature(made).parameters if option not in FIXED]
+
+
+def _check_kernels(title: str, options: dict[str, Any], config: DataConfig, sizes: dict[str, int]) -> None:
+    for name in [name for name in options if name in sizes]:
+        value = options[name]
+        for each in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(each, int | float):
+                check_kernel(f"data.augment: {title}: {name} {each}", sizes[name] * each, config)
 
 
 def _build(title: str, made: Callable[..., Any], options: dict[str, Any], known: Collection[str]) -> Callable[..., Any]:

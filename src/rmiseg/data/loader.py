@@ -6,6 +6,7 @@ in the main process. Workers only carry it out.
 
 from __future__ import annotations
 
+import itertools
 import signal
 import warnings
 from collections.abc import Callable, Iterator
@@ -17,12 +18,10 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from rmiseg.data.dataset import SegmentationDataset
-from rmiseg.runtime.device import usable_cores
+from rmiseg.runtime.cores import worker_count
 
 MOST_SKIPPED = 20
 """Number of unreadable images one after the other that is no accident."""
-MOST_WORKERS = 16
-"""Processes that read images, where nothing else is asked for: each needs memory, and this many feed any GPU."""
 
 
 class Batch(TypedDict):
@@ -71,10 +70,14 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
         return self.size * self.repeat // self.batch_size
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        passes = range(self.epoch * self.repeat, (self.epoch + 1) * self.repeat)
-        keys = [key for each in passes for key in epoch_keys(self.size, self.seed, each)]
-        for batch in range(self.first_batch, len(self)):
-            yield keys[batch * self.batch_size : (batch + 1) * self.batch_size][self.share]
+        done, within = divmod(self.first_batch * self.batch_size, self.size)
+        passes = range(self.epoch * self.repeat + done, (self.epoch + 1) * self.repeat)
+        # One pass after the other: an epoch of many would not fit into memory.
+        keys = itertools.islice(
+            (key for each in passes for key in epoch_keys(self.size, self.seed, each)), within, None
+        )
+        for _ in range(self.first_batch, len(self)):
+            yield list(itertools.islice(keys, self.batch_size))[self.share]
 
 
 class Unreadable(NamedTuple):
@@ -136,23 +139,6 @@ def worker_deaths(*signs: type[Exception]) -> Iterator[None]:
             f"a process that reads images has died ({str(error).partition('. ')[0]}): was it killed, or the memory "
             "used up? Fewer data.workers need less; 0 reads in the main process"
         ) from error
-
-
-def worker_count(asked: int | None, most: int) -> int:
-    """Number of processes that read images.
-
-    Args:
-        asked: The number that was asked for; None for one for each core of this training process.
-        most: Number of batches, more than which is of no use; only where nothing was asked for.
-
-    Raises:
-        ValueError: a negative number.
-    """
-    if asked is not None:
-        if asked < 0:
-            raise ValueError(f"workers must be 0 or more, not {asked}")
-        return asked
-    return max(1, min(usable_cores(), most, MOST_WORKERS))
 
 
 class Loader(DataLoader[Any]):

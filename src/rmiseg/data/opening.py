@@ -12,7 +12,7 @@ from PIL import Image, UnidentifiedImageError
 from rmiseg.data.deep import header, is_deep, unmapped
 from rmiseg.data.dicom import dicom_header, is_dicom
 from rmiseg.data.tiff import Header, TiffImage, is_tiff, several
-from rmiseg.data.volumes import is_slice, slice_header
+from rmiseg.data.volumes import is_slice, read_slice, slice_header
 
 NEW_SUBFILE_TYPE = 254
 """Number of the TIFF tag that says whether a page is a smaller copy (1) or a mask of transparency (4) of another."""
@@ -43,10 +43,27 @@ def opened(path: Path, kind: str, read: Callable[[Image.Image], T], otherwise: C
                 return read(image)
         except UnidentifiedImageError:
             if otherwise is None or not (is_tiff(path) or is_dicom(path)):
-                raise
+                raise ValueError(_what_else(path)) from None
             return otherwise()
 
     return said(path, kind, work)
+
+
+def _what_else(path: Path) -> str:
+    """Say what a file is that is no image."""
+    with open(path, "rb") as file:
+        begin = file.read(200)
+    if not begin:
+        return "it is empty: was it copied to the end?"
+    if begin.startswith(b"version https://git-lfs"):
+        return "it is a pointer of Git LFS, and no image: `git lfs pull` fetches those"
+    if begin.lstrip().lower().startswith((b"<html", b"<!doctype html")):
+        return "it is a web page, and no image: was the download refused?"
+    if begin[4:8] == b"ftyp" and begin[8:12] in (b"heic", b"heix", b"mif1", b"msf1", b"hevc"):
+        return "it is a HEIC image, which is not read: save it as PNG or JPEG"
+    if begin.startswith((b"\x89HDF", b"\x93NUMPY")):
+        return "it is an array, and no image: save it as PNG or TIFF"
+    return "it is of no kind of image that is known, or damaged: open and save it as PNG or TIFF"
 
 
 def said(path: Path, kind: str, work: Callable[[], T]) -> T:
@@ -127,6 +144,6 @@ def nodata_of(path: Path) -> float | None:
 def has_deep_values(path: Path) -> bool:
     """Return whether the values of an image of gray or colors have more than 8 bits; False if it cannot be read."""
     try:
-        return opened(path, "image", is_deep, lambda: True)
+        return opened(path, "image", is_deep, lambda: not is_slice(path) or read_slice(path).dtype.itemsize > 1)
     except (ValueError, OSError, ModuleNotFoundError):
         return False

@@ -12,9 +12,12 @@ from pathlib import Path
 
 IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".dcm"),
-    *(".nii", ".nii.gz"),
+    *(".nii", ".nii.gz", ".tga", ".jp2", ".j2k", ".avif"),
 )
-MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif", ".webp", ".jpg", ".jpeg", ".jpe", ".jfif", ".nii", ".nii.gz")
+MASK_SUFFIXES = (
+    *(".png", ".bmp", ".tif", ".tiff", ".gif", ".webp", ".jpg", ".jpeg", ".jpe", ".jfif", ".nii", ".nii.gz"),
+    *(".pgm", ".ppm", ".tga", ".npy", ".jp2", ".j2k", ".avif"),
+)
 UNIMPORTANT = ("thumbs.db", "desktop.ini", "dataset.yaml", "dataset.yml")
 """Files that are no part of the data, such as programs leave everywhere; so are those whose names begin with a dot."""
 
@@ -23,6 +26,7 @@ IMAGE_WORDS = r"(?:images?|img|sat|rgb|photo|0000)"
 _MASK_END = re.compile(rf"(?:[-_. ]{MASK_WORDS}|\.(?:jpe?g|png|tiff?|bmp|webp|jfif))$", re.I)
 _MASK_BEGIN = re.compile(rf"^{MASK_WORDS}[-_. ]", re.I)
 _IMAGE_END = re.compile(rf"[-_. ]{IMAGE_WORDS}$", re.I)
+_CHANNEL = re.compile(r"(.+)_(?!0000)\d{4}")
 _IMAGE_BEGIN = re.compile(rf"^{IMAGE_WORDS}[-_. ]", re.I)
 
 
@@ -140,6 +144,43 @@ def pair(images: Mapping[str, Path], masks: Mapping[str, Path]) -> tuple[dict[st
     return pairs, notes
 
 
+def why_unpaired(images: Mapping[str, Path], masks: Mapping[str, Path], pairs: Mapping[str, str]) -> str:
+    """Say why images have no mask, as far as their names tell; "" if there is no mask that is left.
+
+    Args:
+        images: Images by their paths without suffix.
+        masks: Masks likewise.
+        pairs: What `pair` found.
+    """
+    left = [key for key in images if key not in pairs]
+    free = sorted(masks.keys() - set(pairs.values()))
+    channels = [key for key in left if (name := _CHANNEL.fullmatch(key)) and f"{name[1]}_0000" in images]
+    if channels:
+        first = _CHANNEL.sub(r"\1_0000", channels[0])
+        count = 1 + sum(_CHANNEL.sub(r"\1_0000", key) == first for key in channels)
+        return (
+            f"{images[first].name} and {images[channels[0]].name} are called as images of one case are for nnU-Net: "
+            f"save them as the bands of one file, such as a TIFF, and write `bands: {count}` into dataset.yaml"
+        )
+    if not left or not free:
+        return ""
+    for rule in (*(rule for _, rule in _RULES[:-1]), _last_parts):
+        found, others = rule(left, free)
+        several: dict[str, list[str]] = {}
+        for key, stand_in in others.items():
+            several.setdefault(stand_in, []).append(key)
+        for key in left:
+            if len(those := several.get(found[key], [])) > 1:
+                return (
+                    f"{key} may have the mask {those[0]} or {those[1]}: a mask holds all classes of its image; leave "
+                    f"one for each, or draw them into one"
+                )
+    return (
+        f"an image and its mask have the same name, or names that differ in the same way throughout, and "
+        f"{images[left[0]].name} and {masks[free[0]].name} do not"
+    )
+
+
 def is_called_mask(key: str) -> str:
     """Return the name of the image, without difference of capitals, if a name ends as those of masks; else ""."""
     name = _MASK_END.sub("", key.lower(), count=1)
@@ -166,6 +207,13 @@ def folded(key: str) -> str:
 
 def _fold(images: list[str], masks: list[str]) -> tuple[dict[str, str], dict[str, str]]:
     return {key: folded(key) for key in images}, {key: folded(key) for key in masks}
+
+
+def _last_parts(images: list[str], masks: list[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Names without their folders: masks of one class each often lie in a folder for each."""
+    return {key: folded(key).rpartition("/")[2] for key in images}, {
+        key: folded(key).rpartition("/")[2] for key in masks
+    }
 
 
 def _strip_mask(images: list[str], masks: list[str]) -> tuple[dict[str, str], dict[str, str]]:

@@ -28,6 +28,9 @@ MASK_FOLDERS = (
 )
 """Names of folders, in any capitals; the first that exists is taken."""
 
+LIST_SUFFIXES = (".txt", ".csv", ".json", ".lst", ".tsv")
+"""Suffixes of files that may list the images of a split."""
+
 MOST_FOLDERS = 100
 """Folders that are looked into for images beside masks."""
 
@@ -190,9 +193,32 @@ def subfolders(folder: Path) -> list[str]:
         return []
 
 
+def list_of(root: Path, split: str) -> Path:
+    """Return the file that lists the images of a split, whether it exists or not: val.txt may be called valid.txt."""
+    names = (split, *OTHER_NAMES["val"]) if split == "val" else (split,)
+    return next((path for name in names if (path := root / f"{name}.txt").is_file()), root / f"{split}.txt")
+
+
 def has_list(root: Path, split: str) -> bool:
     """Tell whether a data set has a list of the images of a split."""
-    return (root / f"{split}.txt").is_file()
+    return list_of(root, split).is_file()
+
+
+def stray_lists(root: Path, place: Place) -> str:
+    """Say which file seems to list a split and is not read, as it lies elsewhere or is of another kind; "" if none."""
+    stems = {*LISTS, *(name for names in OTHER_NAMES.values() for name in names)}
+    top = [root / name for name in subfolders(root) if root / name not in (place.images, place.masks)][:MOST_FOLDERS]
+    below = [folder / name for folder in top for name in subfolders(folder)][:MOST_FOLDERS]
+    for folder in (root, *top, *below):
+        with os.scandir(folder) as entries:
+            for name in sorted(entry.name for entry in entries):
+                stem, suffix = os.path.splitext(name.lower())
+                if stem in stems and suffix in LIST_SUFFIXES:
+                    return (
+                        f"{folder / name} may say which images belong to a split, and is not read: lists are "
+                        f"{root / 'train.txt'} and {root / 'val.txt'}, with the name of an image in each line"
+                    )
+    return ""
 
 
 def choice_notes(place: Place) -> list[str]:

@@ -12,7 +12,18 @@ from PIL import Image, ImageOps
 
 from rmiseg.data.bands import RGB, Bands, scaled, scaled_values
 from rmiseg.data.classes import ClassTable, Color, RawValue, describe_classes
-from rmiseg.data.deep import COLORS, header, is_deep, is_garbled, is_signed, packing, read_deep, read_tiff
+from rmiseg.data.deep import (
+    COLORS,
+    header,
+    is_deep,
+    is_garbled,
+    is_signed,
+    netpbm_most,
+    packing,
+    read_deep,
+    read_tiff,
+    unstretched,
+)
 from rmiseg.data.dicom import is_dicom, read_dicom
 from rmiseg.data.exactness import check_exact, check_exact_tiff
 from rmiseg.data.opening import opened, said
@@ -48,7 +59,8 @@ def read_image(path: Path, reduction: int = 1, bands: Bands = RGB) -> NDArray[np
     def read(image: Image.Image) -> NDArray[np.uint8]:
         if (found := header(image).bands) not in (1, 3):
             raise ValueError(wrong_bands(found, 3))
-        if is_deep(image) and (bands.ranges is not None or is_garbled(image) or image.mode == "LA" or is_signed(image)):
+        strange = is_garbled(image) or is_signed(image) or image.mode == "LA" or netpbm_most(image) > 255
+        if is_deep(image) and (bands.ranges is not None or strange):
             return reduced(scaled(read_deep(image, path), bands.ranges), reduction)
         if reduction == 1:
             return rgb_pixels(image)
@@ -137,10 +149,10 @@ def deep_values(path: Path, count: int = 3) -> NDArray[Any] | None:
     return opened(path, "image", lambda image: read_deep(image, path) if is_deep(image) else None, read_otherwise)
 
 
-def _unknown_to_pillow(path: Path) -> NDArray[Any]:
+def _unknown_to_pillow(path: Path, stored: bool = False) -> NDArray[Any]:
     if is_slice(path):
         return read_slice(path)
-    return read_dicom(path) if is_dicom(path) else read_tiff(path)
+    return read_dicom(path) if is_dicom(path) else read_tiff(path, stored=stored)
 
 
 def reduced(pixels: NDArray[np.uint8], reduction: int) -> NDArray[np.uint8]:
@@ -208,6 +220,8 @@ def read_raw_mask(path: Path, rgb: bool, lossy: bool = False) -> RawMask:
     """
     if path.suffix.lower() == ".mat":
         return said(path, "mask", lambda: RawMask(_read_sbd(path)))
+    if path.suffix.lower() == ".npy":
+        return said(path, "mask", lambda: RawMask(_read_array(path, rgb)))
 
     def read(image: Image.Image) -> RawMask:
         if not lossy:
@@ -215,7 +229,7 @@ def read_raw_mask(path: Path, rgb: bool, lossy: bool = False) -> RawMask:
         if not rgb:
             image = _gray(image) if image.format == "GIF" else image
             if is_signed(image) or (is_deep(image) and (image.mode in COLORS or is_garbled(image))):
-                return RawMask(_whole(read_deep(image, path), image.mode))
+                return RawMask(_whole(read_deep(image, path, stored=True), image.mode))
             colors = image.getpalette() or [] if image.mode == "P" else []
             palette = tuple(zip(colors[::3], colors[1::3], colors[2::3]))
             return RawMask(raw_values(image, turn=True), palette, _transparent(image))
@@ -227,7 +241,7 @@ def read_raw_mask(path: Path, rgb: bool, lossy: bool = False) -> RawMask:
     def read_otherwise() -> RawMask:
         if not (lossy or is_slice(path)):
             check_exact_tiff(path)
-        values = _unknown_to_pillow(path)
+        values = _unknown_to_pillow(path, stored=True)
         if rgb:
             raise ValueError(f"the classes are given as colors, but the pixels are {values.dtype}")
         return RawMask(_whole(values, str(values.dtype)))
@@ -245,7 +259,7 @@ def raw_values(image: Image.Image, turn: bool = False) -> NDArray[Any]:
     Raises:
         ValueError: its pixels are colors or floats.
     """
-    packed = packing(image)  # known of a file, until its pixels are loaded
+    packed, most = packing(image), netpbm_most(image)  # known of a file, until its pixels are loaded
     inverted = getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == 0 and packed.partition(";")[2].strip("0123456789")
     if turn:
         ImageOps.exif_transpose(image, in_place=True)
@@ -257,7 +271,7 @@ def raw_values(image: Image.Image, turn: bool = False) -> NDArray[Any]:
         return _whole(np.asarray(image), "F")
     if image.mode not in ("1", "L", "P") and not image.mode.startswith("I"):
         raise ValueError(_no_values(image.mode))
-    raw = np.array(image)
+    raw = unstretched(np.array(image), most)
     if image.mode == "1":
         return (raw ^ bool(inverted)).astype(np.uint8)
     if inverted and image.mode == "L":  # MinIsWhite, which Pillow turns into how it looks
@@ -296,6 +310,20 @@ def _no_values(mode: str) -> str:
         f"the classes are given as single values, but the pixels are of mode {mode}; for masks that "
         f"hold colors, give the classes in dataset.yaml as name: [red, green, blue]"
     )
+
+
+def _read_array(path: Path, rgb: bool) -> NDArray[Any]:
+    """Return the values (H, W), or colors (H, W, 3), of an array that NumPy saved."""
+    found = np.array(np.load(path, mmap_mode="r", allow_pickle=False))  # mapped: no more is read than is there
+    values = found[..., 0] if found.ndim == 3 and found.shape[-1] == 1 else found
+    if rgb and values.ndim == 3 and values.shape[-1] == 3 and values.dtype == np.uint8:
+        return values
+    if values.ndim != 2 or values.dtype.kind not in "buif" or 0 in values.shape:
+        wanted = "(H, W, 3) of uint8, as the classes are given as colors" if rgb else "(H, W) of numbers of classes"
+        raise ValueError(f"it holds an array {found.shape} of {found.dtype}; a mask is {wanted}")
+    if rgb:
+        raise ValueError(f"the classes are given as colors, but the array is {values.shape}")
+    return _whole(values.astype(np.uint8) if values.dtype == bool else values, str(values.dtype))
 
 
 def _read_sbd(path: Path) -> NDArray[Any]:

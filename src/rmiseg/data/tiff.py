@@ -65,6 +65,8 @@ class TiffImage:
     Attributes:
         header: What it holds.
         orientation: Its orientation, 1 to 8; areas are of the image as it is stored.
+        photometric: The tag of that name; 0 where zero is white.
+        bits: Bits of a value.
         nodata: The value that stands for no data, if the file says so.
 
     Raises:
@@ -89,6 +91,9 @@ class TiffImage:
             self.samples = int(page.samplesperpixel) if len(own) == 1 else len(own)
             self.planar = page.planarconfig == 2 and page.samplesperpixel > 1
             self.dtype = page.dtype
+            self.photometric, self.bits = int(page.photometric), int(page.bitspersample)
+            if self.dtype is not None and np.dtype(self.dtype).kind == "c":
+                raise ValueError("its values are complex numbers; save their parts, or their amounts, as bands")
             orientation = page.tags.get(ORIENTATION)
             self.orientation = int(orientation.value) if orientation else 1
             self.nodata = _nodata(page)

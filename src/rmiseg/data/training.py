@@ -14,7 +14,15 @@ from rmiseg.data.held_out import divide
 from rmiseg.data.images import Split
 from rmiseg.data.inspection import SplitReport, inspect
 from rmiseg.data.reading import read_mask
-from rmiseg.data.verdict import class_problems, ignored_note, palette_problems, two_ways, unscored, warnings_of
+from rmiseg.data.verdict import (
+    class_problems,
+    ignored_note,
+    palette_problems,
+    renumbered,
+    two_ways,
+    unscored,
+    warnings_of,
+)
 from rmiseg.runtime.progress import track
 
 SAMPLE = 200
@@ -102,7 +110,10 @@ def _refuse_unreadable(split: Split, report: SplitReport, root: str) -> None:
         raise ValueError(f"{report.size_mismatches[0]}{more}. `rmiseg data check --root {root}` lists them")
     for unknown in report.unknown_values.values():
         for path in unknown.files[:1]:
-            read_mask(path, split.classes)  # which says what is wrong with it
+            try:
+                read_mask(path, split.classes)  # which says what is wrong with it
+            except ValueError as error:
+                raise ValueError(f"{error}\n{renumbered(split.classes, [report])}".rstrip()) from None
 
 
 def _sampled(split: Split) -> SplitReport:

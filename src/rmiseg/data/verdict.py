@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -53,7 +54,10 @@ def class_problems(classes: ClassTable, description: Description | None, reports
         shares = " and ".join(f"{value} ({count / total:.1%} of the pixels)" for value, count in ignored.items())
         missing = ", ".join(classes.names[index] for index in absent[:5]) + (", ..." if len(absent) > 5 else "")
         default = " unless dataset.yaml says otherwise" if description and description.ignore_assumed else ""
-        remedy = _remedy(classes, present, absent, list(ignored)) if description else "Are these its masks?"
+        remedy = "Are these its masks?"
+        if description:
+            inverted = sum(ignored.values()) > total / 2
+            remedy = renumbered(classes, reports) or _remedy(classes, present, absent, list(ignored), inverted)
         return [
             f"no mask of {names} holds the class{'es' if len(absent) > 1 else ''} {missing}, but {shares} is "
             f"ignored{default}. {remedy}"
@@ -64,6 +68,23 @@ def class_problems(classes: ClassTable, description: Description | None, reports
             f"from. {_known(classes)}{_alpha_hint(reports)}"
         ]
     return []
+
+
+def renumbered(classes: ClassTable, reports: Sequence[SplitReport]) -> str:
+    """Return the line to write into dataset.yaml, if masks hold as many values as there are classes, but others.
+
+    Such are 0, 128 and 255, or 1 and 2, where names alone stand for 0, 1 and 2. "" if there is none.
+    """
+    exact = np.sum([report.exact_pixels for report in reports], axis=0)
+    unknown = {value for report in reports for value in report.unknown_values}
+    found = unknown | _ignored(reports).keys() | {value for value, n in zip(classes.values, exact) if n}
+    if classes.rgb or classes.nearest or not unknown or len(found) != len(classes):
+        return ""
+    line = _line(dict(zip(classes.names, sorted(found, key=_yaml_key))))
+    return (
+        f"The masks hold as many values as there are classes. If these follow in the same order, write this into "
+        f"dataset.yaml: `classes: {line}`"
+    )
 
 
 def unscored(reports: Sequence[SplitReport]) -> list[str]:
@@ -220,17 +241,31 @@ def _ignored(reports: Sequence[SplitReport]) -> dict[RawValue, int]:
     return ignored
 
 
-def _remedy(classes: ClassTable, present: list[int], absent: list[int], ignored: list[RawValue]) -> str:
+def _line(values: dict[str, Any]) -> str:
+    """An entry of YAML in one line."""
+    return str(
+        yaml.safe_dump(values, default_flow_style=True, sort_keys=False, width=10**6, allow_unicode=True).strip()
+    )
+
+
+def _yaml_key(value: RawValue) -> int:
+    return value if isinstance(value, int) else 0
+
+
+def _remedy(
+    classes: ClassTable, present: list[int], absent: list[int], ignored: list[RawValue], inverted: bool = False
+) -> str:
     """The line to write into dataset.yaml, in place of what is there."""
     used = {classes.names[index]: _yaml_value(classes.values[index]) for index in present}
     for index, value in zip(absent, ignored):
         used[classes.names[index]] = _yaml_value(value)
-    line = yaml.safe_dump(used, default_flow_style=True, sort_keys=False, width=10**6, allow_unicode=True).strip()
+    line = _line(used)
     if not present and len(ignored) == 1:
         return "They hold nothing else, and so nothing to learn from: are these the masks?"
     if not present:
         return f"Name what the masks hold, as in `classes: {line}`"
     exact = len(absent) == len(ignored)
+    swap = inverted and len(present) == len(absent) == len(ignored) == 1
     values = [_yaml_value(value) for value in ignored]
     # Without a second class there is nothing to learn.
     keep = (
@@ -239,6 +274,11 @@ def _remedy(classes: ClassTable, present: list[int], absent: list[int], ignored:
     return (
         f"If {'it is that class' if len(absent) == 1 else 'it is one of them'}, write {'' if exact else 'the like of '}"
         f"this into dataset.yaml: `classes: {line}`{keep if len(present) > 1 else ''}"
+        + (
+            f", or, since most pixels hold it, `classes: {_line(dict(zip(used, [*used.values()][::-1])))}`"
+            if swap
+            else ""
+        )
     )
 
 

@@ -12,6 +12,7 @@ import gzip
 import hashlib
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,34 @@ def read_slice(path: Path) -> NDArray[Any]:
     if values.dtype == np.float64 and (values == np.rint(values)).all() and np.abs(values).max(initial=0) < 1 << 15:
         values = values.astype(np.int16)
     return np.ascontiguousarray(values)
+
+
+def write_volume(path: Path, volume: Path, slices: Iterable[NDArray[np.uint8]]) -> None:
+    """Write slices as a packed NIfTI file that lies where another volume lies, its axes in the same order.
+
+    Args:
+        path: The file, whose name ends in .nii.gz.
+        volume: The other volume.
+        slices: Its slices (H, W), as many and of the sizes that `read_slice` reads of it.
+
+    Raises:
+        ValueError, ModuleNotFoundError: as `slices_of`.
+    """
+    shape, other = _shape(volume)[:3], _opened(volume)
+    (x, x_flipped), (y, y_flipped), (z, z_flipped) = _axes(volume)
+    values = np.zeros(shape, np.uint8)
+    for number, each in enumerate(slices):
+        turned = each[:: 1 if y_flipped else -1, :: 1 if x_flipped else -1]
+        at = shape[z] - 1 - number if z_flipped else number
+        values[(slice(None),) * z + (at,)] = turned if x > y else turned.T
+    header = other.header.copy()
+    header.set_data_dtype(np.uint8)
+    header.set_slope_inter(1, 0)
+    header["cal_min"] = header["cal_max"] = 0  # of what the values are no more
+    image = type(other)(values, other.affine, header)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        temporary.write_bytes(gzip.compress(image.to_bytes(), 6, mtime=0))
 
 
 def _shape(path: Path) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from rich.console import Console
 
 from rmiseg.config import TilingConfig
+from rmiseg.config.options import POOLED
 from rmiseg.evaluation.results import SCORES_FILE, evaluation_folder, load_evaluation
 from rmiseg.inference.checkpoint import Checkpoint, digest, find_checkpoint
 from rmiseg.inference.model_card import CardFacts
@@ -39,13 +40,14 @@ def card_facts(run: Path, checkpoint: Checkpoint, license: str | None, console: 
     config = (run if run.is_dir() else run.parent.parent) / "config.yaml"
     training = _training(yaml.safe_load(config.read_text(encoding="utf-8"))) if config.is_file() else {}
     settings = {**vars(TilingConfig()), "crf": None}
-    folder = evaluation_folder(file, checkpoint.data.scored_split, settings)
-    evaluation = load_evaluation(folder).report if (folder / SCORES_FILE).is_file() else None
-    if evaluation is None or evaluation["sha256"] != digest(file):
-        if console:
-            console.print(f"  the model card has no intervals of scores: `rmiseg evaluate {run}` first makes them")
-        evaluation = None
-    return CardFacts(license, training, evaluation)
+    for split in (checkpoint.data.scored_split, POOLED):
+        folder = evaluation_folder(file, split, settings)
+        evaluation = load_evaluation(folder).report if (folder / SCORES_FILE).is_file() else None
+        if evaluation is not None and evaluation["sha256"] == digest(file):
+            return CardFacts(license, training, evaluation)
+    if console:
+        console.print(f"  the model card has no intervals of scores: `rmiseg evaluate {run}` first makes them")
+    return CardFacts(license, training)
 
 
 def _training(options: dict[str, Any]) -> dict[str, str]:

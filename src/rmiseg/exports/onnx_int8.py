@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,8 @@ LEAST_AGREEMENT = 0.95
 class ONNXInt8:
     """model-int8.onnx: convolutions in 8 bits, whose ranges are measured on training images (static quantisation).
 
-    The first and the last convolution and those of single channels stay in float32: they are a small part of the
-    arithmetic, and make most of the error.
+    The first and the last convolution, of an ensemble those of every member, and those of single channels stay in
+    float32: they are a small part of the arithmetic, and make most of the error.
     """
 
     files = ("model-int8.onnx",)
@@ -69,7 +70,12 @@ def _sensitive(model: Any) -> list[str]:
     """Names of the convolutions that stay as they are."""
     convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
     grouped = [node for node in convolutions if any(each.name == "group" and each.i > 1 for each in node.attribute)]
-    return [node.name for node in [convolutions[0], *grouped, convolutions[-1]]]
+    members: dict[str, list[Any]] = {}
+    for node in convolutions:
+        found = re.search(r"\bmembers\.\d+\.", node.input[1])
+        members.setdefault(found[0] if found else "", []).append(node)
+    ends = [node for each in members.values() for node in (each[0], each[-1])]
+    return list(dict.fromkeys(node.name for node in [*ends, *grouped]))
 
 
 def _reader(quantization: Any, images: Sequence[Tensor]) -> Any:

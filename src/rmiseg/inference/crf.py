@@ -14,7 +14,7 @@ import numpy as np
 from rmiseg.config import CRFConfig
 from rmiseg.data.bands import Bands
 from rmiseg.inference.mean_field import Refined, refine
-from rmiseg.runtime.device import usable_cores
+from rmiseg.runtime.cores import usable_cores
 from rmiseg.runtime.extras import import_extra
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -16,6 +17,19 @@ from rmiseg.runtime.files import replacing
 
 PARTS = "parts"
 """Folder of the labels of single images, of which a file of all is made."""
+
+
+class ImageFiles(Protocol):
+    """Files of which each image gets one, and all images together others in the end; see `LabelFiles`."""
+
+    def path(self, name: Path) -> Path:
+        """Return where the file of an image is in the folder of the results."""
+
+    def write(self, folder: Path, name: Path, ids: np.ndarray) -> None:
+        """Write the file of an image, of its class ids (H, W)."""
+
+    def finish(self, folder: Path) -> list[Path]:
+        """Write the files of several images; returns them."""
 
 
 class LabelFiles:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from rmiseg.config.options import POOLED
 from rmiseg.data.classes import ClassTable
 from rmiseg.inference.checkpoint import Checkpoint
 
@@ -94,11 +95,16 @@ def _classes(classes: ClassTable, evaluation: Mapping[str, Any] | None) -> Itera
 
 def _scores(description: Checkpoint, evaluation: Mapping[str, Any] | None) -> Iterator[str]:
     yield "## Scores\n"
-    after = f"after {description.step} training steps, at full image size"
+    each = " each" if description.members > 1 else ""
+    after = f"after {description.step} training steps{each}, at full image size"
+    parts = f", each by that of the {description.members} networks which had not seen it"
     scores = {name: score for name, score in description.scores.items() if math.isfinite(score)}
     if evaluation:
         intervals = evaluation["intervals"]
-        yield f"On the {evaluation['images']} images of the split {_as_text(evaluation['split'])}, {after}:\n"
+        if evaluation["split"] == POOLED:
+            yield f"On the {evaluation['images']} training images{parts}, {after}:\n"
+        else:
+            yield f"On the {evaluation['images']} images of the split {_as_text(evaluation['split'])}, {after}:\n"
         yield "| score | % | 95 % interval |\n|---|---:|---:|"
         for name, interval in intervals.items():
             scope = _scope(evaluation) if name.endswith("mean_iou") else ""
@@ -106,7 +112,8 @@ def _scores(description: Checkpoint, evaluation: Mapping[str, Any] | None) -> It
         yield "\nThe intervals say how much the scores depend on which images are in the split (bootstrap over images),"
         yield "and nothing of how much another training would differ.\n"
     elif scores:
-        yield f"On the validation split {after}:\n\n| score | % |\n|---|---:|"
+        where = f"training images{parts}," if description.members > 1 else "validation split"
+        yield f"On the {where} {after}:\n\n| score | % |\n|---|---:|"
         for name, score in scores.items():
             yield f"| {_as_text(name)} | {_percent(score)} |"
         yield ""
@@ -117,7 +124,10 @@ def _scores(description: Checkpoint, evaluation: Mapping[str, Any] | None) -> It
 def _training(description: Checkpoint, training: Mapping[str, str]) -> Iterator[str]:
     if training:
         yield "## Training\n\n| | |\n|---|---|"
-        for name, value in {**training, "steps": str(description.step)}.items():
+        facts = {**training, "steps": str(description.step)}
+        if description.members > 1:
+            facts["networks"] = f"{description.members}, each trained on the images but for a part of them"
+        for name, value in facts.items():
             yield f"| {_as_text(name)} | {_as_text(value)} |"
         yield ""
 
@@ -128,7 +138,8 @@ def _limits(description: Checkpoint, channels: int, evaluation: Mapping[str, Any
     yield "- The scores hold for images like those of its data set; on others they are not known."
     yield "- The checkpoint may have been chosen by the images that it is scored on, which makes scores a little high."
     if channels != 3 or description.data.value_range is not None:
-        yield f"- Images have {channels} bands, scaled as in training to 0 to 255."
+        scaled = ", scaled to 0 to 255 from `value_range` in config.json" if description.data.value_range else ""
+        yield f"- Images have {channels} bands{scaled}."
     if description.data.image_scale != 1:
         yield f"- It works on images resized by {description.data.image_scale:g}: the finest things in them are lost."
     if evaluation:

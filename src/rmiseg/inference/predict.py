@@ -21,9 +21,10 @@ from rmiseg.data.bands import RGB
 from rmiseg.data.opening import has_deep_values
 from rmiseg.inference.checkpoint import digest, find_checkpoint, load_checkpoint
 from rmiseg.inference.crf import DenseCRF
-from rmiseg.inference.labels import LabelFiles, writable_labels
+from rmiseg.inference.labels import ImageFiles, LabelFiles, writable_labels
 from rmiseg.inference.predictor import Predictor
 from rmiseg.inference.sources import RESULTS_FILE, Source, find_sources
+from rmiseg.inference.volume_files import NIFTI, VolumeFiles
 from rmiseg.inference.writer import Writer
 from rmiseg.runtime.distributed import gather, on_main, patience, processes, shard
 from rmiseg.runtime.files import read_json, remove_leftovers, replacing, to_json
@@ -83,9 +84,10 @@ def predict(
         images: Image files, videos, folders or glob patterns, or one of them.
         out: Folder for the results, which mirror the names of the images.
         write: What to write: index (PNG of class ids with a palette), gray (PNG of class ids), color (PNG of class
-            colors), overlay (colors over the image), geotiff (TIFF of class ids with the image's coordinates),
-            probabilities (float16 npz), voc (what PASCAL VOC's test server takes), cityscapes (what that of Cityscapes
-            takes); coco, cvat, label-studio, labelme (labels).
+            colors), overlay (colors over the image), geotiff (TIFF of class ids with the image's coordinates), nifti
+            (volumes of class ids that lie where their volumes lie), probabilities (float16 npz), voc (what PASCAL
+            VOC's test server takes), cityscapes (what that of Cityscapes takes); coco, cvat, label-studio, labelme
+            (labels).
         overwrite: Replace results that exist.
         tiling: Scales, flip and windows; by default the network sees every image once, whole.
         crf: Iterations of a dense CRF; for several, results go to folders crf1/, crf5/, ...
@@ -175,7 +177,7 @@ def predict_files(
     there = f" ({kept} more were there already)" if kept else ""
     console.print(f"{len(results) - len(problems)} images{there}: {', '.join(config.write)} in {out}", markup=False)
     for each in together:
-        console.print(f"labels of all images: {each}", markup=False)
+        console.print(f"{'volume' if NIFTI in each.parts else 'labels of all images'}: {each}", markup=False)
     if seconds:
         console.print(f"dense CRF: {sum(seconds) / len(seconds):.2f} s an image")
     return Predictions(out, len(results) - len(problems), problems, kept)
@@ -199,8 +201,8 @@ def _prepare(
     return sources
 
 
-def label_files(config: PredictConfig, sources: Sequence[Source], predictor: Predictor) -> list[LabelFiles]:
-    """The formats of labelling tools that are to be written.
+def label_files(config: PredictConfig, sources: Sequence[Source], predictor: Predictor) -> list[ImageFiles]:
+    """The formats of labelling tools, and of volumes, that are to be written.
 
     Raises:
         ValueError: There is no format of a name; or see `LabelFiles`.
@@ -209,7 +211,8 @@ def label_files(config: PredictConfig, sources: Sequence[Source], predictor: Pre
     known = writable_labels() if wanted else []
     if unknown := [name for name in wanted if name not in known]:
         raise ValueError(f"write: {unknown[0]!r} is none of {', '.join([*PREDICTION_FORMATS, *known])}")
-    return [LabelFiles(name, sources, predictor.classes, config.tolerance) for name in wanted]
+    volumes: list[ImageFiles] = [VolumeFiles(sources)] if NIFTI in config.write else []
+    return [*volumes, *(LabelFiles(name, sources, predictor.classes, config.tolerance) for name in wanted)]
 
 
 def _depth_warning(sources: Sequence[Source], predictor: Predictor) -> list[str]:

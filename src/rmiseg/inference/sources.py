@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from rmiseg.config.commands import VIDEO_SUFFIXES
 from rmiseg.data import read_image
 from rmiseg.data.bands import RGB, Bands
 from rmiseg.data.opening import image_header
@@ -25,7 +26,6 @@ from rmiseg.inference.large import open_large
 from rmiseg.inference.tiles import Area
 from rmiseg.runtime.extras import import_extra
 
-VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".mpg", ".mpeg")
 RESULTS_FILE = "predictions.json"
 """Marks a folder of results, whose pictures are not taken for images to segment."""
 LARGE = 1 << 26

@@ -14,7 +14,7 @@ import torch
 from rmiseg.config.recipes import shortened
 from rmiseg.inference.crf import DenseCRF
 from rmiseg.inference.geotiff import TIFF, geography_of
-from rmiseg.inference.labels import LabelFiles
+from rmiseg.inference.labels import ImageFiles
 from rmiseg.inference.outputs import (
     PictureFormat,
     Pictures,
@@ -26,7 +26,7 @@ from rmiseg.inference.predictor import Predictor
 from rmiseg.inference.segment import id_strips, probabilities, segment
 from rmiseg.inference.sources import Frame, Source, read_frames
 from rmiseg.inference.tiles import TileLogits
-from rmiseg.runtime.device import usable_cores
+from rmiseg.runtime.cores import usable_cores
 
 THREADS = 8
 """Most images that are finished at once, their files written, while the model goes on; no more than there are cores."""
@@ -44,7 +44,7 @@ class Writer:
         write: Names of what to write.
         opacity: Opacity of the class colors in overlays.
         crf: Refines what the network puts out; results of several numbers of iterations go to folders of their own.
-        labels: Formats of labelling tools.
+        labels: Formats of labelling tools, and of volumes.
 
     Raises:
         ValueError: A format is for other classes, or the opacity is not from 0 to 1.
@@ -58,7 +58,7 @@ class Writer:
         *,
         opacity: float = 0.5,
         crf: DenseCRF | None = None,
-        labels: Sequence[LabelFiles] = (),
+        labels: Sequence[ImageFiles] = (),
     ) -> None:
         if not write:
             raise ValueError("nothing to write; name something with --write")

@@ -1,7 +1,7 @@
 """The implementations of the RMI loss by name: what each computes, whether it is here, and which serves an input.
 
 Images with class ids take "native", "triton" or "chunked"; those with soft targets (probabilities of the classes)
-"native" or "soft"; volumes "soft".
+"native" or "soft"; volumes "slices", which are native, or "soft".
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ DEVICES = {"native": "cpu", "triton": "cuda"}
 class Backend(NamedTuple):
     """The four functions of an implementation, all of them deterministic; non-finite logits raise nothing.
 
-    Everywhere logits are (N, C, *low) in any floating dtype; target (N, *size) int64 or, of "native" and "soft", also
-    (N, C, *size) floating; valid (N, *size) bool; class_weights (C,) float64 or None; "wide" is the dtype of the
-    computation, `rmiseg.functional.computed_dtype`.
+    Everywhere logits are (N, C, *low) in any floating dtype; target (N, *size) int64 or, but for "triton" and
+    "chunked", also (N, C, *size) floating; valid (N, *size) bool; class_weights (C,) float64 or None; "wide" is the
+    dtype of the computation, `rmiseg.functional.computed_dtype`.
 
     Attributes:
         rmi_forward: (logits, target, valid, class_weights, options, with_gradient, with_perfect) to what
@@ -74,7 +74,13 @@ def _soft() -> Backend:
     return Backend(soft.rmi_forward, soft.rmi_backward, soft.pixel_forward, soft.pixel_backward)
 
 
-BACKENDS = {"native": _native, "triton": _triton, "chunked": _chunked, "soft": _soft}
+def _slices() -> Backend:
+    from rmiseg.kernels import slices
+
+    return Backend(slices.rmi_forward, slices.rmi_backward, slices.pixel_forward, slices.pixel_backward)
+
+
+BACKENDS = {"native": _native, "triton": _triton, "chunked": _chunked, "soft": _soft, "slices": _slices}
 """Each imports its module when it is called, since not all can be imported everywhere."""
 
 
@@ -120,10 +126,12 @@ def resolve(implementation: str, logits: Tensor, target: Tensor) -> str:
     is_soft = target.ndim == logits.ndim
     if found == "plain" or (logits.ndim == 4 and (found == "native" or not is_soft)):
         return found
-    if implementation in DEVICES:
-        kinds = "class ids" if found == "triton" else "class ids or probabilities"
-        raise ValueError(f"implementation={implementation!r} is for images with {kinds} as targets; use 'auto'")
-    return "soft"
+    if implementation == "triton":
+        raise ValueError(
+            "implementation='triton' is for images with class ids, neither for volumes nor for targets that are "
+            "probabilities; use 'auto'"
+        )
+    return "slices" if found == "native" else "soft"
 
 
 def fastest(device: torch.device) -> str:

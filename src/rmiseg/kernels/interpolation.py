@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rmiseg.functional import one_hot
+from rmiseg.functional import one_hot, soft_targets
 
 
 class Resampler:
@@ -60,6 +60,14 @@ class Resampler:
             return matrix[:, :0].to(device, dtype), slice(0, 0)
         used = slice(int(nonzero[0]), int(nonzero[-1]) + 1)
         return matrix[:, used].to(device, dtype), used
+
+
+def nearest_target(target: Tensor, valid: Tensor, num_classes: int, size: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """`nearest_labels` of class ids (N, H, W), or of soft targets (N, C, H, W)."""
+    if target.ndim == valid.ndim:
+        return nearest_labels(target, valid, num_classes, size, dtype)
+    soft = soft_targets(target, valid, num_classes, dtype)
+    return F.interpolate(soft, tuple(size), mode="nearest").contiguous()
 
 
 def nearest_labels(target: Tensor, valid: Tensor, num_classes: int, size: Sequence[int], dtype: torch.dtype) -> Tensor:

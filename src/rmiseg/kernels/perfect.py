@@ -6,14 +6,10 @@ nearest label and interpolates probabilities.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from rmiseg.functional import RMIOptions, one_hot, soft_targets, upsample_logits
-from rmiseg.kernels.interpolation import nearest_labels
 from rmiseg.kernels.regions import perfect_rmi, region_covariance, rmi_of_covariance
 
 
@@ -39,24 +35,12 @@ def perfect_rmi_of_maps(labels: Tensor, certain: Tensor, covariance: Tensor, opt
     return rmi_of_covariance(region_covariance(certain, labels, options.region_size), options.alpha)
 
 
-def interpolated_labels(
-    target: Tensor, valid: Tensor, num_classes: int, size: Sequence[int], dtype: torch.dtype
-) -> tuple[Tensor, Callable[[], Tensor]]:
-    """Labels (N, C, h, w) pooled by "interp", and a function that returns them pooled as probabilities are.
-
-    Args:
-        target: Class ids (N, H, W), or soft (N, C, H, W).
-        valid: (N, H, W) bool.
-        num_classes: C.
-        size: (h, w).
-        dtype: That of the results.
-    """
+def interpolated_target(target: Tensor, valid: Tensor, labels: Tensor) -> Tensor:
+    """A target, class ids (N, H, W) or soft (N, C, H, W), interpolated to the size of `labels`, corners aligned."""
     if target.ndim == valid.ndim:
-        labels = nearest_labels(target, valid, num_classes, size, dtype)
-        return labels, lambda: interpolated_classes(target, valid, labels)
-    soft = soft_targets(target, valid, num_classes, dtype)
-    labels = F.interpolate(soft, tuple(size), mode="nearest")
-    return labels.contiguous(), lambda: upsample_logits(soft, size, align_corners=True).contiguous()
+        return interpolated_classes(target, valid, labels)
+    soft = soft_targets(target, valid, labels.shape[1], labels.dtype)
+    return upsample_logits(soft, labels.shape[2:], align_corners=True).contiguous()
 
 
 def interpolated_classes(target: Tensor, valid: Tensor, labels: Tensor) -> Tensor:

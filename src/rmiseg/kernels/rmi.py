@@ -122,7 +122,7 @@ def rmi_operator(
 
     Args:
         logits: (N, C, *low), any floating dtype, at label resolution or below.
-        target: (N, *size) int64, or, with the backends "native" and "soft", also (N, C, *size) floating.
+        target: (N, *size) int64, or, of the backends but "triton" and "chunked", also (N, C, *size) floating.
         valid: (N, *size) bool.
         class_weights: (C,) float64, or None.
         map_weights, floor: See `rmi_sums`.

@@ -56,10 +56,9 @@ class RMILoss(SegmentationLoss):
         subtract_floor: Count the RMI of each class from that of a perfect prediction of the same target.
         implementation: "native" (CPU, compiled), "triton" (CUDA), "chunked" (any device, in ordinary operations),
             "plain" (the readable definition, slow), or "auto": the fastest that there is for the device of the logits
-            ("chunked" on AMD's GPUs, where Triton is not tested). Values and gradients are the same. The first two are
-            for images, "triton" for class ids alone; "auto" computes others in ordinary operations. Inside of the
-            transforms of `torch.func` and of forward-mode differentiation, all are "plain"; only that can be
-            differentiated twice by autograd.
+            ("chunked" on AMD's GPUs, where Triton is not tested). Values and gradients are the same. "triton" is for
+            images with class ids. Inside of the transforms of `torch.func` and of forward-mode differentiation, all
+            are "plain"; only that can be differentiated twice by autograd.
         loss_options: What all losses have: `mode` ("multiclass", "binary", "multilabel"), `class_weights`, `reduction`,
             `from_probabilities`, `align_corners`, `check_target`; see `SegmentationLoss`.
 

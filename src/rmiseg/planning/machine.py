@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from rmiseg.runtime.device import usable_cores
+from rmiseg.runtime.cores import usable_cores
 from rmiseg.runtime.distributed import world_size
 
 GIGABYTE = 2**30

@@ -136,7 +136,7 @@ def write_report(
     split, root = (
         (config.split or first.data.scored_split, config.root or first.data.root) if data is None else (None, None)
     )
-    images = first.load_split(split, root) if data is None else own_images(data, first, config)
+    images = first.load_split(config.split, config.root) if data is None else own_images(data, first, config)
     if out.is_dir():
         raise IsADirectoryError(f"{out} is a folder; name a file with --out")
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -288,7 +288,7 @@ def _content(runs: Sequence[Run], images: LabeledImages, pictures: list[dict[str
         "runs": [
             {
                 "name": run.name,
-                "model": str(run.checkpoint.model),
+                "model": str(run.checkpoint),
                 "loss": _loss_name(run.path),
                 "steps": run.checkpoint.step,
                 "scores": run.evaluation.summary(),

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -62,16 +61,3 @@ def peak_memory(device: torch.device) -> int:
         return 1024 * int(status.partition("VmHWM:")[2].split()[0])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-def usable_cores() -> int:
-    """Number of processor cores that this process may use: at least 1.
-
-    Those that it is bound to, by a scheduler or taskset, and no more than a container's share of time allows; of
-    several processes that torchrun started on this machine, each has its part.
-    """
-    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with suppress(OSError, ValueError):  # no such file, or "max"
-        quota, period = map(int, Path("/sys/fs/cgroup/cpu.max").read_text().split())
-        bound = min(bound, -(-quota // period))
-    return max(1, bound // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))

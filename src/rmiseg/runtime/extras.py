@@ -3,7 +3,37 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
+import sys
 from typing import Any
+
+PACKAGES = {
+    "app": ("gradio",),
+    "crf": ("pydensecrf",),
+    "demo": ("nilearn",),
+    "hf": ("transformers",),
+    "labels": ("cv2",),
+    "mlflow": ("mlflow",),
+    "monai": ("monai",),
+    "onnx": ("onnx", "onnxruntime", "onnxscript"),
+    "openvino": ("onnx", "onnxscript", "openvino"),
+    "smp": ("segmentation_models_pytorch",),
+    "video": ("av",),
+    "wandb": ("wandb",),
+}
+"""Packages, by the names under which they are imported, that a task which needs an extra cannot do without."""
+
+
+def require(extra: str, purpose: str) -> None:
+    """See that the packages of an extra are installed, without importing them.
+
+    Raises:
+        ModuleNotFoundError: One is not; the message names the extra that installs it.
+    """
+    for package in PACKAGES[extra]:
+        there = sys.modules[package] if package in sys.modules else importlib.util.find_spec(package)
+        if there is None:
+            raise _missing(package, extra, purpose, f"No module named {package!r}")
 
 
 def import_extra(module: str, extra: str, purpose: str) -> Any:
@@ -15,7 +45,9 @@ def import_extra(module: str, extra: str, purpose: str) -> Any:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        package = module.split(".")[0]
-        raise ModuleNotFoundError(
-            f'{purpose} needs the package {package} ({error}): pip install "rmiseg[{extra}]"', name=error.name
-        ) from error
+        raise _missing(module.split(".")[0], extra, purpose, str(error), error.name) from error
+
+
+def _missing(package: str, extra: str, purpose: str, reason: str, name: str | None = None) -> ModuleNotFoundError:
+    text = f'{purpose} needs the package {package} ({reason}): pip install "rmiseg[{extra}]"'
+    return ModuleNotFoundError(text, name=name or package)

@@ -30,7 +30,7 @@ from rmiseg.data import (
     train_loader,
 )
 from rmiseg.data.bands import Bands
-from rmiseg.data.loader import Loader, worker_count
+from rmiseg.data.loader import Loader
 from rmiseg.data.mixing import Mixing
 from rmiseg.data.rare import find_places
 from rmiseg.data.transforms import TrainTransform
@@ -48,6 +48,7 @@ from rmiseg.models.conversion import fit
 from rmiseg.models.conversion.own import OWN
 from rmiseg.models.layers import synchronize_norm
 from rmiseg.models.original import OWN_CRITERION, check_original
+from rmiseg.runtime.cores import worker_count
 from rmiseg.runtime.distributed import distribute, on_main, rank, world_size
 from rmiseg.training.criterion import Criterion
 from rmiseg.training.optim import HEAD_LR_FACTORS, build_optimizer

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rmiseg.config import DataConfig, EvaluateConfig, TrainConfig
+from rmiseg.config.options import POOLED
 from rmiseg.config.parser import train_config
 from rmiseg.config.recipes import flat, read_recipe
 from rmiseg.evaluation.evaluate import Evaluation
@@ -28,8 +29,6 @@ from rmiseg.training.run_folder import LOCK_FILE, RESULT_FILE, RunResult
 from rmiseg.training.stored_options import CONFIG_FILE, plain_options, write_config
 
 FOLDS_FILE = "folds.json"
-POOLED = "cross-validation"
-"""Name of the evaluation of all images, each by the model that had not seen it."""
 
 TrainFold = Callable[[TrainConfig], RunResult]
 

@@ -91,7 +91,6 @@ def test_objects(tmp_path):
     ("wrong", "message"),
     [
         (polygon("car", [[0, 0], [1e9, 1], [2, 2]]), "a.jpg.json: image a.jpg: label 1, 'car': the coordinate"),
-        (polygon("car", [[0, 0]]), "a.jpg.json: object 1, 'car': a polygon has 1 points"),
         (bitmap("car", zlib.compress(bytes(10**7)), 0, 0), "a.jpg.json.* a mask is larger than its image"),
         (bitmap("car", png(np.ones((40, 40), bool)), 0, 0), "40 x 40 pixels does not fit"),
         (bitmap("car", png(np.ones((4, 4), bool)), -1, 0), r"at \(-1, 0\) does not fit"),

@@ -74,7 +74,7 @@ def test_other_regions(tmp_path):
         ),
         ({"name": "polygon", "all_points_x": [1, 2, "z"], "all_points_y": [1, 2, 3]}, "corners must be numbers"),
         ({"name": "circle", "cx": 1, "cy": 1, "r": 1e300}, "via.json: image a.jpg: label 1, 'x': the coordinate"),
-        ({"name": "circle"}, "via.json does not hold VIA's labels: KeyError 'r'"),
+        ({"name": "circle"}, "via.json does not hold VIA's labels: 'r' is missing"),
     ],
 )
 def test_hostile_regions(tmp_path, shape, message):

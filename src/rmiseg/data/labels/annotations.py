@@ -49,6 +49,10 @@ class Region:
     box: bool = False
 
 
+FEW_CORNERS = "polygons of fewer than three corners"
+"""A reason why labels cannot be used."""
+
+
 @dataclass
 class LabeledImage:
     """One image, as a tool knows it.
@@ -130,7 +134,9 @@ def naming(where: object, holds: str) -> Iterator[None]:
     """
     try:
         yield
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
+    except KeyError as error:
+        raise ValueError(f"{where} does not hold {holds}: {error} is missing") from error
+    except (TypeError, AttributeError, IndexError) as error:
         raise ValueError(f"{where} does not hold {holds}: {type(error).__name__} {error}") from error
     except ValueError as error:
         raise ValueError(str(error) if str(error).startswith(str(where)) else f"{where}: {error}") from error

@@ -17,6 +17,7 @@ import numpy as np
 from rmiseg.config.registry import register
 from rmiseg.data.classes import ClassTable
 from rmiseg.data.labels.annotations import (
+    FEW_CORNERS,
     Annotations,
     LabeledImage,
     LabelFormat,
@@ -107,7 +108,9 @@ def _is_coco(content: Any) -> bool:
 def _read_file(path: Path, content: dict[str, Any], split: str, found: Annotations) -> None:
     names: dict[int, str] = {}
     for category in sorted(content["categories"], key=lambda each: whole(each["id"], "the id of a category")):
-        names[whole(category["id"], "the id of a category")] = str(category["name"])
+        key = whole(category["id"], "the id of a category")
+        if names.setdefault(key, str(category["name"])) != str(category["name"]):
+            raise ValueError(f"the category id {key} is that of {names[key]} and of {category['name']}")
     found.classes += [name for name in dict.fromkeys(names.values()) if name not in found.classes]
     images: dict[int, LabeledImage] = {}
     for image in content["images"]:
@@ -135,11 +138,13 @@ def _region(annotation: dict[str, Any], label: str, title: str, image: LabeledIm
         if isinstance(outline, dict):
             counts, size = outline["counts"], list(outline["size"])
             return Region(label, partial(run_lengths, counts, size), crowd=crowd)
+        if isinstance(outline, list) and outline and isinstance(outline[0], int | float):
+            outline = [outline]  # one polygon, without the list of polygons around it
         polygons = [corners for corners in map(points, outline or []) if len(corners) > 2]
         if polygons:
             return Region(label, partial(exact_polygons, polygons), crowd=crowd)
         if outline:
-            unused.add("polygons of fewer than three corners", f"{image.reference}: {label}")
+            unused.add(FEW_CORNERS, f"{image.reference}: {label}")
             return None
         if box := annotation.get("bbox"):
             left, top, width, height = points(box).ravel().tolist()

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from rmiseg.config.registry import register
 from rmiseg.data.classes import ClassTable, Color
 from rmiseg.data.labels.annotations import (
+    FEW_CORNERS,
     Annotations,
     LabeledImage,
     LabelFormat,
@@ -32,8 +33,8 @@ from rmiseg.data.labels.documents import Documents, read_xml, whole
 from rmiseg.data.labels.outlines import outlines
 from rmiseg.data.labels.shapes import exact_polygons, points, row_run_lengths
 
-KINDS = ("polygon", "mask", "box", "polyline", "points", "ellipse", "cuboid", "skeleton")
-"""Elements of an image that are labels; of these the first three have outlines that are read."""
+OTHER_ELEMENTS = ("tag", "attribute")
+"""Elements of an image that are no labels of a place in it."""
 
 
 @register("labels", "cvat")
@@ -122,11 +123,13 @@ def _image(element: ElementTree.Element, path: Path, documents: Documents, unuse
     image = LabeledImage(name, path, size=size, split=SPLITS.get(subset.lower(), ""))
     if subset and "/" not in subset and subset.strip("."):  # two subsets may hold images of one name
         image.path = documents.find_image(f"images/{subset}/{name}", path)
-    shapes = [shape for shape in element if shape.tag in KINDS]
+    shapes = [shape for shape in element if shape.tag not in OTHER_ELEMENTS]
     shapes.sort(key=lambda shape: whole(shape.attrib.get("z_order", 0), "z_order"))
     for number, shape in enumerate(shapes, start=1):
-        reason = f"labels are of the kind {shape.tag}, whose area is not read"
-        title, example = f"image {name}, {shape.tag} {number}", f"{shape.attrib.get('label')} in {name}"
+        reason = (
+            FEW_CORNERS if shape.tag == "polygon" else f"labels are of the kind {shape.tag}, whose area is not read"
+        )
+        title, example = f"image {name}, {shape.tag} {number}", f"{shape.get('label', shape.tag)} in {name}"
         add_region(image, partial(_region, shape), title, unused, reason, example)
     return image
 

@@ -72,6 +72,11 @@ def import_labels(config: DataImportConfig, console: Console | None = None) -> I
         stems = unique_names(pictures)
         for picture, stem in track(list(zip(pictures, stems)), "drawing", console, total=len(pictures)):
             _write(picture, stem, folder, classes, ids, found, config, report)
+        if not report.labels and any(picture.labels.regions for picture in pictures):
+            raise ValueError(
+                f"{report.source}: no label covers a pixel of its image. Are its coordinates shares of width and "
+                f"height (0 to 1)? {labels.TITLE} is read in {'shares' if name == 'yolo' else 'pixels or percent'}"
+            )
         (folder / "dataset.yaml").write_text(_description(classes, report), encoding="utf-8")
         (folder / MARK).write_text(to_json(report.as_dict(classes)), encoding="utf-8")
     return report
@@ -102,10 +107,20 @@ def recognized(documents: Documents, name: str | None) -> tuple[str, LabelFormat
         raise ValueError(next(iter(documents.damaged.values())))
     holds = ", ".join(documents.names[:5]) or "nothing"
     raise ValueError(
-        f"{documents.source} is of no format that is known here: {listed}. It holds {holds}"
+        f"{documents.source} is of no format that is known here: {listed}. {_other_kind(documents)}It holds {holds}"
         f"{', ...' if len(documents.names) > 5 else ''}. If it is of one of them, name it with --format, which says "
         f"what is wrong with it"
     )
+
+
+def _other_kind(documents: Documents) -> str:
+    """Say what to do about exports that are often taken for one of those that are read; "" if it is none of them."""
+    if any(b"<bndbox>" in path.read_bytes()[:10000] for path in documents.files(".xml")[:5]):
+        return "Its XML files hold boxes of Pascal VOC, which are no outlines. "
+    for content in documents.peek():
+        if isinstance(content, list) and content and isinstance(content[0], dict) and "annotator" in content[0]:
+            return "It looks like Label Studio's JSON-MIN: export JSON. "
+    return "CSV files are not read: let the tool export JSON. " if documents.files(".csv") else ""
 
 
 def _pictures(
@@ -141,7 +156,9 @@ def _pictures(
 
 def _usable(image: LabeledImage, config: DataImportConfig, report: ImportReport) -> Iterator[Region]:
     for region in image.regions:
-        if region.box and config.boxes == "leave-out":
+        if not region.label.strip():
+            reason = "labels have no class"
+        elif region.box and config.boxes == "leave-out":
             reason = "labels are boxes, no outlines (--boxes fill takes all of a box)"
         elif config.classes and region.label not in config.classes and not _is_special(region.label):
             reason = "labels are of classes that --classes does not name"
@@ -181,6 +198,13 @@ def class_table(
     ordered = [*([grounds[0].strip("_") if grounds else BACKGROUND] if background else []), *things]
     if not ordered:
         raise ValueError(f"{report.source}: there is no label, and so no class; --classes names the classes")
+    alike: dict[str, list[str]] = {}
+    for name in things:
+        alike.setdefault("".join(name.casefold().split()), []).append(name)
+    for several in alike.values():
+        if several[1:]:
+            shown = " and ".join(map(repr, several))
+            report.notes.append(f"{shown} differ in capitals or blanks alone, and are classes of their own")
     if unseen := [name for name in config.classes or [] if name not in used | set(BACKGROUND_NAMES)]:
         report.notes.append(f"of --classes, {', '.join(unseen)} have no labels")
     if strange := [name for name in ordered if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name)]:

@@ -132,7 +132,10 @@ def _image(task: dict[str, Any], path: Path, unused: Tally) -> tuple[LabeledImag
         name = _label(each) or labels.get(each.get("id"), "")
         if not name:
             unused.add("labels have no class", f"{reference}, label {number}")
-        elif each.get("image_rotation"):
+            continue
+        if any(isinstance(value.get(key), list) and value[key][1:] for key in LABEL_KEYS):
+            unused.add("labels have several classes, of which the first is taken", f"{name} in {reference}")
+        if each.get("image_rotation"):
             unused.add("labels are on images that were rotated in Label Studio", f"{name} in {reference}")
         else:
             image.size = (whole(each["original_height"], "original_height"), whole(each["original_width"], "width"))

@@ -14,6 +14,7 @@ from typing import Any
 
 from rmiseg.config.registry import register
 from rmiseg.data.labels.annotations import (
+    FEW_CORNERS,
     Annotations,
     LabeledImage,
     LabelFormat,
@@ -108,7 +109,9 @@ def _image(path: Path, content: dict[str, Any], unused: Tally) -> LabeledImage:
     image = LabeledImage(str(content["imagePath"]), path, size=size, embedded=content.get("imageData"))
     for number, shape in enumerate(content["shapes"], start=1):
         label = str(shape["label"])
-        reason = f"labels are of the kind {shape.get('shape_type')}, which has no area"
+        kind = shape.get("shape_type") or "polygon"
+        reason = f"labels are of the kind {kind}, whose area is not read"
+        reason = FEW_CORNERS if kind == "polygon" else reason
         title = f"shape {number}, {label!r}"
         add_region(image, partial(_region, label, shape), title, unused, reason, f"{label} in {path.name}")
     return image
@@ -117,7 +120,13 @@ def _image(path: Path, content: dict[str, Any], unused: Tally) -> LabeledImage:
 def _region(label: str, shape: dict[str, Any]) -> Region | None:
     kind = shape.get("shape_type") or "polygon"
     corners = points(shape["points"])
-    if kind == "polygon" and len(corners) > 2:
+    if kind == "rectangle" and len(corners) == 4:  # as some programs write them
+        low, high = corners.min(axis=0), corners.max(axis=0)
+        if ((corners == low) | (corners == high)).all():
+            return Region(label, partial(outlined_rectangle, points([*low, *high])), box=True)
+    if kind == "polygon" and len(corners) < 3:
+        return None
+    if kind == "polygon":
         return Region(label, partial(outlined_polygon, corners))
     if kind == "oriented_rectangle" and len(corners) == 4:
         return Region(label, partial(outlined_polygon, corners), box=True)
@@ -128,6 +137,6 @@ def _region(label: str, shape: dict[str, Any]) -> Region | None:
     if kind == "mask" and len(corners) == 2:
         left, top = (int(x) for x in corners[0].tolist())
         return Region(label, partial(bitmap, shape["mask"], left, top))
-    if kind in ("polygon", "oriented_rectangle", "rectangle", "circle", "mask"):
+    if kind in ("oriented_rectangle", "rectangle", "circle", "mask"):
         raise ValueError(f"a {kind} has {len(corners)} points")
     return None

@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from rmiseg.config.registry import register
-from rmiseg.data.labels.annotations import Annotations, LabeledImage, LabelFormat, Region, Tally, add_region, naming
+from rmiseg.data.labels.annotations import (
+    FEW_CORNERS,
+    Annotations,
+    LabeledImage,
+    LabelFormat,
+    Region,
+    Tally,
+    add_region,
+    naming,
+)
 from rmiseg.data.labels.coco import split_of
 from rmiseg.data.labels.cvat import hex_color
 from rmiseg.data.labels.documents import Documents, whole
@@ -61,7 +70,8 @@ def _image(path: Path, content: dict[str, Any], documents: Documents, unused: Ta
     image.path = beside if path.parent.name == "ann" and beside.is_file() else None
     for number, each in enumerate(content["objects"], start=1):
         label = str(each["classTitle"])
-        reason = f"labels are of the kind {each.get('geometryType')}, which is not read"
+        kind = each.get("geometryType")
+        reason = FEW_CORNERS if kind == "polygon" else f"labels are of the kind {kind}, which is not read"
         title = f"object {number}, {label!r}"
         add_region(image, partial(_region, label, each), title, unused, reason, f"{label} in {path.name}")
     return image
@@ -76,7 +86,9 @@ def _region(label: str, content: dict[str, Any]) -> Region | None:
         return None
     outer = points(content["points"]["exterior"])
     holes = [points(each) for each in content["points"].get("interior") or []]
-    if kind == "polygon" and len(outer) > 2:
+    if kind == "polygon" and len(outer) < 3:
+        return None
+    if kind == "polygon":
         return Region(label, partial(filled_polygon, outer, [hole for hole in holes if len(hole) > 2]))
     if kind == "rectangle" and len(outer) == 2:
         (left, top), (right, bottom) = outer.min(axis=0).tolist(), outer.max(axis=0).tolist()

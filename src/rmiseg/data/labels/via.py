@@ -78,7 +78,7 @@ def _attribute(entries: list[dict[str, Any]]) -> str:
         for entry in entries
         for region in _regions_of(entry)
         for name, value in (region.get("region_attributes") or {}).items()
-        if isinstance(value, str) and value
+        if _text(value)
     )
 
     def rank(name: str) -> tuple[int, int]:
@@ -88,12 +88,20 @@ def _attribute(entries: list[dict[str, Any]]) -> str:
     return min(counts, key=rank) if counts else ""
 
 
+def _text(value: Any) -> str:
+    """The text of an attribute: that of a field, or of the one box that is ticked; "" if it is none."""
+    if isinstance(value, dict):
+        ticked = [name for name, on in value.items() if on is True]
+        return ticked[0] if len(ticked) == 1 else ""
+    return value if isinstance(value, str) else ""
+
+
 def _image(path: Path, entry: dict[str, Any], attribute: str, unused: Tally) -> LabeledImage:
     image = LabeledImage(str(entry["filename"]), path)
     for number, region in enumerate(_regions_of(entry), start=1):
         where = f"region {number} of {image.reference}"
-        label = (region.get("region_attributes") or {}).get(attribute)
-        if not isinstance(label, str) or not label:
+        label = _text((region.get("region_attributes") or {}).get(attribute))
+        if not label:
             unused.add("labels have no class", where)
             continue
         shape = region["shape_attributes"]

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from rmiseg.functional import RMIOptions, computed_dtype, pooled_size
-from rmiseg.kernels.perfect import interpolated_labels
+from rmiseg.kernels.interpolation import nearest_target
+from rmiseg.kernels.perfect import interpolated_target
 
 ELEMENTS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 WHOLE = {torch.int64: 0, torch.int32: 1, torch.int16: 2, torch.int8: 3, torch.uint8: 4, torch.bool: 4}
@@ -104,7 +105,7 @@ def is_available() -> bool:
 def read_labels(
     target: Tensor, kind: str, num_classes: int, ignored: Sequence[int]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """What `rmiseg.kernels.labels.Labels` holds; arguments as `rmiseg.kernels.labels.read_labels` has them."""
+    """Fields of `rmiseg.kernels.labels.Labels`; arguments as `rmiseg.kernels.labels.read_labels` has them."""
     is_soft = kind == "soft"
     if target.dtype not in (ELEMENTS if is_soft else WHOLE):
         target = target.float() if is_soft else target.long()
@@ -145,22 +146,31 @@ def rmi_forward(
     with_perfect: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """See `rmiseg.kernels.backends.Backend`."""
+    pixel_sums, probabilities, labels = pooled_maps(logits, target, valid, class_weights, options)
+    own_perfect = with_perfect and options.pool != "interp"
+    rmi, perfect, present = _regions(probabilities, labels, options, with_gradient, own_perfect)
+    if with_perfect and not own_perfect:
+        certain = interpolated_target(target, valid, labels)
+        perfect = _regions(certain, labels, options, False, False)[0]
+    # The gradient has taken the place of the probabilities.
+    gradient_maps = probabilities if with_gradient else probabilities.new_empty((*labels.shape[:2], 0, 0))
+    return pixel_sums, rmi, present, perfect, gradient_maps
+
+
+def pooled_maps(
+    logits: Tensor, target: Tensor, valid: Tensor, class_weights: Tensor | None, options: RMIOptions
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Pixel sums (N,), pooled probabilities and pooled labels (N, C, ph, pw); see `functional.rmi_maps`."""
     n, c = logits.shape[:2]
     pooled = pooled_size(valid.shape[1:], options.pool, options.pool_size)
     probabilities = logits.new_empty((n, c, *pooled), dtype=computed_dtype(logits))
     if options.pool == "interp":
-        labels, certain = interpolated_labels(target, valid, c, pooled, probabilities.dtype)
+        labels = nearest_target(target, valid, c, pooled, probabilities.dtype)
     else:
         labels = torch.empty_like(probabilities)
     maps = {**_pooling(options, probabilities), "probabilities": probabilities, "labels": labels}
     pixel_sums = _forward(logits, target, valid, class_weights, options.pixel_loss, options.align_corners, maps)
-    own_perfect = with_perfect and options.pool != "interp"
-    rmi, perfect, present = _regions(probabilities, labels, options, with_gradient, own_perfect)
-    if with_perfect and not own_perfect:
-        perfect = _regions(certain(), labels, options, False, False)[0]
-    # The gradient has taken the place of the probabilities.
-    gradient_maps = probabilities if with_gradient else probabilities.new_empty((n, c, 0, 0))
-    return pixel_sums, rmi, present, perfect, gradient_maps
+    return pixel_sums, probabilities, labels
 
 
 def rmi_backward(

@@ -49,12 +49,23 @@ def read_rows(path: Path) -> list[list[str]]:
     """Read the whole lines of a table, without its header; none where there is no file.
 
     A last line that was cut short when its process was killed is left out.
+
+    Raises:
+        ValueError: The file is no such table.
     """
     if not path.is_file():
         return []
-    text = path.read_text(encoding="utf-8")
-    whole = text[: text.rfind("\n") + 1]
-    return [row for row in csv.reader(whole.splitlines()[1:]) if len(row) == len(COLUMNS) and row[0].isdigit()]
+    try:
+        text = path.read_text(encoding="utf-8")
+        rows = list(csv.reader(text[: text.rfind("\n") + 1].splitlines()))
+        if rows and tuple(rows[0]) != COLUMNS:
+            raise ValueError(f"it does not begin with {','.join(COLUMNS)}")
+        kept = [row for row in rows[1:] if len(row) == len(COLUMNS) and row[0].isdecimal()]
+        for _, _, value in kept:
+            float(value)
+    except (ValueError, csv.Error) as error:
+        raise ValueError(f"{path} is no table of curves ({error}): put a copy of it back, or move it away") from error
+    return kept
 
 
 def read_table(path: Path) -> Curves:
