@@ -213,7 +213,7 @@ def measure(case: Case, seconds: float) -> dict[str, Any]:
 
 
 def table(found: dict[str, Any], threads: list[int]) -> str:
-    """What was found, by case and number of threads, in Markdown."""
+    """Table of what was found, by form and number of threads, in Markdown."""
     heads = "".join(f" ms, {count} thread{'s' * (count > 1)} | x PyTorch (quartiles) | DiceCE |" for count in threads)
     lines = [f"| form | goal |{heads}", "|---|---|" + "---|---|---|" * len(threads)]
     for name, own in found.items():

@@ -47,7 +47,7 @@ class BenchFormsConfig:
     threads: list[int] = field(default_factory=lambda: [1, 2])
     """Numbers of threads to measure with."""
     seconds: float = 3.0
-    """How long to measure each form."""
+    """Seconds to measure each form for."""
     only: str = ""
     """Only forms whose names hold this."""
 
