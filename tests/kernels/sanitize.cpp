@@ -95,12 +95,13 @@ void run_problem() {
         uint8_t* const target = memory.array<uint8_t>(pixels);
         for (int64_t i = 0; i < pixels; ++i) target[i] = uint8_t(number(0, 9) ? number(0, p.classes - 1) : 255);
         l.target = target, p.target = l.ids = memory.array<int64_t>(pixels);
+        if (l.is_mask) l.soft = memory.array<float>(pixels);
     } else {
         l.element = INT64;
         int64_t* const target = memory.array<int64_t>(pixels);
         for (int64_t i = 0; i < pixels; ++i) target[i] = number(0, 9) ? number(0, p.classes - 1) : 255;
         l.target = p.target = target;
-        if (l.is_mask) p.target = l.ids = memory.array<int64_t>(pixels);
+        if (l.is_mask) l.soft = memory.array<float>(pixels);
     }
     rmiseg_read_labels(&l);
     p.valid = l.valid;

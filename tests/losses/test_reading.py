@@ -61,3 +61,16 @@ def test_masks_in_any_layout():
         strange = each.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
         loss = RMILoss(3, mode="multilabel", pool_size=2)
         assert torch.equal(loss(logits, strange), loss(logits, each))
+
+
+@pytest.mark.parametrize(
+    ("mode", "target", "message"),
+    [
+        ("multiclass", torch.full((1, 16, 16), 7.0), "target holds 7.0 in 256 pixels, .*; labels must be 0 to 2"),
+        ("multilabel", torch.full((1, 3, 16, 16), 7), "target holds 7 in 768 pixels, .*; labels must be 0 to 1"),
+        ("multilabel", torch.full((1, 3, 16, 16), 7.0), "target holds 7.0 in 768 pixels, .*; probabilities must be"),
+    ],
+)
+def test_the_complaint_fits_the_target(mode, target, message):
+    with pytest.raises(ValueError, match=message):
+        RMILoss(3, mode=mode, pool_size=2)(torch.zeros(1, 3, 16, 16), target)

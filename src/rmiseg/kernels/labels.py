@@ -15,7 +15,7 @@ class Labels(NamedTuple):
     """A target, read.
 
     Attributes:
-        values: Class ids (N, *size) int64, or soft targets as they were given; see `rmiseg.functional`.
+        values: Class ids (N, *size) int64, or soft targets (N, C, *size); see `rmiseg.functional`.
         valid: (N, *size) bool, what counts.
         counts: (N,) int64, the pixels that do.
         unknown: (N,) bool, samples with something that is neither of a class nor ignored.
@@ -32,7 +32,7 @@ def read_labels(target: Tensor, kind: str, num_classes: int, ignored: Sequence[i
 
     Args:
         target: (N, *size) whole numbers, or soft (N, C, *size).
-        kind: "classes": class ids; "masks": 1 and 0, which become 0, the only class, and 1, no class; "soft":
+        kind: "classes": class ids; "masks": 1 where the only class is, else 0, which become soft targets; "soft":
             probabilities.
         num_classes: The number of class ids.
         ignored: Labels that do not count.

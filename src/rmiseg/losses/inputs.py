@@ -204,11 +204,12 @@ class InputReader:
             if not is_soft and target.is_floating_point():
                 return None
             return read_labels(target, "soft" if is_soft else "classes", self.num_classes, self.ignored)
-        if not target.is_floating_point():
-            return read_labels(self._masks(target), "masks", 2, self.ignored)
         if not self.takes_any_target:
             return None
-        return read_labels(self._masks(target).unsqueeze(1), "soft", 1, self.ignored)
+        masks = self._masks(target)
+        if target.is_floating_point():
+            return read_labels(masks.unsqueeze(1), "soft", 1, self.ignored)
+        return read_labels(masks, "masks", 2, self.ignored)
 
     def _masks(self, target: Tensor) -> Tensor:
         """Masks (M, *size) in modes "binary" and "multilabel"."""
@@ -293,7 +294,7 @@ class InputReader:
         values = sorted(set(target.view(*unknown.shape, -1)[unknown].flatten().tolist()))
         shown = ", ".join(str(v) for v in values[:8]) + (", ..." if len(values) > 8 else "")
         where = ", ".join(f"{name} {index}" for name, index in zip(["sample", *names], place))
-        if read.is_soft:
+        if read.is_soft and target.is_floating_point():
             allowed = "probabilities must be from 0 to 1"
         else:
             allowed = f"labels must be 0 to {self.num_classes - 1 if self.mode == 'multiclass' else 1}"

@@ -61,7 +61,7 @@ class _Labels(ctypes.Structure):
     _fields_ = (
         *((name, c_int64) for name in ["threads", "samples", "pixels", "classes", "ignored_count"]),
         *((name, c_int64) for name in ["element", "is_soft", "is_mask"]),
-        *((name, c_void_p) for name in ["ignored", "target", "ids", "valid", "counts", "unknown"]),
+        *((name, c_void_p) for name in ["ignored", "target", "ids", "soft", "valid", "counts", "unknown"]),
     )
 
 
@@ -111,8 +111,11 @@ def read_labels(
         target = target.float() if is_soft else target.long()
     target = target.contiguous()
     size = target.shape[2 if is_soft else 1 :]
-    keeps = is_soft or (kind == "classes" and target.dtype == torch.int64)
-    values = target if keeps else torch.empty(target.shape, dtype=torch.int64)
+    keeps, is_mask = is_soft or target.dtype == torch.int64, kind == "masks"
+    if is_mask:
+        values = torch.empty((len(target), 1, *size), dtype=torch.float32)
+    else:
+        values = target if keeps else torch.empty(target.shape, dtype=torch.int64)
     valid = torch.empty((len(target), *size), dtype=torch.bool)
     counts, unknown = torch.empty(len(target), dtype=torch.int64), torch.empty(len(target), dtype=torch.bool)
     numbers = (c_int64 * len(ignored))(*ignored)
@@ -125,10 +128,11 @@ def read_labels(
         ignored_count=len(ignored),
         element=ELEMENTS.index(target.dtype) if is_soft else WHOLE[target.dtype],
         is_soft=is_soft,
-        is_mask=kind == "masks",
+        is_mask=is_mask,
         ignored=ctypes.addressof(numbers),
         target=target,
-        ids=None if keeps else values,
+        ids=None if keeps or is_mask else values,
+        soft=values if is_mask else None,
         valid=valid,
         counts=counts,
         unknown=unknown,

@@ -54,7 +54,8 @@ struct Labels {
     int64_t is_soft, is_mask;
     const int64_t* ignored;  // (ignored_count,)
     const void* target;      // (N, pixels), or, if is_soft, (N, C, pixels)
-    int64_t* ids;            // (N, pixels), out: class ids; of masks, in which 1 is the only class, 0 for 1, and 1 for 0. Or null
+    int64_t* ids;            // (N, pixels), out: class ids; or null
+    float* soft;             // (N, pixels), out: 1 or 0, of masks, in which 1 is the only class; or null
     uint8_t* valid;          // (N, pixels), out
     int64_t* counts;         // (N,), out
     uint8_t* unknown;        // (N,), out

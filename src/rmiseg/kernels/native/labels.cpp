@@ -43,12 +43,12 @@ LEAF void kinds_of_ids(const int64_t* __restrict ids, int64_t count, const Label
     }
 }
 
-LEAF void number_classes(int64_t count, int64_t* __restrict ids) {
-    for (int64_t i = 0; i < count; ++i) ids[i] = ids[i] != 1;
+LEAF void soften(const int64_t* __restrict ids, int64_t count, float* __restrict soft) {
+    for (int64_t i = 0; i < count; ++i) soft[i] = ids[i] == 1 ? 1.0f : 0.0f;
 }
 
-void read_ids(const Labels& l, int64_t at, int64_t count) {
-    int64_t* const to = l.ids ? l.ids + at : nullptr;
+void read_ids(const Labels& l, int64_t at, int64_t count, Scratch& scratch) {
+    int64_t* const to = l.ids ? l.ids + at : l.element == INT64 ? nullptr : scratch.take<int64_t>(count);
     switch (l.element) {
         case INT32: widen(static_cast<const int32_t*>(l.target) + at, count, to); break;
         case INT16: widen(static_cast<const int16_t*>(l.target) + at, count, to); break;
@@ -56,8 +56,9 @@ void read_ids(const Labels& l, int64_t at, int64_t count) {
         case UINT8: widen(static_cast<const uint8_t*>(l.target) + at, count, to); break;
         default: if (to) widen(static_cast<const int64_t*>(l.target) + at, count, to);
     }
-    kinds_of_ids(to ? to : static_cast<const int64_t*>(l.target) + at, count, l, l.valid + at);
-    if (l.is_mask) number_classes(count, to);
+    const int64_t* const ids = to ? to : static_cast<const int64_t*>(l.target) + at;
+    kinds_of_ids(ids, count, l, l.valid + at);
+    if (l.is_mask) soften(ids, count, l.soft + at);
 }
 
 // One class: what is ignored in any, or wrong in any, is so at all. Both at once is ignored.
@@ -106,7 +107,7 @@ void rmiseg_read_labels(const Labels* l) {
         const int64_t n = task / blocks, begin = task % blocks * BLOCK, at = n * l->pixels + begin;
         const int64_t count = std::min(BLOCK, l->pixels - begin);
         if (!l->is_soft)
-            read_ids(*l, at, count);
+            read_ids(*l, at, count, scratch);
         else if (l->element == FLOAT64)
             read_soft<double>(*l, n, begin, count, scratch);
         else
