@@ -296,7 +296,7 @@ DIVERGING = {
 }
 
 
-@pytest.mark.parametrize("jobs", ["1", "2"])
+@pytest.mark.parametrize("jobs", [pytest.param("1", marks=pytest.mark.nightly), "2"])
 def test_value_that_diverges_has_lost(forked, tmp_path, shapes, capfd, monkeypatch, jobs):
     plan = write_plan(tmp_path, train=DIVERGING, seeds=[0], sweep={"optim.lr": [0.01, 1000]})
     arguments = ["experiment", str(plan), "--out", str(tmp_path / "out"), "--root", str(shapes), "--jobs", jobs]

@@ -129,7 +129,7 @@ def test_pretrained_folder_is_read_back(exported, run, segmenter, capsys):
 @pytest.mark.parametrize(
     ("name", "backbone", "image_scale"),
     [
-        ("pspnet", "mobilenetv3_small_050", 1.0),  # pools over bins
+        pytest.param("pspnet", "mobilenetv3_small_050", 1.0, marks=pytest.mark.nightly),  # pools over bins
         pytest.param("deeplabv3", "convnext_atto", 1.0, marks=pytest.mark.nightly),  # pads images, crops feature maps
         ("deeplabv3plus", "tf_mobilenetv3_small_minimal_100", 0.5),  # pads convolutions as their input needs
     ],

@@ -48,7 +48,7 @@ def data(shapes, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def runs(data, tmp_path_factory) -> list[Path]:
     folder = tmp_path_factory.mktemp("runs")
-    for name, options in (("one", []), ("<i>two", ["--seed", "1", "--loss.name", "ce"])):
+    for name, options in (("one", ["--loss.name", "rmi"]), ("<i>two", ["--seed", "1", "--loss.name", "ce"])):
         arguments = ["train", *TRAINING, *options, "--data.root", str(data), "--out", str(folder / name)]
         assert main(arguments) == 0
     return [folder / "one", folder / "<i>two"]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from rmiseg.config import DataConfig, LossConfig, ModelConfig, OptimConfig, TrainConfig
 from rmiseg.planning.memory import MemoryNeed
 from rmiseg.training.assembly import complete
 from rmiseg.training.cost import memory_need, step_cost
+from rmiseg.training.criterion import Criterion
 from rmiseg.training.estimate import disk_space, fitting_cards
 
 
@@ -47,6 +49,21 @@ def test_memory_grows_with_crop_and_optimizer():
 @pytest.mark.parametrize("loss", ["ce", "bce", "pyramid", "affinity"])
 def test_every_loss_has_a_cost(loss):
     assert step_cost(small(loss=LossConfig(name=loss)), 3).memory > 0
+
+
+@pytest.mark.parametrize("loss", ["rmi", "dice", "lovasz", "focal", "ohem", "smp:Dice", "monai:DiceCE"])
+def test_losses_beside_it_have_one(loss):
+    """Also where how many pixels count would decide about shapes."""
+    package = {"smp": "segmentation_models_pytorch", "monai": "monai"}.get(loss.partition(":")[0])
+    if package:
+        pytest.importorskip(package)
+    logits, target = torch.randn(2, 3, 16, 16), torch.zeros(2, 64, 64, dtype=torch.uint8)
+    criterion = Criterion(LossConfig(name="ce", plus={loss: 0.5}), 3, 10)
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        logits, target = mode.from_tensor(logits).requires_grad_(), mode.from_tensor(target)
+        value, _ = criterion(logits, None, target, criterion.counts(target), 0)
+        value.backward()
+        assert logits.grad.shape == logits.shape
 
 
 def test_cards():

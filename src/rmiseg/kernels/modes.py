@@ -34,6 +34,11 @@ def is_plain_call(logits: Tensor) -> bool:
     )
 
 
+def has_no_values() -> bool:
+    """True if tensors have shapes alone (FakeTensorMode), as where the memory of a training is foreseen."""
+    return torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE) is not None
+
+
 def hides_values() -> bool:
     """True if no branch may depend on the values of tensors."""
-    return is_transformed() or is_recorded()
+    return is_transformed() or is_recorded() or has_no_values()

@@ -152,8 +152,9 @@ class TrainingRun:
         # It follows what replaces all that was written for this step.
         self.curves.add_training(self.state.step, self.state.curves)
         several = f", {world_size()} processes ({config.train.strategy})" if world_size() > 1 else ""
+        loss = " + ".join(short_name(name) for name in (config.loss.name, *config.loss.plus))
         self.console.print(
-            f"Training {config.model} and the {short_name(config.loss.name)} loss: {len(self.parts.train)} images, "
+            f"Training {config.model} and the {loss} loss: {len(self.parts.train)} images, "
             f"{len(self.classes)} classes, {self.total_steps} steps ({self.epochs} epochs) on {self.device}{several}",
             markup=False,
         )
