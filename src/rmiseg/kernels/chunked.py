@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -18,9 +19,9 @@ from torch import Tensor
 
 from rmiseg.functional import PROBABILITY_OFFSET, RMIOptions, computed_dtype, pooled_size
 from rmiseg.kernels.interpolation import Resampler, nearest_labels
-from rmiseg.kernels.perfect import perfect_rmi_of_classes
+from rmiseg.kernels.perfect import interpolated_classes
 from rmiseg.kernels.pieces import piece
-from rmiseg.kernels.regions import region_covariance, region_factor, region_gradient, rmi_of_factor
+from rmiseg.kernels.pooled import rmi_of_pooled
 
 STRIP = 1 << 19
 """Logits of a strip: two megabytes in float32. Smaller ones cost more in calls than they save in cache."""
@@ -45,17 +46,8 @@ def rmi_forward(
     if options.pixel_loss == "bce":
         probabilities += strips.pooled_offset()
     labels = strips.pooled_labels()
-    covariance = region_covariance(probabilities, labels, options.region_size)
-    factor = region_factor(covariance, options.alpha)
-    present = labels.amax(dim=(2, 3)) > 0
-    perfect = covariance.new_empty((len(logits), 0))
-    if with_perfect:
-        perfect = perfect_rmi_of_classes(target, valid, labels, covariance, options)
-    if with_gradient:
-        gradient_maps = region_gradient(probabilities, labels, factor, options.region_size)
-    else:
-        gradient_maps = probabilities.new_empty((*logits.shape[:2], 0, 0))
-    return pixel_sums, rmi_of_factor(factor), present, perfect, gradient_maps
+    certain = partial(interpolated_classes, target, valid, labels)
+    return pixel_sums, *rmi_of_pooled(probabilities, labels, certain, options, with_gradient, with_perfect)
 
 
 def rmi_backward(

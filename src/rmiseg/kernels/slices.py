@@ -16,8 +16,7 @@ from torch import Tensor
 from rmiseg.functional import RMIOptions, computed_dtype, pooled_size
 from rmiseg.kernels import native, soft
 from rmiseg.kernels.interpolation import interpolation_matrix
-from rmiseg.kernels.perfect import perfect_rmi_of_maps
-from rmiseg.kernels.regions import region_covariance, region_factor, region_gradient, rmi_of_factor
+from rmiseg.kernels.pooled import rmi_of_pooled
 
 
 def rmi_forward(
@@ -41,17 +40,7 @@ def rmi_forward(
         )
         pixel_sums[n] = sums.double().sum()
         probabilities[n], labels[n] = (_pool(each, options)[0] for each in maps)
-    covariance = region_covariance(probabilities, labels, options.region_size)
-    factor = region_factor(covariance, options.alpha)
-    present = labels.flatten(2).amax(dim=2) > 0
-    if with_gradient:
-        gradient_maps = region_gradient(probabilities, labels, factor, options.region_size)
-    else:
-        gradient_maps = logits.new_empty((*logits.shape[:2], 0, 0, 0), dtype=dtype)
-    perfect = covariance.new_empty((len(logits), 0))
-    if with_perfect:
-        perfect = perfect_rmi_of_maps(labels, labels, covariance, options)
-    return pixel_sums, rmi_of_factor(factor), present, perfect, gradient_maps
+    return pixel_sums, *rmi_of_pooled(probabilities, labels, lambda: labels, options, with_gradient, with_perfect)
 
 
 def rmi_backward(

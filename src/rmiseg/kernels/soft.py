@@ -19,9 +19,8 @@ from torch import Tensor
 from rmiseg import functional
 from rmiseg.functional import PROBABILITY_OFFSET, RMIOptions, computed_dtype, per_class, pooled_size
 from rmiseg.kernels.interpolation import interpolation_matrix
-from rmiseg.kernels.perfect import perfect_rmi_of_maps
 from rmiseg.kernels.pieces import piece
-from rmiseg.kernels.regions import region_covariance, region_factor, region_gradient, rmi_of_factor
+from rmiseg.kernels.pooled import rmi_of_pooled
 
 BLOCK = 1 << 19
 """Values of a block at full size: two megabytes in float32."""
@@ -55,17 +54,7 @@ def rmi_forward(
         if interpolated:
             soft = functional.soft_targets(*block[1:3], block[0].shape[1], blocks.dtype)
             certain[at] = functional.upsample_logits(soft, pooled, align_corners=True)[0]
-    covariance = region_covariance(probabilities, labels, options.region_size)
-    factor = region_factor(covariance, options.alpha)
-    present = labels.flatten(2).amax(dim=2) > 0
-    if with_gradient:
-        gradient_maps = region_gradient(probabilities, labels, factor, options.region_size)
-    else:
-        gradient_maps = blocks.zeros(*logits.shape[:2], *(0,) * len(pooled))
-    perfect = covariance.new_empty((len(logits), 0))
-    if with_perfect:
-        perfect = perfect_rmi_of_maps(labels, certain, covariance, options)
-    return pixel_sums, rmi_of_factor(factor), present, perfect, gradient_maps
+    return pixel_sums, *rmi_of_pooled(probabilities, labels, lambda: certain, options, with_gradient, with_perfect)
 
 
 def rmi_backward(
