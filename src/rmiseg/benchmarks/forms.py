@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 from collections.abc import Callable
@@ -19,7 +18,7 @@ from torch import Tensor
 from rmiseg.benchmarks.candidates import is_installed
 from rmiseg.config import BenchFormsConfig
 from rmiseg.losses import RMILoss
-from rmiseg.runtime.files import replacing
+from rmiseg.runtime.files import replacing, to_json
 
 IGNORED = 255
 
@@ -164,7 +163,7 @@ def run_forms_benchmark(config: BenchFormsConfig, console: Console) -> dict[str,
             for threads in config.threads:
                 torch.set_num_threads(threads)
                 found[case.name][str(threads)] = measure(case, config.seconds)
-            _write(out / "forms.json", json.dumps(found, indent=1) + "\n")
+            _write(out / "forms.json", to_json(found))
             _write(out / "forms.md", table(found, config.threads) + "\n")
     finally:
         torch.set_num_threads(before)

@@ -252,9 +252,7 @@ def _yaml_key(value: RawValue) -> int:
     return value if isinstance(value, int) else 0
 
 
-def _remedy(
-    classes: ClassTable, present: list[int], absent: list[int], ignored: list[RawValue], inverted: bool = False
-) -> str:
+def _remedy(classes: ClassTable, present: list[int], absent: list[int], ignored: list[RawValue], inverted: bool) -> str:
     """The line to write into dataset.yaml, in place of what is there."""
     used = {classes.names[index]: _yaml_value(classes.values[index]) for index in present}
     for index, value in zip(absent, ignored):

@@ -54,8 +54,9 @@ class VolumeFiles:
         """Write the volumes of which all slices have results; returns their files."""
         written = []
         for volume, names in self.volumes.items():
-            parts = [folder / self.path(names[each]) for each in slices_of(volume) if each in names]
-            if len(parts) == len(slices_of(volume)) and all(part.is_file() for part in parts):
+            slices = slices_of(volume)
+            parts = [folder / self.path(names[each]) for each in slices if each in names]
+            if len(parts) == len(slices) and all(part.is_file() for part in parts):
                 name = next(iter(names.values())).parent
                 path = folder / NIFTI / f"{name}.nii.gz"
                 write_volume(path, volume, _read(parts))

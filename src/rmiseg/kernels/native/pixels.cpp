@@ -169,7 +169,7 @@ double forward_block(const Plan<T>& plan, int64_t task, Scratch& scratch) {
     const int64_t weighted_count = class_by_class ? count : 0;
     auto label = scratch.take<int32_t>(is_soft ? 0 : count);
     T *const weight = scratch.take<T>(count), *const pixel = scratch.take<T>(count), *const product = scratch.take<T>(count);
-    T *const peak = scratch.take<T>(count), *const weighted = scratch.take<T>(weighted_count);
+    T *const peak = scratch.take<T>(is_ce && is_soft ? count : 0), *const weighted = scratch.take<T>(weighted_count);
     std::fill(weighted, weighted + weighted_count, T(0));
     Columns<T> columns(plan, scratch), truths(plan, scratch);
     Reader<T> reader(plan);
