@@ -17,9 +17,10 @@ torch.set_num_threads(1)  # tests run in several processes
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
-# The same examples at every run, so that a change is judged by what it changed. New ones:
-# pytest --hypothesis-profile explore
+# The same examples at every run, so that a change is judged by what it changed. More of the kernels', as make nightly
+# has them: pytest --hypothesis-profile many. New ones: pytest --hypothesis-profile explore
 settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.register_profile("many", derandomize=True, deadline=None)
 settings.register_profile("explore", derandomize=False, deadline=None, print_blob=True)
 settings.load_profile("repeatable")
 

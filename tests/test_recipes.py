@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,7 @@ def roots(tmp_path_factory) -> dict[str, Path]:
     }
 
 
+@cache
 def parsed(recipe: str) -> TrainConfig:
     return train_config(FOLDER / f"{recipe}.yaml")
 

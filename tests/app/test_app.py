@@ -37,8 +37,8 @@ CLASSES = ClassTable(("ground", "a<b>", "disc"), (0, 1, 2), (255,), ((0, 0, 0), 
 
 
 def make_run(folder: Path, classes: ClassTable = CLASSES) -> Path:
-    model = build_model("deeplabv3plus", num_classes=len(classes), backbone="mobilenetv3_small_050", weights="none")
-    options = ModelConfig(name="deeplabv3plus", backbone="mobilenetv3_small_050")
+    model = build_model("deeplabv3plus", num_classes=len(classes), backbone="test_efficientnet", weights="none")
+    options = ModelConfig(name="deeplabv3plus", backbone="test_efficientnet")
     (folder / "checkpoints").mkdir(parents=True)
     made = Checkpoint(model.state_dict(), options, DataConfig(), classes, 7, {"mean_iou": 0.5})
     save_checkpoint(folder / "checkpoints" / "best.pt", made)
@@ -102,10 +102,10 @@ def test_too_large_an_image_is_refused_before_it_is_decoded(runs, image):
 def test_images_of_many_bands(tmp_path):
     """No browser shows them, nor does Pillow open them."""
     tifffile = pytest.importorskip("tifffile")
-    shape = {"backbone": "mobilenetv3_small_050", "weights": "none"}
+    shape = {"backbone": "test_efficientnet", "weights": "none"}
     model = build_model("deeplabv3plus", num_classes=3, in_channels=5, **shape)
     data = DataConfig(bands=5, value_range=(0.0, 1000.0), picture=(3, 2, 1))
-    options = ModelConfig(name="deeplabv3plus", backbone="mobilenetv3_small_050")
+    options = ModelConfig(name="deeplabv3plus", backbone="test_efficientnet")
     predictor = Predictor(Checkpoint(model.state_dict(), options, data, CLASSES, 7, {}), "cpu")
     pixels = np.random.default_rng(0).integers(0, 1000, (60, 80, 5), dtype=np.uint16)
     tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="minisblack", planarconfig="contig")

@@ -251,7 +251,7 @@ def test_without_matplotlib_nothing_is_measured(tmp_path, monkeypatch, capsys):
 
 RECIPE = """
 data: {root: ROOT, crop_size: [48, 48], batch_size: 4, workers: WORKERS}
-model: {backbone: mobilenetv3_small_050, weights: none}
+model: {backbone: test_efficientnet, weights: none}
 loss: {name: rmi, class_weights: balanced}
 train: {steps: 100}
 """

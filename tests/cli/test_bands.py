@@ -23,7 +23,7 @@ PLACE = [
 ]
 TRAINING = [
     *("--data.crop_size", "[32,32]", "--data.batch_size", "4", "--data.workers", "0", "--data.color_jitter", "0.1"),
-    *("--model.backbone", "mobilenetv3_small_050", "--model.weights", "none", "--train.steps", "2"),
+    *("--model.backbone", "test_efficientnet", "--model.weights", "none", "--train.steps", "2"),
 ]
 
 

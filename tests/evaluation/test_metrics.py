@@ -6,7 +6,6 @@ import scipy.ndimage
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torchmetrics.classification import MulticlassJaccardIndex
 
 from rmiseg.evaluation.boundaries import boundary_width, inner_boundary, near_boundary
 from rmiseg.evaluation.metrics import MEASURES, TRIMAP_WIDTHS, Scores, confusion_matrix, count_image, iou
@@ -31,6 +30,8 @@ def test_confusion_counts_every_valid_pixel_once(maps):
 
 
 def test_scores_against_torchmetrics(maps):
+    from torchmetrics.classification import MulticlassJaccardIndex  # which takes seconds
+
     prediction, target = maps
     scores = Scores.from_confusion(confusion_matrix(prediction, target, 4))
     witness = MulticlassJaccardIndex(4, average=None, ignore_index=255)(prediction, target.long())

@@ -53,7 +53,7 @@ def metric():
 def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     root = write_shapes(folder / "data")
-    split, options = load_split("folder", root, "val"), ModelConfig(backbone="mobilenetv3_small_050", weights="none")
+    split, options = load_split("folder", root, "val"), ModelConfig(backbone="test_efficientnet", weights="none")
     for seed in (0, 1):
         torch.manual_seed(seed)
         model = build_model("deeplabv3plus", num_classes=3, backbone=options.backbone, weights="none")

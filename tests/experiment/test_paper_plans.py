@@ -17,7 +17,7 @@ from rmiseg.experiment.plan import read_plan
 FOLDER = Path(__file__).parents[2] / "experiments"
 TINY = {
     "data": {"crop_size": [65, 65], "batch_size": 2, "workers": 0},
-    "model": {"backbone": "resnet18", "weights": "none"},
+    "model": {"backbone": "resnet10t", "weights": "none"},
     "optim": {"warmup_steps": 1},
     "train": {"steps": 2, "val_every": 2},
 }

@@ -38,8 +38,8 @@ def model(tmp_path_factory) -> Path:
     """An ONNX file with the inputs, outputs and metadata of an export, whose class is that of the largest band."""
     onnx = pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
-    network = build_model("deeplabv3plus", num_classes=3, backbone="mobilenetv3_small_050", weights="none")
-    options = ModelConfig(name="deeplabv3plus", backbone="mobilenetv3_small_050")
+    network = build_model("deeplabv3plus", num_classes=3, backbone="test_efficientnet", weights="none")
+    options = ModelConfig(name="deeplabv3plus", backbone="test_efficientnet")
     segmenter = Segmenter.from_checkpoint(Checkpoint(network.state_dict(), options, DataConfig(), CLASSES, 7, {}))
     node = onnx.helper.make_node("Cast", ["image"], ["logits"], to=onnx.TensorProto.FLOAT)
     shape = ["batch", 3, "height", "width"]

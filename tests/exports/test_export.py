@@ -131,7 +131,9 @@ def test_pretrained_folder_is_read_back(exported, run, segmenter, capsys):
     [
         pytest.param("pspnet", "mobilenetv3_small_050", 1.0, marks=pytest.mark.nightly),  # pools over bins
         pytest.param("deeplabv3", "convnext_atto", 1.0, marks=pytest.mark.nightly),  # pads images, crops feature maps
-        ("deeplabv3plus", "tf_mobilenetv3_small_minimal_100", 0.5),  # pads convolutions as their input needs
+        # pads convolutions as their input needs
+        pytest.param("deeplabv3plus", "tf_mobilenetv3_small_minimal_100", 1.0, marks=pytest.mark.nightly),
+        ("deeplabv3plus", "test_efficientnet", 0.5),
     ],
 )
 def test_onnx_of_other_models(name, backbone, image_scale, tmp_path):

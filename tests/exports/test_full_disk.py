@@ -17,7 +17,7 @@ from rmiseg.models import build_model
 from rmiseg.runtime.files import replacing
 from support.launch import run
 
-MODEL = ModelConfig("deeplabv3", backbone="mobilenetv3_small_050", weights="none")
+MODEL = ModelConfig("deeplabv3", backbone="test_efficientnet", weights="none")
 
 
 def full(most: int) -> None:

@@ -36,8 +36,8 @@ def run(tmp_path_factory) -> Path:
     path = folder / "checkpoints" / "best.pt"
     path.parent.mkdir()
     torch.manual_seed(0)
-    model = build_model("deeplabv3plus", num_classes=3, backbone="mobilenetv3_small_050", weights="none")
-    options = ModelConfig(name="deeplabv3plus", backbone="mobilenetv3_small_050")
+    model = build_model("deeplabv3plus", num_classes=3, backbone="test_efficientnet", weights="none")
+    options = ModelConfig(name="deeplabv3plus", backbone="test_efficientnet")
     data = DataConfig(name="camvid", root="/home/somebody", image_scale=0.5)
     save_checkpoint(path, Checkpoint(model.state_dict(), options, data, CLASSES, 7, {"mean_iou": 0.5}))
     (folder / "config.yaml").write_text("loss: {name: rmi}\ndata: {crop_size: [176, 240]}\noptim: {lr: 0.05}\n")

@@ -12,7 +12,7 @@ from rmiseg.inference.segmenter import Segmenter
 from rmiseg.models import build_model
 
 CLASSES = ClassTable(("a", "b"), (0, 1), (255,), ((0, 0, 0), (255, 0, 0)))
-MODEL = ModelConfig("deeplabv3plus", "mobilenetv3_small_050", "none", 16)
+MODEL = ModelConfig("deeplabv3plus", "test_efficientnet", "none", 16)
 
 
 def make(weights=None, step=0, **scores):
@@ -21,7 +21,7 @@ def make(weights=None, step=0, **scores):
 
 @pytest.fixture(scope="module")
 def model():
-    return build_model("deeplabv3plus", num_classes=2, backbone="mobilenetv3_small_050", weights="none").eval()
+    return build_model("deeplabv3plus", num_classes=2, backbone="test_efficientnet", weights="none").eval()
 
 
 def test_round_trip_gives_the_same_model(tmp_path, model):
@@ -88,9 +88,9 @@ def test_damaged_and_foreign_files(tmp_path, model):
 
 
 def test_weights_of_another_model(tmp_path):
-    other = build_model("pspnet", num_classes=2, backbone="mobilenetv3_small_050", weights="none")
+    other = build_model("pspnet", num_classes=2, backbone="test_efficientnet", weights="none")
     save_checkpoint(tmp_path / "c.pt", make(other.state_dict()))
-    with pytest.raises(ValueError, match="not those of deeplabv3plus with mobilenetv3_small_050 and 2 classes"):
+    with pytest.raises(ValueError, match="not those of deeplabv3plus with test_efficientnet and 2 classes"):
         load_checkpoint(tmp_path / "c.pt").build_model(torch.device("cpu"))
 
 

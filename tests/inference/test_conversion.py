@@ -28,6 +28,13 @@ from rmiseg.training.assembly import initialize
 SIZE = (65, 97)
 
 
+@pytest.fixture(autouse=True)
+def no_initial_weights(monkeypatch):
+    """Zeros: random numbers for the weights of a ResNet-50, which are read from a file next, take a second."""
+    for name in ("kaiming_normal_", "kaiming_uniform_", "xavier_uniform_"):
+        monkeypatch.setattr(nn.init, name, lambda tensor, *_, **__: nn.init.zeros_(tensor))
+
+
 def shaken(model: nn.Module, seed: int = 0) -> nn.Module:
     """A model with random weights and statistics, so that every entry matters."""
     torch.manual_seed(seed)
@@ -37,6 +44,8 @@ def shaken(model: nn.Module, seed: int = 0) -> nn.Module:
                 value.copy_(0.8 + 0.4 * torch.rand(value.shape))
             elif value.is_floating_point() and value.ndim == 1:
                 value.copy_(0.5 + 0.3 * torch.randn(value.shape))
+            elif value.ndim > 1:
+                value.normal_(0, (2 / value[0].numel()) ** 0.5)
     return model.eval()
 
 

@@ -101,8 +101,8 @@ def test_flipped_bits_of_a_state(tmp_path):
 def exported(tmp_path_factory):
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("export")
-    model = build_model("deeplabv3plus", num_classes=2, backbone="mobilenetv3_small_050", weights="none")
-    config = ModelConfig(backbone="mobilenetv3_small_050", weights="none")
+    model = build_model("deeplabv3plus", num_classes=2, backbone="test_efficientnet", weights="none")
+    config = ModelConfig(backbone="test_efficientnet", weights="none")
     save_checkpoint(
         folder / "a.pt", Checkpoint(model.state_dict(), config, DataConfig(), CLASSES, 1, {"mean_iou": 0.5})
     )

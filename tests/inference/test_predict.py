@@ -24,7 +24,7 @@ from rmiseg.inference.sources import Source, ahead, find_sources
 from rmiseg.inference.writer import Writer
 from rmiseg.models import build_model
 
-BACKBONE = "mobilenetv3_small_050"
+BACKBONE = "test_efficientnet"
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ from rmiseg.runtime.distributed import processes
 from rmiseg.runtime.files import leftovers
 from support.launch import run
 
-BACKBONE = "mobilenetv3_small_050"
+BACKBONE = "test_efficientnet"
 
 
 @pytest.fixture(scope="module")

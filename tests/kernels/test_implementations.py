@@ -5,7 +5,7 @@ import ctypes
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rmiseg import functional
@@ -20,6 +20,7 @@ from support.batches import (
     LAYOUTS,
     TOLERANCES,
     cases,
+    examples,
     gradient_tolerance,
     in_layout,
     needs_no_ties,
@@ -72,7 +73,7 @@ ALPHAS = st.sampled_from([5e-4, 5e-4, 1e-3, 20.0])
     layout=LAYOUTS,
     threads=st.integers(1, 3),
 )
-@settings(max_examples=300)
+@examples(100, many=300)
 @pytest.mark.slow
 def test_rmi_is_the_plain_definition(implementation, case, dtype, strip, block, layout, threads):
     if min(functional.pooled_size(case.size, case.pool, case.pool_size)) < case.region_size:
@@ -126,7 +127,7 @@ def test_rmi_is_the_plain_definition(implementation, case, dtype, strip, block, 
     channels_last=st.booleans(),
     threads=st.integers(1, 3),
 )
-@settings(max_examples=150)
+@examples(60, many=150)
 def test_soft_targets_and_volumes_are_the_plain_definition(implementation, case, dtype, block, channels_last, threads):
     n, c, size, soft, stride = case.n, case.c, case.size, case.soft, case.stride
     if min(functional.pooled_size(size, case.pool, case.pool_size)) < case.region_size or min(size) < case.pool_size:
@@ -182,7 +183,7 @@ def test_soft_targets_and_volumes_are_the_plain_definition(implementation, case,
     strip=st.sampled_from([1, 3000]),
     layout=LAYOUTS,
 )
-@settings(max_examples=150)
+@examples(60, many=150)
 def test_pixel_loss_is_the_plain_definition(
     implementation, seed, n, c, h, w, pixel_loss, stride, align_corners, dtype, strip, layout
 ):

@@ -26,7 +26,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 HOSTILE = "</script><img src=x onerror=alert(1)>{{ css }}"
 TRAINING = [
     *("--data.crop_size", "[48,48]", "--data.batch_size", "4", "--data.workers", "0"),
-    *("--model.backbone", "mobilenetv3_small_050", "--model.weights", "none"),
+    *("--model.backbone", "test_efficientnet", "--model.weights", "none"),
     *("--train.steps", "4", "--train.log_every", "1", "--train.norm_momentum", "0.3", "--train.precision", "fp32"),
 ]
 

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
+from hypothesis import settings
 from hypothesis import strategies as st
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -19,6 +20,11 @@ LAYOUTS = st.sampled_from(["contiguous", "channels_last", "every second column"]
 
 PERIOD = 10
 """Sides of windows in which `without_ties` gives no value twice."""
+
+
+def examples(few, many):
+    """So many examples, by the profile of Hypothesis."""
+    return settings(max_examples=few if settings.get_current_profile_name() == "repeatable" else many)
 
 
 def cases(**strategies):

@@ -12,7 +12,7 @@ from rmiseg.cli import main
 
 RECIPE: dict[str, dict[str, Any]] = {
     "data": {"crop_size": [48, 48], "scale_range": [0.75, 1.25], "batch_size": 4, "workers": 0},
-    "model": {"backbone": "mobilenetv3_small_050", "weights": "none"},
+    "model": {"backbone": "test_efficientnet", "weights": "none"},
     "optim": {"lr": 0.02},
     "train": {"epochs": 3, "norm_momentum": 0.3},
 }

@@ -219,7 +219,7 @@ def test_slurm_script(data, tmp_path):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
         f"data: {{root: {data}, crop_size: [32, 32], batch_size: 4, workers: 0}}\n"
-        "model: {backbone: mobilenetv3_small_050, weights: none}\noptim: {lr: 0.01}\n"
+        "model: {backbone: test_efficientnet, weights: none}\noptim: {lr: 0.01}\n"
         "train: {steps: 40, val_every: 100}\ndevice: cpu\n"
     )
     environment = os.environ | {

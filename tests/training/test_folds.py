@@ -26,7 +26,7 @@ from rmiseg.planning import planned_folds
 from rmiseg.training.trainer import Trainer
 from support.commands import error_of
 
-SMALL = ["--model.backbone", "mobilenetv3_small_050", "--model.weights", "none", "--data.workers", "0"]
+SMALL = ["--model.backbone", "test_efficientnet", "--model.weights", "none", "--data.workers", "0"]
 SMALL += ["--train.steps", "1", "--device", "cpu", "--train.precision", "fp32", "--data.folds", "2"]
 
 

@@ -10,10 +10,12 @@ from PIL import Image
 
 from miniatures import write_shapes
 from rmiseg.cli import main
+from rmiseg.planning.pace import Pace
+from rmiseg.training import cost
 from rmiseg.training.trainer import Trainer
 from support.commands import error_of, small_recipe
 
-SMALL = ["--model.backbone", "mobilenetv3_small_050", "--model.weights", "none"]
+SMALL = ["--model.backbone", "test_efficientnet", "--model.weights", "none"]
 SMALL += ["--train.steps", "2", "--device", "cpu"]
 
 
@@ -34,7 +36,7 @@ def test_decisions_are_stored_as_plain_values(planned):
     assert stored["data"]["crop_size"] == [32, 64]
     assert stored["data"]["repeat"] == 50
     assert len(stored["data"]["options"]["val"]) == 2
-    assert stored["model"]["backbone"] == "mobilenetv3_small_050"
+    assert stored["model"]["backbone"] == "test_efficientnet"
     assert stored["train"]["steps"] == 2
     assert "given" not in stored
 
@@ -82,10 +84,17 @@ def test_an_older_run_goes_on_as_it_was(shapes, tmp_path):
 
 
 @pytest.mark.slow
-def test_hours_become_steps(shapes, tmp_path, capsys):
+def test_hours_become_steps(shapes, tmp_path, capsys, monkeypatch):
+    """Of a machine that is slower by far, so that there are few."""
+
+    def measured_pace(*arguments):
+        found = cost.measured_pace(*arguments)
+        return Pace(200 * found.step, 200 * found.evaluation)
+
+    monkeypatch.setattr("rmiseg.training.planned.measured_pace", measured_pace)
     recipe = small_recipe(tmp_path, shapes)
     out = tmp_path / "run"
-    command = ["train", recipe, "--out", str(out), "--train.hours", "0.002"]
+    command = ["train", recipe, "--out", str(out), "--train.hours", "0.02"]
     assert main(command) == 0
     stored = options(out)["train"]
     assert stored["hours"] is None

@@ -125,7 +125,7 @@ def test_large_photographs_are_read_at_reduced_size(tmp_path, image_scale, large
 
 
 def test_frozen_norm_stays_as_it_is_in_training_mode():
-    model = build_model("deeplabv3plus", num_classes=2, backbone="mobilenetv3_small_050", weights="none")
+    model = build_model("deeplabv3plus", num_classes=2, backbone="test_efficientnet", weights="none")
     model.freeze_norm()
     model.train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -140,7 +140,7 @@ def test_frozen_norm_stays_as_it_is_in_training_mode():
 
 
 def test_initial_weights_from_another_run(tmp_path, capsys):
-    options = {"backbone": "mobilenetv3_small_050", "weights": "none"}
+    options = {"backbone": "test_efficientnet", "weights": "none"}
     source = build_model("deeplabv3plus", num_classes=2, **options)
     classes = ClassTable(("a", "b"), (0, 1), (255,), ((0, 0, 0), (255, 0, 0)))
     path = tmp_path / "a.pt"

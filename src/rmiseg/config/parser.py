@@ -254,13 +254,19 @@ def checked_options(component: Component, given: Mapping[str, Any], where: str) 
         raise ValueError(f"{where}.{wrong[0]}: the {component.kind} {component.name} has no option of that name; {has}")
     if component.options is None:
         return {}
-    parser = Parser(config=component.options, exit_on_error=False)
-    parser.add_class_arguments(component.options)
+    parser = _own_parser(component.options)
     try:
         made: Any = _instance(component.options, parser.instantiate(parser.parse_args(_as_arguments(given))))
     except (ArgumentError, ValueError, TypeError) as error:
         raise ValueError(f"{where}: {in_words(str(error), component.options)}") from error
     return {name: getattr(made, name) for name in known}
+
+
+@cache  # an experiment checks the options of each run
+def _own_parser(options: type) -> Parser:
+    parser = Parser(config=options, exit_on_error=False)
+    parser.add_class_arguments(options)
+    return parser
 
 
 def _named(arguments: Sequence[str]) -> list[str]:

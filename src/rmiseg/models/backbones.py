@@ -6,6 +6,7 @@ timm: Wightman, PyTorch Image Models, https://github.com/huggingface/pytorch-ima
 from __future__ import annotations
 
 import difflib
+from functools import cache
 from os import PathLike
 from typing import Any
 
@@ -79,7 +80,7 @@ def build_backbone(name: str, *, weights: str | PathLike[str], output_stride: in
     """
     _check_name(name)
     try:
-        probe = _build_probe(name, output_stride)
+        pad = _needs_padding(name, output_stride)
     except ValueError as reason:
         offered = ", ".join(map(str, offered_strides(name)))
         raise ValueError(
@@ -88,7 +89,14 @@ def build_backbone(name: str, *, weights: str | PathLike[str], output_stride: in
         ) from reason
     body = _create(name, output_stride)
     load_weights(body, name, weights)
-    return Backbone(body, pad=not _sizes_hold(probe, height=97, width=131))  # 97: odd after every halving, rounded up
+    return Backbone(body, pad=pad)
+
+
+@cache  # an experiment builds a model for each run
+def _needs_padding(name: str, output_stride: int | None) -> bool:
+    """Tell whether images must be padded; ValueError if the model does not have this output stride."""
+    probe = _build_probe(name, output_stride)
+    return not _sizes_hold(probe, height=97, width=131)  # 97: odd after every halving, rounded up
 
 
 def _check_name(name: str) -> None:
