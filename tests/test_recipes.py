@@ -128,6 +128,7 @@ def network(config: TrainConfig) -> tuple[tuple[str, object], ...]:
 @pytest.mark.parametrize(
     "settings", sorted({(*network(parsed(r)), parsed(r).data.crop_size) for r in RECIPES}, key=str)
 )
+@pytest.mark.slow
 def test_model(settings):
     *options, crop_size = settings
     with torch.device("meta"):

@@ -71,6 +71,7 @@ def test_the_page_computes_what_the_package_computes():
 
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
 @pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.slow
 def test_in_a_browser(width, tmp_path):
     """The page's own part, as it stands in docs/explore.md."""
     sync_api = pytest.importorskip("playwright.sync_api")

@@ -195,6 +195,7 @@ def test_segmentation_models_pytorch(name, encoder, tmp_path):
     assert torch.equal(next(encoder_alone.backbone.parameters()), next(theirs.encoder.parameters()))
 
 
+@pytest.mark.slow
 def test_deeplabv3_of_segmentation_models_pytorch_is_ours(tmp_path):
     theirs = shaken(segmentation_models_pytorch.DeepLabV3("resnet18", encoder_weights=None, classes=3))
     torch.save(theirs.state_dict(), tmp_path / "theirs.pth")
@@ -231,6 +232,7 @@ def files_of_backbones(folder: Path) -> dict[str, nn.Module]:
 
 
 @pytest.mark.parametrize("kind", ["timm", "parallel", "torchvision", "smp", "encoding", "mmseg", "original", "ours"])
+@pytest.mark.slow
 def test_backbone_out_of_any_file(kind, tmp_path):
     witness = files_of_backbones(tmp_path)
     model = build_model("deeplabv3", num_classes=2, backbone="resnet18", weights=tmp_path / f"{kind}.pth").eval()
@@ -243,6 +245,7 @@ def test_backbone_out_of_any_file(kind, tmp_path):
     ("key", "prefix"),
     [("state_dict", "model."), ("model", "module."), ("model_state", "module.model."), ("model_state_dict", "")],
 )
+@pytest.mark.slow
 def test_names_of_others_in_any_nest(key, prefix, tmp_path):
     """Whole models, within whatever a training script or Lightning writes around them."""
     theirs = shaken(segmentation_models_pytorch.FPN("resnet18", encoder_weights=None, classes=3))

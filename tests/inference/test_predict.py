@@ -3,7 +3,6 @@
 import io
 import json
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -23,6 +22,7 @@ from rmiseg.inference.predictor import Predictor
 from rmiseg.inference.sources import Source, ahead, find_sources
 from rmiseg.inference.writer import Writer
 from rmiseg.models import build_model
+from support.launch import Forked
 
 BACKBONE = "test_efficientnet"
 
@@ -242,20 +242,13 @@ def test_interrupted_prediction_leaves_whole_files_only(checkpoint, tmp_path):
     for index in range(300):
         Image.fromarray(np.full((64, 64, 3), index % 256, np.uint8)).save(folder / f"{index:03d}.png")
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "rmiseg", "predict", str(checkpoint), str(folder), "--out", str(out)]
-    process = subprocess.Popen(
-        command,
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-    )
+    process = Forked(["predict", str(checkpoint), str(folder), "--out", str(out)], tmp_path / "log.txt")
     deadline = time.monotonic() + 120
     while not list(out.glob("index/*.png")) and time.monotonic() < deadline:
-        time.sleep(0.05)
+        time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    errors = process.communicate(timeout=60)[1]
-    assert process.returncode == 130
-    assert "Traceback" not in errors
+    assert process.wait(60) == 130
+    assert "Traceback" not in (tmp_path / "log.txt").read_text()
     assert not list(out.rglob(".*"))
     for path in out.glob("*/*.png"):
         with Image.open(path) as image:

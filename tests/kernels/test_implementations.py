@@ -128,6 +128,7 @@ def test_rmi_is_the_plain_definition(implementation, case, dtype, strip, block, 
     threads=st.integers(1, 3),
 )
 @examples(60, many=150)
+@pytest.mark.slow
 def test_soft_targets_and_volumes_are_the_plain_definition(implementation, case, dtype, block, channels_last, threads):
     n, c, size, soft, stride = case.n, case.c, case.size, case.soft, case.stride
     if min(functional.pooled_size(size, case.pool, case.pool_size)) < case.region_size or min(size) < case.pool_size:
@@ -184,6 +185,7 @@ def test_soft_targets_and_volumes_are_the_plain_definition(implementation, case,
     layout=LAYOUTS,
 )
 @examples(60, many=150)
+@pytest.mark.slow
 def test_pixel_loss_is_the_plain_definition(
     implementation, seed, n, c, h, w, pixel_loss, stride, align_corners, dtype, strip, layout
 ):
@@ -244,6 +246,7 @@ def test_same_bits_every_time_and_for_any_number_of_threads(implementation):
 )
 @pytest.mark.parametrize("pool", ["avg", "max", "interp"])
 @pytest.mark.parametrize("pixel_loss", ["bce", "ce"])
+@pytest.mark.slow
 def test_operators_keep_the_rules_of_pytorch(implementation, pool, pixel_loss):
     device = "cuda" if implementation == "triton" else "cpu"
     logits, target, valid, _ = (a.to(device) for a in random_batch(0, 2, 3, 24, 28, 2))

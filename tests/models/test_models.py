@@ -64,6 +64,7 @@ def test_parameter_counts_of_the_original(name: str, parameters: int) -> None:
     ]
     + [("hrnet_w18_small", 32)],
 )
+@pytest.mark.slow
 def test_strides(backbone_name: str, output_stride: int) -> None:
     size = (97, 131)
     with torch.device("meta"):
@@ -80,6 +81,7 @@ def test_strides(backbone_name: str, output_stride: int) -> None:
 
 
 @pytest.mark.parametrize("backbone_name", ["resnet18", "convnext_atto", "hrnet_w18_small", "tf_efficientnet_lite0"])
+@pytest.mark.slow
 def test_any_image_size(backbone_name: str) -> None:
     with torch.device("meta"):
         backbone = build_backbone(backbone_name, weights="none", output_stride=32)
@@ -152,6 +154,7 @@ def test_finite_logits_and_gradients_of_every_parameter(name: str) -> None:
     assert without == []
 
 
+@pytest.mark.slow
 def test_images_are_padded_only_for_backbones_that_need_it() -> None:
     pads = {}
     with torch.device("meta"):

@@ -16,6 +16,8 @@ from rmiseg.models.survey import survey_backbone
 from rmiseg.training.assembly import complete
 from rmiseg.training.optim import parameter_groups
 
+pytestmark = pytest.mark.slow
+
 VITS = {"vit_tiny_patch16_224": 16, "vit_small_patch14_dinov2": 14, "vit_tiny_patch16_dinov3_qkvb": 16}
 each_vit = pytest.mark.parametrize("backbone", VITS)
 

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from rmiseg.models import Backbone, build_backbone, build_model, weights
 
+pytestmark = pytest.mark.slow
+
 
 def classifier(name: str, seed: int = 1) -> nn.Module:
     """A classification model whose norms have values of their own too; timm starts some of their weights at 0."""

@@ -45,6 +45,7 @@ def fit(config, *callbacks, **options):
     return Trainer(replace(config, **options), callbacks=callbacks, console=Console(quiet=True)).fit()
 
 
+@pytest.mark.slow
 def test_a_process_that_reads_images_is_killed(data, tmp_path):
     def kill(run):
         for worker in run.batches._iterator._workers:

@@ -76,6 +76,7 @@ def test_without_an_average_the_model_itself_is_scored():
     assert scored.state_dict() == {}
 
 
+@pytest.mark.slow
 def test_average_is_scored_saved_and_goes_on(data, tmp_path):
     config = configuration(data, tmp_path / "run", ema=0.5)
     assert train(replace(config, out=str(tmp_path / "whole"))) == [0]
@@ -92,6 +93,7 @@ def test_average_is_scored_saved_and_goes_on(data, tmp_path):
     assert results[0] == results[1]
 
 
+@pytest.mark.slow
 def test_options_that_an_older_run_did_not_have(data, tmp_path):
     """It goes on as it was; to change them is another training."""
     config = configuration(data, tmp_path / "run")
@@ -152,6 +154,7 @@ def test_training_ends_when_nothing_gets_better(data, tmp_path):
 
 
 @pytest.mark.usefixtures("small_model")
+@pytest.mark.slow
 def test_patience_is_remembered(data, tmp_path):
     slow = OptimConfig(lr=1e-9, min_lr=1e-9)
     config = replace(configuration(data, tmp_path / "run", epochs=50, patience=3), optim=slow)
@@ -189,6 +192,7 @@ def test_values_that_are_none(option):
 
 
 @pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_all_of_it_goes_on_exactly(data, tmp_path, processes):
     """Rare crops, mixed crops, the average and clipped gradients, killed in the middle of an epoch."""
     augment = {"rotate": {}, "noise": {"p": 0.5}, "cutmix": {}, "copy-paste": {}, "erase": {}}

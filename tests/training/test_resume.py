@@ -21,6 +21,8 @@ from rmiseg.training.state import StateFolder
 from rmiseg.training.trainer import Trainer
 from support.faults import SmallModel, configuration, train
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):

@@ -58,6 +58,7 @@ def test_checkpoints_without_a_state_are_not_touched(data, tmp_path):
     assert fit(config, out=str(tmp_path / "new"), init=str(tmp_path / "run")).steps == 4
 
 
+@pytest.mark.slow
 def test_states_that_cannot_be_read_are_not_touched(data, tmp_path):
     config = configuration(data, tmp_path / "run")
     assert train(config, "step 4") == [-9]
@@ -112,6 +113,7 @@ def test_curves_of_a_run_without_a_state_are_set_aside(data, tmp_path, capsys, r
     assert b"1.5\n" not in (out / "curves.csv").read_bytes()
 
 
+@pytest.mark.slow
 def test_killed_while_the_first_file_is_written(data, tmp_path):
     """config.yaml does not exist yet, but something of it does."""
     out = tmp_path / "run"

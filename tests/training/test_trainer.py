@@ -38,6 +38,7 @@ def curves(out: Path) -> dict:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.slow
 def test_killed_and_resumed_to_the_bit(run, tmp_path, workers):
     """Weights, curves, and what the callback remembers."""
     out = tmp_path / "run"
@@ -53,6 +54,7 @@ def test_killed_and_resumed_to_the_bit(run, tmp_path, workers):
     assert len([line for line in heard[0] if line.startswith("validation")]) == 4
 
 
+@pytest.mark.slow
 def test_several_processes(run, tmp_path):
     assert fit(tmp_path / "run", processes=2) == [0, 0]
     result = json.loads((tmp_path / "run" / "result.json").read_text())
