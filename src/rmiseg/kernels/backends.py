@@ -40,6 +40,8 @@ class Backend(NamedTuple):
         pixel_forward: (logits, target, valid, class_weights, pixel_loss, align_corners) to pixel_sums (N,) wide.
         pixel_backward: (grad_pixel, logits, target, valid, class_weights, pixel_loss, align_corners) to the gradient
             in the logits.
+        join: (pixel_sums (N,) float32, rmi, perfect, map_weights, floor) to `rmiseg.kernels.rmi.joined_sums`; None
+            where ordinary operations do that.
     """
 
     rmi_forward: Callable[
@@ -48,6 +50,7 @@ class Backend(NamedTuple):
     rmi_backward: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor, RMIOptions], Tensor]
     pixel_forward: Callable[[Tensor, Tensor, Tensor, Tensor | None, str, bool], Tensor]
     pixel_backward: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor | None, str, bool], Tensor]
+    join: Callable[[Tensor, Tensor, Tensor, Tensor, float | None], Tensor] | None = None
 
 
 def _native() -> Backend:
@@ -59,7 +62,7 @@ def _native() -> Backend:
 def _triton() -> Backend:
     from rmiseg.kernels.triton import launch
 
-    return Backend(launch.rmi_forward, launch.rmi_backward, launch.pixel_forward, launch.pixel_backward)
+    return Backend(launch.rmi_forward, launch.rmi_backward, launch.pixel_forward, launch.pixel_backward, launch.join)
 
 
 def _chunked() -> Backend:

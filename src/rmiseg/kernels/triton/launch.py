@@ -38,6 +38,8 @@ from rmiseg.kernels.triton.pixels_backward import (
 )
 from rmiseg.kernels.triton.pixels_forward import forward_kernel, interp_kernel
 from rmiseg.kernels.triton.regions import FUSED, Regions
+from rmiseg.kernels.triton.totals import join as join_sums
+from rmiseg.kernels.triton.totals import row_sums
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -135,6 +137,9 @@ def rmi_backward(
     problem = _Problem.of(logits, target, valid, class_weights, options)
     problem.backward(grad_pixel, gradient, gradient_maps, grad_rmi.contiguous())
     return gradient
+
+
+join = on_its_device(join_sums)
 
 
 @on_its_device
@@ -277,7 +282,7 @@ class _Problem:
             blocks = -(-pooling.height * pooling.width // cells)
             settings = {"READING": self.reading, "CELLS": cells, "CLAMP": self.cross_entropy, **FUSED, "num_warps": 4}
             launch(interp_kernel, batch.samples * batch.classes * blocks, batch, pooled, blocks, **settings)
-        return sums.sum(dim=1).to(batch.dtype), probabilities, labels
+        return row_sums(sums, batch.dtype), probabilities, labels
 
     def _nearest_labels(self) -> Tensor:
         """One-hot labels at the pixels that F.interpolate takes for the nearest: (N, C, ph, pw)."""
