@@ -81,7 +81,7 @@ def test_a_step_is_that_of_the_plain_definition(on_triton, monkeypatch):
     expected = RMILoss(3, region_size=1, implementation="plain")(logits, target)
     (expected_gradient,) = torch.autograd.grad(3 * expected, logits)
     assert torch.allclose(value, expected, rtol=1e-6)
-    assert torch.allclose(gradient, expected_gradient, rtol=1e-5, atol=1e-8)
+    assert (gradient - expected_gradient).norm() <= 1e-5 * expected_gradient.norm()
 
 
 SHARES = [means.Shares(0.3, 1, 0.7), means.Shares(1.0, 0, 2.0), means.Shares(1.0, 0)]

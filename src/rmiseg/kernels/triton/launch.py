@@ -23,12 +23,11 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import torch
 import torch.nn.functional as F
-import triton
 from torch import Tensor
 
 from rmiseg.functional import RMIOptions, one_hot, pooled_size
 from rmiseg.kernels.perfect import perfect_rmi_of_classes
-from rmiseg.kernels.triton.arguments import Bands, Batch, Gradient, Pooled, Reading, Tiles, Windows
+from rmiseg.kernels.triton.arguments import Bands, Batch, Gradient, Pooled, Reading, Tiles, Windows, power_of_2
 from rmiseg.kernels.triton.launching import launch
 from rmiseg.kernels.triton.pixels_backward import (
     argmax_kernel,
@@ -218,7 +217,7 @@ class _Grid:
         if batch.is_small or not split_classes:
             tiling = SMALL
         rows, columns = (-(-(side + windows.padding) // windows.size) for side in (batch.height, batch.width))
-        side = triton.next_power_of_2(windows.size)
+        side = power_of_2(windows.size)
         cells = max(1, tiling.pixels // (side * side))
         tiles = -(-rows * columns // cells)
         groups = min(batch.classes, -(-PROGRAMS // max(1, batch.samples * tiles))) if split_classes else 1
@@ -329,7 +328,7 @@ class _Problem:
         """`backward` for small logits."""
         batch = self.batch
         log_sums = self._log_sums() if self.cross_entropy else None
-        run = triton.next_power_of_2(_longest_interval(batch, self.reading))
+        run = power_of_2(_longest_interval(batch, self.reading))
         columns = max(2, LOW_LANES // run)
         bands, blocks = -(-batch.low_height // LOW_ROWS), -(-batch.low_width // (columns - 1))
         groups = min(batch.classes, -(-4 * PROGRAMS // max(1, batch.samples * bands * blocks)))
