@@ -38,12 +38,23 @@ def compile_only(self, *args, grid, warmup=False, **kwargs):
     print(self.__name__, shown, f"{len(result.asm['cubin'])} bytes", f"{spills} local stores", flush=True)
 
 
+def totals(samples):
+    from rmiseg.kernels.means import Shares
+    from rmiseg.kernels.triton.totals import join, loss_and_gradient
+
+    pixel, rmi = torch.zeros(samples), torch.zeros((samples, 3), dtype=torch.float64)
+    weights = rmi[:, :1].expand_as(rmi)
+    sums = join(pixel, rmi, rmi, weights, None)
+    counts, unknown = torch.zeros((samples, 2, 2), dtype=torch.long).unbind(-1)
+    loss_and_gradient(join(pixel, rmi, rmi, weights, 0.5), counts, unknown[:, 0], Shares(0.5, 1, 0.5))
+    loss_and_gradient(sums, counts.double(), unknown[:, 0] > 0, Shares(1.0, 0, 0.3))
+    loss_and_gradient(pixel.unsqueeze(1), counts[:, :1], None, Shares(1.0, 0))
+
+
 def main(everything: bool):
     JITFunction.run = compile_only
     from rmiseg.functional import RMIOptions
-    from rmiseg.kernels.means import Shares
     from rmiseg.kernels.triton import launch as kernels
-    from rmiseg.kernels.triton.totals import loss_and_gradient
 
     def both(shape, size, options, dtype=torch.float32, layout=torch.contiguous_format, weighted=False):
         logits = torch.zeros(shape, dtype=dtype).contiguous(memory_format=layout)
@@ -54,15 +65,6 @@ def main(everything: bool):
         kernels.rmi_backward(pixel, rmi, *inputs, gradient_maps, options)
         pixel = kernels.pixel_forward(*inputs, options.pixel_loss, options.align_corners)
         kernels.pixel_backward(pixel, *inputs, options.pixel_loss, options.align_corners)
-
-    def totals(samples):
-        pixel, rmi = torch.zeros(samples), torch.zeros((samples, 3), dtype=torch.float64)
-        weights = rmi[:, :1].expand_as(rmi)
-        sums = kernels.join(pixel, rmi, rmi, weights, None)
-        counts, unknown = torch.zeros((samples, 2, 2), dtype=torch.long).unbind(-1)
-        loss_and_gradient(kernels.join(pixel, rmi, rmi, weights, 0.5), counts, unknown[:, 0], Shares(0.5, 1, 0.5))
-        loss_and_gradient(sums, counts.double(), unknown[:, 0] > 0, Shares(1.0, 0, 0.3))
-        loss_and_gradient(pixel.unsqueeze(1), counts[:, :1], None, Shares(1.0, 0))
 
     full, low = (33, 50), (9, 13)
     default = RMIOptions(3, "avg", 4, "bce", False)

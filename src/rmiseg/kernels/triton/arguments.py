@@ -87,21 +87,26 @@ class Reading(NamedTuple):
     Attributes:
         upsample: "none", or the corner convention of the interpolation: "corners" (aligned) or "centers".
         whole: Triton's dtype of positions.
-        wide: Triton's dtype of the computation, float32 or float64.
+        offset: That of places in a map of logits, or of their gradient.
+        wide: That of the computation, float32 or float64.
     """
 
     upsample: str
     whole: Any
+    offset: Any
     wide: Any
 
     @classmethod
     def of(cls, batch: Batch, align_corners: bool) -> Reading:
-        """The settings for a batch and a corner convention."""
+        """The settings for a batch and a corner convention; its gradient is in memory as the logits are, or denser."""
         small = "corners" if align_corners else "centers"
         # Positions are fractions of whole numbers up to twice the product of two sides.
         whole = tl.int32 if max(batch.height, batch.width) < 1 << 14 else tl.int64
+        n, c, h, w = batch.logits.shape
+        spread = max(h * w * c, (h - 1) * batch.stride_h + (w - 1) * batch.stride_w)
+        offset = tl.int32 if spread < 1 << 31 else tl.int64
         wide = tl.float64 if batch.dtype == torch.float64 else tl.float32
-        return cls(small if batch.is_small else "none", whole, wide)
+        return cls(small if batch.is_small else "none", whole, offset, wide)
 
 
 class Windows(NamedTuple):

@@ -45,22 +45,27 @@ T = TypeVar("T")
 
 
 class Tiling(NamedTuple):
-    """Work of a program that goes through classes: `pixels` at a time, `lanes` columns of a window for each thread, and
-    logits of `stages` classes on their way at once."""
+    """Work of a program that goes through classes: `pixels` at a time, `lanes` columns of a window for each thread.
+
+    With `ahead` full-size logits of the next class are on their way while those of one are worked on.
+    """
 
     pixels: int
     lanes: int
-    stages: int
+    ahead: bool
 
 
-FORWARD = Tiling(1024, 2, 1)
+FORWARD = Tiling(1024, 2, True)
 """Eight independent loads a thread, and near 100 registers, so that an SM keeps 20 KB in flight."""
 
-BACKWARD = Tiling(1024, 2, 1)
+BACKWARD = Tiling(1024, 2, True)
 """The same."""
 
-SMALL = Tiling(512, 1, 1)
+SMALL = Tiling(512, 1, True)
 """Fewer where each pixel needs more registers: sums over classes, or four loads to interpolate."""
+
+MOST_AHEAD = 8
+"""Rows of windows of which logits fit into registers twice."""
 
 PROGRAMS = 4096
 """Enough programs for every GPU: classes are divided among several where there are fewer tiles."""
@@ -71,7 +76,7 @@ LOW_ROWS = 8
 LOW_LANES = 128
 """Lanes of a program there: intervals between small columns, side by side."""
 
-FACTORS = 64
+FACTORS = 120
 """Factors of 1 to 2 whose product is far from the largest float32."""
 
 MAPS_BYTES = 1 << 27
@@ -109,7 +114,7 @@ def rmi_forward(
         alone = len(slices) == 1
         problem = whole if alone else _Problem.of(logits[at], target[at], valid[at], class_weights, options)
         sums, probabilities, labels = problem.forward()
-        regions = Regions.of(probabilities, labels, options)
+        regions = Regions.of(probabilities, labels, options, with_gradient)
         if with_gradient:
             regions.write_gradient(gradient_maps[at])
         perfect = regions.rmi.new_empty((len(sums), 0))
@@ -205,24 +210,27 @@ _NO_POOLING = _Pooling("none", 1)
 
 @dataclass(frozen=True)
 class _Grid:
-    """Tiles of `cells` pooling windows, `side` lanes wide, and their programs."""
+    """Tiles of `cells` pooling windows, `side` lanes wide, and their programs; see `Tiling`."""
 
     tiles: Tiles
     cells: int
     side: int
-    tiling: Tiling
+    lanes: int
+    ahead: bool
 
     @classmethod
     def of(cls, batch: Batch, windows: Windows, tiling: Tiling, split_classes: bool) -> _Grid:
         if batch.is_small or not split_classes:
             tiling = SMALL
         rows, columns = (-(-(side + windows.padding) // windows.size) for side in (batch.height, batch.width))
+        ahead = tiling.ahead and not batch.is_small and windows.size <= MOST_AHEAD
         side = power_of_2(windows.size)
         cells = max(1, tiling.pixels // (side * side))
         tiles = -(-rows * columns // cells)
         groups = min(batch.classes, -(-PROGRAMS // max(1, batch.samples * tiles))) if split_classes else 1
         group = -(-batch.classes // max(1, groups))
-        return cls(Tiles(rows * columns, columns, tiles, -(-batch.classes // group), group), cells, side, tiling)
+        tiles_of_groups = Tiles(rows * columns, columns, tiles, -(-batch.classes // group), group)
+        return cls(tiles_of_groups, cells, side, tiling.lanes, ahead)
 
     @property
     def programs(self) -> int:
@@ -232,7 +240,7 @@ class _Grid:
     @property
     def settings(self) -> dict[str, Any]:
         """Constants of the kernels, and the number of warps."""
-        warps = max(1, min(16, self.cells * self.side // (32 * self.tiling.lanes)))
+        warps = max(1, min(16, self.cells * self.side // (32 * self.lanes)))
         return {"CELLS": self.cells, "SIDE": self.side, "num_warps": warps, **FUSED}
 
 
@@ -273,7 +281,7 @@ class _Problem:
             WINDOWS=pooling.windows,
             CROSS_ENTROPY=self.cross_entropy,
             FACTORS=FACTORS,
-            STAGES=grid.tiling.stages,
+            AHEAD=grid.ahead,
             **grid.settings,
         )
         if pooling.kind == "interp" and probabilities.numel() > 0:
@@ -321,7 +329,7 @@ class _Problem:
         if batch.is_small:
             self._low_backward(pooled, gradient, shared)
         else:
-            shared["STAGES"] = grid.tiling.stages
+            shared["AHEAD"] = grid.ahead
             launch(backward_kernel, programs, batch, pooled, gradient, grid.tiles, **shared, **grid.settings)
 
     def _low_backward(self, pooled: Pooled, gradient: Gradient, shared: dict[str, Any]) -> None:
