@@ -53,30 +53,35 @@ class Backend(NamedTuple):
     join: Callable[[Tensor, Tensor, Tensor, Tensor, float | None], Tensor] | None = None
 
 
+@functools.cache
 def _native() -> Backend:
     from rmiseg.kernels import native
 
     return Backend(native.rmi_forward, native.rmi_backward, native.pixel_forward, native.pixel_backward)
 
 
+@functools.cache
 def _triton() -> Backend:
     from rmiseg.kernels.triton import launch
 
     return Backend(launch.rmi_forward, launch.rmi_backward, launch.pixel_forward, launch.pixel_backward, launch.join)
 
 
+@functools.cache
 def _chunked() -> Backend:
     from rmiseg.kernels import chunked
 
     return Backend(chunked.rmi_forward, chunked.rmi_backward, chunked.pixel_forward, chunked.pixel_backward)
 
 
+@functools.cache
 def _soft() -> Backend:
     from rmiseg.kernels import soft
 
     return Backend(soft.rmi_forward, soft.rmi_backward, soft.pixel_forward, soft.pixel_backward)
 
 
+@functools.cache
 def _slices() -> Backend:
     from rmiseg.kernels import slices
 

@@ -104,7 +104,7 @@ def _of_numbers(sums: Tensor, counts: Tensor, unknown: Tensor | None, shares: Sh
     if shares.regions is not None:
         slopes.append(shares.regions / samples[0] if pixels > 0 and samples[0] > 0 else 0.0)
     value = sum(slope * total for slope, total in zip(slopes, _totals(sums)))
-    if not abs(value) <= torch.finfo(sums.dtype).max or (unknown is not None and unknown.any()):
+    if not abs(value) <= torch.finfo(sums.dtype).max or (unknown is not None and any(unknown.tolist())):
         value, slopes = math.nan, [math.nan] * len(slopes)  # as `spread_non_finite` has it
     return sums.new_tensor(value), sums.new_tensor(slopes).unsqueeze(1).expand(sums.shape[::-1])
 

@@ -290,7 +290,7 @@ class InputReader:
         """Raise on labels that are neither a class nor ignored; False if they may not be looked at."""
         if not self._looks(target):
             return False
-        if read.unknown.any():
+        if any(read.unknown.tolist()):
             unknown = self._read_pixels(target, mask, read.is_soft)[2]
             raise ValueError(self._complaint(read, target, unknown))
         return True
