@@ -15,6 +15,11 @@ from torch import Tensor
 from rmiseg.functional import computed_dtype
 
 
+def power_of_2(number: int) -> int:
+    """The least power of 2 that is not below a number, at least 1; Triton's own takes 10 microseconds."""
+    return 1 << max(0, number - 1).bit_length()
+
+
 class Batch(NamedTuple):
     """A batch, as every kernel reads it.
 

@@ -23,17 +23,18 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import torch
 import torch.nn.functional as F
-import triton
 from torch import Tensor
 
 from rmiseg.functional import RMIOptions, one_hot, pooled_size
 from rmiseg.kernels.perfect import perfect_rmi_of_classes
-from rmiseg.kernels.triton.arguments import Bands, Batch, Gradient, Pooled, Reading, Tiles, Windows
+from rmiseg.kernels.triton.arguments import Bands, Batch, Gradient, Pooled, Reading, Tiles, Windows, power_of_2
 from rmiseg.kernels.triton.launching import launch
 from rmiseg.kernels.triton.low_backward import low_backward_kernel
 from rmiseg.kernels.triton.pixels_backward import argmax_kernel, backward_kernel, log_sum_exp_kernel
 from rmiseg.kernels.triton.pixels_forward import forward_kernel, interp_kernel
 from rmiseg.kernels.triton.regions import FUSED, Regions
+from rmiseg.kernels.triton.totals import join as join_sums
+from rmiseg.kernels.triton.totals import row_sums
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -141,6 +142,9 @@ def rmi_backward(
     return gradient
 
 
+join = on_its_device(join_sums)
+
+
 @on_its_device
 def pixel_forward(
     logits: Tensor,
@@ -219,7 +223,7 @@ class _Grid:
             tiling = SMALL
         rows, columns = (-(-(side + windows.padding) // windows.size) for side in (batch.height, batch.width))
         ahead = tiling.ahead and not batch.is_small and windows.size <= MOST_AHEAD
-        side = triton.next_power_of_2(windows.size)
+        side = power_of_2(windows.size)
         cells = max(1, tiling.pixels // (side * side))
         tiles = -(-rows * columns // cells)
         groups = min(batch.classes, -(-PROGRAMS // max(1, batch.samples * tiles))) if split_classes else 1
@@ -284,7 +288,7 @@ class _Problem:
             blocks = -(-pooling.height * pooling.width // cells)
             settings = {"READING": self.reading, "CELLS": cells, "CLAMP": self.cross_entropy, **FUSED, "num_warps": 4}
             launch(interp_kernel, batch.samples * batch.classes * blocks, batch, pooled, blocks, **settings)
-        return sums.sum(dim=1).to(batch.dtype), probabilities, labels
+        return row_sums(sums, batch.dtype), probabilities, labels
 
     def _nearest_labels(self) -> Tensor:
         """One-hot labels at the pixels that F.interpolate takes for the nearest: (N, C, ph, pw)."""
@@ -331,7 +335,7 @@ class _Problem:
         """`backward` for small logits."""
         batch = self.batch
         log_sums = self._log_sums() if self.cross_entropy else None
-        run = triton.next_power_of_2(_longest_interval(batch, self.reading))
+        run = power_of_2(_longest_interval(batch, self.reading))
         columns = max(2, LOW_LANES // run)
         bands, blocks = -(-batch.low_height // LOW_ROWS), -(-batch.low_width // (columns - 1))
         # A pack costs as much as a class more.
