@@ -36,7 +36,7 @@ DOCS = Path(__file__).parents[2] / "docs" / "export.md"
 
 def make_checkpoint(name="unet", backbone=None, image_scale=1.0) -> Checkpoint:
     """A model with random weights, and batch norms that have seen something."""
-    torch.manual_seed(1)
+    torch.manual_seed(5)
     given = {"options": {"levels": 2}} if backbone is None else {"backbone": backbone}
     model = build_model(name, num_classes=3, weights="none", **given)
     for module in model.modules():
