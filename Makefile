@@ -1,6 +1,6 @@
 # Two commands for a fresh machine with Python 3.11 to 3.13: make demo, make test. For whoever works on the code:
-# make lint (seconds), make quick (four minutes on two cores), make test (twelve), make nightly (the tests of minutes each),
-# make docs (the pages, in build/site).
+# make lint (seconds), make quick (four minutes on two cores), make test (twelve), make nightly (the tests of minutes each,
+# more random cases), make docs (the pages, in build/site).
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -12,7 +12,7 @@ test: lint
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not nightly"
 
 nightly: .venv/test
-	$(BIN)/python -m pytest -n auto --dist worksteal -m nightly
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "nightly or hypothesis" --hypothesis-profile many
 
 lint: .venv/test
 	$(BIN)/ruff check .
