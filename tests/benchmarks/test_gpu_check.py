@@ -77,9 +77,9 @@ def test_what_travels(tmp_path):
 
 
 def test_a_part_is_cut_off(tmp_path):
-    run = call("gpu_check.py", tmp_path / "result.json", "--tiny", "--budget", 6, "--parts", "training")
+    run = call("gpu_check.py", tmp_path / "result.json", "--tiny", "--budget", 5.5, "--parts", "correctness")
     assert run.returncode == 1
-    assert "cut off after" in json.loads((tmp_path / "result.json").read_text())["training"]["problem"]
+    assert "cut off after" in json.loads((tmp_path / "result.json").read_text())["correctness"]["problem"]
 
 
 def test_tables_of_what_was_measured():
