@@ -102,7 +102,7 @@ class Reading(NamedTuple):
         small = "corners" if align_corners else "centers"
         # Positions are fractions of whole numbers up to twice the product of two sides.
         whole = tl.int32 if max(batch.height, batch.width) < 1 << 14 else tl.int64
-        n, c, h, w = batch.logits.shape
+        _n, c, h, w = batch.logits.shape
         spread = max(h * w * c, (h - 1) * batch.stride_h + (w - 1) * batch.stride_w)
         offset = tl.int32 if spread < 1 << 31 else tl.int64
         wide = tl.float64 if batch.dtype == torch.float64 else tl.float32
@@ -163,19 +163,17 @@ class Tiles(NamedTuple):
 
 
 class Bands(NamedTuple):
-    """Programs of a gradient in small logits: bands of rows, times blocks of columns, times groups of classes.
+    """Programs of a gradient in small logits: bands of rows, times blocks of columns, times packs of classes.
 
     Attributes:
         bands: Bands of one sample.
         blocks: Blocks of one band.
-        groups: Groups of classes.
-        group: Classes of a group.
+        packs: Packs of classes.
     """
 
     bands: int
     blocks: int
-    groups: int
-    group: int
+    packs: int
 
 
 class Gradient(NamedTuple):

@@ -29,12 +29,8 @@ from rmiseg.functional import RMIOptions, one_hot, pooled_size
 from rmiseg.kernels.perfect import perfect_rmi_of_classes
 from rmiseg.kernels.triton.arguments import Bands, Batch, Gradient, Pooled, Reading, Tiles, Windows, power_of_2
 from rmiseg.kernels.triton.launching import launch
-from rmiseg.kernels.triton.pixels_backward import (
-    argmax_kernel,
-    backward_kernel,
-    log_sum_exp_kernel,
-    low_backward_kernel,
-)
+from rmiseg.kernels.triton.low_backward import low_backward_kernel
+from rmiseg.kernels.triton.pixels_backward import argmax_kernel, backward_kernel, log_sum_exp_kernel
 from rmiseg.kernels.triton.pixels_forward import forward_kernel, interp_kernel
 from rmiseg.kernels.triton.regions import FUSED, Regions
 from rmiseg.kernels.triton.totals import join as join_sums
@@ -75,6 +71,9 @@ LOW_ROWS = 8
 
 LOW_LANES = 128
 """Lanes of a program there: intervals between small columns, side by side."""
+
+LOW_CLASSES = 4
+"""Classes of a program there at most, which share its labels and geometry."""
 
 FACTORS = 120
 """Factors of 1 to 2 whose product is far from the largest float32."""
@@ -339,21 +338,22 @@ class _Problem:
         run = power_of_2(_longest_interval(batch, self.reading))
         columns = max(2, LOW_LANES // run)
         bands, blocks = -(-batch.low_height // LOW_ROWS), -(-batch.low_width // (columns - 1))
-        groups = min(batch.classes, -(-4 * PROGRAMS // max(1, batch.samples * bands * blocks)))
-        group = -(-batch.classes // max(1, groups))
-        groups = -(-batch.classes // group)
+        # A pack costs as much as a class more.
+        pack = min(range(LOW_CLASSES, 0, -1), key=lambda pack: -(-batch.classes // pack) * (pack + 1))
+        packs = -(-batch.classes // pack)
         launch(
             low_backward_kernel,
-            batch.samples * bands * blocks * groups,
+            batch.samples * bands * blocks * packs,
             batch,
             pooled,
             gradient,
             log_sums,
-            Bands(bands, blocks, groups, group),
+            Bands(bands, blocks, packs),
             **shared,
             ROWS=LOW_ROWS,
             COLUMNS=columns,
             RUN=run,
+            CLASSES=pack,
             **FUSED,
             num_warps=max(1, min(16, columns * run // 32)),
         )

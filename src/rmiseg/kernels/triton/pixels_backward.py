@@ -6,9 +6,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from rmiseg.kernels.triton.arguments import Bands, Batch, Gradient, Pooled, Tiles
+from rmiseg.kernels.triton.arguments import Batch, Gradient, Pooled, Tiles
 from rmiseg.kernels.triton.reading import (
-    ABSENT,
     LOG2_E,
     LOWEST,
     OFFSET,
@@ -19,7 +18,6 @@ from rmiseg.kernels.triton.reading import (
     lanes_of_tile,
     pixel_weight,
     program_of_tile,
-    read_along,
     read_label,
     read_logits,
     read_rows,
@@ -94,7 +92,7 @@ def log_sum_exp_kernel(
 
 
 @triton.jit
-def _share(position, size, pooled_size, READING: tl.constexpr, WINDOWS: tl.constexpr):
+def share(position, size, pooled_size, READING: tl.constexpr, WINDOWS: tl.constexpr):
     """Along one axis: which pooled value takes from a pixel, with which weight, and the pixel's place in its window."""
     if WINDOWS.pool == "interp":
         # Two resized values are at least two pixels apart: none but the nearest can have taken from this pixel.
@@ -116,7 +114,7 @@ def _share(position, size, pooled_size, READING: tl.constexpr, WINDOWS: tl.const
 
 
 @triton.jit
-def _pixel_gradient(v, label, c, grad_pixel, log_sum, through, WINDOWS: tl.constexpr, CROSS_ENTROPY: tl.constexpr):
+def pixel_gradient(v, label, c, grad_pixel, log_sum, through, WINDOWS: tl.constexpr, CROSS_ENTROPY: tl.constexpr):
     """Gradient in full-size logits `v` of class `c`, given that in their probability through the pooled ones.
 
     Nothing is masked where no label counts: the gradient in the logit `ABSENT` is 0, unless something is not finite,
@@ -203,9 +201,9 @@ def backward_kernel(
         log_sums = _log_sums_of_rows(batch, plane, rows, columns, own_labels, READING, LANES, SIZE)
     else:
         log_sums = each_row(zero, SIZE)
-    column, share_x, place_x = _share(x, batch.width, pooled.width, READING, WINDOWS)
+    column, share_x, place_x = share(x, batch.width, pooled.width, READING, WINDOWS)
     # The row of windows, the same for all rows of pixels; "interp" has one for each.
-    row, share_y, _y = _share(top, batch.height, pooled.height, READING, WINDOWS)
+    row, share_y, _y = share(top, batch.height, pooled.height, READING, WINDOWS)
 
     last = tl.minimum(first + tiles.group, batch.classes)
     # What a window takes from its class is read as the logits are: before the first store, since the compiler cannot
@@ -247,7 +245,7 @@ def backward_kernel(
             elif POOL == "max":
                 through = tl.where(taken == dy * SIZE + place_x, grad_window, 0.0)
             elif POOL == "interp":
-                own_row, own_share, _y = _share(y, batch.height, pooled.height, READING, WINDOWS)
+                own_row, own_share, _y = share(y, batch.height, pooled.height, READING, WINDOWS)
                 mask = in_row & (y >= 0) & (y < batch.height) & (own_share > 0) & (share_x > 0)
                 at = pooled.gradient + of_class + own_row * pooled.width + column
                 through = tl.load(at, mask=mask, other=0.0) * (own_share * share_x) * grad_rmi
@@ -257,7 +255,7 @@ def backward_kernel(
             if batch.class_weights is not None and not CROSS_ENTROPY:
                 grad_pixel *= weight_of_class
             log_sum, label, v = log_sums[dy], own_labels[dy], values[dy].to(WIDE)
-            grads = grads + (_pixel_gradient(v, label, c, grad_pixel, log_sum, through, WINDOWS, CROSS_ENTROPY),)
+            grads = grads + (pixel_gradient(v, label, c, grad_pixel, log_sum, through, WINDOWS, CROSS_ENTROPY),)
         for dy in tl.static_range(SIZE):
             exists = in_row & (top + dy >= 0) & (top + dy < batch.height)
             to = out + (out_rows[dy] + out_column)
@@ -275,141 +273,3 @@ def _read_window(pooled, window, in_window, POOL: tl.constexpr):
     if POOL == "max":
         taken = tl.load(pooled.argmax + window, mask=in_window, other=-1)
     return grad_window, taken
-
-
-@triton.jit
-def _interval(k, low_size, size, READING: tl.constexpr):
-    """The first pixel at or after small pixel number `k`, from -1 to the size."""
-    if READING.upsample == "corners":
-        numerator = tl.cast(k, READING.whole) * (size - 1)
-        denominator = low_size - 1
-        alone = tl.where(k > 0, size, 0)  # a single small pixel is everybody's
-    else:
-        numerator = (2 * tl.cast(k, READING.whole) + 1) * size - low_size
-        denominator = 2 * low_size
-        alone = 0
-    # Rounded up; what is not positive is the first pixel.
-    start = (tl.maximum(numerator, 0) + denominator - 1) // tl.maximum(denominator, 1)
-    return tl.cast(tl.minimum(tl.where(denominator > 0, start, alone), size), tl.int32)
-
-
-@triton.jit
-def _through_pooled(pooled, of_class, y, height, columns, in_row, READING: tl.constexpr, WINDOWS: tl.constexpr):
-    """Gradient in the probabilities of one row of pixels, through the pooled ones; `columns` is what `_share` gave."""
-    column, share_x, place_x = columns
-    row, share_y, place_y = _share(y, height, pooled.height, READING, WINDOWS)
-    mask = in_row & (share_y > 0) & (share_x > 0)
-    at = of_class + row * pooled.width + column
-    through = tl.load(pooled.gradient + at, mask=mask, other=0.0) * (share_y * share_x)
-    if WINDOWS.pool == "max":
-        taken = tl.load(pooled.argmax + at, mask=mask, other=-1)
-        through = tl.where(taken == place_y * WINDOWS.size + place_x, through, 0.0)
-    return through
-
-
-@triton.jit
-def _sum_columns(grad, to_right, before, COLUMNS: tl.constexpr, RUN: tl.constexpr):
-    """Gradient in small columns (COLUMNS,), from that in pixels (COLUMNS * RUN,), which have a left and a right one.
-
-    A column takes what goes to the right from the interval before its own: `before` (COLUMNS, COLUMNS) says which.
-    """
-    own = tl.sum(tl.reshape((1 - to_right) * grad, [COLUMNS, RUN]), axis=1)
-    others = tl.sum(tl.reshape(to_right * grad, [COLUMNS, RUN]), axis=1)
-    own += tl.sum(tl.where(before, others[None, :], 0.0), axis=1)
-    return own
-
-
-@triton.jit
-def low_backward_kernel(
-    batch: Batch,
-    pooled: Pooled,  # its gradient and upstream are read, and its argmax if pooling is "max"
-    gradient: Gradient,
-    log_sums,  # (N, H, W) float32 or float64, if the pixel loss is cross entropy
-    bands: Bands,
-    READING: tl.constexpr,  # Reading
-    WINDOWS: tl.constexpr,  # Windows
-    CROSS_ENTROPY: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-    RUN: tl.constexpr,
-):
-    """Gradient in ROWS rows and COLUMNS - 1 columns of small logits, of a group of classes.
-
-    Interval k holds the full-size rows between small rows k and k + 1, -1 and the last those beyond them; so with
-    columns. A program walks down the intervals that touch its rows. Lanes are COLUMNS intervals of at most RUN pixels.
-    """
-    WIDE: tl.constexpr = READING.wide
-    first = (tl.program_id(0) % bands.groups) * bands.group
-    block = tl.program_id(0) // bands.groups % bands.blocks
-    band = tl.program_id(0) // bands.groups // bands.blocks % bands.bands
-    n = (tl.program_id(0) // bands.groups // bands.blocks // bands.bands).to(tl.int64)
-    upstream = tl.load(gradient.pixel + n).to(WIDE)
-
-    lane = tl.arange(0, COLUMNS * RUN)
-    interval = block * (COLUMNS - 1) - 1 + lane // RUN
-    x = _interval(interval, batch.low_width, batch.width, READING) + lane % RUN
-    in_row = (x < _interval(interval + 1, batch.low_width, batch.width, READING)) & (interval < batch.low_width)
-    left, right, along = column_places(batch, x, READING)
-    # Before the first column and after the last, all is theirs. Pixels before the first are interval -1's, whose second
-    # column is the first.
-    to_right = tl.where(interval < 0, 1.0, tl.where(interval >= batch.low_width - 1, 0.0, along))
-    columns = _share(x, batch.width, pooled.width, READING, WINDOWS)
-    number = tl.arange(0, COLUMNS)
-    before = number[None, :] == number[:, None] - 1
-    out_column = block * (COLUMNS - 1) - 1 + number
-    writes = (number > 0) & (out_column < batch.low_width)
-
-    plane = batch.logits + n * batch.stride_n + first.to(tl.int64) * batch.stride_c
-    out = gradient.out + n * gradient.stride_n + first.to(tl.int64) * gradient.stride_c
-    of_class = (n * batch.classes + first) * pooled.height * pooled.width
-    top_row = band * ROWS
-    stop_row = tl.minimum(top_row + ROWS, batch.low_height)
-    # Row y is at (multiple * y + shift) / denominator of the small rows.
-    if READING.upsample == "corners":
-        multiple, shift, denominator = batch.low_height - 1, 0, tl.maximum(batch.height - 1, 1)
-    else:
-        multiple, shift, denominator = 2 * batch.low_height, batch.low_height - batch.height, 2 * batch.height
-    step = 1.0 / tl.cast(denominator, WIDE)
-    zero = tl.zeros([COLUMNS * RUN], WIDE)
-    for c in range(first, tl.minimum(first + bands.group, batch.classes)):
-        carried = zero  # what a row takes from the interval above it
-        if WINDOWS.pool != "none":
-            grad_rmi = tl.load(pooled.upstream + n * batch.classes + c).to(WIDE)
-        for k in range(top_row - 1, stop_row):
-            above = tl.maximum(k, 0)
-            upper_row = plane + tl.cast(above, tl.int64) * batch.stride_h
-            lower_row = plane + tl.cast(tl.minimum(above + 1, batch.low_height - 1), tl.int64) * batch.stride_h
-            upper = read_along(upper_row, left, right, along, in_row, READING)
-            lower = read_along(lower_row, left, right, along, in_row, READING)
-            to_next = zero
-            # Not carried from one row to the next: Triton 3.6 would take the first row's start for all.
-            y_start = _interval(k, batch.low_height, batch.height, READING)
-            for line in range(y_start, _interval(k + 1, batch.low_height, batch.height, READING)):
-                y = line + lane * 0
-                away = tl.cast(line, READING.whole) * multiple + shift - tl.cast(k, READING.whole) * denominator
-                down = tl.where(k < 0, 0.0, tl.cast(away, WIDE) * step)
-                label = read_label(batch, n, y, x, in_row)
-                v = tl.where(label >= 0, (1 - down) * upper + down * lower, ABSENT)
-                log_sum, through, grad_pixel = zero, zero, upstream
-                if CROSS_ENTROPY:
-                    log_sum = tl.load(log_sums + (n * batch.height + y) * batch.width + x, mask=label >= 0, other=0.0)
-                if WINDOWS.pool != "none":
-                    through = _through_pooled(pooled, of_class, y, batch.height, columns, in_row, READING, WINDOWS)
-                    through *= grad_rmi
-                if batch.class_weights is not None and CROSS_ENTROPY:
-                    grad_pixel *= pixel_weight(batch, label, WIDE)
-                elif batch.class_weights is not None:
-                    grad_pixel *= tl.load(batch.class_weights + c).to(WIDE)
-                grad = _pixel_gradient(v, label, c, grad_pixel, log_sum, through, WINDOWS, CROSS_ENTROPY)
-                to_lower = tl.where(k < 0, 1.0, tl.where(k >= batch.low_height - 1, 0.0, down))
-                carried += (1 - to_lower) * grad
-                to_next += to_lower * grad
-            own = _sum_columns(carried, to_right, before, COLUMNS, RUN)
-            to_row = out + tl.cast(above, tl.int64) * gradient.stride_h
-            mask = writes & (number * 0 + k >= top_row)
-            to = to_row + out_column.to(tl.int64) * gradient.stride_w
-            tl.store(to, own.to(gradient.out.dtype.element_ty), mask=mask)
-            carried = to_next
-        plane += batch.stride_c
-        out += gradient.stride_c
-        of_class += pooled.height * pooled.width

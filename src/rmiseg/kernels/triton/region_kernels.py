@@ -63,7 +63,7 @@ def _band(band, cut, ROWS: tl.constexpr, R: tl.constexpr):
 
 @triton.jit
 def _shifted_row(probabilities, labels, base, row, column, stop, cut, R: tl.constexpr):
-    """Values of both maps in a row before `stop`, at every column lag, 0 where there are none; nothing waits for them."""
+    """Values of both maps in a row, if that is before `stop`, at every column lag; nothing waits for them."""
     values = ()
     for k in tl.static_range(2):
         maps = probabilities if k == 0 else labels
