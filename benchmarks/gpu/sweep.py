@@ -21,11 +21,11 @@ SWEEPS: tuple[tuple[str, tuple[Any, ...], tuple[tuple[Case, str], ...]], ...] = 
     ("launch.FORWARD", TILINGS, ((FULL, "RMI"), (HALF, "RMI"))),
     ("launch.BACKWARD", TILINGS, ((FULL, "RMI"), (HALF, "RMI"))),
     ("launch.SMALL", TILINGS[:6], ((LOW, "RMI"), (FULL, "CELoss"))),
-    ("launch.LOW_ROWS", (4, 8, 16), ((LOW, "RMI"),)),
-    ("launch.LOW_LANES", (32, 64, 128, 256), ((LOW, "RMI"),)),
+    ("launch.LOW_ROWS", (8, 16, 32), ((LOW, "RMI"),)),
+    ("launch.LOW_COLUMNS", (4, 8, 16, 32), ((LOW, "RMI"),)),
     ("launch.LOW_CLASSES", (1, 2, 3, 4, 6), ((LOW, "RMI"),)),
     ("regions.ROWS", (16, 32, 64, 128), ((FULL, "RMI"),)),
-    ("regions.GRADIENT_ROWS", (4, 8, 16), ((FULL, "RMI"),)),
+    ("regions.GRADIENT_ROWS", (2, 4, 8), ((FULL, "RMI"),)),
     ("regions.TILE_VALUES", (4, 8, 16, 32), ((FULL, "RMI"),)),
 )
 

@@ -126,7 +126,7 @@ class SegmentationLoss(nn.Module):
         return self
 
     def sample_terms(self, batch: Batch) -> LossTerms:
-        """`terms` of every sample: sums (N, K) and counts (N, K). Nothing is made of doubt in the labels here."""
+        """`terms` of every sample: sums (N, K) and counts (N, K). Labels that are no classes are left to the caller."""
         raise NotImplementedError
 
     def sample_counts(self, target: Target, class_weights: Tensor | None) -> Tensor:

@@ -54,8 +54,8 @@ class Tiling(NamedTuple):
 FORWARD = Tiling(1024, 2, True)
 """Eight independent loads a thread, and near 100 registers, so that an SM keeps 20 KB in flight."""
 
-BACKWARD = Tiling(1024, 2, True)
-"""The same."""
+BACKWARD = Tiling(1024, 1, True)
+"""Half as many, for it keeps the places of two tensors."""
 
 SMALL = Tiling(512, 1, True)
 """Fewer where each pixel needs more registers: sums over classes, or four loads to interpolate."""
@@ -66,11 +66,11 @@ MOST_AHEAD = 8
 PROGRAMS = 4096
 """Enough programs for every GPU: classes are divided among several where there are fewer tiles."""
 
-LOW_ROWS = 8
-"""Rows of small logits whose gradient a program computes. It computes one row of intervals twice: an eighth more."""
+LOW_ROWS = 16
+"""Rows of small logits whose gradient a program computes. It computes one row of intervals twice: a sixteenth more."""
 
-LOW_LANES = 128
-"""Lanes of a program there: intervals between small columns, side by side."""
+LOW_COLUMNS = 8
+"""Intervals between small columns there, side by side: one is computed twice, and a warp needs no barrier."""
 
 LOW_CLASSES = 4
 """Classes of a program there at most, which share its labels and geometry."""
@@ -336,7 +336,7 @@ class _Problem:
         batch = self.batch
         log_sums = self._log_sums() if self.cross_entropy else None
         run = power_of_2(_longest_interval(batch, self.reading))
-        columns = max(2, LOW_LANES // run)
+        columns = max(LOW_COLUMNS, 32 // run)
         bands, blocks = -(-batch.low_height // LOW_ROWS), -(-batch.low_width // (columns - 1))
         # A pack costs as much as a class more.
         pack = min(range(LOW_CLASSES, 0, -1), key=lambda pack: -(-batch.classes // pack) * (pack + 1))

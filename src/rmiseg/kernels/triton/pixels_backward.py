@@ -52,14 +52,14 @@ def argmax_kernel(
     at = (n * batch.classes + first) * pooled.height * pooled.width + row * pooled.width + column
     plane = batch.logits + n * batch.stride_n + first.to(tl.int64) * batch.stride_c
     for _ in range(first, tl.minimum(first + tiles.group, batch.classes)):
-        best = tl.full([LANES], -1.0, READING.wide)
+        # Of logits, which are in the order of their probabilities, and not as near to each other.
+        best = tl.full([LANES], LOWEST, READING.wide)
         place = tl.full([LANES], SIZE * SIZE, tl.int32)
         for dy in tl.static_range(SIZE):
             exists = in_row & (top + dy >= 0) & (top + dy < batch.height)
-            _e, _r, p = exact_sigmoid(read_logits(plane, rows[dy], columns, counts[dy], READING))
-            p = tl.where(exists, p, -1.0)
-            place = tl.where(p > best, dy * SIZE + tl.arange(0, LANES) % SIDE, place)
-            best = tl.where(p > best, p, best)
+            v = tl.where(exists, read_logits(plane, rows[dy], columns, counts[dy], READING), LOWEST)
+            place = tl.where(v > best, dy * SIZE + tl.arange(0, LANES) % SIDE, place)
+            best = tl.where(v > best, v, best)
         best = tl.reshape(best, [CELLS, SIDE])
         place = tl.reshape(place, [CELLS, SIDE])
         place = tl.min(tl.where(best == tl.max(best, axis=1)[:, None], place, SIZE * SIZE), axis=1)

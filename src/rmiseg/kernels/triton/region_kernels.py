@@ -62,19 +62,6 @@ def _band(band, cut, ROWS: tl.constexpr, R: tl.constexpr):
 
 
 @triton.jit
-def _shifted_row(probabilities, labels, base, row, column, stop, cut, R: tl.constexpr):
-    """Values of both maps in a row, if that is before `stop`, at every column lag; nothing waits for them."""
-    values = ()
-    for k in tl.static_range(2):
-        maps = probabilities if k == 0 else labels
-        for b in tl.static_range(2 * R - 1):
-            shifted = column + (b - (R - 1))
-            mask = (shifted >= 0) & (shifted < cut.width) & (column * 0 + row < stop)
-            values = values + (tl.load(maps + base + row * cut.width + shifted, mask=mask, other=0.0),)
-    return values
-
-
-@triton.jit
 def lag_sums_kernel(
     probabilities,  # (maps, h, w) float32 or float64
     labels,  # (maps, h, w), the same
@@ -107,13 +94,16 @@ def lag_sums_kernel(
     for _ in tl.static_range(PRODUCTS):
         products = products + (zero,)
     totals = (zero, zero)
-    ahead = _shifted_row(probabilities, labels, base, start, column, stop, cut, R)
     for row in range(start, stop):
         # At column lag b: latest[k * SPAN + b + R - 1].
         latest = ()
-        for i in tl.static_range(2 * SPAN):
-            latest = latest + (ahead[i].to(tl.float64),)
-        ahead = _shifted_row(probabilities, labels, base, row + 1, column, stop, cut, R)
+        for k in tl.static_range(2):
+            maps = probabilities if k == 0 else labels
+            for b in tl.static_range(SPAN):
+                shifted = column + (b - (R - 1))
+                mask = (shifted >= 0) & (shifted < cut.width)
+                at = maps + base + row * cut.width + shifted
+                latest = latest + (tl.load(at, mask=mask, other=0.0).to(tl.float64),)
         rows = (latest[R - 1], latest[SPAN + R - 1]) + before
         totals = (totals[0] + rows[0], totals[1] + rows[1])
         added = ()

@@ -50,7 +50,7 @@ TILE_VALUES = 8
 ROWS = 64
 """Rows of an inner band: enough that the sums over lanes at its end cost little, few enough to fill a GPU."""
 
-GRADIENT_ROWS = 8
+GRADIENT_ROWS = 4
 """Rows of an inner band of the gradient: each weight is loaded once for all of them, and all sums stay in registers."""
 
 FUSED = {"enable_fp_fusion": True}
