@@ -338,9 +338,7 @@ def test_seed_that_diverges(experiment, tmp_path, capsys, monkeypatch):
 
 
 @pytest.mark.usefixtures("interruptible")
-@pytest.mark.parametrize(
-    ("number", "status"), [pytest.param(signal.SIGTERM, 75, marks=pytest.mark.nightly), (signal.SIGINT, 130)]
-)
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
 @pytest.mark.parametrize("start", ["forked", pytest.param("alone", marks=pytest.mark.nightly)])
 def test_trainings_at_a_time(tmp_path, shapes, monkeypatch, number, status, start):
     """Two at a time; what is asked to end, by a scheduler or by Ctrl-C, saves both.
