@@ -14,6 +14,7 @@ from rmiseg.data.held_out import divide
 from rmiseg.data.images import Split
 from rmiseg.data.inspection import SplitReport, inspect
 from rmiseg.data.reading import read_mask
+from rmiseg.data.shifted import shift_warnings
 from rmiseg.data.two_ways import two_ways
 from rmiseg.data.verdict import class_problems, ignored_note, palette_problems, renumbered, unscored, warnings_of
 from rmiseg.runtime.progress import track
@@ -82,6 +83,8 @@ def open_training_data(
     for line in dict.fromkeys(lines + ignored_note(train.description, reports)):
         console.print(line, markup=False, soft_wrap=True)
     warnings = warnings_of(train.classes, reports if len(train) <= SAMPLE >= len(val) else [])
+    if train.description is not None and not console.quiet:
+        warnings += shift_warnings([*train.samples, *val.samples], train.classes, chosen)
     for warning in warnings:
         console.print(f"warning: {warning}", markup=False, soft_wrap=True)
     return train.with_bands(chosen), val.with_bands(chosen)
