@@ -167,8 +167,8 @@ def why_unpaired(images: Mapping[str, Path], masks: Mapping[str, Path], pairs: M
     if shift := _shift(images, masks):
         (start, end), (mask_start, mask_end), by = shift
         return (
-            f"the numbers of the {len(images)} images go from {start} to {end}, and those of the masks from {mask_start} "
-            f"to {mask_end}: is the mask of each image numbered {abs(by)} {'higher' if by > 0 else 'lower'}? Then no "
+            f"the numbers of the {len(images)} images go from {start} to {end}, and those of the masks from "
+            f"{mask_start} to {mask_end}: is the mask of each image numbered {abs(by)} {'higher' if by > 0 else 'lower'}? Then no "
             f"pair of equal numbers is right: rename the masks"
         )
     for rule in (*(rule for _, rule in _RULES[:-1]), _last_parts):
@@ -189,7 +189,7 @@ def why_unpaired(images: Mapping[str, Path], masks: Mapping[str, Path], pairs: M
 
 
 def _shift(images: Iterable[str], masks: Iterable[str]) -> tuple[tuple[int, int], tuple[int, int], int] | None:
-    """First and last numbers of images and of masks, and by how much they differ, if all are numbered one after another.
+    """First and last numbers of images and of masks, and how much they differ, if all are numbered one after another.
 
     None if they are not, or there are not as many masks as images.
     """

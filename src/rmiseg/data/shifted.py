@@ -23,8 +23,8 @@ LONG_SIDE, MOST_PIXELS = 256, 1 << 24
 LEAST_EDGE, LEAST_PAIRS = 8, 12
 """Pixels of a mask's edges, and comparable masks, without which nothing is told."""
 SHARE, RATIO = 0.9, 1.15
-"""Least share of the masks whose edges fit the neighbor better, and least factor by which they do. On right pairs of four
-real data sets the share is below 0.02, and above 0.98, at a factor above 1.5, on the same shifted by one."""
+"""Least share of the masks whose edges fit the neighbor better, and least factor by which they do. On right pairs of
+four real data sets the share is below 0.02, and above 0.98, at a factor above 1.5, on the same shifted by one."""
 
 
 def shift_warnings(samples: Sequence[Sample], classes: ClassTable, bands: Bands) -> list[str]:
