@@ -168,8 +168,8 @@ def why_unpaired(images: Mapping[str, Path], masks: Mapping[str, Path], pairs: M
         (start, end), (mask_start, mask_end), by = shift
         return (
             f"the numbers of the {len(images)} images go from {start} to {end}, and those of the masks from "
-            f"{mask_start} to {mask_end}: is the mask of each image numbered {abs(by)} {'higher' if by > 0 else 'lower'}? Then no "
-            f"pair of equal numbers is right: rename the masks"
+            f"{mask_start} to {mask_end}: is the mask of each image numbered {abs(by)} "
+            f"{'higher' if by > 0 else 'lower'}? Then no pair of equal numbers is right: rename the masks"
         )
     for rule in (*(rule for _, rule in _RULES[:-1]), _last_parts):
         found, others = rule(left, free)
