@@ -146,7 +146,7 @@ def _classes(classes: Any) -> tuple[tuple[str, ...], tuple[tuple[RawValue, ...],
     if not names or not all(isinstance(name, str) for name in names):
         raise ValueError(
             f"`classes` must be a list of names, or a mapping from names to mask values, not {classes!r} "
-            f"(names such as no, on or 1 need quotes)"
+            f"(names such as true, null or 1 need quotes)"
         )
     raws = list(classes.values()) if isinstance(classes, dict) else list(range(len(names)))
     single = any(_is_single(raw) for raw in raws)
