@@ -360,3 +360,11 @@ def test_classes_in_transparency(tmp_path):
     for path in root.glob("masks/*/*.png"):
         Image.merge("LA", (alpha, alpha)).save(path)
     assert "with transparent pixels" in said(root)
+
+
+def test_images_that_are_none_are_told_before_the_first_step(tmp_path):
+    root = data_set(tmp_path, "classes: [a, b]", every(0, 1), every(0, 1))
+    (root / "images" / "train" / "1.png").write_text("<html>403</html>")
+    with pytest.raises(ValueError, match=r"1\.png: it is a web page, and no image"):
+        open_training_data("folder", str(root), ("train", "val"))
+    open_training_data("folder", str(root), ("train", "val"), on_error="skip")

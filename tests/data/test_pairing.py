@@ -182,3 +182,17 @@ def test_masks_that_are_numbered_otherwise(first, said):
     masks = {f"mask_{n:04d}": Path(f"mask_{n:04d}.png") for n in range(first, first + 4)}
     assert said in why_unpaired(images, masks, pair(images, masks)[0])
     assert "numbered" not in why_unpaired(images, dict(list(masks.items())[1:]), pair(images, masks)[0])
+
+
+def test_pipes_and_links_to_nowhere(tmp_path):
+    write_image(tmp_path / "images" / "a.png")
+    write_image(tmp_path / "images" / "b.png")
+    write_mask(tmp_path / "masks" / "a.png", value=1)
+    os.mkfifo(tmp_path / "images" / "c.png")
+    os.mkfifo(tmp_path / "masks" / "c.png")
+    (tmp_path / "masks" / "b.png").symlink_to("nowhere.png")
+    (tmp_path / "dataset.yaml").write_text("classes: [a, b]")
+    report = check_dataset("folder", tmp_path, workers=0)
+    (said,) = [line for split in report.splits for line in split.unreadable]
+    assert said.endswith("b.png does not exist: it is a symbolic link to nowhere.png, where there is nothing")
+    assert sum(split.images for split in report.splits) == 2

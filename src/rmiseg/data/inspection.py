@@ -223,7 +223,10 @@ def inspect(sample: Sample, classes: ClassTable, *, decode: bool = True, bands: 
         except (ValueError, OSError, ModuleNotFoundError) as error:
             found.unreadable.append(str(error))
     else:
-        found.image_size = _size(sample.image)
+        try:
+            found.image_size = _size(sample.image)
+        except (ValueError, OSError, ModuleNotFoundError) as error:
+            found.unreadable.append(str(error))
     if sample.mask is None:
         return found
     mask_size = None
@@ -283,12 +286,9 @@ def _histogram(values: NDArray[Any]) -> dict[int, int]:
     return dict(zip(found.tolist(), counts.tolist()))
 
 
-def _size(path: Path) -> tuple[int, int] | None:
-    """Width and height of an image, turned as its orientation says, by its header; None if it cannot be read."""
-    try:
-        height, width = image_header(path).size
-    except (ValueError, OSError, ModuleNotFoundError):
-        return None
+def _size(path: Path) -> tuple[int, int]:
+    """Width and height of an image, turned as its orientation says, by its header."""
+    height, width = image_header(path).size
     return (height, width) if _orientation(path) > 4 else (width, height)
 
 

@@ -63,7 +63,8 @@ def walk(folder: Path) -> list[str]:
                 continue
             path = f"{below}/{entry.name}" if below else entry.name
             if not entry.is_dir():
-                found.append(path)
+                if entry.is_file() or entry.is_symlink():  # and no pipe, which would be waited for
+                    found.append(path)
             elif not entry.is_symlink():
                 pending.append(path)
             elif (target := os.path.realpath(entry.path)) not in links:  # links may go in circles
