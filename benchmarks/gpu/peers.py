@@ -26,11 +26,11 @@ def measure(place: Place) -> Iterator[tuple[str, Any]]:
     candidates: dict[str, Callable[[], Loss]] = {
         "F.cross_entropy": lambda: cross_entropy,
         "RMI": lambda: RMILoss(classes, implementation=place.implementation, **small),
-        "RMI plain": lambda: plain,
-        "RMI plain, torch.compile": lambda: torch.compile(plain),
-        "RMI chunked": lambda: RMILoss(classes, implementation="chunked", **small),
         "Dice (smp)": lambda: _smp("DiceLoss"),
         "Lovasz (smp)": lambda: _smp("LovaszLoss"),
+        "RMI chunked": lambda: RMILoss(classes, implementation="chunked", **small),
+        "RMI plain": lambda: plain,
+        "RMI plain, torch.compile": lambda: torch.compile(plain),
     }
     for name, make in candidates.items():
         try:

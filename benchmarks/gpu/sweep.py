@@ -13,18 +13,19 @@ from gpu.batches import Case, Place, in_processes, set_constants, time_in_turn
 from gpu.speed import CASES, TINY, steps
 
 TILINGS = (
-    *((256, 1, 1), (512, 1, 1), (1024, 1, 1), (512, 2, 1), (1024, 2, 1), (2048, 2, 1)),
-    *((512, 1, 2), (1024, 1, 2), (512, 2, 2), (1024, 2, 2), (512, 1, 3)),
+    *((256, 1, True), (512, 1, True), (1024, 1, True), (512, 2, True), (1024, 2, True), (2048, 2, True)),
+    *((1024, 4, True), (512, 1, False), (1024, 2, False)),
 )
 FULL, LOW, HALF = CASES[0], CASES[1], CASES[2]
 SWEEPS: tuple[tuple[str, tuple[Any, ...], tuple[tuple[Case, str], ...]], ...] = (
     ("launch.FORWARD", TILINGS, ((FULL, "RMI"), (HALF, "RMI"))),
     ("launch.BACKWARD", TILINGS, ((FULL, "RMI"), (HALF, "RMI"))),
-    ("launch.SMALL", TILINGS[:-3], ((LOW, "RMI"), (FULL, "CELoss"))),
-    ("launch.LOW_ROWS", (4, 8, 16), ((LOW, "RMI"),)),
-    ("launch.LOW_LANES", (64, 128, 256), ((LOW, "RMI"),)),
+    ("launch.SMALL", TILINGS[:6], ((LOW, "RMI"), (FULL, "CELoss"))),
+    ("launch.LOW_ROWS", (8, 16, 32), ((LOW, "RMI"),)),
+    ("launch.LOW_COLUMNS", (4, 8, 16, 32), ((LOW, "RMI"),)),
+    ("launch.LOW_CLASSES", (1, 2, 3, 4, 6), ((LOW, "RMI"),)),
     ("regions.ROWS", (16, 32, 64, 128), ((FULL, "RMI"),)),
-    ("regions.GRADIENT_ROWS", (4, 8, 16), ((FULL, "RMI"),)),
+    ("regions.GRADIENT_ROWS", (2, 4, 8), ((FULL, "RMI"),)),
     ("regions.TILE_VALUES", (4, 8, 16, 32), ((FULL, "RMI"),)),
 )
 

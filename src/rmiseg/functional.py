@@ -78,7 +78,7 @@ def soft_targets(target: Tensor, valid: Tensor, num_classes: int, dtype: torch.d
 def silenced(logits: Tensor, valid: Tensor) -> Tensor:
     """Logits (N, C, *size) with 0 for what is not finite at pixels that are not valid, where it does no harm then.
 
-    A gradient that is not finite reaches these pixels still, see `losses.base.spread_non_finite`.
+    A gradient that is not finite reaches these pixels still, see `kernels.means.spread_non_finite`.
     """
     return logits.where(valid.unsqueeze(1), logits.nan_to_num(0, 0, 0))
 

@@ -38,6 +38,19 @@ def compile_only(self, *args, grid, warmup=False, **kwargs):
     print(self.__name__, shown, f"{len(result.asm['cubin'])} bytes", f"{spills} local stores", flush=True)
 
 
+def totals(samples):
+    from rmiseg.kernels.means import Shares
+    from rmiseg.kernels.triton.totals import join, loss_and_gradient
+
+    pixel, rmi = torch.zeros(samples), torch.zeros((samples, 3), dtype=torch.float64)
+    weights = rmi[:, :1].expand_as(rmi)
+    sums = join(pixel, rmi, rmi, weights, None)
+    counts, unknown = torch.zeros((samples, 2, 2), dtype=torch.long).unbind(-1)
+    loss_and_gradient(join(pixel, rmi, rmi, weights, 0.5), counts, unknown[:, 0], Shares(0.5, 1, 0.5))
+    loss_and_gradient(sums, counts.double(), unknown[:, 0] > 0, Shares(1.0, 0, 0.3))
+    loss_and_gradient(pixel.unsqueeze(1), counts[:, :1], None, Shares(1.0, 0))
+
+
 def main(everything: bool):
     JITFunction.run = compile_only
     from rmiseg.functional import RMIOptions
@@ -58,6 +71,8 @@ def main(everything: bool):
     both((2, 3, *full), full, default)
     both((2, 3, *full), full, default, torch.bfloat16, torch.channels_last)
     both((2, 3, *low), full, default)
+    for samples in (1, 3):
+        totals(samples)
     both((2, 3, *full), full, RMIOptions(3, "max", 4, "ce", False))
     both((2, 3, *low), full, RMIOptions(2, "interp", 4, "ce", True))
     both((2, 3, *low), full, RMIOptions(4, "max", 3, "bce", False), torch.float64)

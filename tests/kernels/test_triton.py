@@ -222,7 +222,9 @@ def test_regions(region_size, size, monkeypatch):
     probabilities = torch.rand(shape, generator=generator).to(DEVICE)
     labels = (torch.rand(shape, generator=generator) > 0.5).float().to(DEVICE)
     labels[0, 1] = 0
-    found = triton_regions.Regions.of(probabilities, labels, RMIOptions(region_size, "avg", 4, "bce", False, alpha))
+    found = triton_regions.Regions.of(
+        probabilities, labels, RMIOptions(region_size, "avg", 4, "bce", False, alpha), True
+    )
     expected = regions.region_covariance(probabilities, labels, region_size)
     assert torch.allclose(found.covariance, expected, rtol=1e-12, atol=1e-11)
     assert torch.allclose(found.rmi, regions.rmi_of_covariance(expected, alpha), rtol=1e-10)

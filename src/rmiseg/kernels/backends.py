@@ -40,6 +40,8 @@ class Backend(NamedTuple):
         pixel_forward: (logits, target, valid, class_weights, pixel_loss, align_corners) to pixel_sums (N,) wide.
         pixel_backward: (grad_pixel, logits, target, valid, class_weights, pixel_loss, align_corners) to the gradient
             in the logits.
+        join: (pixel_sums (N,) float32, rmi, perfect, map_weights, floor) to `rmiseg.kernels.rmi.joined_sums`; None
+            where ordinary operations do that.
     """
 
     rmi_forward: Callable[
@@ -48,32 +50,38 @@ class Backend(NamedTuple):
     rmi_backward: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor, RMIOptions], Tensor]
     pixel_forward: Callable[[Tensor, Tensor, Tensor, Tensor | None, str, bool], Tensor]
     pixel_backward: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor | None, str, bool], Tensor]
+    join: Callable[[Tensor, Tensor, Tensor, Tensor, float | None], Tensor] | None = None
 
 
+@functools.cache
 def _native() -> Backend:
     from rmiseg.kernels import native
 
     return Backend(native.rmi_forward, native.rmi_backward, native.pixel_forward, native.pixel_backward)
 
 
+@functools.cache
 def _triton() -> Backend:
     from rmiseg.kernels.triton import launch
 
-    return Backend(launch.rmi_forward, launch.rmi_backward, launch.pixel_forward, launch.pixel_backward)
+    return Backend(launch.rmi_forward, launch.rmi_backward, launch.pixel_forward, launch.pixel_backward, launch.join)
 
 
+@functools.cache
 def _chunked() -> Backend:
     from rmiseg.kernels import chunked
 
     return Backend(chunked.rmi_forward, chunked.rmi_backward, chunked.pixel_forward, chunked.pixel_backward)
 
 
+@functools.cache
 def _soft() -> Backend:
     from rmiseg.kernels import soft
 
     return Backend(soft.rmi_forward, soft.rmi_backward, soft.pixel_forward, soft.pixel_backward)
 
 
+@functools.cache
 def _slices() -> Backend:
     from rmiseg.kernels import slices
 

@@ -18,7 +18,7 @@ class Labels(NamedTuple):
         values: Class ids (N, *size) int64, or soft targets (N, C, *size); see `rmiseg.functional`.
         valid: (N, *size) bool, what counts.
         counts: (N,) int64, the pixels that do.
-        unknown: (N,) bool, samples with something that is neither of a class nor ignored.
+        unknown: (N,) bool, samples with something that is neither of a class nor ignored; or int64, how many pixels.
     """
 
     values: Tensor

@@ -73,7 +73,7 @@ def rmi_sums(
         perfect = rmi.new_empty((len(logits), 0))
         if with_perfect:
             perfect = functional.perfect_rmi(target, valid, logits.shape[1], options, computed_dtype(logits)).detach()
-        return RMISums(_sums(pixel, rmi, perfect, map_weights, floor), rmi.detach(), present, perfect)
+        return RMISums(joined_sums(pixel, rmi, perfect, map_weights, floor), rmi.detach(), present, perfect)
     with_gradient = is_kept() or (torch.is_grad_enabled() and logits.requires_grad)
     inputs = logits, target, valid, doubles(class_weights), map_weights
     if is_plain_call(logits):
@@ -81,7 +81,7 @@ def rmi_sums(
     return RMISums(*rmi_operator(*inputs, *_pack(options, backend), floor, with_gradient, with_perfect)[:4])
 
 
-def _sums(pixel: Tensor, rmi: Tensor, perfect: Tensor, map_weights: Tensor, floor: float | None) -> Tensor:
+def joined_sums(pixel: Tensor, rmi: Tensor, perfect: Tensor, map_weights: Tensor, floor: float | None) -> Tensor:
     """`RMISums.sums`, of pixel sums (N,) and RMI (N, C)."""
     if floor is None:
         rmi = rmi - perfect
@@ -154,11 +154,13 @@ def _rmi_forward(
     with_perfect: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """`rmi_operator`, unpacked."""
+    functions = BACKENDS[backend]()
     with without_autocast(logits):
-        pixel, rmi, present, perfect, gradient_maps = BACKENDS[backend]().rmi_forward(
+        pixel, rmi, present, perfect, gradient_maps = functions.rmi_forward(
             logits, target, valid, class_weights, options, with_gradient, with_perfect
         )
-    return _sums(pixel, rmi, perfect, map_weights, floor), rmi, present, perfect, gradient_maps
+        join = functions.join if functions.join is not None and pixel.dtype == torch.float32 else joined_sums
+        return join(pixel, rmi, perfect, map_weights, floor), rmi, present, perfect, gradient_maps
 
 
 @torch.library.custom_op("rmiseg::rmi_backward", mutates_args=())

@@ -12,7 +12,8 @@ from torch import Tensor
 from rmiseg import functional
 from rmiseg.config.options import AffinityConfig
 from rmiseg.config.registry import register
-from rmiseg.losses.base import LossOptions, LossTerms, SegmentationLoss, spread_non_finite
+from rmiseg.kernels.means import spread_non_finite
+from rmiseg.losses.base import LossOptions, LossTerms, SegmentationLoss
 from rmiseg.losses.inputs import IGNORE_INDEX, Batch, Target
 from rmiseg.losses.pixelwise import pixel_mean
 
@@ -67,7 +68,7 @@ class AffinityLoss(SegmentationLoss):
         mask: Tensor | None = None,
         return_parts: bool = False,
     ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
-        return self._result(self.sample_terms(self._read(logits, target, mask, return_parts)), return_parts, step=step)
+        return self._result(self._read(logits, target, mask, return_parts), step=step)
 
     def sample_terms(self, batch: Batch) -> LossTerms:
         """Sums of cross entropy, of affinity across label edges and of affinity elsewhere: (N, 3), and their counts."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rmiseg.functional import upsample_logits, widened, widest
+from rmiseg.kernels.means import Shares, is_fused, loss_of_sums, mean_loss
 from rmiseg.losses.inputs import IGNORE_INDEX, Batch, InputReader, Target, logits_of_probabilities
 
 MODES = ("multiclass", "binary", "multilabel")
@@ -48,7 +49,7 @@ class LossOptions(TypedDict, total=False):
 class SegmentationLoss(nn.Module):
     """Base of all losses: a scalar from logits at any resolution and a target at full resolution.
 
-    A subclass defines `sample_terms`, `sample_counts` and `from_sums`.
+    A subclass defines `sample_terms`, `sample_counts`, and `shares` or else `from_sums`.
 
     Args:
         num_classes: Number of classes C; 1 in mode "binary".
@@ -125,7 +126,7 @@ class SegmentationLoss(nn.Module):
         return self
 
     def sample_terms(self, batch: Batch) -> LossTerms:
-        """`terms` of every sample: sums (N, K) and counts (N, K)."""
+        """`terms` of every sample: sums (N, K) and counts (N, K). Labels that are no classes are left to the caller."""
         raise NotImplementedError
 
     def sample_counts(self, target: Target, class_weights: Tensor | None) -> Tensor:
@@ -134,6 +135,10 @@ class SegmentationLoss(nn.Module):
 
     def from_sums(self, sums: Tensor, counts: Tensor) -> Tensor:
         """The loss (...), from sums (..., K) and counts (..., K), of one batch or added up over several."""
+        return loss_of_sums(sums, counts, self.shares())
+
+    def shares(self) -> Shares:
+        """The weights of the means that the loss is made of, for `from_sums`."""
         raise NotImplementedError
 
     def combine(self, sums: Tensor, counts: Tensor, **schedule: Any) -> Tensor:
@@ -142,8 +147,10 @@ class SegmentationLoss(nn.Module):
 
     def terms(self, logits: Tensor, target: Tensor, *, mask: Tensor | None = None) -> LossTerms:
         """The sums and counts that `from_sums` makes the loss of. Shapes as in `forward`."""
-        terms = self.sample_terms(self._read(logits, target, mask))
-        return terms._replace(sums=terms.sums.sum(dim=0), counts=terms.counts.sum(dim=0))
+        batch = self._read(logits, target, mask)
+        sums, counts, parts = self.sample_terms(batch)
+        parts = {name: batch.doubted(part) for name, part in parts.items()}
+        return LossTerms(batch.doubted(sums).sum(dim=0), counts.sum(dim=0), parts)
 
     def counts(self, target: Tensor, *, mask: Tensor | None = None) -> Tensor:
         """The counts of `terms`, which depend on the target alone: (K,).
@@ -179,18 +186,19 @@ class SegmentationLoss(nn.Module):
         Raises:
             ValueError: Shapes that do not fit, or (see `check_target`) labels that are not classes.
         """
-        terms = self.sample_terms(self._read(logits, target, mask, return_parts))
-        return self._result(terms, return_parts)
+        return self._result(self._read(logits, target, mask, return_parts))
 
-    def _result(
-        self, terms: LossTerms, return_parts: bool, **schedule: int
-    ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
-        if self.reduction == "mean":
-            loss = self.from_sums(terms.sums.sum(dim=0), terms.counts.sum(dim=0), **schedule)
+    def _result(self, batch: Batch, **schedule: int) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
+        sums, counts, parts = self.sample_terms(batch)
+        has_shares = type(self).from_sums is SegmentationLoss.from_sums
+        if self.reduction == "mean" and has_shares and is_fused(sums):
+            loss = mean_loss(sums, counts, batch.unknown, self.shares())
+        elif self.reduction == "mean":
+            loss = self.from_sums(batch.doubted(sums).sum(dim=0), counts.sum(dim=0), **schedule)
         else:
-            loss = self.from_sums(terms.sums, terms.counts, **schedule)
+            loss = self.from_sums(batch.doubted(sums), counts, **schedule)
             loss = loss.sum() if self.reduction == "sum" else loss
-        return (loss, terms.parts) if return_parts else loss
+        return (loss, {name: batch.doubted(part) for name, part in parts.items()}) if batch.with_parts else loss
 
     def _weights_on(self, device: torch.device) -> Tensor | None:
         return None if self.class_weights is None else self.class_weights.to(device)
@@ -205,10 +213,9 @@ class SegmentationLoss(nn.Module):
         return logits_of_probabilities(batch, self.align_corners, softmax=softmax)
 
     def _full_size(self, batch: Batch, *, softmax: bool) -> Tensor:
-        """`_logits` at the size of the target, in the dtype of the computation, times the doubt."""
+        """`_logits` at the size of the target, in the dtype of the computation."""
         logits = widened(self._logits(batch, softmax=softmax))
-        full = upsample_logits(logits, batch.target.valid.shape[1:], self.align_corners)
-        return full if batch.doubt is None else full * batch.doubt
+        return upsample_logits(logits, batch.target.valid.shape[1:], self.align_corners)
 
     def _by_sample(self, values: Tensor, batch: Batch) -> Tensor:
         """Sums (N, K) of values (M, K): for multilabel masks, weighted over the classes."""
@@ -254,11 +261,3 @@ def check_choice(name: str, choice: str, choices: Sequence[str]) -> None:
     """Raises a ValueError if `choice` is none of the choices."""
     if choice not in choices:
         raise ValueError(f"{name} must be one of {', '.join(choices)}; got {choice!r}")
-
-
-def spread_non_finite(loss: Tensor) -> Tensor:
-    """The loss itself; but if it is not finite, so is its whole gradient, and a gradient scaler skips the step.
-
-    The derivative of the sigmoid cross entropy at an infinite logit, for one, would be finite.
-    """
-    return loss * (1 + 0 * loss.detach())  # infinity times 0 is NaN

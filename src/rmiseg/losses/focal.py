@@ -10,9 +10,10 @@ from torch import Tensor
 
 from rmiseg.config.registry import register
 from rmiseg.functional import cross_entropy_counts, focal_sums
-from rmiseg.losses.base import LossOptions, LossTerms, SegmentationLoss, spread_non_finite
+from rmiseg.kernels.means import Shares
+from rmiseg.losses.base import LossOptions, LossTerms, SegmentationLoss
 from rmiseg.losses.inputs import IGNORE_INDEX, Batch, Target
-from rmiseg.losses.pixelwise import pixel_mean
+from rmiseg.losses.pixelwise import PIXEL_EXTRA, pixel_mean
 
 
 @dataclass
@@ -66,8 +67,8 @@ class FocalLoss(SegmentationLoss):
     def sample_counts(self, target: Target, class_weights: Tensor | None) -> Tensor:
         return cross_entropy_counts(target.values, target.valid, class_weights).unsqueeze(1)
 
-    def from_sums(self, sums: Tensor, counts: Tensor) -> Tensor:
-        return spread_non_finite(pixel_mean("ce", sums[..., 0], counts[..., 0]))
+    def shares(self) -> Shares:
+        return Shares(1.0, PIXEL_EXTRA["ce"])
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, gamma={self.gamma}"

@@ -32,15 +32,20 @@ class Target(NamedTuple):
         values: Class ids (M, *size) int64, or soft targets (M, C, *size); see `rmiseg.functional`.
         valid: (M, *size) bool, what counts.
         counts: (M,) int64, the pixels that do.
-        unknown: (M,) bool, those with something that neither can be used nor is ignored.
-        samples: (N,) bool, the samples that count.
+        unknown: (M,) bool, those with something that neither can be used nor is ignored; or int64, in how many pixels.
+        chosen: (N,) bool, the samples that count; None for all M.
     """
 
     values: Tensor
     valid: Tensor
     counts: Tensor
     unknown: Tensor
-    samples: Tensor
+    chosen: Tensor | None = None
+
+    @property
+    def samples(self) -> Tensor:
+        """(N,) bool, the samples that count; (M,) where all do."""
+        return self.unknown.new_ones(len(self.valid), dtype=torch.bool) if self.chosen is None else self.chosen
 
     @property
     def is_soft(self) -> bool:
@@ -54,17 +59,30 @@ class Batch(NamedTuple):
     Attributes:
         scores: Logits (M, K, *low), or probabilities if the loss takes those; K is 1 for multilabel masks.
         target: See `Target`.
-        doubt: Where labels could not be checked, a scalar that the loss must be multiplied by, 1 or NaN: a label that
-            is no class raises no exception then, which would wait for the device, but is no secret either.
+        is_checked: All labels are known to be classes. Where they could not be looked at, which would wait for the
+            device, the loss must be `doubted`: a label that is no class raises no exception then, but is no secret
+            either.
         class_weights: (C,) or None, on the device of the scores.
         with_parts: The parts of the loss are asked for, see `LossTerms`.
     """
 
     scores: Tensor
     target: Target
-    doubt: Tensor | None
+    is_checked: bool
     class_weights: Tensor | None
     with_parts: bool = True
+
+    @property
+    def unknown(self) -> Tensor | None:
+        """(M,), not 0 where labels are no classes; None if they have been checked."""
+        return None if self.is_checked else self.target.unknown
+
+    def doubted(self, value: Tensor) -> Tensor:
+        """The value, or NaN if labels that could not be looked at are no classes."""
+        if self.is_checked:
+            return value
+        one = torch.ones((), dtype=torch.float32, device=value.device)
+        return value * one.masked_fill(self.target.unknown.any(), math.nan)
 
 
 class InputReader:
@@ -134,10 +152,10 @@ class InputReader:
         self._check_logits(logits)
         self._check_shapes(logits, target)
         read = self.read_target(target, mask)
-        doubt = self._doubt(read, target, mask)
+        is_checked = self._check_labels(read, target, mask)
         if self.mode == "multilabel":
             logits = logits.flatten(0, 1).unsqueeze(1)
-        return Batch(logits, read, doubt, class_weights, with_parts)
+        return Batch(logits, read, is_checked, class_weights, with_parts)
 
     def _check_logits(self, logits: Tensor) -> None:
         shape = tuple(logits.shape)
@@ -185,7 +203,6 @@ class InputReader:
         """The target in the form that losses compute with. Arguments as in `SegmentationLoss.forward`."""
         if target.requires_grad:
             raise ValueError("the loss has no gradient in the target: use target.detach()")
-        count = target.shape[0]
         # Images have class ids of 3 dimensions; volumes of 4, which soft targets of images have too.
         is_soft = target.is_floating_point() and target.ndim >= 4 and self.mode == "multiclass"
         if (is_soft or self.mode == "multilabel") and (target.ndim < 4 or target.shape[1] != self.num_classes):
@@ -195,7 +212,7 @@ class InputReader:
         if is_soft and not self.takes_any_target:
             raise ValueError(f"{self.owner} takes class ids, not probabilities: use target.argmax(1)")
         if mask is None and (labels := self._read_at_once(target, is_soft)) is not None:
-            return Target(*labels, _all_of(count, target.device))
+            return Target(*labels)
         values, valid, unknown, samples = self._read_pixels(target, mask, is_soft)
         return Target(values, valid, valid.flatten(1).sum(dim=1), unknown.flatten(1).any(dim=1), samples)
 
@@ -217,8 +234,10 @@ class InputReader:
             return target.flatten(0, 1)
         return target.squeeze(1) if target.ndim >= 4 and target.shape[1] == 1 else target
 
-    def _read_pixels(self, target: Tensor, mask: Tensor | None, is_soft: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Values, valid and samples as in `Target`, and third the pixels (M, *size) that are unknown."""
+    def _read_pixels(
+        self, target: Tensor, mask: Tensor | None, is_soft: bool
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Values, valid and chosen as in `Target`, and third the pixels (M, *size) that are unknown."""
         count = len(target)
         if self.mode != "multiclass":
             target = self._masks(target)
@@ -236,7 +255,7 @@ class InputReader:
             if target.is_floating_point():
                 unknown = unknown | (target != values)
         if mask is None:
-            return values, valid, unknown, _all_of(count, target.device)
+            return values, valid, unknown, None
         samples, pixels = self._read_mask(mask, count, tuple(valid.shape[1:]))
         pixels = pixels.repeat_interleave(len(valid) // max(count, 1), dim=0)
         return values, valid & pixels, unknown & pixels, samples
@@ -256,8 +275,8 @@ class InputReader:
         ignored, wrong = ignored.any(dim=1), wrong.any(dim=1)
         return target, ~(ignored | wrong), wrong & ~ignored
 
-    def _read_mask(self, mask: Tensor, count: int, size: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-        """The samples (N,) and the pixels (N, *size), or (N, 1, ...), that a mask keeps."""
+    def _read_mask(self, mask: Tensor, count: int, size: tuple[int, ...]) -> tuple[Tensor | None, Tensor]:
+        """The samples (N,), None for all, and the pixels (N, *size), or (N, 1, ...), that a mask keeps."""
         if mask.dtype != torch.bool:
             raise ValueError(f"mask must be bool, True where pixels or samples count; got {mask.dtype}")
         shape = tuple(mask.shape)
@@ -265,17 +284,16 @@ class InputReader:
             return mask, mask.view(-1, *(1,) * len(size))
         if shape not in ((count, *size), (count, 1, *size)):
             raise ValueError(f"mask must have shape {(count, *size)} or ({count},), got {shape}")
-        return _all_of(count, mask.device), mask.view(count, *size)
+        return None, mask.view(count, *size)
 
-    def _doubt(self, read: Target, target: Tensor, mask: Tensor | None) -> Tensor | None:
-        """Raise on labels that are neither a class nor ignored, or return a doubt if that is deferred."""
+    def _check_labels(self, read: Target, target: Tensor, mask: Tensor | None) -> bool:
+        """Raise on labels that are neither a class nor ignored; False if they may not be looked at."""
         if not self._looks(target):
-            one = torch.ones((), dtype=torch.float32, device=target.device)
-            return one.masked_fill(read.unknown.any(), math.nan)
-        if read.unknown.any():
+            return False
+        if any(read.unknown.tolist()):
             unknown = self._read_pixels(target, mask, read.is_soft)[2]
             raise ValueError(self._complaint(read, target, unknown))
-        return None
+        return True
 
     def _looks(self, target: Tensor) -> bool:
         """True if the values of a target may be looked at, for which a device must be waited for."""
@@ -304,10 +322,6 @@ class InputReader:
         )
 
 
-def _all_of(count: int, device: torch.device) -> Tensor:
-    return torch.ones(count, dtype=torch.bool, device=device)
-
-
 def logits_of_probabilities(batch: Batch, align_corners: bool, *, softmax: bool) -> Tensor:
     """Logits (M, K, *size) whose sigmoid, or softmax, is the probabilities in the scores of a batch.
 
@@ -317,7 +331,7 @@ def logits_of_probabilities(batch: Batch, align_corners: bool, *, softmax: bool)
     probabilities = upsample_logits(widened(batch.scores), batch.target.valid.shape[1:], align_corners)
     least = torch.finfo(probabilities.dtype).eps
     wrong = (probabilities < -PROBABILITY_SLACK) | (probabilities > 1 + PROBABILITY_SLACK)
-    if batch.doubt is None and wrong.any():
+    if batch.is_checked and wrong.any():
         low, high = batch.scores.min().item(), batch.scores.max().item()
         raise ValueError(f"from_probabilities=True takes values from 0 to 1, got {low:.4g} to {high:.4g}")
     kept = probabilities.clamp(least, 1 - least).masked_fill(wrong, math.nan)

@@ -77,7 +77,7 @@ class PixelSetLoss(nn.Module):
             value = self.of_pixels(wide.movedim(1, 0)[:, valid], labels[valid])
         else:
             value = wide[:0].sum()
-        return value if batch.doubt is None else value * batch.doubt
+        return batch.doubted(value)
 
     def extra_repr(self) -> str:
         return f"{self.name}, num_classes={self.num_classes}, ignore_index={self.inputs.ignore_index}"

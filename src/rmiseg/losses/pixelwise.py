@@ -11,19 +11,19 @@ from torch import Tensor
 from rmiseg.config.registry import register
 from rmiseg.functional import cross_entropy_counts, cross_entropy_sums
 from rmiseg.kernels.backends import check_implementation
+from rmiseg.kernels.means import Shares
 from rmiseg.kernels.pixel import pixel_sums
-from rmiseg.losses.base import LossOptions, LossTerms, SegmentationLoss, spread_non_finite
+from rmiseg.losses.base import LossOptions, LossTerms, SegmentationLoss
 from rmiseg.losses.inputs import IGNORE_INDEX, Batch, Target
+
+PIXEL_EXTRA = {"ce": 0, "bce": 1}
+"""The pixels that "ce" and "bce" divide by beside the valid ones: the original takes one more for "bce"."""
 
 
 def pixel_mean(name: str, total: Tensor, count: Tensor) -> Tensor:
     """The mean that "ce" and "bce" take of their sums; 0 if no pixel is valid."""
-    return (total / pixel_divisor(name, count)).to(total.dtype)  # weighted counts are float64
-
-
-def pixel_divisor(name: str, count: Tensor) -> Tensor:
-    """The number of valid pixels that "ce" and "bce" divide by; the original takes one more for "bce"."""
-    return count.where(count > 0, 1) if name == "ce" else count + 1
+    divisor = count + 1 if PIXEL_EXTRA[name] else count.where(count > 0, 1)
+    return (total / divisor).to(total.dtype)  # weighted counts are float64
 
 
 class _PixelLoss(SegmentationLoss):
@@ -54,7 +54,7 @@ class _PixelLoss(SegmentationLoss):
             self.align_corners,
             self.implementation,
         )
-        sums = self._by_sample((sums if batch.doubt is None else sums * batch.doubt).unsqueeze(1), batch)
+        sums = self._by_sample(sums.unsqueeze(1), batch)
         counts = self.sample_counts(target, weights)
         if not batch.with_parts:
             return LossTerms(sums, counts, {})
@@ -65,8 +65,8 @@ class _PixelLoss(SegmentationLoss):
             return cross_entropy_counts(target.values, target.valid, class_weights).unsqueeze(1)
         return self._pixel_counts(target).unsqueeze(1)
 
-    def from_sums(self, sums: Tensor, counts: Tensor) -> Tensor:
-        return spread_non_finite(pixel_mean(self.name, sums[..., 0], counts[..., 0]))
+    def shares(self) -> Shares:
+        return Shares(1.0, PIXEL_EXTRA[self.name])
 
 
 @dataclass

@@ -11,7 +11,8 @@ from torch import Tensor
 from rmiseg import functional
 from rmiseg.config.options import PyramidConfig
 from rmiseg.config.registry import register
-from rmiseg.losses.base import LossOptions, LossTerms, SegmentationLoss, spread_non_finite
+from rmiseg.kernels.means import spread_non_finite
+from rmiseg.losses.base import LossOptions, LossTerms, SegmentationLoss
 from rmiseg.losses.inputs import IGNORE_INDEX, Batch, Target
 from rmiseg.losses.pixelwise import pixel_mean
 

@@ -13,11 +13,12 @@ from rmiseg.config.options import RMIConfig
 from rmiseg.config.registry import register
 from rmiseg.functional import PIXEL_SUMS, RMI_ALPHA, RMIOptions, cross_entropy_counts, pooled_size, widest
 from rmiseg.kernels.backends import check_implementation
+from rmiseg.kernels.means import Shares
 from rmiseg.kernels.pixel import pixel_sums
 from rmiseg.kernels.rmi import rmi_sums
-from rmiseg.losses.base import LossOptions, LossTerms, SegmentationLoss, check_choice, spread_non_finite
+from rmiseg.losses.base import LossOptions, LossTerms, SegmentationLoss, check_choice
 from rmiseg.losses.inputs import IGNORE_INDEX, Batch, Target
-from rmiseg.losses.pixelwise import pixel_divisor, pixel_mean
+from rmiseg.losses.pixelwise import PIXEL_EXTRA, pixel_mean
 
 POOLS = ("avg", "max", "interp")
 COMBINES = ("convex", "additive")
@@ -142,18 +143,18 @@ class RMILoss(SegmentationLoss):
             inputs = (self._logits(batch, softmax=True), *inputs[1:])
             own = pixel_sums(*inputs, "ce", self.align_corners, self.implementation)
             sums = torch.stack([own, sums[:, 1]], dim=1)
-        sums = self._by_sample(sums if batch.doubt is None else sums * batch.doubt, batch)
+        sums = self._by_sample(sums, batch)
         counts = self._counts(target, weights, counted)
         if not batch.with_parts:
             return LossTerms(sums, counts, {})
-        shown = found.present & counted.unsqueeze(1)
+        shown = found.present & (counted > 0).unsqueeze(1)
         above_perfect = (found.rmi - found.perfect).masked_fill(~shown, 0).sum() / shown.sum().clamp(min=1)
         pixel = pixel_mean(self.pixel_loss, sums[:, 0].sum(), counts[:, 0].sum()).detach()
         return LossTerms(sums, counts, {"pixel": pixel, "rmi": above_perfect.to(pixel.dtype)})
 
     def _counted_maps(self, target: Target) -> Tensor:
-        """Maps that count in the mean of RMI, those with a valid pixel: (M,) bool."""
-        return target.counts > 0
+        """1 for maps that count in the mean of RMI, those with a valid pixel, else 0: (M,)."""
+        return target.counts.clamp(max=1)
 
     def sample_counts(self, target: Target, class_weights: Tensor | None) -> Tensor:
         return self._counts(target, class_weights, self._counted_maps(target))
@@ -169,13 +170,9 @@ class RMILoss(SegmentationLoss):
             samples = samples.view(-1, self.num_classes).mean(dim=1)
         return torch.stack([pixel_counts, samples], dim=1)
 
-    def from_sums(self, sums: Tensor, counts: Tensor) -> Tensor:
-        pixels, samples = counts.to(sums.dtype).unbind(-1)
-        samples = samples.where(pixels > 0, math.inf)
-        additive = self.combination == "additive"
-        pixel_share = (1 if additive else self.weight_lambda) / pixel_divisor(self.pixel_loss, pixels)
-        rmi_share = (self.weight_lambda if additive else 1 - self.weight_lambda) / samples
-        return spread_non_finite((sums * torch.stack([pixel_share, rmi_share], dim=-1)).sum(dim=-1))
+    def shares(self) -> Shares:
+        weight, extra = float(self.weight_lambda), PIXEL_EXTRA[self.pixel_loss]
+        return Shares(1.0, extra, weight) if self.combination == "additive" else Shares(weight, extra, 1 - weight)
 
     def _positions(self, size: tuple[int, ...]) -> int:
         """Number of regions in targets of a size, which must not be too small for one."""

@@ -335,5 +335,7 @@ def _call(function: str, structure: type[ctypes.Structure], **fields: Any) -> No
     """Call a function of the library; it sees tensors by their addresses."""
     sides = [fields[name] for name in ("samples", "maps", "classes", "height", "width", "pixels") if name in fields]
     threads = min(torch.get_num_threads(), max(1, math.prod(sides) // THREAD_VALUES))
-    values = {name: value.data_ptr() if isinstance(value, Tensor) else value for name, value in fields.items()}
-    getattr(_library(), function)(ctypes.byref(structure(threads=threads, **values)))
+    for name, value in fields.items():
+        if type(value) is not int and isinstance(value, Tensor):  # which most are not, and which takes long to ask
+            fields[name] = value.data_ptr()
+    getattr(_library(), function)(ctypes.byref(structure(threads=threads, **fields)))

@@ -15,6 +15,11 @@ from torch import Tensor
 from rmiseg.functional import computed_dtype
 
 
+def power_of_2(number: int) -> int:
+    """The least power of 2 that is not below a number, at least 1; Triton's own takes 10 microseconds."""
+    return 1 << max(0, number - 1).bit_length()
+
+
 class Batch(NamedTuple):
     """A batch, as every kernel reads it.
 
@@ -82,21 +87,26 @@ class Reading(NamedTuple):
     Attributes:
         upsample: "none", or the corner convention of the interpolation: "corners" (aligned) or "centers".
         whole: Triton's dtype of positions.
-        wide: Triton's dtype of the computation, float32 or float64.
+        offset: That of places in a map of logits, or of their gradient.
+        wide: That of the computation, float32 or float64.
     """
 
     upsample: str
     whole: Any
+    offset: Any
     wide: Any
 
     @classmethod
     def of(cls, batch: Batch, align_corners: bool) -> Reading:
-        """The settings for a batch and a corner convention."""
+        """The settings for a batch and a corner convention; its gradient is in memory as the logits are, or denser."""
         small = "corners" if align_corners else "centers"
         # Positions are fractions of whole numbers up to twice the product of two sides.
         whole = tl.int32 if max(batch.height, batch.width) < 1 << 14 else tl.int64
+        _n, c, h, w = batch.logits.shape
+        spread = max(h * w * c, (h - 1) * batch.stride_h + (w - 1) * batch.stride_w)
+        offset = tl.int32 if spread < 1 << 31 else tl.int64
         wide = tl.float64 if batch.dtype == torch.float64 else tl.float32
-        return cls(small if batch.is_small else "none", whole, wide)
+        return cls(small if batch.is_small else "none", whole, offset, wide)
 
 
 class Windows(NamedTuple):
@@ -153,19 +163,17 @@ class Tiles(NamedTuple):
 
 
 class Bands(NamedTuple):
-    """Programs of a gradient in small logits: bands of rows, times blocks of columns, times groups of classes.
+    """Programs of a gradient in small logits: bands of rows, times blocks of columns, times packs of classes.
 
     Attributes:
         bands: Bands of one sample.
         blocks: Blocks of one band.
-        groups: Groups of classes.
-        group: Classes of a group.
+        packs: Packs of classes.
     """
 
     bands: int
     blocks: int
-    groups: int
-    group: int
+    packs: int
 
 
 class Gradient(NamedTuple):

@@ -26,4 +26,4 @@ def read_labels(target: Tensor, num_classes: int, ignored: Sequence[int]) -> tup
     with torch.cuda.device_of(target):  # type: ignore[no-untyped-call]  # torch does not annotate it
         launch(labels_kernel, samples * blocks, target, valid, tallies, pixels, blocks, num_classes, **settings)
     counts, unknown = tallies.sum(dim=1).unbind(-1)
-    return valid.view(torch.bool), counts, unknown > 0
+    return valid.view(torch.bool), counts, unknown

@@ -23,54 +23,59 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import torch
 import torch.nn.functional as F
-import triton
 from torch import Tensor
 
 from rmiseg.functional import RMIOptions, one_hot, pooled_size
 from rmiseg.kernels.perfect import perfect_rmi_of_classes
-from rmiseg.kernels.triton.arguments import Bands, Batch, Gradient, Pooled, Reading, Tiles, Windows
+from rmiseg.kernels.triton.arguments import Bands, Batch, Gradient, Pooled, Reading, Tiles, Windows, power_of_2
 from rmiseg.kernels.triton.launching import launch
-from rmiseg.kernels.triton.pixels_backward import (
-    argmax_kernel,
-    backward_kernel,
-    log_sum_exp_kernel,
-    low_backward_kernel,
-)
+from rmiseg.kernels.triton.low_backward import low_backward_kernel
+from rmiseg.kernels.triton.pixels_backward import argmax_kernel, backward_kernel, log_sum_exp_kernel
 from rmiseg.kernels.triton.pixels_forward import forward_kernel, interp_kernel
 from rmiseg.kernels.triton.regions import FUSED, Regions
+from rmiseg.kernels.triton.totals import join as join_sums
+from rmiseg.kernels.triton.totals import row_sums
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 class Tiling(NamedTuple):
-    """Work of a program that goes through classes: `pixels` at a time, `lanes` columns of a window for each thread, and
-    logits of `stages` classes on their way at once."""
+    """Work of a program that goes through classes: `pixels` at a time, `lanes` columns of a window for each thread.
+
+    With `ahead` full-size logits of the next class are on their way while those of one are worked on.
+    """
 
     pixels: int
     lanes: int
-    stages: int
+    ahead: bool
 
 
-FORWARD = Tiling(1024, 2, 1)
+FORWARD = Tiling(1024, 2, True)
 """Eight independent loads a thread, and near 100 registers, so that an SM keeps 20 KB in flight."""
 
-BACKWARD = Tiling(1024, 2, 1)
-"""The same."""
+BACKWARD = Tiling(1024, 1, True)
+"""Half as many, for it keeps the places of two tensors."""
 
-SMALL = Tiling(512, 1, 1)
+SMALL = Tiling(512, 1, True)
 """Fewer where each pixel needs more registers: sums over classes, or four loads to interpolate."""
+
+MOST_AHEAD = 8
+"""Rows of windows of which logits fit into registers twice."""
 
 PROGRAMS = 4096
 """Enough programs for every GPU: classes are divided among several where there are fewer tiles."""
 
-LOW_ROWS = 8
-"""Rows of small logits whose gradient a program computes. It computes one row of intervals twice: an eighth more."""
+LOW_ROWS = 16
+"""Rows of small logits whose gradient a program computes. It computes one row of intervals twice: a sixteenth more."""
 
-LOW_LANES = 128
-"""Lanes of a program there: intervals between small columns, side by side."""
+LOW_COLUMNS = 8
+"""Intervals between small columns there, side by side: one is computed twice, and a warp needs no barrier."""
 
-FACTORS = 64
+LOW_CLASSES = 4
+"""Classes of a program there at most, which share its labels and geometry."""
+
+FACTORS = 120
 """Factors of 1 to 2 whose product is far from the largest float32."""
 
 MAPS_BYTES = 1 << 27
@@ -108,7 +113,7 @@ def rmi_forward(
         alone = len(slices) == 1
         problem = whole if alone else _Problem.of(logits[at], target[at], valid[at], class_weights, options)
         sums, probabilities, labels = problem.forward()
-        regions = Regions.of(probabilities, labels, options)
+        regions = Regions.of(probabilities, labels, options, with_gradient)
         if with_gradient:
             regions.write_gradient(gradient_maps[at])
         perfect = regions.rmi.new_empty((len(sums), 0))
@@ -135,6 +140,9 @@ def rmi_backward(
     problem = _Problem.of(logits, target, valid, class_weights, options)
     problem.backward(grad_pixel, gradient, gradient_maps, grad_rmi.contiguous())
     return gradient
+
+
+join = on_its_device(join_sums)
 
 
 @on_its_device
@@ -201,24 +209,27 @@ _NO_POOLING = _Pooling("none", 1)
 
 @dataclass(frozen=True)
 class _Grid:
-    """Tiles of `cells` pooling windows, `side` lanes wide, and their programs."""
+    """Tiles of `cells` pooling windows, `side` lanes wide, and their programs; see `Tiling`."""
 
     tiles: Tiles
     cells: int
     side: int
-    tiling: Tiling
+    lanes: int
+    ahead: bool
 
     @classmethod
     def of(cls, batch: Batch, windows: Windows, tiling: Tiling, split_classes: bool) -> _Grid:
         if batch.is_small or not split_classes:
             tiling = SMALL
         rows, columns = (-(-(side + windows.padding) // windows.size) for side in (batch.height, batch.width))
-        side = triton.next_power_of_2(windows.size)
+        ahead = tiling.ahead and not batch.is_small and windows.size <= MOST_AHEAD
+        side = power_of_2(windows.size)
         cells = max(1, tiling.pixels // (side * side))
         tiles = -(-rows * columns // cells)
         groups = min(batch.classes, -(-PROGRAMS // max(1, batch.samples * tiles))) if split_classes else 1
         group = -(-batch.classes // max(1, groups))
-        return cls(Tiles(rows * columns, columns, tiles, -(-batch.classes // group), group), cells, side, tiling)
+        tiles_of_groups = Tiles(rows * columns, columns, tiles, -(-batch.classes // group), group)
+        return cls(tiles_of_groups, cells, side, tiling.lanes, ahead)
 
     @property
     def programs(self) -> int:
@@ -228,7 +239,7 @@ class _Grid:
     @property
     def settings(self) -> dict[str, Any]:
         """Constants of the kernels, and the number of warps."""
-        warps = max(1, min(16, self.cells * self.side // (32 * self.tiling.lanes)))
+        warps = max(1, min(16, self.cells * self.side // (32 * self.lanes)))
         return {"CELLS": self.cells, "SIDE": self.side, "num_warps": warps, **FUSED}
 
 
@@ -269,7 +280,7 @@ class _Problem:
             WINDOWS=pooling.windows,
             CROSS_ENTROPY=self.cross_entropy,
             FACTORS=FACTORS,
-            STAGES=grid.tiling.stages,
+            AHEAD=grid.ahead,
             **grid.settings,
         )
         if pooling.kind == "interp" and probabilities.numel() > 0:
@@ -277,7 +288,7 @@ class _Problem:
             blocks = -(-pooling.height * pooling.width // cells)
             settings = {"READING": self.reading, "CELLS": cells, "CLAMP": self.cross_entropy, **FUSED, "num_warps": 4}
             launch(interp_kernel, batch.samples * batch.classes * blocks, batch, pooled, blocks, **settings)
-        return sums.sum(dim=1).to(batch.dtype), probabilities, labels
+        return row_sums(sums, batch.dtype), probabilities, labels
 
     def _nearest_labels(self) -> Tensor:
         """One-hot labels at the pixels that F.interpolate takes for the nearest: (N, C, ph, pw)."""
@@ -317,31 +328,32 @@ class _Problem:
         if batch.is_small:
             self._low_backward(pooled, gradient, shared)
         else:
-            shared["STAGES"] = grid.tiling.stages
+            shared["AHEAD"] = grid.ahead
             launch(backward_kernel, programs, batch, pooled, gradient, grid.tiles, **shared, **grid.settings)
 
     def _low_backward(self, pooled: Pooled, gradient: Gradient, shared: dict[str, Any]) -> None:
         """`backward` for small logits."""
         batch = self.batch
         log_sums = self._log_sums() if self.cross_entropy else None
-        run = triton.next_power_of_2(_longest_interval(batch, self.reading))
-        columns = max(2, LOW_LANES // run)
+        run = power_of_2(_longest_interval(batch, self.reading))
+        columns = max(LOW_COLUMNS, 32 // run)
         bands, blocks = -(-batch.low_height // LOW_ROWS), -(-batch.low_width // (columns - 1))
-        groups = min(batch.classes, -(-4 * PROGRAMS // max(1, batch.samples * bands * blocks)))
-        group = -(-batch.classes // max(1, groups))
-        groups = -(-batch.classes // group)
+        # A pack costs as much as a class more.
+        pack = min(range(LOW_CLASSES, 0, -1), key=lambda pack: -(-batch.classes // pack) * (pack + 1))
+        packs = -(-batch.classes // pack)
         launch(
             low_backward_kernel,
-            batch.samples * bands * blocks * groups,
+            batch.samples * bands * blocks * packs,
             batch,
             pooled,
             gradient,
             log_sums,
-            Bands(bands, blocks, groups, group),
+            Bands(bands, blocks, packs),
             **shared,
             ROWS=LOW_ROWS,
             COLUMNS=columns,
             RUN=run,
+            CLASSES=pack,
             **FUSED,
             num_warps=max(1, min(16, columns * run // 32)),
         )

@@ -18,10 +18,11 @@ from rmiseg.kernels.triton.region_kernels import MapsCut, SumsCut
 MOST = 4096
 """Launches that are remembered: shapes of images can differ without end."""
 
-WITHOUT_TENSORS = (Bands, MapsCut, SumsCut, Tiles)
+WITHOUT_TENSORS = {Bands, MapsCut, SumsCut, Tiles}
 """Arguments that are like no others but themselves."""
 
-_compiled: dict[tuple[Any, ...], Any] = {}
+_compiled: dict[tuple[Any, ...], tuple[Any, list[Any]]] = {}
+"""Compiled kernels, and the constants that they are called with."""
 
 
 def launch(kernel: Any, programs: int, *arguments: Any, **constants: Any) -> None:
@@ -41,24 +42,27 @@ def launch(kernel: Any, programs: int, *arguments: Any, **constants: Any) -> Non
     key: list[Any] = [id(kernel), *constants.values()]
     _add_likeness(arguments, key)
     like = tuple(key)
-    compiled = _compiled.get(like)
-    if compiled is not None:
-        own = [constants[name] for name in kernel.arg_names[len(arguments) :]]
+    found = _compiled.get(like)
+    if found is not None:
+        compiled, own = found
         compiled[programs, 1, 1](*arguments, *own)
         return
     compiled = kernel[(programs,)](*arguments, **constants)
     if compiled is not None:  # launched, not compiled alone
         if len(_compiled) >= MOST:
             _compiled.clear()
-        _compiled[like] = compiled
+        _compiled[like] = compiled, [constants[name] for name in kernel.arg_names[len(arguments) :]]
 
 
 def _add_likeness(arguments: tuple[Any, ...], key: list[Any]) -> None:
     """Everything that a compiled kernel depends on: devices, dtypes and alignment of tensors; numbers as they are."""
     for each in arguments:
-        if isinstance(each, Tensor):
-            key.append((each.dtype, each.get_device(), each.data_ptr() & 15 == 0))
-        elif type(each) in WITHOUT_TENSORS or not isinstance(each, tuple):
+        kind = type(each)
+        if kind is int or kind in WITHOUT_TENSORS:  # most are, and asking for instances of Tensor takes time
             key.append(each)
-        else:
+        elif isinstance(each, Tensor):
+            key += (each.dtype, each.get_device(), each.data_ptr() & 15 == 0)
+        elif isinstance(each, tuple):
             _add_likeness(each, key)
+        else:
+            key.append(each)

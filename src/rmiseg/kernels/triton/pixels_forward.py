@@ -19,23 +19,28 @@ from rmiseg.kernels.triton.reading import (
     program_of_tile,
     read_label,
     read_logits,
+    read_rows,
     row_places,
     source_pixels,
 )
 
 
 @triton.jit
-def _binary_terms(v, e, label, c, weight, linear, product):
-    """Take pixels more into sums of the binary cross entropy of class `c`, linear + log(product).
+def _binary_terms(v, e, is_label, linear, product):
+    """Take pixels more into sums of a class's binary cross entropy, linear + log(1 + product).
 
-    softplus(v) = max(v, 0) + log(1 + e). A sum of logarithms is one of a product; what 1 + e rounds off is added.
+    softplus(v) = max(v, 0) + log(1 + e). A sum of logarithms is one of a product, (1 + product) * (1 + e), and what is
+    beyond 1 of it stays exact where all are certain. `is_label` is 0 or 1.
     """
-    one_more = 1.0 + e
-    product *= tl.where(label >= 0, one_more, 1.0)
-    positive = tl.where(v > 0, v, 0.0) - tl.where(label == c, v, 0.0)
-    # Times the weight, not where: what is not finite stays so.
-    linear += (positive + (e - (one_more - 1.0))) * weight
-    return linear, product
+    linear += tl.maximum(v, 0.0) - is_label * v  # not where: what is not finite stays so
+    return linear, product * e + (product + e)
+
+
+@triton.jit
+def _log_of_one_more(product):
+    """log(1 + product), exact where it is small."""
+    one_more = 1.0 + product
+    return tl.log(one_more) + (product - (one_more - 1.0)) / one_more
 
 
 @triton.jit
@@ -53,15 +58,31 @@ def _pool_rows(p, is_label, pooled_p, pooled_y, poison, WINDOWS: tl.constexpr):
 
 @triton.jit
 def _pool_columns(pooled_p, pooled_y, poison, WINDOWS: tl.constexpr, SIDE: tl.constexpr, CELLS: tl.constexpr):
-    """Probabilities and labels of the windows (CELLS,), from those of their columns (CELLS * SIDE,)."""
+    """Probabilities and labels of the windows, from those of their columns; both (CELLS * SIDE,), SIDE times the same.
+
+    So no values change hands between warps.
+    """
     if WINDOWS.pool == "avg":
-        window_p = tl.sum(tl.reshape(pooled_p, [CELLS, SIDE]), axis=1) / (WINDOWS.size * WINDOWS.size)
-        window_y = tl.sum(tl.reshape(pooled_y, [CELLS, SIDE]), axis=1) / (WINDOWS.size * WINDOWS.size)
+        window_p = _sum_lanes(pooled_p, SIDE, CELLS) / (WINDOWS.size * WINDOWS.size)
+        window_y = _sum_lanes(pooled_y, SIDE, CELLS) / (WINDOWS.size * WINDOWS.size)
     else:
-        window_p = tl.max(tl.reshape(pooled_p, [CELLS, SIDE]), axis=1)
-        window_p += tl.sum(tl.reshape(poison, [CELLS, SIDE]), axis=1)
-        window_y = tl.max(tl.reshape(pooled_y, [CELLS, SIDE]), axis=1)
+        window_p = _largest_of_lanes(pooled_p, SIDE, CELLS) + _sum_lanes(poison, SIDE, CELLS)
+        window_y = _largest_of_lanes(pooled_y, SIDE, CELLS)
     return window_p, window_y
+
+
+@triton.jit
+def _sum_lanes(values, SIDE: tl.constexpr, CELLS: tl.constexpr):
+    """Sum over the SIDE lanes of each window, in all of them."""
+    of_cells = tl.sum(tl.reshape(values, [CELLS, SIDE]), axis=1, keep_dims=True)
+    return tl.reshape(tl.broadcast_to(of_cells, [CELLS, SIDE]), [CELLS * SIDE])
+
+
+@triton.jit
+def _largest_of_lanes(values, SIDE: tl.constexpr, CELLS: tl.constexpr):
+    """Largest of the SIDE lanes of each window, in all of them."""
+    of_cells = tl.max(tl.reshape(values, [CELLS, SIDE]), axis=1, keep_dims=True)
+    return tl.reshape(tl.broadcast_to(of_cells, [CELLS, SIDE]), [CELLS * SIDE])
 
 
 @triton.jit
@@ -76,7 +97,7 @@ def forward_kernel(
     CELLS: tl.constexpr,
     CROSS_ENTROPY: tl.constexpr,
     FACTORS: tl.constexpr,
-    STAGES: tl.constexpr,
+    AHEAD: tl.constexpr,  # logits of the next class are on their way while one is worked on
 ):
     """Pixel loss and pooled maps of a tile of windows and a group of classes."""
     LANES: tl.constexpr = CELLS * SIDE
@@ -84,7 +105,7 @@ def forward_kernel(
     SIZE: tl.constexpr = WINDOWS.size
     POOLED: tl.constexpr = WINDOWS.pool == "avg" or WINDOWS.pool == "max"
     # Classes whose 1 + e are multiplied before one logarithm: as many as stay far from the largest float32.
-    MANY: tl.constexpr = FACTORS > SIZE and (CROSS_ENTROPY or batch.class_weights is None)
+    MANY: tl.constexpr = FACTORS > SIZE and batch.class_weights is None
     LOGS: tl.constexpr = FACTORS // SIZE if MANY else 1
     first, tile, n = program_of_tile(tiles)
     last = tl.minimum(first + tiles.group, batch.classes)
@@ -100,59 +121,64 @@ def forward_kernel(
         own_labels = own_labels + (read_label(batch, n, y, x, exists),)
         count += exists.to(WIDE)
 
-    cell = tile * CELLS + tl.arange(0, CELLS)
+    lane = tl.arange(0, LANES)
+    cell = tile * CELLS + lane // SIDE
     row, column = cell // tiles.grid_width, cell % tiles.grid_width
     at = (n * batch.classes + first) * pooled.height * pooled.width + row * pooled.width + column
-    is_pooled = (row < pooled.height) & (column < pooled.width)
+    writes = (row < pooled.height) & (column < pooled.width) & (lane % SIDE == 0)
     # The offset of the probabilities: less where an average sees the zeros around the image.
     offset = OFFSET
     if WINDOWS.pool == "avg":
-        offset = tl.sum(tl.reshape(count, [CELLS, SIDE]), axis=1) * (OFFSET / (SIZE * SIZE))
+        offset = _sum_lanes(count, SIDE, CELLS) * (OFFSET / (SIZE * SIZE))
 
     pixel = tl.zeros([LANES], tl.float64)
     zero = tl.zeros([LANES], WIDE)
     own, total = each_row(zero, SIZE), each_row(zero, SIZE)
     largest = each_row(tl.full([LANES], LOWEST, WIDE), SIZE)
-    for start in range(first, last, LOGS):
-        linear = zero
-        product = zero + 1.0
-        for c in tl.range(start, tl.minimum(start + LOGS, last), num_stages=STAGES):
-            pooled_p, pooled_y, poison = zero, zero, zero
-            new_own, new_largest, new_total = (), (), ()
-            for dy in tl.static_range(SIZE):
-                exists = in_row & (top + dy >= 0) & (top + dy < batch.height)
-                weight = (own_labels[dy] >= 0).to(WIDE)
-                is_label = (own_labels[dy] == c).to(WIDE)
-                # Not at ignored pixels, whose logits may be anything.
-                v = read_logits(plane, rows[dy], columns, exists & (own_labels[dy] >= 0), READING)
-                e, _r, p = exact_sigmoid(v)
-                if CROSS_ENTROPY:
-                    one_more_largest, one_more_total = add_exponential(v, largest[dy], total[dy])
-                    new_own = new_own + (own[dy] + tl.where(own_labels[dy] == c, v, 0.0),)
-                    new_largest, new_total = new_largest + (one_more_largest,), new_total + (one_more_total,)
-                else:
-                    linear, product = _binary_terms(v, e, own_labels[dy], c, weight, linear, product)
-                    if (dy + 1) % FACTORS == 0:
-                        linear += tl.log(product)
-                        product = zero + 1.0
-                if POOLED:
-                    p *= weight
-                    if CROSS_ENTROPY:
-                        p = tl.where(exists, tl.where(p < OFFSET, OFFSET, p), 0.0)
-                    pooled_p, pooled_y, poison = _pool_rows(p, is_label, pooled_p, pooled_y, poison, WINDOWS)
-            if CROSS_ENTROPY:
-                own, largest, total = new_own, new_largest, new_total
-            if POOLED:
-                window_p, window_y = _pool_columns(pooled_p, pooled_y, poison, WINDOWS, SIDE, CELLS)
-                if not CROSS_ENTROPY:
-                    window_p += offset
-                tl.store(pooled.probabilities + at, window_p, mask=is_pooled)
-                tl.store(pooled.labels + at, window_y, mask=is_pooled)
-                at += pooled.height * pooled.width
+    linear, product = zero, zero
+    if AHEAD:
+        ahead = read_rows(plane, rows, columns, own_labels, None, READING, SIZE)
+    for c in range(first, last):
+        if AHEAD:
+            values = ahead
             plane += batch.stride_c
-        if not CROSS_ENTROPY:
-            terms = (linear + tl.log(product)).to(tl.float64)
-            pixel += terms * tl.load(batch.class_weights + start) if batch.class_weights is not None else terms
+            ahead = read_rows(plane, rows, columns, own_labels, last - c - 1, READING, SIZE)
+        else:
+            values = read_rows(plane, rows, columns, own_labels, None, READING, SIZE)
+            plane += batch.stride_c
+        pooled_p, pooled_y, poison = zero, zero, zero
+        new_own, new_largest, new_total = (), (), ()
+        for dy in tl.static_range(SIZE):
+            is_label = (own_labels[dy] == c).to(WIDE)
+            v = values[dy].to(WIDE)
+            e, _r, p = exact_sigmoid(v)
+            if CROSS_ENTROPY:
+                one_more_largest, one_more_total = add_exponential(v, largest[dy], total[dy])
+                new_own = new_own + (own[dy] + tl.where(own_labels[dy] == c, v, 0.0),)
+                new_largest, new_total = new_largest + (one_more_largest,), new_total + (one_more_total,)
+            else:
+                linear, product = _binary_terms(v, e, is_label, linear, product)
+                if (dy + 1) % FACTORS == 0:
+                    linear += _log_of_one_more(product)
+                    product = zero
+            if POOLED:
+                if CROSS_ENTROPY:
+                    exists = in_row & (top + dy >= 0) & (top + dy < batch.height)
+                    p = tl.where(exists, tl.where(p < OFFSET, OFFSET, p), 0.0)
+                pooled_p, pooled_y, poison = _pool_rows(p, is_label, pooled_p, pooled_y, poison, WINDOWS)
+        if CROSS_ENTROPY:
+            own, largest, total = new_own, new_largest, new_total
+        elif ((c - first + 1) % LOGS == 0) | (c + 1 == last):
+            terms = (linear + _log_of_one_more(product)).to(tl.float64)
+            pixel += terms * tl.load(batch.class_weights + c) if batch.class_weights is not None else terms
+            linear, product = zero, zero
+        if POOLED:
+            window_p, window_y = _pool_columns(pooled_p, pooled_y, poison, WINDOWS, SIDE, CELLS)
+            if not CROSS_ENTROPY:
+                window_p += offset
+            tl.store(pooled.probabilities + at, window_p, mask=writes)
+            tl.store(pooled.labels + at, window_y, mask=writes)
+            at += pooled.height * pooled.width
     if CROSS_ENTROPY:
         for dy in tl.static_range(SIZE):
             weight = pixel_weight(batch, own_labels[dy], WIDE)
@@ -185,7 +211,6 @@ def interp_kernel(
         rows, columns = row_places(batch, y, READING), column_places(batch, x, READING)
         counts = exists & (read_label(batch, n, y, x, exists) >= 0)
         _e, _r, p = exact_sigmoid(read_logits(plane, rows, columns, counts, READING))
-        p *= counts.to(READING.wide)
         if CLAMP:
             p = tl.where(p < OFFSET, OFFSET, p)
         else:

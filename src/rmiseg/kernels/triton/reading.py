@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import math
+
 import triton
 import triton.language as tl
 
@@ -11,6 +13,11 @@ from rmiseg.functional import PROBABILITY_OFFSET
 OFFSET = tl.constexpr(PROBABILITY_OFFSET)
 
 LOWEST = tl.constexpr(-3.0e38)
+
+ABSENT = tl.constexpr(-1.0e4)
+"""The logit of what does not count: its sigmoid is 0, and so is its binary cross entropy as another class's pixel."""
+
+LOG2_E = tl.constexpr(math.log2(math.e))
 
 
 @triton.jit
@@ -114,11 +121,12 @@ def source_pixels(position, low_size, size, CORNERS: tl.constexpr, READING: tl.c
 def axis_places(position, stride, low_size, size, READING: tl.constexpr):
     """Places of pixels along one axis: offset, or both offsets and the weight of the second."""
     if READING.upsample == "none":
-        place = (position.to(tl.int64) * stride,)
+        place = (position.to(READING.offset) * tl.cast(stride, READING.offset),)
     else:
         CORNERS: tl.constexpr = READING.upsample == "corners"
         first, second, weight = source_pixels(position, low_size, size, CORNERS, READING)
-        place = (first.to(tl.int64) * stride, second.to(tl.int64) * stride, weight)
+        step = tl.cast(stride, READING.offset)
+        place = (first.to(READING.offset) * step, second.to(READING.offset) * step, weight)
     return place
 
 
@@ -144,27 +152,51 @@ def read_along(row, left, right, along, exists, READING: tl.constexpr):
 
 @triton.jit
 def read_logits(plane, rows, columns, exists, READING: tl.constexpr):
-    """Full-size logits of one class, `plane` (h, w), at what `axis_places` returned; 0 where there is no pixel."""
+    """Full-size logits of one class, `plane` (h, w), at what `axis_places` returned; `ABSENT` where none exists."""
     if READING.upsample == "none":
-        value = tl.load(plane + rows[0] + columns[0], mask=exists, other=0.0).to(READING.wide)
+        value = tl.load(plane + (rows[0] + columns[0]), mask=exists, other=ABSENT).to(READING.wide)
     else:
         upper = read_along(plane + rows[0], columns[0], columns[1], columns[2], exists, READING)
         lower = read_along(plane + rows[1], columns[0], columns[1], columns[2], exists, READING)
-        value = (1 - rows[2]) * upper + rows[2] * lower
+        value = tl.where(exists, (1 - rows[2]) * upper + rows[2] * lower, ABSENT)
     return value
 
 
 @triton.jit
+def read_rows(plane, rows, columns, labels, left, READING: tl.constexpr, SIZE: tl.constexpr):
+    """`read_logits` of SIZE rows, where their labels count; none if `left` is a number, not None, and 0.
+
+    Of full-size logits as they are stored: nothing waits for these, so that they can be on their way while those of
+    another class are worked on.
+    """
+    values = ()
+    for dy in tl.static_range(SIZE):
+        mask = labels[dy] >= 0
+        if left is not None:
+            mask &= labels[dy] * 0 < left
+        if READING.upsample == "none":
+            value = tl.load(plane + (rows[dy][0] + columns[0]), mask=mask, other=ABSENT)
+        else:
+            value = read_logits(plane, rows[dy], columns, mask, READING)
+        values = values + (value,)
+    return values
+
+
+@triton.jit
 def exact_sigmoid(v):
-    """exp(-|v|), 1 / (1 + exp(-|v|)), and the sigmoid: exact in both tails."""
-    e = tl.exp(-tl.abs(v))
-    r = 1.0 / (1.0 + e)
+    """exp(-|v|), 1 / (1 + exp(-|v|)), and the sigmoid: exact in both tails.
+
+    Powers of two and inverse roots are single instructions; exponentials and quotients are five and six.
+    """
+    e = tl.exp2(tl.abs(v) * -LOG2_E)
+    root = tl.rsqrt(1.0 + e)
+    r = root * root
     return e, r, tl.where(v >= 0, r, e * r)
 
 
 @triton.jit
 def add_exponential(v, largest, total):
     """Take one class more into the logarithm of a sum of exponentials, total * exp(largest)."""
-    e = tl.exp(-tl.abs(v - largest))
+    e = tl.exp2(tl.abs(v - largest) * -LOG2_E)
     above = v > largest
     return tl.where(above, v, largest), tl.where(above, total * e + 1.0, total + e)

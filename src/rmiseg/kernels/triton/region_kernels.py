@@ -154,17 +154,17 @@ def _gather(
 
 
 @triton.jit
-def _sweep(matrix, k, rows, columns):
+def _sweep(matrix, k, u):
     """Sweep pivot k of a symmetric tile. All n swept, a matrix is minus its inverse; before, the rest is a Schur
     complement. Returns the pivot too."""
-    row = tl.sum(tl.where(rows[:, None] == k, matrix, 0.0), axis=0)
-    column = tl.sum(tl.where(columns[None, :] == k, matrix, 0.0), axis=1)
-    pivot = tl.sum(tl.where(columns == k, row, 0.0), axis=0)
-    here = rows[:, None] == k
-    there = columns[None, :] == k
-    swept = matrix - (column / pivot)[:, None] * row[None, :]
-    swept = tl.where(here | there, matrix / pivot, swept)
-    return tl.where(here & there, -1.0 / pivot, swept), pivot
+    # A column, which is the row too: sums over columns stay within threads, and those over rows would not.
+    line = tl.sum(tl.where(u[None, :] == k, matrix, 0.0), axis=1)
+    pivot = tl.sum(tl.where(u == k, line, 0.0), axis=0)
+    inverse = 1.0 / pivot  # once: a quotient in float64 is thirty instructions
+    here, there = u[:, None] == k, u[None, :] == k
+    swept = matrix - (line * inverse)[:, None] * line[None, :]
+    swept = tl.where(here | there, matrix * inverse, swept)
+    return tl.where(here & there, -inverse, swept), pivot
 
 
 @triton.jit
@@ -180,15 +180,18 @@ def _diagonal(u, D: tl.constexpr, ALPHA: tl.constexpr):
 def assemble_kernel(
     sums,  # (maps, bands, lags, column edges + chunks) float64
     covariance,  # (maps, 2d, 2d) float64, written
-    means,  # (maps, 2d) float64, written: of the values of a region over all windows
     rmi,  # (maps,) float64, written
     present,  # (maps,) uint8, written
+    weights,  # (maps, d, 2d + 1) float64, written, or None
     cut: SumsCut,
     R: tl.constexpr,
     TILE: tl.constexpr,
     ALPHA: tl.constexpr,
 ):
-    """Covariance and RMI of one map."""
+    """Covariance and RMI of one map, and the weights of its gradient.
+
+    These are the rows of 2 K (see `rmiseg.kernels.regions`) of the probabilities; last, their value at the mean.
+    """
     D: tl.constexpr = R * R
     SPAN: tl.constexpr = 2 * R - 1
     LAGS: tl.constexpr = 4 * R * SPAN + 2
@@ -208,48 +211,26 @@ def assemble_kernel(
     tl.store(present + index, tl.max(tl.where((u >= D) & (mean > 0), 1, 0), axis=0).to(tl.uint8))
     # Centering is a rank-one correction: what cancels leaves float64 with far more digits than alpha needs.
     total -= mean[:, None] * (mean / cut.positions)[None, :]
-    tl.store(means + index * 2 * D + u, mean / cut.positions, mask=u < 2 * D)
     tl.store(covariance + index * 4 * D * D + u[:, None] * 2 * D + u[None, :], total, mask=mask)
 
     matrix = total + _diagonal(u, D, ALPHA)
-    value = 0.0
-    value = tl.cast(value, tl.float64)
-    for step in range(2 * D):
-        matrix, pivot = _sweep(matrix, step, u, u)
-        # A pivot that is not positive comes from maps that are not finite.
-        value += tl.where(step >= D, tl.log(tl.where(pivot > 0, pivot, float("nan"))), 0.0)
-    tl.store(rmi + index, value / (2 * D))
-
-
-@triton.jit
-def region_weights_kernel(
-    covariance,  # (maps, 2d, 2d) float64
-    means,  # (maps, 2d) float64
-    weights,  # (maps, d, 2d + 1) float64, written
-    R: tl.constexpr,
-    TILE: tl.constexpr,
-    ALPHA: tl.constexpr,
-):
-    """The rows of 2 K (see `regions`) of the probabilities; last, their value at the mean."""
-    D: tl.constexpr = R * R
-    index = tl.program_id(0).to(tl.int64)
-    u = tl.arange(0, TILE)
-    mask = (u < 2 * D)[:, None] & (u < 2 * D)[None, :]
-    matrix = tl.load(
-        covariance + index * 4 * D * D + u[:, None] * 2 * D + u[None, :], mask=mask, other=0.0
-    ) + _diagonal(u, D, ALPHA)
     for step in range(D):
-        matrix, _ = _sweep(matrix, step, u, u)
+        matrix, _ = _sweep(matrix, step, u)
     # Minus the inverse of the probabilities' own block.
     own = tl.where((u < D)[:, None] & (u < D)[None, :], matrix, 0.0)
+    pivots = tl.full([TILE], 1.0, tl.float64)
     for step in range(D, 2 * D):
-        matrix, _ = _sweep(matrix, step, u, u)
-    scaled = (own - matrix) / D
-    mean = tl.load(means + index * 2 * D + u, mask=u < 2 * D, other=0.0)
-    center = tl.sum(tl.where(mask, scaled * mean[None, :], 0.0), axis=1)
-    weights += index * D * (2 * D + 1)
-    tl.store(weights + u[:, None] * (2 * D + 1) + u[None, :], scaled, mask=(u < D)[:, None] & (u < 2 * D)[None, :])
-    tl.store(weights + u * (2 * D + 1) + 2 * D, center, mask=u < D)
+        matrix, pivot = _sweep(matrix, step, u)
+        pivots = tl.where(u == step, pivot, pivots)
+    # A pivot that is not positive comes from maps that are not finite.
+    logarithms = tl.log(tl.where(pivots > 0, pivots, float("nan")))
+    tl.store(rmi + index, tl.sum(logarithms, axis=0) / (2 * D))
+    if weights is not None:
+        scaled = (own - matrix) / D
+        center = tl.sum(tl.where(mask, scaled * (mean / cut.positions)[None, :], 0.0), axis=1)
+        weights += index * D * (2 * D + 1)
+        tl.store(weights + u[:, None] * (2 * D + 1) + u[None, :], scaled, mask=(u < D)[:, None] & (u < 2 * D)[None, :])
+        tl.store(weights + u * (2 * D + 1) + 2 * D, center, mask=u < D)
 
 
 @triton.jit

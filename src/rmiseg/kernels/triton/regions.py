@@ -16,16 +16,17 @@ Larger regions than MAX_REGION_SIZE would need more registers than there are; `r
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-import triton
 from torch import Tensor
 
 from rmiseg.functional import RMIOptions
 from rmiseg.kernels import regions
-from rmiseg.kernels.triton.launching import launch
+from rmiseg.kernels.triton.arguments import power_of_2
+from rmiseg.kernels.triton.launching import MOST, launch
 from rmiseg.kernels.triton.region_kernels import (
     COLUMNS,
     MapsCut,
@@ -33,7 +34,6 @@ from rmiseg.kernels.triton.region_kernels import (
     assemble_kernel,
     lag_sums_kernel,
     maps_gradient_kernel,
-    region_weights_kernel,
     taps_kernel,
 )
 
@@ -50,13 +50,13 @@ TILE_VALUES = 8
 ROWS = 64
 """Rows of an inner band: enough that the sums over lanes at its end cost little, few enough to fill a GPU."""
 
-GRADIENT_ROWS = 8
+GRADIENT_ROWS = 4
 """Rows of an inner band of the gradient: each weight is loaded once for all of them, and all sums stay in registers."""
 
 FUSED = {"enable_fp_fusion": True}
 """For every kernel: multiply and add in one instruction, which newer versions of Triton do only if told to."""
 
-PASS_BYTES = 1 << 25
+PASS_BYTES = 1 << 27
 """Memory for the sums of the maps that are worked on at a time."""
 
 
@@ -99,7 +99,7 @@ class Regions:
         rmi: (N, C) float64.
         present: (N, C) bool, the classes that are.
         covariance: (N, C, 2d, 2d) float64.
-        means: (N * C, 2d) float64, of the values of a region over all windows; None for large regions.
+        weights: (N, C, d, 2d + 1) float64, which the gradient is made of; None without it, and for large regions.
     """
 
     probabilities: Tensor
@@ -109,10 +109,10 @@ class Regions:
     rmi: Tensor
     present: Tensor
     covariance: Tensor
-    means: Tensor | None
+    weights: Tensor | None
 
     @classmethod
-    def of(cls, probabilities: Tensor, labels: Tensor, options: RMIOptions) -> Regions:
+    def of(cls, probabilities: Tensor, labels: Tensor, options: RMIOptions, with_gradient: bool) -> Regions:
         size, alpha = options.region_size, options.alpha
         if size > MAX_REGION_SIZE:
             covariance = regions.region_covariance(probabilities, labels, size)
@@ -120,55 +120,56 @@ class Regions:
             return cls(probabilities, labels, size, alpha, rmi, present, covariance, None)
         n, c, d = *probabilities.shape[:2], size**2
         covariance = probabilities.new_empty((n, c, 2 * d, 2 * d), dtype=torch.float64)
-        means = covariance.new_empty((n * c, 2 * d))
+        weights = covariance.new_empty((n, c, d, 2 * d + 1)) if with_gradient else None
         rmi, present = covariance.new_empty((n, c)), probabilities.new_empty((n, c), dtype=torch.uint8)
-        cuts = _Cuts(probabilities.shape, size)
+        cuts = _Cuts.of(probabilities.shape, size, ROWS)
+        every = probabilities, labels, covariance, rmi, present, weights
         for maps in cuts.passes():
             count = maps.stop - maps.start
             sums = covariance.new_empty((count, cuts.bands, cuts.lags, cuts.columns))
-            sources = probabilities.flatten(0, 1)[maps], labels.flatten(0, 1)[maps]
+            part = every if count == cuts.maps else tuple(_part(each, maps) for each in every)
             settings: dict[str, Any] = {"ROWS": ROWS, "R": size, **FUSED, "num_warps": 1}
             for pairs in (0b1111,) if size <= AT_ONCE else (0b0001, 0b0010, 0b0100, 0b1000):
                 settings["PAIRS"] = pairs
-                launch(lag_sums_kernel, count * cuts.bands * cuts.chunks, *sources, sums, cuts.of_maps, **settings)
-            found = (each.flatten(0, 1)[maps] for each in (covariance, means.view(n, c, -1), rmi, present))
+                launch(lag_sums_kernel, count * cuts.bands * cuts.chunks, *part[:2], sums, cuts.of_maps, **settings)
             settings = {"R": size, "TILE": cuts.tile, "ALPHA": alpha, **FUSED, "num_warps": cuts.warps}
-            launch(assemble_kernel, count, sums, *found, cuts.of_sums, **settings)
-        return cls(probabilities, labels, size, alpha, rmi, present.view(torch.bool), covariance, means)
+            launch(assemble_kernel, count, sums, *part[2:], cuts.of_sums, **settings)
+        return cls(probabilities, labels, size, alpha, rmi, present.view(torch.bool), covariance, weights)
 
     def write_gradient(self, out: Tensor) -> None:
         """Write the gradient of every map's RMI in its probabilities: (N, C, h, w) contiguous, in their dtype."""
         size = self.region_size
-        if self.means is None:
+        if self.weights is None:
             factor = regions.region_factor(self.covariance, self.alpha)
             out.copy_(regions.region_gradient(self.probabilities, self.labels, factor, size))
             return
-        cuts, maps, span = _Cuts(self.probabilities.shape, size), len(self.means), 2 * size - 1
-        weights = self.means.new_empty((maps, size**2, 2 * size**2 + 1))
-        settings: dict[str, Any] = {"R": size, "TILE": cuts.tile, "ALPHA": self.alpha}
-        settings |= {**FUSED, "num_warps": cuts.warps}
-        launch(region_weights_kernel, maps, self.covariance, self.means, weights, **settings)
-        taps = self.means.new_empty((maps, span, span, 2 * span**2 + 1))
-        settings = {"R": size, "TAPS": triton.next_power_of_2(taps.shape[-1]), **FUSED, "num_warps": 4}
-        settings["CLASSES"] = triton.next_power_of_2(span)
-        launch(taps_kernel, maps * span, weights, taps, cuts.of_maps, **settings)
+        cuts, span = _Cuts.of(self.probabilities.shape, size, ROWS), 2 * size - 1
+        taps = self.weights.new_empty((cuts.maps, span, span, 2 * span**2 + 1))
+        settings: dict[str, Any] = {"R": size, "TAPS": power_of_2(taps.shape[-1]), **FUSED, "num_warps": 4}
+        settings["CLASSES"] = power_of_2(span)
+        launch(taps_kernel, cuts.maps * span, self.weights, taps, cuts.of_maps, **settings)
         bands = cuts.rows.edges + -(-cuts.rows.inner // GRADIENT_ROWS)
         sources = self.probabilities, self.labels, taps, out, cuts.of_maps._replace(bands=bands)
         settings = {"ROWS": GRADIENT_ROWS, "R": size, **FUSED, "num_warps": 1}
-        launch(maps_gradient_kernel, maps * bands * cuts.chunks, *sources, **settings)
+        launch(maps_gradient_kernel, cuts.maps * bands * cuts.chunks, *sources, **settings)
+
+
+def _part(tensor: Tensor | None, maps: slice) -> Tensor | None:
+    """Some maps of a tensor (N, C, ...): (maps, ...)."""
+    return None if tensor is None else tensor.flatten(0, 1)[maps]
 
 
 class _Cuts:
-    """The cuts of pooled maps (N, C, h, w) for one region size."""
+    """The cuts of pooled maps (N, C, h, w) for one region size, in bands of `rows` inner rows."""
 
-    def __init__(self, shape: torch.Size, region_size: int) -> None:
+    def __init__(self, shape: tuple[int, ...], region_size: int, rows: int) -> None:
         height, width = shape[2:]
         self.maps = shape[0] * shape[1]
-        self.rows, columns = _Cut(height, region_size, ROWS), _Cut(width, region_size, COLUMNS.value)
+        self.rows, columns = _Cut(height, region_size, rows), _Cut(width, region_size, COLUMNS.value)
         self.bands, self.chunks = self.rows.edges + self.rows.blocks, -(-width // COLUMNS.value)
         self.columns = columns.edges + self.chunks
         self.lags = 4 * region_size * (2 * region_size - 1) + 2
-        self.tile = max(2, triton.next_power_of_2(2 * region_size**2))
+        self.tile = max(2, power_of_2(2 * region_size**2))
         self.warps = max(1, min(16, self.tile**2 // (32 * TILE_VALUES)))
         self.of_maps = MapsCut(height, width, self.rows.inner, columns.inner, self.bands, self.chunks)
         self.of_sums = SumsCut(
@@ -181,6 +182,12 @@ class _Cuts:
             column_single=columns.single,
             chunks=self.chunks,
         )
+
+    @staticmethod
+    @functools.lru_cache(maxsize=MOST)
+    def of(shape: tuple[int, ...], region_size: int, rows: int) -> _Cuts:
+        """The same for the same arguments: they are from step to step."""
+        return _Cuts(shape, region_size, rows)
 
     def passes(self) -> list[slice]:
         """Slices of the maps whose sums fit into PASS_BYTES."""

@@ -1,0 +1,102 @@
+"""Kernels of `rmiseg.kernels.triton.totals`, which says what they compute."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def row_sums_kernel(
+    rows,  # (N, columns) float64
+    out,  # (N,) float32 or float64, written
+    columns,
+    LANES: tl.constexpr,
+):
+    """The sum of one row."""
+    n = tl.program_id(0).to(tl.int64)
+    total = tl.zeros([LANES], tl.float64)
+    for start in range(0, columns, LANES):
+        column = start + tl.arange(0, LANES)
+        total += tl.load(rows + n * columns + column, mask=column < columns, other=0.0)
+    tl.store(out + n, tl.sum(total, axis=0).to(out.dtype.element_ty))
+
+
+@triton.jit
+def join_kernel(
+    pixel,  # (N,) float32
+    rmi,  # (N, classes) float64
+    perfect,  # (N, classes) float64, or None
+    map_weights,  # (N, classes) float64, in any strides
+    out,  # (N, 2) float32, written
+    floor,
+    classes,
+    stride_n,  # of map_weights
+    stride_c,
+    LANES: tl.constexpr,
+):
+    """Both sums of a sample: that of the pixel loss, and RMI from its floor, times the weights of its maps."""
+    n = tl.program_id(0).to(tl.int64)
+    total = tl.zeros([LANES], tl.float64)
+    for start in range(0, classes, LANES):
+        c = start + tl.arange(0, LANES)
+        value = tl.load(rmi + n * classes + c, mask=c < classes, other=0.0) - floor
+        if perfect is not None:
+            value -= tl.load(perfect + n * classes + c, mask=c < classes, other=0.0)
+        total += value * tl.load(map_weights + n * stride_n + c * stride_c, mask=c < classes, other=0.0)
+    tl.store(out + 2 * n, tl.load(pixel + n))
+    tl.store(out + 2 * n + 1, tl.sum(total, axis=0).to(tl.float32))
+
+
+@triton.jit
+def column_sum(
+    values,  # (rows,) of any numbers, in any stride
+    stride,
+    rows,
+    LANES: tl.constexpr,
+):
+    """The sum of a column, float64."""
+    total = tl.zeros([LANES], tl.float64)
+    for start in range(0, rows, LANES):
+        row = start + tl.arange(0, LANES)
+        total += tl.load(values + row.to(tl.int64) * stride, mask=row < rows, other=0).to(tl.float64)
+    return tl.sum(total, axis=0)
+
+
+@triton.jit
+def loss_kernel(
+    sums,  # (N, K) float32, in any strides, as the counts
+    counts,  # (N, K) int64 or float64
+    unknown,  # (M,) bool or int64, in any stride, or None
+    loss,  # () float32, written
+    gradient,  # (K, N) float32, written: of the loss in the sums
+    strides,  # of sums, counts and unknown: 2, 2 and 1
+    samples,
+    maps,
+    pixel_share,  # the fields of `rmiseg.kernels.means.Shares`
+    extra,
+    region_share,
+    LANES: tl.constexpr,
+):
+    """The loss of a batch, see `rmiseg.kernels.means.loss_of_sums`."""
+    pixels = column_sum(counts, strides[2], samples, LANES)
+    divisor = pixels + extra
+    slope = (pixel_share / tl.where(divisor > 0, divisor, 1.0)).to(tl.float32)
+    value = column_sum(sums, strides[0], samples, LANES) * slope
+    region_slope = slope * 0.0
+    if region_share is not None:
+        counted = column_sum(counts + strides[3], strides[2], samples, LANES)
+        counts_any = (pixels > 0) & (counted > 0)
+        region_slope = tl.where(counts_any, region_share / tl.where(counts_any, counted, 1.0), 0.0).to(tl.float32)
+        value += column_sum(sums + strides[1], strides[0], samples, LANES) * region_slope
+    value = value.to(tl.float32)
+    if unknown is not None:
+        value = tl.where(column_sum(unknown, strides[4], maps, LANES) > 0, float("nan"), value)
+    # As `spread_non_finite` has it: infinity times 0 is NaN.
+    spread = 1.0 + value * 0.0
+    tl.store(loss, value * spread)
+    for start in range(0, samples, LANES):
+        n = start + tl.arange(0, LANES)
+        tl.store(gradient + n, (slope * spread) + n * 0.0, mask=n < samples)
+        if region_share is not None:
+            tl.store(gradient + samples + n, (region_slope * spread) + n * 0.0, mask=n < samples)
