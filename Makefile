@@ -25,6 +25,7 @@ explore: .venv/test
 	$(BIN)/python tests/explore/losses.py --count 10000
 	$(BIN)/python tests/explore/readers.py --inputs 10000
 	$(BIN)/python tests/explore/kills.py --kills 20
+	$(BIN)/python tests/explore/obstacles.py
 
 # Known vulnerabilities of the packages that are installed here, as the Python Packaging Advisory Database has them.
 audit: .venv/test

@@ -78,7 +78,7 @@ def test_bases_that_cannot_be(tmp_path):
         ("\x00", "unacceptable character"),
         ("loss: {options: {1: a, 0x1: b}}\n", "line 1: '0x1' is given twice, first in line 1"),
         ("out: a\nseed: !!timestamp x\n", "line 2: x is no timestamp"),
-        ("out: 2020-99-99\n", "line 1: 2020-99-99 is no timestamp"),
+        ("out: !!timestamp 2020-99-99\n", "line 1: 2020-99-99 is no timestamp"),
         ("train: {compile: !!bool x}\n", "line 1: x is no bool"),
         ("seed: " + 10_000 * "9", "99 ... is no int"),
         ("out: " + 2_000_000 * "x", "it has 2000005 bytes, and may have 250000"),

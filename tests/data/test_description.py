@@ -48,7 +48,7 @@ def test_latin_1_is_answered_with_the_remedy(tmp_path):
     ("text", "message"),
     [
         ("classes: [a, b]\nnames: [a, b]", "give the classes once"),
-        ("classes: {0: a, 1: a}", "must be a list of names"),
+        ("classes: {0: a, 1: a}", r"the name 'a' for 0, 1: `a: \[0, 1\]` is one class of several"),
         ("classes: [a, b]\nrange: 4095", "`range` must be two numbers"),
         ("classes: [a, b]\nrange: [4095, 0]", "must be two numbers"),
         ("classes: [a, b]\nnearest: 3", "`nearest` must be true or false"),
@@ -154,3 +154,35 @@ def test_values_that_are_none(tmp_path, value):
 def test_capitals_and_coding_of_the_file(tmp_path):
     (tmp_path / "Dataset.YAML").write_text("classes: [a, Straße]", encoding="utf-16")
     assert read_description(tmp_path).classes.names == ("a", "Straße")
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("classes: {a: 0, b: [1, 255]}", ((0,), (1, 255))),
+        ("classes: {a: 0, b: [1, 2, 255]}", ((0,), (1, 2, 255))),  # no color, beside a value
+        ("classes: {a: [3, 4, 5, 6], b: [0, 1, 2]}", ((3, 4, 5, 6), (0, 1, 2))),
+        ("classes: {a: [7], b: ['8', 9]}", ((7,), (8, 9))),
+        ("classes: {a: [0, 0, 0], b: [[1, 1, 1], '#ff0000']}", (((0, 0, 0),), ((1, 1, 1), (255, 0, 0)))),
+    ],
+)
+def test_classes_of_several_values(tmp_path, text, values):
+    classes = described(tmp_path, text).classes
+    assert tuple(map(classes.values_of, range(len(classes)))) == values
+    assert classes.ignore == (() if classes.rgb or 255 in values[1] else (255,))
+    raw = np.array([[each for several in values for each in several]], np.uint8)
+    expected = [[index for index, several in enumerate(values) for _ in several]]
+    for dtype in (np.uint8,) if classes.rgb else (np.uint8, np.uint16, np.int32):
+        ids, unknown = classes.encode(raw.astype(dtype))
+        assert (ids.tolist(), unknown) == (expected, {})
+
+
+def test_a_value_of_two_classes_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="mask value 1 is given twice"):
+        described(tmp_path, "classes: {a: 1, b: [2, 1]}")
+
+
+def test_the_nearest_of_several_values(tmp_path):
+    classes = described(tmp_path, "classes: {a: 0, b: [100, 255]}\nnearest: true").classes
+    assert classes.encode(np.array([[3, 90, 180, 250]], np.uint8))[0].tolist() == [[0, 1, 1, 1]]
+    assert classes.lossy

@@ -104,7 +104,7 @@ def test_an_absent_class_that_may_be_meant(tmp_path, classes, masks):
 def test_an_image_out_of_sight_of_the_sample_counts(tmp_path, monkeypatch):
     monkeypatch.setattr(opening, "SAMPLE", 2)
     masks = [every(0, 255)] * 9
-    masks[4] = every(0, 1)
+    masks[4] = every(0, 1, 255)
     assert problems(data_set(tmp_path, "classes: [a, b]", *masks)) == []
 
 
@@ -204,19 +204,35 @@ def test_a_mask_turned_otherwise_than_its_image_is_a_warning(tmp_path):
     assert "1 mask turned by an EXIF orientation that the image does not have" in said(root)
 
 
-def test_a_class_written_in_two_ways_is_a_warning(tmp_path):
+def test_a_class_written_in_two_ways_is_refused(tmp_path):
     masks = [every(0, 255), every(0, 1), every(0, 255)]
     root = data_set(tmp_path / "a", "classes: [a, b]", *masks)
-    assert problems(root) == []
-    for text in (said(root), *check_dataset("folder", root, workers=0).warnings):
-        if "two ways" in text:
-            assert "3 masks of train and val hold 255, which is ignored unless" in text
-            assert "none of these holds b" in text
-    assert "two ways" in said(root)
-    assert any("two ways" in each for each in check_dataset("folder", root, workers=0).warnings)
-    (root / "dataset.yaml").write_text("classes: [a, b]\nignore: 255")
-    assert "two ways" not in said(root)
-    assert "two ways" not in said(data_set(tmp_path / "b", "classes: [a, b]", every(0, 1, 255), every(0, 1)))
+    (problem,) = problems(root)
+    assert re.search(r"3 masks of train and val, such as .*0\.png, hold 255, which is ignored unless", problem)
+    assert re.search(r"none of these holds b, as others do, such as .*1\.png with 1: ", problem)
+    assert "`classes: {a: 0, b: [1, 255]}`; if 255 is to be ignored, `ignore: 255`" in problem
+    for line in ("classes: {a: 0, b: [1, 255]}", "classes: [a, b]\nignore: 255"):
+        (root / "dataset.yaml").write_text(line)
+        assert problems(root) == []
+    (root / "dataset.yaml").write_text("classes: {a: 0, b: [1, 255]}")
+    ids = [load_split("folder", root, "train").read_mask(index) for index in range(3)]
+    assert all(np.array_equal(np.unique(each), [0, 1]) for each in ids)
+    assert problems(data_set(tmp_path / "b", "classes: [a, b]", every(0, 1, 255), every(0, 1))) == []
+
+
+def test_a_class_written_in_two_ways_where_values_are_read_by_the_nearest(tmp_path):
+    for name, classes, values, line in (
+        ("a", "classes: {a: 0, b: 255}", [every(0, 255), every(0, 1)], "{a: 0, b: [255, 1]}"),
+        ("b", "classes: {a: 0, b: 1}", [every(0, 1), every(0, 200)], "{a: 0, b: [1, 200]}"),
+    ):
+        root = data_set(tmp_path / name, f"{classes}\nnearest: true", *values)
+        (problem,) = problems(root)
+        assert f"`classes: {line}` into dataset.yaml" in problem
+        assert "1.png of train holds two values, and `nearest: true` reads" in problem
+        (root / "dataset.yaml").write_text(f"classes: {line}\nnearest: true")
+        assert problems(root) == []
+    nearly = data_set(tmp_path / "c", "classes: {a: 0, b: 255}\nnearest: true", every(0, 254), every(3, 255))
+    assert problems(nearly) == []
 
 
 def test_the_share_that_is_ignored_is_told_where_nobody_said_so(tmp_path):
@@ -316,9 +332,9 @@ def test_a_split_of_which_all_is_ignored_is_refused(tmp_path):
 
 
 def test_masks_of_val_that_write_a_class_in_another_way(tmp_path):
-    assert "2 ways" not in said(data_set(tmp_path / "a", "classes: [a, b]", every(0, 1)))
-    root = data_set(tmp_path / "b", "classes: [a, b]", every(0, 1), val=every(0, 255))
-    assert "1 mask of train and val hold 255" in said(root)
+    assert problems(data_set(tmp_path / "a", "classes: [a, b]", every(0, 1))) == []
+    (problem,) = problems(data_set(tmp_path / "b", "classes: [a, b]", every(0, 1), val=every(0, 255)))
+    assert problem.startswith("1 mask of val, such as ")
 
 
 def test_sizes_that_differ_are_told_before_the_first_step(tmp_path):
@@ -344,3 +360,11 @@ def test_classes_in_transparency(tmp_path):
     for path in root.glob("masks/*/*.png"):
         Image.merge("LA", (alpha, alpha)).save(path)
     assert "with transparent pixels" in said(root)
+
+
+def test_images_that_are_none_are_told_before_the_first_step(tmp_path):
+    root = data_set(tmp_path, "classes: [a, b]", every(0, 1), every(0, 1))
+    (root / "images" / "train" / "1.png").write_text("<html>403</html>")
+    with pytest.raises(ValueError, match=r"1\.png: it is a web page, and no image"):
+        open_training_data("folder", str(root), ("train", "val"))
+    open_training_data("folder", str(root), ("train", "val"), on_error="skip")

@@ -53,6 +53,15 @@ def jpeg_in_tiff(path: Path, values: np.ndarray) -> None:
     Image.fromarray(values).save(path, "TIFF", compression="jpeg", quality=90)
 
 
+@pytest.mark.parametrize("compression", [262, 34661, 4711])  # Kodak's, JBIG, none that there is
+def test_compressions_that_no_package_reads_ask_for_none(compression, tmp_path):
+    tifffile.imwrite(tmp_path / "m.tif", IDS, photometric="minisblack")
+    with tifffile.TiffFile(tmp_path / "m.tif", mode="r+") as file:
+        file.pages[0].tags[259].overwrite(compression)
+    with pytest.raises(ValueError, match=r"its compression, .*, is none that is read"):
+        read_raw_mask(tmp_path / "m.tif", rgb=False)
+
+
 @pytest.mark.parametrize("write", [jpeg, webp, jpeg_in_tiff])
 def test_files_that_keep_values_nearly(write, tmp_path):
     path = tmp_path / "m.png"  # as people rename them

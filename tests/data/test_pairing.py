@@ -11,7 +11,7 @@ import pytest
 from miniatures import write_image, write_mask
 from rmiseg.data import available_splits, check_dataset, load_split, scan_split
 from rmiseg.data.finding import load_splits
-from rmiseg.data.pairing import pair, walk
+from rmiseg.data.pairing import pair, walk, why_unpaired
 from rmiseg.runtime.files import printable, replacing
 
 CASES = Path(__file__).parent / "cases"
@@ -167,3 +167,32 @@ def test_results_of_such_names_and_of_long_ones(tmp_path):
             temporary.write_bytes(b"whole")
         assert path.read_bytes() == b"whole"
     assert printable(os.fsdecode(b"gr\xf6sse")) == r"gr\udcf6sse"
+
+
+@pytest.mark.parametrize(
+    ("first", "said"),
+    [
+        (0, "from 1 to 4, and those of the masks from 0 to 3: is the mask of each image numbered 1 lower"),
+        (2, "from 2 to 5: is the mask of each image numbered 1 higher"),
+        (101, "from 101 to 104: is the mask of each image numbered 100 higher"),
+    ],
+)
+def test_masks_that_are_numbered_otherwise(first, said):
+    images = {f"img_{n:04d}": Path(f"img_{n:04d}.png") for n in range(1, 5)}
+    masks = {f"mask_{n:04d}": Path(f"mask_{n:04d}.png") for n in range(first, first + 4)}
+    assert said in why_unpaired(images, masks, pair(images, masks)[0])
+    assert "numbered" not in why_unpaired(images, dict(list(masks.items())[1:]), pair(images, masks)[0])
+
+
+def test_pipes_and_links_to_nowhere(tmp_path):
+    write_image(tmp_path / "images" / "a.png")
+    write_image(tmp_path / "images" / "b.png")
+    write_mask(tmp_path / "masks" / "a.png", value=1)
+    os.mkfifo(tmp_path / "images" / "c.png")
+    os.mkfifo(tmp_path / "masks" / "c.png")
+    (tmp_path / "masks" / "b.png").symlink_to("nowhere.png")
+    (tmp_path / "dataset.yaml").write_text("classes: [a, b]")
+    report = check_dataset("folder", tmp_path, workers=0)
+    (said,) = [line for split in report.splits for line in split.unreadable]
+    assert said.endswith("b.png does not exist: it is a symbolic link to nowhere.png, where there is nothing")
+    assert sum(split.images for split in report.splits) == 2

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from rmiseg.config.registry import register
 
-FAULT = "RMISEG_FAULT"
+FAULT, WORK = "RMISEG_FAULT", "RMISEG_SHOW_WORK"
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link", "os.symlink")
 ERRORS = {"full": errno.ENOSPC, "read-only": errno.EROFS}
@@ -33,6 +33,8 @@ class Tiny(nn.Module):
         self.last = nn.Conv2d(16, num_classes, 1)
 
     def forward(self, images: Tensor) -> Tensor:
+        if WORK in os.environ:
+            print("network used", file=sys.stderr)
         logits: Tensor = self.last(self.first(images))
         return logits
 

@@ -106,6 +106,8 @@ def outcome(read: Callable[[], Any], expected: Any, sealed: bool) -> tuple[str, 
         found = read()
     except (ValueError, OSError) as error:
         return ("refused", "") if len(str(error)) < 3000 else ("traceback", f"{len(str(error))} letters")
+    except ModuleNotFoundError as error:  # an extra that is not installed here
+        return ("refused", "") if "pip install" in str(error) else ("traceback", str(error))
     except Hang:
         return "hang", ""
     except BaseException as error:  # whatever it is, it is the finding

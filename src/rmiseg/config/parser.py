@@ -15,11 +15,11 @@ from argparse import ArgumentError
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, get_args
 
 import yaml
 from docstring_parser import parse_from_object
-from jsonargparse import ActionYesNo, ArgumentParser, Namespace, set_parsing_settings
+from jsonargparse import ActionYesNo, ArgumentParser, Namespace, get_loader, set_loader, set_parsing_settings
 
 from rmiseg.config.arguments import WITH_RECIPE, bracketed, command_of, completed, is_recipe, renamed
 from rmiseg.config.commands import COMMANDS, GROUPS
@@ -33,6 +33,28 @@ from rmiseg.config.wording import in_words, option_kinds
 set_parsing_settings(
     docstring_parse_attribute_docstrings=True, instantiate_subclass_spec_in_any=False, import_path_denylist=["*"]
 )
+
+_load_value = get_loader("yaml")
+
+
+class ValueLoader(StrictLoader):
+    """Values of the command line: those of files, and powers of ten such as 1e-3, which are numbers."""
+
+
+ValueLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+"), list("-+0123456789")
+)
+
+
+def _loaded(text: str) -> Any:
+    """The value that an argument stands for; where the type of its option is that of a text, it stays one."""
+    value = _load_value(text)
+    if isinstance(value, str | bool) or value is None:  # yes, too, where a type is true or false
+        return value
+    return yaml.load(text, ValueLoader)
+
+
+set_loader("yaml", _loaded, exceptions=(yaml.YAMLError, ValueError))
 
 T = TypeVar("T")
 
@@ -138,6 +160,20 @@ def documented(config: type) -> dict[str, str]:
     return described
 
 
+def _checked_numbers(arguments: list[str], config: Any) -> list[str]:
+    """Arguments as they are, unless one for a number is such as 1:30, which YAML takes for 90, or 1_000.
+
+    Raises:
+        ValueError: One is.
+    """
+    kinds = option_kinds(config)
+    for option, value in itertools.pairwise([part for each in arguments for part in each.split("=", 1)]):
+        kind = kinds.get(option.removeprefix("--"))
+        if {int, float} & {kind, *get_args(kind)} and re.fullmatch("[-+]?[0-9][0-9.]*[_:b][0-9_:.]*", value):
+            raise ValueError(f"{option.removeprefix('--')}: {value} is not a decimal number, such as 90 or 1.5")
+    return arguments
+
+
 def parse_command(arguments: Sequence[str]) -> tuple[str, Any]:
     """The name of the command and its options, of what stands on the command line behind `rmiseg`.
 
@@ -148,6 +184,8 @@ def parse_command(arguments: Sequence[str]) -> tuple[str, Any]:
     """
     given = _with_recipe([renamed(each) for each in bracketed(completed(arguments))])
     complete = {name: command_parser(name) for name in [command_of(given)] if name in available_commands()}
+    for each in complete:
+        _checked_numbers(given, COMMANDS[each].config)
     try:
         parsed = build_parser(complete).parse_args(given)
     except OverflowError as error:  # which jsonargparse leaves as it is
@@ -256,7 +294,8 @@ def checked_options(component: Component, given: Mapping[str, Any], where: str) 
         return {}
     parser = _own_parser(component.options)
     try:
-        made: Any = _instance(component.options, parser.instantiate(parser.parse_args(_as_arguments(given))))
+        arguments = _checked_numbers(_as_arguments(given), component.options)
+        made: Any = _instance(component.options, parser.instantiate(parser.parse_args(arguments)))
     except (ArgumentError, ValueError, TypeError) as error:
         raise ValueError(f"{where}: {in_words(str(error), component.options)}") from error
     return {name: getattr(made, name) for name in known}
@@ -299,7 +338,7 @@ def _opened(config: TrainConfig, without_recipe: bool, given: Iterable[str]) -> 
 def _typed(options: Mapping[str, Any]) -> TrainConfig:
     parser = _recipe_parser()
     try:
-        parsed = parser.parse_args(_as_arguments(flat(options)))
+        parsed = parser.parse_args(_checked_numbers(_as_arguments(flat(options)), TrainConfig))
     except ArgumentError as error:
         raise ValueError(in_words(str(error), TrainConfig)) from error
     return _instance(TrainConfig, parser.instantiate(parsed))

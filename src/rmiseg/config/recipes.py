@@ -32,10 +32,15 @@ MOST_ITEMS = 500
 """Values of a list that is an option: more than there are classes."""
 
 
+_OLD_NUMBER = re.compile(r"[-+]?(0[0-7_]+|0b.*|.*[_:].*)")
+"""Numbers of YAML 1.1, which PyYAML reads, that are others in YAML 1.2, or texts: 010 is 8, and 1:30 is 90."""
+
+
 class StrictLoader(yaml.SafeLoader):
     """YAML of plain values, within reason: a key that is given twice is an error, where PyYAML keeps the last.
 
-    Values count as often as aliases repeat them: a file of ten lines can stand for billions.
+    Values count as often as aliases repeat them: a file of ten lines can stand for billions. As in YAML 1.2, yes, no,
+    on, off and dates are texts; numbers that its versions read otherwise are errors.
     """
 
     def __init__(self, stream: str) -> None:
@@ -79,10 +84,31 @@ class StrictLoader(yaml.SafeLoader):
             value = super().construct_object(node, deep)
             if isinstance(value, int):
                 float(value)  # or an OverflowError, of hundreds of digits
-            return value
         except (AttributeError, LookupError, TypeError, ValueError, OverflowError) as error:  # of PyYAML's conversions
             kind = node.tag.rpartition(":")[2]
             raise ValueError(f"line {node.start_mark.line + 1}: {shortened(node.value, 100)} is no {kind}") from error
+        if isinstance(value, int | float) and node.style is None and _OLD_NUMBER.fullmatch(node.value):
+            raise ValueError(f"line {node.start_mark.line + 1}: {_two_readings(node.value, value)}")
+        return value
+
+
+StrictLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in found if not tag.endswith((":bool", ":timestamp"))]
+    for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+StrictLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile("true|True|TRUE|false|False|FALSE"), list("tTfF")
+)
+
+
+def _two_readings(text: str, value: object) -> str:
+    """Say what a number is that versions of YAML read otherwise, and what to write."""
+    plain = text.removeprefix("+")
+    other = str(int(plain)) if plain.removeprefix("-").isdecimal() else "a text"
+    return (
+        f"{shortened(text, 50)} is {shortened(str(value), 50)} in YAML 1.1, and {shortened(other, 50)} in YAML 1.2: "
+        f"write the number that is meant as a decimal, or '{shortened(text, 50)}' in quotes, if it is a text"
+    )
 
 
 def read_yaml(path: Path) -> Any:

@@ -16,7 +16,9 @@ from rmiseg.data.classes import ClassTable
 from rmiseg.data.finding import missing_split, scan_splits
 from rmiseg.data.images import Split
 from rmiseg.data.inspection import Inspection, SplitReport, inspect
-from rmiseg.data.verdict import class_problems, count, ignored_note, palette_problems, two_ways, unscored, warnings_of
+from rmiseg.data.shifted import shift_warnings
+from rmiseg.data.two_ways import two_ways
+from rmiseg.data.verdict import class_problems, count, ignored_note, palette_problems, unscored, warnings_of
 from rmiseg.runtime.cores import made_by, worker_count
 from rmiseg.runtime.progress import track
 
@@ -76,9 +78,10 @@ def check_dataset(
     reports[0].notes += notes + ignored_note(scans[0].description, reports)
     learned = [report for report in reports if report.name in {scan.name for scan in trained}]
     problems = class_problems(scans[0].classes, scans[0].description, learned) + palette_problems(reports)
-    problems = problems or unscored(reports)
+    problems = problems or unscored(reports) or two_ways(scans[0].classes, scans[0].description, reports)
     warnings = [f"there is no split {split}, which training needs. {missing_split(split)}" for split in absent]
-    warnings += two_ways(scans[0].classes, scans[0].description, reports)
+    if scans[0].description is not None:
+        warnings += shift_warnings([each for scan in scans for each in scan.samples], scans[0].classes, bands)
     warnings += _warnings(scans, reports, contents)
     return Report(name, Path(root), scans[0].classes, reports, warnings, problems)
 

@@ -37,6 +37,8 @@ class ClassTable:
         ignore: Raw values of ignored pixels, of the same kind as ``values``.
         palette: Color of each class in pictures.
         nearest: True if any other raw value stands for the nearest of these, as at edges that were smoothed.
+        also: Further raw values of classes that have several, of the same kind as ``values``.
+        also_ids: Class id of each of these.
 
     Raises:
         ValueError: no class, more than 255, lengths that differ, a name or raw value given twice, values and colors
@@ -48,6 +50,8 @@ class ClassTable:
     ignore: tuple[RawValue, ...]
     palette: tuple[Color, ...]
     nearest: bool = False
+    also: tuple[RawValue, ...] = ()
+    also_ids: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         count = len(self.names)
@@ -61,7 +65,9 @@ class ClassTable:
             raise ValueError(f"names of classes are texts without control characters, not {repr(strange[0])[:100]}")
         if twice := _repeated(self.names):
             raise ValueError(f"class name {twice!r} is given twice")
-        raws = self.values + self.ignore
+        if len(self.also) != len(self.also_ids) or not all(each in range(count) for each in self.also_ids):
+            raise ValueError(f"further mask values {self.also} are of the classes {self.also_ids}, of {count}")
+        raws = self.known
         if len({isinstance(raw, tuple) for raw in raws}) > 1:
             raise ValueError(f"mask values and mask colors cannot be mixed: {', '.join(map(str, raws))}")
         if (twice := _repeated(raws)) is not None:
@@ -77,6 +83,20 @@ class ClassTable:
         return len(self.names)
 
     @property
+    def known(self) -> tuple[RawValue, ...]:
+        """Raw values that have a meaning: those of the classes, those ignored, and further ones of classes."""
+        return self.values + self.ignore + self.also
+
+    @property
+    def known_ids(self) -> tuple[int, ...]:
+        """Class ids of these."""
+        return (*range(len(self.names)), *len(self.ignore) * (IGNORE_INDEX,), *self.also_ids)
+
+    def values_of(self, index: int) -> tuple[RawValue, ...]:
+        """All raw values of a class."""
+        return (self.values[index], *(raw for raw, each in zip(self.also, self.also_ids) if each == index))
+
+    @property
     def rgb(self) -> bool:
         """True if mask files hold colors rather than values."""
         return isinstance(self.values[0], tuple)
@@ -84,8 +104,10 @@ class ClassTable:
     @property
     def lossy(self) -> bool:
         """True if files that keep values nearly, such as JPEG, tell the classes apart by the nearest value."""
-        known = np.array(self.values + self.ignore, np.float64).reshape(len(self.values + self.ignore), -1)
-        distances = np.sqrt(((known[:, None] - known) ** 2).sum(axis=-1)) + LOSSY_DISTANCE * np.eye(len(known))
+        known = np.array(self.known, np.float64).reshape(len(self.known), -1)
+        ids = np.array(self.known_ids)
+        same = ids[:, None] == ids
+        distances = np.sqrt(((known[:, None] - known) ** 2).sum(axis=-1)) + LOSSY_DISTANCE * same
         return self.nearest and bool(distances.min() >= LOSSY_DISTANCE)
 
     def encode(self, raw: NDArray[Any]) -> tuple[NDArray[np.uint8], dict[RawValue, int]]:
@@ -98,9 +120,9 @@ class ClassTable:
             Class ids (H, W) uint8, and the number of pixels of each raw value that is neither a class nor ignored.
             Such pixels are `IGNORE_INDEX` in the class ids. With `nearest` there are none.
         """
-        keys = tuple(_pack(value) for value in self.values + self.ignore)
+        keys, key_ids = tuple(map(_pack, self.known)), self.known_ids
         if raw.dtype == np.uint8 and not self.rgb:  # the common case, three times as fast with strings
-            known, table, kept = _byte_table(keys, len(self.names))
+            known, table, kept = _byte_table(keys, key_ids)
             if kept and raw.size and int((raw + np.uint8(1)).max()) <= len(self.names):  # 255 + 1 is 0
                 return raw, {}
             if not (data := raw.tobytes()).translate(None, delete=known):
@@ -116,7 +138,7 @@ class ClassTable:
             packed = np.where(packed < 0, 65536 - packed, packed)
             packed[beyond] = 65536  # which no class has
         # One more than the class id, in 16 bits, because 0 is taken by unknown values.
-        ids = _lookup_table(keys, len(self.names), 1 << 24 if self.rgb else 65537 - LEAST_VALUE)[packed]
+        ids = _lookup_table(keys, key_ids, 1 << 24 if self.rgb else 65537 - LEAST_VALUE)[packed]
         unknown: dict[RawValue, int] = {}
         if not ids.all():
             strange, places, counts = np.unique(raw[ids == 0], axis=0, return_inverse=True, return_counts=True)
@@ -130,11 +152,12 @@ class ClassTable:
 
     def _nearest(self, strange: NDArray[Any]) -> NDArray[np.uint16]:
         """One more than the class ids of the raw values that are nearest to others, (N,) or (N, 3)."""
-        known = np.array(self.values + self.ignore, np.int64).reshape(len(self.values + self.ignore), -1)
+        known = np.array(self.known, np.int64).reshape(len(self.known), -1)
         others = strange.astype(np.int64).reshape(len(strange), -1)
         distances = ((others[:, None] - known) ** 2).sum(axis=-1)
         index = distances.argmin(axis=1)
-        return (1 + np.where(index < len(self.names), index, IGNORE_INDEX)).astype(np.uint16)
+        ids: NDArray[np.uint16] = np.array(self.known_ids, np.uint16)[index] + np.uint16(1)
+        return ids
 
 
 def _is_name(name: Any) -> bool:
@@ -155,22 +178,22 @@ def _pack(value: RawValue) -> int:
 
 
 @functools.cache
-def _byte_table(keys: tuple[int, ...], num_classes: int) -> tuple[bytes, bytes, bool]:
+def _byte_table(keys: tuple[int, ...], ids: tuple[int, ...]) -> tuple[bytes, bytes, bool]:
     """The values that have a meaning, what each of the 256 becomes, for `bytes.translate`, and whether all stay."""
     table = bytearray(256)
-    known = {key: index if index < num_classes else IGNORE_INDEX for index, key in enumerate(keys) if key < 256}
+    known = {key: index for key, index in zip(keys, ids) if key < 256}
     for key, value in known.items():
         table[key] = value
-    stay = known == {**dict(zip(range(num_classes), range(num_classes))), IGNORE_INDEX: IGNORE_INDEX}
+    stay = len(known) == len(keys) and IGNORE_INDEX in known and all(key == index for key, index in known.items())
     return bytes(known), bytes(table), stay
 
 
 @functools.cache  # one a process, outside of ClassTable so that it is not sent to loader processes
-def _lookup_table(keys: tuple[int, ...], num_classes: int, size: int) -> NDArray[np.uint16]:
+def _lookup_table(keys: tuple[int, ...], ids: tuple[int, ...], size: int) -> NDArray[np.uint16]:
     # Zero pages of memory cost nothing until they are touched: a table of all colors is in truth small.
     table = np.zeros(size, np.uint16)
-    for index, key in enumerate(keys):
-        table[key] = 1 + (index if index < num_classes else IGNORE_INDEX)
+    for key, index in zip(keys, ids):
+        table[key] = 1 + index
     return table
 
 
@@ -203,7 +226,7 @@ def class_ids(names: Sequence[str]) -> ClassTable:
 
 def describe_classes(classes: ClassTable) -> str:
     """Return the classes and ignored values in one line, shortened when there are many."""
-    known = [f"{value} {name}" for value, name in zip(classes.values, classes.names)]
+    known = [f"{' or '.join(map(str, classes.values_of(index)))} {name}" for index, name in enumerate(classes.names)]
     if len(known) > 12:
         known = [*known[:6], "...", *known[-3:]]
     return ", ".join(known) + f"; ignored: {', '.join(map(str, classes.ignore)) or 'none'}"

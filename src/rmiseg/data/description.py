@@ -52,8 +52,8 @@ def read_description(root: Path, masks: Iterable[Path] = ()) -> Description:
     """Read dataset.yaml, or dataset.yml, whose entries are
 
     - ``classes``: a list of names, whose mask values are 0, 1, 2, ...; or a mapping from names to mask values, or from
-      mask values to names; or a mapping from names to [red, green, blue] or '#rrggbb', for masks that hold colors.
-      It may be called ``names``;
+      mask values to names; or a mapping from names to [red, green, blue] or '#rrggbb', for masks that hold colors. A
+      class may have a list of several values, or colors. It may be called ``names``;
     - ``ignore``: the value (or color), or a list of them, of pixels that belong to no class. Default: 255, unless
       that is a class; nothing for colors;
     - ``colors``: a list of [red, green, blue] in the order of the classes, for pictures. Default: the colors of the
@@ -97,9 +97,11 @@ def _parse(path: Path, spec: Any) -> Description:
         raise ValueError("there must be an entry `classes`: a list of names, or a mapping from names to mask values")
     if unknown := [key for key in spec if key not in ENTRIES]:
         raise ValueError(f"unknown entry {', '.join(map(repr, unknown))}; valid: {', '.join(ENTRIES)}")
-    names, values = _classes(spec["classes"])
+    names, several = _classes(spec["classes"])
+    values = tuple(each[0] for each in several)
+    also = [(raw, index) for index, each in enumerate(several) for raw in each[1:]]
     rgb = isinstance(values[0], tuple)
-    ignore = spec.get("ignore", [] if rgb or IGNORE_INDEX in values else [IGNORE_INDEX])
+    ignore = spec.get("ignore", [] if rgb or any(IGNORE_INDEX in each for each in several) else [IGNORE_INDEX])
     if ignore is None:
         ignore = []
     elif not isinstance(ignore, list) or (rgb and len(ignore) == 3 and all(type(x) is int for x in ignore)):
@@ -120,34 +122,62 @@ def _parse(path: Path, spec: Any) -> Description:
         ignore=tuple(map(_raw_value, ignore)),
         palette=tuple(map(_color, palette)),
         nearest=nearest,
+        also=tuple(raw for raw, _ in also),
+        also_ids=tuple(index for _, index in also),
     )
     assumed = "ignore" not in spec and bool(classes.ignore)
     ranges = None if value_range is None else checked_ranges(value_range, count)
     return Description(path, classes, assumed, ranges, count, picture)
 
 
-def _classes(classes: Any) -> tuple[tuple[str, ...], tuple[RawValue, ...]]:
-    """Names and raw values of the entry `classes`."""
+def _classes(classes: Any) -> tuple[tuple[str, ...], tuple[tuple[RawValue, ...], ...]]:
+    """Names and raw values, one or several each, of the entry `classes`."""
     if isinstance(classes, dict) and all(_is_number(k) and isinstance(v, str) for k, v in classes.items()):
         # {0: background} and {'0': background}, as other programs have it
-        classes = {int(key): name for key, name in classes.items()}
-        classes = dict(zip(classes.values(), classes)) if len(set(classes.values())) == len(classes) else classes
+        classes = _turned_round({int(key): name for key, name in classes.items()})
     if isinstance(classes, list) and all(isinstance(each, dict) and len(each) == 1 for each in classes):
         entries = [entry for each in classes for entry in each.items()]  # a mapping with a dash before each line
         classes = dict(entries) if len({name for name, _ in entries}) == len(entries) else classes
     if isinstance(classes, dict) and all(
         _is_hex(k) and isinstance(v, str) and not _is_hex(v) for k, v in classes.items()
     ):
-        classes = (
-            {name: color for color, name in classes.items()} if len(set(classes.values())) == len(classes) else classes
-        )
+        classes = _turned_round(classes)
     names = list(classes) if isinstance(classes, list | dict) else []
     if not names or not all(isinstance(name, str) for name in names):
         raise ValueError(
             f"`classes` must be a list of names, or a mapping from names to mask values, not {classes!r} "
-            f"(names such as no, on or 1 need quotes)"
+            f"(names such as true, null or 1 need quotes)"
         )
-    return tuple(names), tuple(map(_raw_value, classes.values() if isinstance(classes, dict) else range(len(names))))
+    raws = list(classes.values()) if isinstance(classes, dict) else list(range(len(names)))
+    single = any(_is_single(raw) for raw in raws)
+    return tuple(names), tuple(_raw_values(raw, single) for raw in raws)
+
+
+def _turned_round(classes: dict[Any, str]) -> dict[str, Any]:
+    """Names and values of values and names."""
+    for name in classes.values():
+        if len(values := [value for value, each in classes.items() if each == name]) > 1:
+            raise ValueError(
+                f"`classes` has the name {name!r} for {', '.join(map(str, values))}: `{name}: {values}` is one class "
+                f"of several values"
+            )
+    return {name: value for value, name in classes.items()}
+
+
+def _raw_values(value: Any, single: bool) -> tuple[RawValue, ...]:
+    """Values of a class: one, or a list of several. Three numbers are a color, unless others have `single` values."""
+    if isinstance(value, list) and value and (single or not _is_three(value)):
+        return tuple(map(_raw_value, value))
+    return (_raw_value(value),)
+
+
+def _is_single(value: Any) -> bool:
+    numbers = isinstance(value, list) and len(value) != 3 and all(type(each) is int for each in value)
+    return type(value) is int or numbers or (isinstance(value, str) and value.strip().isdecimal())
+
+
+def _is_three(value: list[Any]) -> bool:
+    return len(value) == 3 and all(type(each) is int for each in value)
 
 
 def _is_hex(key: Any) -> bool:

@@ -12,11 +12,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rmiseg.data.bands import RGB, Bands
-from rmiseg.data.classes import ClassTable, Color, RawValue
+from rmiseg.data.classes import IGNORE_INDEX, ClassTable, Color, RawValue
 from rmiseg.data.images import Sample, Split, size_mismatch
 from rmiseg.data.opening import image_header
 from rmiseg.data.reading import RawMask, read_image, read_raw_mask
 from rmiseg.data.tiff import ORIENTATION
+
+FLAT_SHARE = 0.001
+"""Least share of the pixels that hold one strange value which is no accident."""
 
 
 @dataclass
@@ -33,6 +36,8 @@ class Inspection:
         exact: Likewise, of those whose value is that of the class, and not the nearest one to it.
         ignored: Pixels of each ignored raw value.
         unknown: Pixels of each raw value that is neither a class nor ignored.
+        flat: A raw value that is read as the nearest one, in a mask that holds but one other, if that is the same
+            class or ignored, and the class id.
         palette: Colors of the raw values in the mask, of a file with a palette.
         unique: Those values whose color has no other value in that palette.
         transparent: True if the mask has transparent pixels beside others.
@@ -48,6 +53,7 @@ class Inspection:
     exact: np.ndarray | None = None
     ignored: dict[RawValue, int] = field(default_factory=dict)
     unknown: dict[RawValue, int] = field(default_factory=dict)
+    flat: tuple[RawValue, int] | None = None
     palette: dict[int, Color] = field(default_factory=dict)
     unique: set[int] = field(default_factory=set)
     transparent: bool = False
@@ -76,7 +82,9 @@ class SplitReport:
         class_pixels: Pixels of each class, (C,) int64, over the readable masks.
         class_images: Masks in which each class occurs, (C,) int64.
         exact_pixels: Pixels of each class whose value is that of the class, and not the nearest one to it, (C,) int64.
+        class_files: A mask in which each class occurs that does.
         ignored_images: Masks in which an ignored value occurs.
+        ignored_file: The first of them.
         ignored_with: Those of them in which each class occurs, too, (C,) int64.
         notes: Decisions on files and values, one line each.
         warnings: Things that seldom are intended, one line each.
@@ -85,6 +93,7 @@ class SplitReport:
         unknown_values: Raw mask values that are neither a class nor ignored.
         ignored_values: Pixels of each ignored raw value.
         ignored_pixels: Ignored pixels.
+        flat_values: Such raw values, see `Inspection.flat`, each with the class id and the first such mask.
         colors: Colors that palettes give each raw value, each with the first file that does.
         values: Raw values that palettes give each color, likewise.
         transparent: Masks that have transparent pixels beside others.
@@ -104,7 +113,9 @@ class SplitReport:
     class_images: np.ndarray
     exact_pixels: np.ndarray
     ignored_with: np.ndarray
+    class_files: dict[int, Path] = field(default_factory=dict)
     ignored_images: int = 0
+    ignored_file: Path | None = None
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
@@ -112,6 +123,7 @@ class SplitReport:
     unknown_values: dict[RawValue, UnknownValue] = field(default_factory=dict)
     ignored_values: dict[RawValue, int] = field(default_factory=dict)
     ignored_pixels: int = 0
+    flat_values: dict[RawValue, tuple[int, Path]] = field(default_factory=dict)
     colors: dict[int, dict[Color, Path]] = field(default_factory=dict)
     values: dict[Color, dict[int, Path]] = field(default_factory=dict)
     transparent: list[Path] = field(default_factory=list)
@@ -165,12 +177,17 @@ class SplitReport:
             self.class_pixels += counts
             self.class_images += counts > 0
             self.exact_pixels += (found.counts if found.exact is None else found.exact)[: len(counts)]
+            for index in np.flatnonzero(counts).tolist():
+                self.class_files.setdefault(index, found.sample.mask or found.sample.image)
             if found.ignored:
                 self.ignored_images += 1
+                self.ignored_file = self.ignored_file or found.sample.mask
                 self.ignored_with += counts > 0
             self.ignored_pixels += int(found.counts[-1])
         for value, pixels in found.ignored.items():
             self.ignored_values[value] = self.ignored_values.get(value, 0) + pixels
+        if found.flat and found.sample.mask:
+            self.flat_values.setdefault(found.flat[0], (found.flat[1], found.sample.mask))
         for index, color in found.palette.items():
             assert found.sample.mask is not None
             self.colors.setdefault(index, {}).setdefault(color, found.sample.mask)
@@ -206,7 +223,10 @@ def inspect(sample: Sample, classes: ClassTable, *, decode: bool = True, bands: 
         except (ValueError, OSError, ModuleNotFoundError) as error:
             found.unreadable.append(str(error))
     else:
-        found.image_size = _size(sample.image)
+        try:
+            found.image_size = _size(sample.image)
+        except (ValueError, OSError, ModuleNotFoundError) as error:
+            found.unreadable.append(str(error))
     if sample.mask is None:
         return found
     mask_size = None
@@ -215,7 +235,7 @@ def inspect(sample: Sample, classes: ClassTable, *, decode: bool = True, bands: 
         mask_size = (mask.values.shape[1], mask.values.shape[0])
         found.transparent = mask.transparent
         _count(found, mask, classes)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ModuleNotFoundError) as error:
         found.unreadable.append(str(error))
     if found.image_size and mask_size and found.image_size != mask_size:
         found.size_mismatch = size_mismatch(sample.describe(), found.image_size, mask_size)
@@ -238,10 +258,23 @@ def _count(found: Inspection, mask: RawMask, classes: ClassTable) -> None:
         found.ignored = {value: count for value, count in pixels.items() if count}
         return
     counts = _histogram(mask.values)
+    if classes.nearest and len(counts) == 2:
+        found.flat = _flat(counts, classes)
     found.ignored = {value: counts[value] for value in classes.ignore if isinstance(value, int) and value in counts}
     if mask.palette:
         found.palette = {value: mask.palette[value] for value in counts if value < len(mask.palette)}
         found.unique = {value for value, color in found.palette.items() if mask.palette.count(color) == 1}
+
+
+def _flat(counts: dict[int, int], classes: ClassTable) -> tuple[RawValue, int] | None:
+    """See `Inspection.flat`."""
+    strange = counts.keys() - set(classes.known)
+    if len(strange) != 1 or counts[min(strange)] < FLAT_SHARE * sum(counts.values()):
+        return None
+    (value,) = strange
+    (other,) = counts.keys() - strange
+    near, far = classes.encode(np.array([value, other], np.int64))[0].tolist()
+    return (value, near) if near in (far, IGNORE_INDEX) else None
 
 
 def _histogram(values: NDArray[Any]) -> dict[int, int]:
@@ -253,12 +286,9 @@ def _histogram(values: NDArray[Any]) -> dict[int, int]:
     return dict(zip(found.tolist(), counts.tolist()))
 
 
-def _size(path: Path) -> tuple[int, int] | None:
-    """Width and height of an image, turned as its orientation says, by its header; None if it cannot be read."""
-    try:
-        height, width = image_header(path).size
-    except (ValueError, OSError, ModuleNotFoundError):
-        return None
+def _size(path: Path) -> tuple[int, int]:
+    """Width and height of an image, turned as its orientation says, by its header."""
+    height, width = image_header(path).size
     return (height, width) if _orientation(path) > 4 else (width, height)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -71,8 +72,11 @@ def _what_else(path: Path) -> str:
 def said(path: Path, kind: str, work: Callable[[], T]) -> T:
     try:
         return work()
-    except (FileNotFoundError, ModuleNotFoundError):
+    except ModuleNotFoundError:
         raise
+    except FileNotFoundError as error:
+        link = f": it is a symbolic link to {os.readlink(path)}, where there is nothing" if path.is_symlink() else ""
+        raise FileNotFoundError(f"{kind} {path} does not exist{link}") from error
     except Image.DecompressionBombError as error:
         most = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6
         raise ValueError(

@@ -63,7 +63,8 @@ def walk(folder: Path) -> list[str]:
                 continue
             path = f"{below}/{entry.name}" if below else entry.name
             if not entry.is_dir():
-                found.append(path)
+                if entry.is_file() or entry.is_symlink():  # and no pipe, which would be waited for
+                    found.append(path)
             elif not entry.is_symlink():
                 pending.append(path)
             elif (target := os.path.realpath(entry.path)) not in links:  # links may go in circles
@@ -164,6 +165,13 @@ def why_unpaired(images: Mapping[str, Path], masks: Mapping[str, Path], pairs: M
         )
     if not left or not free:
         return ""
+    if shift := _shift(images, masks):
+        (start, end), (mask_start, mask_end), by = shift
+        return (
+            f"the numbers of the {len(images)} images go from {start} to {end}, and those of the masks from "
+            f"{mask_start} to {mask_end}: is the mask of each image numbered {abs(by)} "
+            f"{'higher' if by > 0 else 'lower'}? Then no pair of equal numbers is right: rename the masks"
+        )
     for rule in (*(rule for _, rule in _RULES[:-1]), _last_parts):
         found, others = rule(left, free)
         several: dict[str, list[str]] = {}
@@ -179,6 +187,22 @@ def why_unpaired(images: Mapping[str, Path], masks: Mapping[str, Path], pairs: M
         f"an image and its mask have the same name, or names that differ in the same way throughout, and "
         f"{images[left[0]].name} and {masks[free[0]].name} do not"
     )
+
+
+def _shift(images: Iterable[str], masks: Iterable[str]) -> tuple[tuple[int, int], tuple[int, int], int] | None:
+    """First and last numbers of images and of masks, and how much they differ, if all are numbered one after another.
+
+    None if they are not, or there are not as many masks as images.
+    """
+    ends = []
+    for keys in (list(images), list(masks)):
+        found = [re.search(r"(\d{1,9})\D*$", key) for key in keys]
+        numbers = sorted(int(each[1]) for each in found if each)
+        if len(numbers) != len(keys) or len(numbers) < 2 or numbers != list(range(numbers[0], numbers[-1] + 1)):
+            return None
+        ends.append((numbers[0], numbers[-1]))
+    lower, upper = ends[1][0] - ends[0][0], ends[1][1] - ends[0][1]
+    return (ends[0], ends[1], lower) if lower == upper != 0 else None
 
 
 def is_called_mask(key: str) -> str:

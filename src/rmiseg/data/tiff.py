@@ -25,6 +25,9 @@ GEO_TAGS = (33550, 33922, 34264, 34735, 34736, 34737)
 """Tags of GeoTIFF: pixel scale, tie points, transformation, and the three parts of the coordinate system."""
 CACHE = 1 << 28
 """Bytes of decoded tiles or strips that are kept, since neighboring areas need them again."""
+GDAL_READS = (1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946, 34887, 34925, 50000, 50001, 50002)
+"""Compressions of TIFF files that rasterio reads: CCITT's, LZW, JPEG, Deflate, PackBits, LERC, LZMA, Zstandard, WebP,
+JPEG XL."""
 MOST_BYTES = 1 << 31
 """Largest size of a decoded image, or of one of its tiles or strips."""
 
@@ -259,7 +262,8 @@ def _is_decoded(tifffile: Any, page: Any) -> bool:
 
 def _open_otherwise(path: Path, page: Any) -> Any:
     compression = getattr(page.compression, "name", "")
-    if not compression:
-        raise ValueError(f"its compression, {str(page.compression)[:40]}, is none that is known; is it damaged?")
+    if not compression or int(page.compression) not in GDAL_READS:
+        kind = compression or str(page.compression)[:40]
+        raise ValueError(f"its compression, {kind}, is none that is read: save it anew as PNG or TIFF; is it damaged?")
     rasterio = import_extra("rasterio", "geo", f"reading {path}, of the compression {compression},")
     return rasterio.open(path)

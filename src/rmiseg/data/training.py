@@ -14,15 +14,9 @@ from rmiseg.data.held_out import divide
 from rmiseg.data.images import Split
 from rmiseg.data.inspection import SplitReport, inspect
 from rmiseg.data.reading import read_mask
-from rmiseg.data.verdict import (
-    class_problems,
-    ignored_note,
-    palette_problems,
-    renumbered,
-    two_ways,
-    unscored,
-    warnings_of,
-)
+from rmiseg.data.shifted import shift_warnings
+from rmiseg.data.two_ways import two_ways
+from rmiseg.data.verdict import class_problems, ignored_note, palette_problems, renumbered, unscored, warnings_of
 from rmiseg.runtime.progress import track
 
 SAMPLE = 200
@@ -89,7 +83,9 @@ def open_training_data(
     for line in dict.fromkeys(lines + ignored_note(train.description, reports)):
         console.print(line, markup=False, soft_wrap=True)
     warnings = warnings_of(train.classes, reports if len(train) <= SAMPLE >= len(val) else [])
-    for warning in two_ways(train.classes, train.description, reports) + warnings:
+    if train.description is not None and not console.quiet:
+        warnings += shift_warnings([*train.samples, *val.samples], train.classes, chosen)
+    for warning in warnings:
         console.print(f"warning: {warning}", markup=False, soft_wrap=True)
     return train.with_bands(chosen), val.with_bands(chosen)
 
@@ -97,7 +93,7 @@ def open_training_data(
 def _problems(splits: Sequence[Split], reports: Sequence[SplitReport]) -> list[str]:
     train = splits[0]
     problems = class_problems(train.classes, train.description, reports[:1]) + palette_problems(reports)
-    return problems or unscored(reports)
+    return problems or unscored(reports) or two_ways(train.classes, train.description, reports)
 
 
 def _refuse_unreadable(split: Split, report: SplitReport, root: str) -> None:

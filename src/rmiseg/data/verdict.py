@@ -78,9 +78,9 @@ def renumbered(classes: ClassTable, reports: Sequence[SplitReport]) -> str:
     exact = np.sum([report.exact_pixels for report in reports], axis=0)
     unknown = {value for report in reports for value in report.unknown_values}
     found = unknown | _ignored(reports).keys() | {value for value, n in zip(classes.values, exact) if n}
-    if classes.rgb or classes.nearest or not unknown or len(found) != len(classes):
+    if classes.rgb or classes.nearest or classes.also or not unknown or len(found) != len(classes):
         return ""
-    line = _line(dict(zip(classes.names, sorted(found, key=_yaml_key))))
+    line = yaml_line(dict(zip(classes.names, sorted(found, key=_yaml_key))))
     return (
         f"The masks hold as many values as there are classes. If these follow in the same order, write this into "
         f"dataset.yaml: `classes: {line}`"
@@ -94,29 +94,6 @@ def unscored(reports: Sequence[SplitReport]) -> list[str]:
         f"on them says nothing. Are these its masks?"
         for report in reports
         if report.ignored_values and not report.class_pixels.any() and not report.unknown_values
-    ]
-
-
-def two_ways(classes: ClassTable, description: Description | None, reports: Sequence[SplitReport]) -> list[str]:
-    """Warn, if a value that nobody said is ignored seems to stand for a class in some of the masks.
-
-    Masks of 0 and 1 beside masks of 0 and 255: those that hold the ignored value hold one class alone, and some other
-    class is in no mask with it.
-    """
-    ignored = sum(report.ignored_images for report in reports)
-    if description is None or not description.ignore_assumed or not ignored:
-        return []
-    images = np.sum([report.class_images for report in reports], axis=0)
-    together = np.sum([report.ignored_with for report in reports], axis=0)
-    apart = np.flatnonzero((images > 0) & (together == 0)).tolist()
-    if np.count_nonzero(together) != 1 or not apart:
-        return []
-    value = _yaml_value(classes.ignore[0])
-    names = ", ".join(classes.names[index] for index in apart[:5]) + (", ..." if apart[5:] else "")
-    return [
-        f"{count(ignored, 'mask')} of {' and '.join(report.name for report in reports)} hold {value}, which is ignored "
-        f"unless dataset.yaml says otherwise, and none of these holds {names}: is that class written in two ways? Make "
-        f"the masks alike, or, if {value} is to be ignored, write `ignore: {value}` into {description.path.name}"
     ]
 
 
@@ -215,7 +192,7 @@ def _between(classes: ClassTable, reports: Sequence[SplitReport]) -> list[str]:
     """Warn where smoothed edges between two classes pass the value of a third, as which they are read."""
     if not classes.nearest or classes.rgb:
         return []
-    levels = sorted(value for value in classes.values + classes.ignore if isinstance(value, int))
+    levels = sorted(value for value in classes.known if isinstance(value, int))
     near, exact = (
         np.sum([getattr(each, name) for each in reports], axis=0) for name in ("class_pixels", "exact_pixels")
     )
@@ -241,7 +218,7 @@ def _ignored(reports: Sequence[SplitReport]) -> dict[RawValue, int]:
     return ignored
 
 
-def _line(values: dict[str, Any]) -> str:
+def yaml_line(values: dict[str, Any]) -> str:
     """An entry of YAML in one line."""
     return str(
         yaml.safe_dump(values, default_flow_style=True, sort_keys=False, width=10**6, allow_unicode=True).strip()
@@ -254,17 +231,17 @@ def _yaml_key(value: RawValue) -> int:
 
 def _remedy(classes: ClassTable, present: list[int], absent: list[int], ignored: list[RawValue], inverted: bool) -> str:
     """The line to write into dataset.yaml, in place of what is there."""
-    used = {classes.names[index]: _yaml_value(classes.values[index]) for index in present}
+    used = {classes.names[index]: yaml_value(classes.values[index]) for index in present}
     for index, value in zip(absent, ignored):
-        used[classes.names[index]] = _yaml_value(value)
-    line = _line(used)
+        used[classes.names[index]] = yaml_value(value)
+    line = yaml_line(used)
     if not present and len(ignored) == 1:
         return "They hold nothing else, and so nothing to learn from: are these the masks?"
     if not present:
         return f"Name what the masks hold, as in `classes: {line}`"
     exact = len(absent) == len(ignored)
     swap = inverted and len(present) == len(absent) == len(ignored) == 1
-    values = [_yaml_value(value) for value in ignored]
+    values = [yaml_value(value) for value in ignored]
     # Without a second class there is nothing to learn.
     keep = (
         f"; if it is to be ignored, write `ignore: {values[0] if len(values) == 1 else values}`" if present[1:] else ""
@@ -273,7 +250,7 @@ def _remedy(classes: ClassTable, present: list[int], absent: list[int], ignored:
         f"If {'it is that class' if len(absent) == 1 else 'it is one of them'}, write {'' if exact else 'the like of '}"
         f"this into dataset.yaml: `classes: {line}`{keep if len(present) > 1 else ''}"
         + (
-            f", or, since most pixels hold it, `classes: {_line(dict(zip(used, [*used.values()][::-1])))}`"
+            f", or, since most pixels hold it, `classes: {yaml_line(dict(zip(used, [*used.values()][::-1])))}`"
             if swap
             else ""
         )
@@ -288,7 +265,7 @@ def _with_background(classes: ClassTable, reports: Sequence[SplitReport]) -> str
     if value == 0:  # which stands for all else in nearly all masks
         return f"{{background: 0, {name}: {others[0] if others else 1}}}"
     background = others[0] if others else (0, 0, 0) if classes.rgb else 0
-    return f"{{background: {_yaml_value(background)}, {name}: {_yaml_value(value)}}}"
+    return f"{{background: {yaml_value(background)}, {name}: {yaml_value(value)}}}"
 
 
 def _known(classes: ClassTable) -> str:
@@ -296,7 +273,7 @@ def _known(classes: ClassTable) -> str:
     return f"Known are {values}{', ...' if len(classes) > 5 else ''}"
 
 
-def _yaml_value(value: RawValue) -> int | list[int]:
+def yaml_value(value: RawValue) -> int | list[int]:
     return list(value) if isinstance(value, tuple) else value
 
 

@@ -22,6 +22,7 @@ from rmiseg.data.bands import Bands
 from rmiseg.evaluation.evaluate import Evaluation, evaluate_model, evaluate_refined
 from rmiseg.evaluation.metrics import TRIMAP_WIDTHS, load_metrics
 from rmiseg.evaluation.results import (
+    FILES,
     SCORES_FILE,
     SavedEvaluation,
     evaluation_folder,
@@ -36,6 +37,7 @@ from rmiseg.inference.tiles import plan_tiles
 from rmiseg.models.base import SegmentationModel
 from rmiseg.runtime.device import select_device
 from rmiseg.runtime.distributed import is_main, on_main, processes, rank, world_size
+from rmiseg.runtime.places import check_places, writable_folder
 from rmiseg.runtime.progress import track
 
 
@@ -131,7 +133,7 @@ def score_checkpoint(
     else:
         folders = [Path(config.out) / (f"crf{count}" if count else "") for count in (0, *config.crf)]
     for folder in folders:
-        _check_folder(folder)
+        check_places(files=[writable_folder(folder) / name for name in FILES])
     images = images or on_main(lambda: checkpoint.load_split(config.split, config.root))
     with DenseCRF(config.crf, config.dense_crf) if config.crf else nullcontext() as crf:
         network = checkpoint.build_model(device, model)
@@ -322,12 +324,3 @@ def check_output(path: str | None) -> None:
 def _settings(tiling: TilingConfig, config: EvaluateConfig, iterations: int) -> dict[str, Any]:
     kernels = {name: value for name, value in asdict(config.dense_crf).items() if name != "workers"}
     return {**asdict(tiling), "crf": {"iterations": iterations, **kernels} if iterations else None}
-
-
-def _check_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OSError(f"cannot make the folder {folder} for the results ({error}); name another with --out") from error
-    if not os.access(folder, os.W_OK):
-        raise PermissionError(f"no permission to write the results to {folder}; name another folder with --out")

@@ -18,7 +18,7 @@ from rmiseg.config.recipes import checked_names, merged, read_recipe
 from rmiseg.evaluation.scoring import find_or_score
 from rmiseg.experiment.partial import write_partial_report
 from rmiseg.experiment.plan import Plan, Run, TestFiles, read_plan, slug
-from rmiseg.experiment.report import Outcome, write_report
+from rmiseg.experiment.report import PICTURE_FILE, REPORT_FILE, ROWS_FILE, Outcome, write_report
 from rmiseg.experiment.summary import write_summary
 from rmiseg.experiment.timing import find_or_time
 from rmiseg.experiment.trainings import CLAIM_FILE, RUN_FOLDER, alone, train_all
@@ -26,6 +26,7 @@ from rmiseg.inference.checkpoint import CHECKPOINTS, LAST, digest
 from rmiseg.inference.crf import DenseCRF
 from rmiseg.inference.predict import predict_files
 from rmiseg.runtime.files import remove_leftovers, replacing
+from rmiseg.runtime.places import check_places, writable_folder
 from rmiseg.training.assembly import complete
 from rmiseg.training.run_folder import DIVERGED_FILE, RESULT_FILE, RunResult
 from rmiseg.training.stored_options import CONFIG_FILE, stored_options
@@ -48,6 +49,7 @@ def run_experiment(config: ExperimentConfig, console: Console) -> None:
     if config.jobs < 1:
         raise ValueError(f"jobs must be at least 1, not {config.jobs}")
     plan, out = read_plan(Path(config.plan)), Path(config.out)
+    _check_places(plan, out)
     _check(plan, plan.all_runs(), out, config)
     for counts in plan.crf.values():
         DenseCRF(counts, CRFConfig())  # is it installed?
@@ -156,6 +158,18 @@ def _recipe(plan: Plan, run: Run, out: Path, config: ExperimentConfig) -> dict[s
         own = plan.datasets[run.dataset].get("data", {}).get("root", "")
         overrides["data"] = {"root": str(Path(config.root) / own) if own else config.root}
     return merged(recipe, overrides)
+
+
+def _check_places(plan: Plan, out: Path) -> None:
+    """See whether anything is in the way of what is written at the end, before hours are spent."""
+    folders = {out, *(out / slug(dataset) for dataset in plan.datasets)}
+    names = (ROWS_FILE, REPORT_FILE, PICTURE_FILE, SECONDS_FILE, REPORT_LOCK)
+    runs = [out / run.name for run in plan.all_runs()]
+    check_places(
+        [*folders, *(run / RUN_FOLDER for run in runs)], [folder / name for folder in folders for name in names]
+    )
+    check_places(files=[run / name for run in runs for name in (RECIPE_FILE, CLAIM_FILE)])
+    writable_folder(out)
 
 
 def _check(plan: Plan, runs: list[Run], out: Path, config: ExperimentConfig) -> None:

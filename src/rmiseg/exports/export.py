@@ -24,6 +24,7 @@ from rmiseg.exports import hub
 from rmiseg.inference.checkpoint import load_checkpoint
 from rmiseg.inference.segmenter import Segmenter
 from rmiseg.runtime.files import remove_leftovers
+from rmiseg.runtime.places import check_places, check_room, writable_folder
 
 
 class ExportFormat(Protocol):
@@ -162,6 +163,8 @@ def export(
     if push is not None:
         hub.check_push(push, files)
     folder = Path(out) if out is not None else (source if source.is_dir() else source.parent) / "export"
+    check_free(folder, files, overwrite)
+    check_room(folder)
     segmenter = Segmenter.from_checkpoint(checkpoint, model)
     if hub.CARD in files:
         segmenter.facts = hub.card_facts(source, checkpoint, license, console)
@@ -188,6 +191,20 @@ def export(
     return exported
 
 
+def check_free(out: Path, names: Sequence[str], overwrite: bool) -> None:
+    """See whether nothing is in the way of files in a folder.
+
+    Raises:
+        FileExistsError: One exists, and `overwrite` is false.
+        OSError: One is a folder, or a file is in the place of a folder.
+    """
+    check_places([(out / name).parent for name in names])
+    existing = [out / name for name in names if (out / name).exists()]
+    if existing and not overwrite:
+        raise FileExistsError(f"{existing[0]} exists; use --overwrite true or another --out")
+    check_places(files=existing)
+
+
 def print_exported(exported: Exported, console: Console) -> None:
     """The files with their sizes, and how well they agree with PyTorch."""
     for path in exported.files:
@@ -211,10 +228,8 @@ def _export(
     overwrite: bool,
     read_images: Callable[[], Sequence[Tensor]],
 ) -> Exported:
-    existing = [out / name for name in format.files if (out / name).exists()]
-    if existing and not overwrite:
-        raise FileExistsError(f"{existing[0]} exists; use --overwrite true or another --out")
-    out.mkdir(parents=True, exist_ok=True)
+    check_free(out, format.files, overwrite)
+    writable_folder(out)
     remove_leftovers(out, format.files)
     files = tuple(out / name for name in format.files)
     if not _is_calibrated(format):

@@ -28,6 +28,9 @@ class ImageFiles(Protocol):
     def write(self, folder: Path, name: Path, ids: np.ndarray) -> None:
         """Write the file of an image, of its class ids (H, W)."""
 
+    def together(self, folder: Path) -> list[Path]:
+        """Return the files of several images that `finish` writes, as far as they are known before."""
+
     def finish(self, folder: Path) -> list[Path]:
         """Write the files of several images; returns them."""
 
@@ -83,6 +86,11 @@ class LabelFiles:
         title = f"{name.as_posix()}{image.suffix}"
         text = self.format.part(PreLabels(image, title, ids, self.classes, self.tolerance, number), path)
         _write_text(path, text)
+
+    def together(self, folder: Path) -> list[Path]:
+        """Return the files of all images that `finish` writes."""
+        names = self.format.compose([], self.classes) if self.format.TOGETHER else ()
+        return [folder / self.name / name for name in names]
 
     def finish(self, folder: Path) -> list[Path]:
         """Write the files of all images that have labels, if the tool takes such; returns them."""

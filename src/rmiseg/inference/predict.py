@@ -28,6 +28,7 @@ from rmiseg.inference.volume_files import NIFTI, VolumeFiles
 from rmiseg.inference.writer import Writer
 from rmiseg.runtime.distributed import gather, on_main, patience, processes, shard
 from rmiseg.runtime.files import read_json, remove_leftovers, replacing, to_json
+from rmiseg.runtime.places import check_places, writable_folder
 from rmiseg.runtime.progress import track
 
 MAY_DIFFER = ("checkpoint", "write")
@@ -193,9 +194,10 @@ def _prepare(
     """
     if config.resume == "auto":
         sources = _missing(writer, sources, about, config)
-    writer.check(sources, config.overwrite or config.resume == "auto")
     out = Path(config.out)
-    out.mkdir(parents=True, exist_ok=True)
+    check_places([out], [out / RESULTS_FILE])
+    writer.check(sources, config.overwrite or config.resume == "auto")
+    writable_folder(out)
     with replacing(out / RESULTS_FILE) as temporary:
         temporary.write_text(to_json(about), encoding="utf-8")
     return sources

@@ -50,6 +50,10 @@ class VolumeFiles:
         with replacing(path) as temporary:
             Image.fromarray(ids).save(temporary, "PNG")
 
+    def together(self, folder: Path) -> list[Path]:
+        """Return the files of all images that `finish` may write: none of them is known before."""
+        return []
+
     def finish(self, folder: Path) -> list[Path]:
         """Write the volumes of which all slices have results; returns their files."""
         written = []

@@ -27,6 +27,7 @@ from rmiseg.inference.segment import id_strips, probabilities, segment
 from rmiseg.inference.sources import Frame, Source, read_frames
 from rmiseg.inference.tiles import TileLogits
 from rmiseg.runtime.cores import usable_cores
+from rmiseg.runtime.places import check_places, said_of
 
 THREADS = 8
 """Most images that are finished at once, their files written, while the model goes on; no more than there are cores."""
@@ -83,8 +84,11 @@ class Writer:
 
         Raises:
             FileExistsError: A result exists, and `overwrite` is false.
+            OSError: A file is in the place of a folder, or a folder in that of a file.
             ValueError: Two images would be written to the same file.
         """
+        together = [path for folder in self.folders for each in self.labels for path in each.together(folder)]
+        check_places([*self.folders, *{path.parent for path in together}], together)
         seen: dict[Path, Source] = {}
         existing: list[Path] = []
         for source in sources:
@@ -98,6 +102,8 @@ class Writer:
         if existing and not overwrite:
             others = f", as do {len(existing) - 1} other results" if len(existing) > 1 else ""
             raise FileExistsError(f"{existing[0]} exists{others}; use --overwrite or another --out")
+        # The folders of results alone: those below mirror the images, of which one must not stop the others.
+        check_places({path.parent for path in self.files(Path("name"))})
 
     def run(self, sources: Sequence[Source]) -> Iterator[str | None]:
         """Write the files of each image.
@@ -182,5 +188,5 @@ def _problem(frame: Frame, work: Callable[[], None]) -> str | None:
     try:
         work()
     except (ValueError, OSError, MemoryError, torch.OutOfMemoryError) as error:
-        return f"{frame.name}: {shortened(str(error) or type(error).__name__, 500)}"
+        return f"{frame.name}: {shortened(said_of(error) or type(error).__name__, 500)}"
     return None

@@ -30,6 +30,7 @@ from rmiseg.evaluation.scoring import find_or_score, own_images
 from rmiseg.inference.checkpoint import Checkpoint, load_checkpoint
 from rmiseg.inference.predictor import Predictor
 from rmiseg.runtime.files import printable, remove_leftovers, replacing, to_json
+from rmiseg.runtime.places import writable_folder
 from rmiseg.runtime.progress import track
 from rmiseg.training.curves import read_curves
 from rmiseg.training.stored_options import CONFIG_FILE, stored_options
@@ -139,7 +140,7 @@ def write_report(
     images = first.load_split(config.split, config.root) if data is None else own_images(data, first, config)
     if out.is_dir():
         raise IsADirectoryError(f"{out} is a folder; name a file with --out")
-    out.parent.mkdir(parents=True, exist_ok=True)
+    writable_folder(out.parent)
     remove_leftovers(out.parent, [out.name])
     with replacing(out) as temporary:
         temporary.touch()  # so that a folder that cannot be written to shows now, and not after all the work

@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import socket
+import tempfile
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -34,11 +35,17 @@ def printable(name: str) -> str:
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary name beside `path` to write to; renamed to `path` at the end, removed on an error.
 
-    Of a symbolic link, what it points to is replaced.
+    Of a symbolic link, what it points to is replaced; a device or pipe, such as /dev/stdout, is written to.
 
     Raises:
         FileExistsError: The path is a symbolic link to nowhere: what was meant to be there is not known.
     """
+    if _is_device(path):
+        with tempfile.TemporaryDirectory() as folder, _named(path):
+            yield Path(folder, "content")
+            with open(Path(folder, "content"), "rb") as content, open(path, "ab") as device:
+                shutil.copyfileobj(content, device)
+        return
     if path.is_symlink():
         if not path.exists():
             raise FileExistsError(
@@ -47,14 +54,28 @@ def replacing(path: Path) -> Iterator[Path]:
         path = path.resolve()
     temporary = path.with_name(f".{_short(path.name)}.{os.getpid()}.tmp")
     try:
-        yield temporary
-        os.replace(temporary, path)
-    except OSError as error:
-        if error.errno is not None and error.filename is None:  # such as of a disk that is full
-            error.filename = str(path)
-        raise
+        with _named(path):
+            yield temporary
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Give an error of the system that names no file, such as of a disk that is full, the name of this one."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+def _is_device(path: Path) -> bool:
+    """Tell whether a path is no file that another can take the place of, though /dev/stdout may lead to one."""
+    other = path.exists() and not path.is_file() and not path.is_dir()
+    return other or path.absolute().parts[1:2] in (("dev",), ("proc",))
 
 
 def leftovers(folder: Path, names: Collection[str] | None = None) -> list[Path]:

@@ -25,6 +25,7 @@ from rmiseg.inference.ensemble import ensemble
 from rmiseg.planning import planned_folds
 from rmiseg.runtime.distributed import on_main, processes
 from rmiseg.runtime.files import locked, replacing, to_json
+from rmiseg.runtime.places import check_places, check_room, writable_folder
 from rmiseg.training.run_folder import LOCK_FILE, RESULT_FILE, RunResult
 from rmiseg.training.stored_options import CONFIG_FILE, plain_options, write_config
 
@@ -85,6 +86,8 @@ def _division(config: TrainConfig, out: Path, console: Console) -> Division:
     """The division that is stored in the folder, or a new one."""
     assert config.data.folds is not None
     path = out / FOLDS_FILE
+    check_room(out)
+    check_places([out / EVALUATIONS / POOLED, out / CHECKPOINTS], [path, out / CHECKPOINTS / BEST, out / RESULT_FILE])
     if config.resume == "never" or not path.is_file():
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             advice = ", go on with it with --resume auto" if path.is_file() else ""
@@ -93,7 +96,7 @@ def _division(config: TrainConfig, out: Path, console: Console) -> Division:
             )
         data, held_out = planned_folds(config.data, config.data.folds, console)
         division = Division(config.data.folds, data.options, held_out)
-        out.mkdir(parents=True, exist_ok=True)
+        writable_folder(out)
         with locked(out / LOCK_FILE), replacing(path) as temporary:
             temporary.write_text(to_json(asdict(division)), encoding="utf-8")
         return division

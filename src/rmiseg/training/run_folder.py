@@ -16,9 +16,11 @@ from rmiseg.config import TrainConfig
 from rmiseg.config.recipes import flat, read_recipe, shortened
 from rmiseg.config.registry import OWN_OPTIONS, find, is_known
 from rmiseg.data import LabeledImages
+from rmiseg.evaluation.results import EVALUATIONS, FILES
 from rmiseg.inference.checkpoint import CHECKPOINTS
 from rmiseg.runtime.distributed import is_main
 from rmiseg.runtime.files import leftovers, locked, printable, read_json, replacing, to_json
+from rmiseg.runtime.places import check_places, check_room, writable_folder
 from rmiseg.training.fingerprint import changes, fingerprints
 from rmiseg.training.state import STATES, SavedState, StateFolder
 from rmiseg.training.stored_options import CONFIG_FILE, plain_options, stored_options, with_defaults, write_config
@@ -118,7 +120,7 @@ class RunFolder:
             ValueError: The run in it has other options or data, or its files are damaged.
         """
         self._check()  # before anything is touched
-        self.path.mkdir(parents=True, exist_ok=True)
+        writable_folder(self.path)
         self.is_there = stack.enter_context(locked(self.path / LOCK_FILE))
         self._check()  # by now another process may have been here
         self.data = fingerprints(self.config.data, train, val)
@@ -157,8 +159,18 @@ class RunFolder:
 
     def _check(self) -> None:
         """See whether a run can be started in the folder, or gone on with; see `open`."""
+        self._check_places()
         if self._goes_on():
             self._check_same()
+        self.check_free()
+
+    def check_room(self) -> None:
+        """See whether a run can be started in the folder, or gone on with, as far as its files tell.
+
+        Raises:
+            OSError: As `check_free`, or nothing can be written to it.
+        """
+        check_room(self.path)
         self.check_free()
 
     def check_free(self) -> None:
@@ -166,7 +178,9 @@ class RunFolder:
 
         Raises:
             FileExistsError: There is something else in it.
+            OSError: A file is in the place of one of its folders, or a folder in that of a file.
         """
+        self._check_places()
         if self._goes_on():
             return
         out = self.path
@@ -178,6 +192,18 @@ class RunFolder:
             raise FileExistsError(
                 f"{out} exists and is not empty; choose another folder with --out{advice}, or remove it"
             )
+
+    def _check_places(self) -> None:
+        names = CONFIG_FILE, CURVES_FILE, RESULT_FILE, DIVERGED_FILE, LOCK_FILE
+        evaluations = list(self.path.glob(f"{EVALUATIONS}/*"))
+        check_places(
+            [self.path, self.states.path, self.path / EVALUATIONS, *evaluations],
+            [
+                *(self.path / name for name in names),
+                *self.checkpoints.glob("*.pt"),
+                *(folder / name for folder in evaluations for name in FILES),
+            ],
+        )
 
     def _curves(self) -> list[Path]:
         return [path for path in (*self.path.glob(EVENT_FILES), self.path / CURVES_FILE) if path.exists()]

@@ -126,7 +126,7 @@ class Trainer:
             if self.config.resume != "never" and (finished := on_main(folder.finished)) is not None:
                 console.print(f"The run in {self.config.out} is finished", markup=False)
                 return finished
-            on_main(folder.check_free)  # before the data are read, which may take long
+            on_main(folder.check_room)  # before the data are read, which may take long
             tune(device)
             config, train, val = self._decided(device, console)
             parts = Parts(train, val, self.model, self.loss, self.transform, self.callbacks, self.loggers)

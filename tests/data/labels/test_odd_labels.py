@@ -129,3 +129,33 @@ def test_exports_that_are_taken_for_others(tmp_path, name, content, message):
     (tmp_path / name).write_text(content)
     with pytest.raises(ValueError, match=message):
         imported(tmp_path)
+
+
+@pytest.mark.parametrize("label", [None, True, ["car"], {"name": "car"}])
+def test_labels_that_are_no_names(tmp_path, label):
+    with pytest.raises(ValueError, match=r"a\.json: .* is no name of a class"):
+        imported(labelme(tmp_path / "a", {"label": label}))
+    with pytest.raises(ValueError, match=r"a\.json: .* is no name of a class"):
+        imported(coco(tmp_path / "b", [FLAT], label))
+
+
+@pytest.mark.parametrize(
+    ("names", "line", "message"),
+    [
+        ("[car]", "0 1 1 20 1 10 20", "line 1: coordinates are shares of width and height, 0 to 1: are these pixels"),
+        ("[car]", "4 .1 .1 .8 .1 .5 .9", "line 1: there is no class 4"),
+        ("[car]", "0 0,1 0,1 0,8 0,1 0,5 0,9", "line 1: "),
+        (
+            "[true, no]",
+            "0 .1 .1 .8 .1 .5 .9",
+            "data.yaml: True is no name of a class; in YAML, words",
+        ),
+    ],
+)
+def test_yolo_labels_whose_description_has_names_alone(tmp_path, names, line, message):
+    write_photo(tmp_path / "images" / "a.png")
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "a.txt").write_text(line)
+    (tmp_path / "data.yaml").write_text(f"names: {names}")
+    with pytest.raises(ValueError, match=message):
+        imported(tmp_path)

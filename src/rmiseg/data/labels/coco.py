@@ -27,7 +27,7 @@ from rmiseg.data.labels.annotations import (
     naming,
     written_classes,
 )
-from rmiseg.data.labels.documents import Documents, whole
+from rmiseg.data.labels.documents import Documents, class_name, whole
 from rmiseg.data.labels.outlines import outlines
 from rmiseg.data.labels.shapes import exact_polygons, points, rectangle, run_lengths
 
@@ -109,8 +109,9 @@ def _read_file(path: Path, content: dict[str, Any], split: str, found: Annotatio
     names: dict[int, str] = {}
     for category in sorted(content["categories"], key=lambda each: whole(each["id"], "the id of a category")):
         key = whole(category["id"], "the id of a category")
-        if names.setdefault(key, str(category["name"])) != str(category["name"]):
-            raise ValueError(f"the category id {key} is that of {names[key]} and of {category['name']}")
+        name = class_name(category["name"])
+        if names.setdefault(key, name) != name:
+            raise ValueError(f"the category id {key} is that of {names[key]} and of {name}")
     found.classes += [name for name in dict.fromkeys(names.values()) if name not in found.classes]
     images: dict[int, LabeledImage] = {}
     for image in content["images"]:

@@ -234,6 +234,19 @@ def read_mapping(path: Path) -> dict[str, Any]:
     return {str(key): value for key, value in content.items()}
 
 
+def class_name(value: Any) -> str:
+    """Return the name of a class, of what a document gives as such: a text, or a number.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ValueError(
+            f"{shortened(repr(value), 100)} is no name of a class; in YAML, words such as true need quotes"
+        )
+    return str(value)
+
+
 def whole(value: Any, title: str) -> int:
     """Return a whole number that a document gives as such, or as a float or text.
 

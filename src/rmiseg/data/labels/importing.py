@@ -34,6 +34,7 @@ from rmiseg.data.labels.pictures import Picture, embedded_picture, look_at
 from rmiseg.data.labels.report import ImportReport
 from rmiseg.data.labels.splits import assign_splits, unique_names
 from rmiseg.runtime.files import remove_leftovers, to_json
+from rmiseg.runtime.places import check_room, writable_folder
 from rmiseg.runtime.progress import track
 
 MARK = "import.json"
@@ -287,6 +288,7 @@ def _description(classes: ClassTable, report: ImportReport) -> str:
 
 
 def _check_free(out: Path, overwrite: bool) -> None:
+    check_room(out.absolute().parent)
     if not os.path.lexists(out) or (out.is_dir() and not any(out.iterdir())):
         return
     if not (out / MARK).is_file():
@@ -299,7 +301,7 @@ def _check_free(out: Path, overwrite: bool) -> None:
 def _new_folder(out: Path) -> Iterator[Path]:
     """A folder beside `out`, which takes its place at the end."""
     out = out.resolve()
-    out.parent.mkdir(parents=True, exist_ok=True)
+    writable_folder(out.parent)
     remove_leftovers(out.parent, [out.name])
     temporary, old = (out.with_name(f".{out.name}{mark}.{os.getpid()}.tmp") for mark in ("", ".old"))
     temporary.mkdir()

@@ -31,7 +31,7 @@ from rmiseg.data.labels.annotations import (
     naming,
     written_classes,
 )
-from rmiseg.data.labels.documents import Documents, whole
+from rmiseg.data.labels.documents import Documents, class_name, whole
 from rmiseg.data.labels.outlines import outlines
 from rmiseg.data.labels.shapes import exact_polygons, points, rectangle
 from rmiseg.data.pairing import IMAGE_SUFFIXES
@@ -150,7 +150,7 @@ def _label(result: dict[str, Any]) -> str:
     value = result.get("value")
     if not isinstance(value, dict):
         return ""
-    return next((str(value[key][0]) for key in LABEL_KEYS if value.get(key)), "")
+    return next((class_name(value[key][0]) for key in LABEL_KEYS if value.get(key)), "")
 
 
 def _region(name: str, value: dict[str, Any], size: Size) -> Region | None:

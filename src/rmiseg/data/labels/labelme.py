@@ -26,7 +26,7 @@ from rmiseg.data.labels.annotations import (
     written_classes,
 )
 from rmiseg.data.labels.coco import split_of
-from rmiseg.data.labels.documents import Documents, read_text, whole
+from rmiseg.data.labels.documents import Documents, class_name, read_text, whole
 from rmiseg.data.labels.outlines import outlines
 from rmiseg.data.labels.shapes import bitmap, outlined_circle, outlined_polygon, outlined_rectangle, points
 
@@ -108,7 +108,7 @@ def _image(path: Path, content: dict[str, Any], unused: Tally) -> LabeledImage:
         size = (whole(content["imageHeight"], "imageHeight"), whole(content["imageWidth"], "imageWidth"))
     image = LabeledImage(str(content["imagePath"]), path, size=size, embedded=content.get("imageData"))
     for number, shape in enumerate(content["shapes"], start=1):
-        label = str(shape["label"])
+        label = class_name(shape["label"])
         kind = shape.get("shape_type") or "polygon"
         reason = f"labels are of the kind {kind}, whose area is not read"
         reason = FEW_CORNERS if kind == "polygon" else reason

@@ -22,7 +22,7 @@ from rmiseg.data.labels.annotations import (
 )
 from rmiseg.data.labels.coco import split_of
 from rmiseg.data.labels.cvat import hex_color
-from rmiseg.data.labels.documents import Documents, whole
+from rmiseg.data.labels.documents import Documents, class_name, whole
 from rmiseg.data.labels.shapes import bitmap, filled_polygon, points
 
 META = "meta.json"
@@ -46,7 +46,7 @@ class Supervisely(LabelFormat):
             with naming(path, "Supervisely's labels"):
                 if path.name == META and isinstance(content, dict) and "classes" in content:
                     for each in content["classes"]:
-                        found.classes.append(str(each["title"]))
+                        found.classes.append(class_name(each["title"]))
                         if color := hex_color(each.get("color")):
                             found.colors[found.classes[-1]] = color
                 elif _is_annotation(content):
@@ -69,7 +69,7 @@ def _image(path: Path, content: dict[str, Any], documents: Documents, unused: Ta
     beside = path.parent.with_name("img") / path.stem  # a.jpg.json is of a.jpg
     image.path = beside if path.parent.name == "ann" and beside.is_file() else None
     for number, each in enumerate(content["objects"], start=1):
-        label = str(each["classTitle"])
+        label = class_name(each["classTitle"])
         kind = each.get("geometryType")
         reason = FEW_CORNERS if kind == "polygon" else f"labels are of the kind {kind}, which is not read"
         title = f"object {number}, {label!r}"

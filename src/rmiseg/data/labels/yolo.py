@@ -18,7 +18,7 @@ from rmiseg.config.recipes import shortened
 from rmiseg.config.registry import register
 from rmiseg.data.labels.annotations import Annotations, LabeledImage, LabelFormat, Region, Size
 from rmiseg.data.labels.coco import SPLITS, split_of
-from rmiseg.data.labels.documents import Documents, read_mapping, read_text, whole
+from rmiseg.data.labels.documents import Documents, class_name, read_mapping, read_text, whole
 from rmiseg.data.labels.shapes import filled_polygon, points, rectangle
 
 OTHER_TEXTS = ("classes.txt", "labels.txt", "obj.names", "readme.txt", "labelmap.txt")
@@ -88,7 +88,8 @@ def _description(documents: Documents) -> tuple[Path, dict[str, Any]] | None:
             if path.stem == "data":
                 raise
             continue
-        if isinstance(content.get("names"), list | dict) and {"train", "val", "nc", "path"} & content.keys():
+        is_data = path.stem.lower() == "data" or bool({"train", "val", "nc", "path"} & content.keys())
+        if isinstance(content.get("names"), list | dict) and is_data:
             return path, content
     return None
 
@@ -96,7 +97,10 @@ def _description(documents: Documents) -> tuple[Path, dict[str, Any]] | None:
 def _names(content: dict[str, Any], path: Path) -> dict[int, str]:
     names = content["names"]
     pairs = names.items() if isinstance(names, dict) else enumerate(names)
-    return {whole(key, f"{path}: the number of a class"): str(name) for key, name in pairs}
+    try:
+        return {whole(key, "the number of a class"): class_name(name) for key, name in pairs}
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def _label_files(documents: Documents) -> list[Path]:

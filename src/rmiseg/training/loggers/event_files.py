@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,6 +35,7 @@ class EventFileLogger(Logger):
         now = max([time.time(), *(each + 1 for each in times)])
         with patch.object(event_file_writer, "time", SimpleNamespace(time=lambda: now)):
             self.writer = SummaryWriter(str(folder), purge_step=from_step)
+        threading.excepthook = _quiet
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():
@@ -47,6 +49,12 @@ class EventFileLogger(Logger):
 
     def close(self) -> None:
         self.writer.close()
+
+
+def _quiet(failed: threading.ExceptHookArgs) -> None:
+    """Say nothing of a disk that is full in the thread that writes: `flush` raises the same, and that is said."""
+    if not (isinstance(failed.exc_value, OSError) and isinstance(failed.thread, event_file_writer._AsyncWriterThread)):
+        threading.__excepthook__(failed)
 
 
 def read_event_files(folder: Path) -> Curves:
