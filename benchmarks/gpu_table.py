@@ -25,6 +25,7 @@ def main() -> None:
             "speed": speed,
             "correctness": correctness,
             "profile": profile,
+            "peers": peers,
             "training": training,
             "loading": loading,
             "evaluation": evaluation,
@@ -37,14 +38,33 @@ def main() -> None:
 
 def speed(found: dict[str, Any]) -> list[str]:
     """Time and memory of each loss; of the device alone where that was measured."""
-    lines = ["| logits | loss | ms | x CE | host ms | device ms | peak MB |", "|---|---|---|---|---|---|---|"]
+    lines = [
+        "| logits | loss | ms | x CE | host ms | device ms | x CE | peak MB |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
     for case, value in found.items():
-        base = value["times"][BASE]["seconds"]
+        base = value["times"][BASE]
         for loss, time in value["times"].items():
-            seconds, host, peak = time["seconds"], time["host"], value["peak"][loss] / 1e6
-            alone = f"{1e3 * time['graph']:.2f}" if isinstance(time.get("graph"), float) else ""
-            shown = f"{1e3 * seconds:.2f} | {seconds / base:.2f} | {1e3 * host:.2f} | {alone} | {peak:.0f}"
-            lines.append(f"| {case} | {loss} | {shown} |")
+            peak = value["peak"][loss] / 1e6
+            lines.append(f"| {case} | {loss} | {_times(time, base)} | {peak:.0f} |")
+    return lines
+
+
+def _times(time: dict[str, Any], base: dict[str, Any]) -> str:
+    """Cells: milliseconds from call to end, and times those of `base`; the host's; the device's own, likewise."""
+    seconds, alone, base_alone = time["seconds"], time.get("graph"), base.get("graph")
+    shown = f"{1e3 * seconds:.2f} | {seconds / base['seconds']:.2f} | {1e3 * time['host']:.2f}"
+    if not isinstance(alone, float) or not isinstance(base_alone, float):
+        return f"{shown} | | "
+    return f"{shown} | {1e3 * alone:.2f} | {alone / base_alone:.2f}"
+
+
+def peers(found: dict[str, Any]) -> list[str]:
+    """Time and memory beside other implementations and losses."""
+    lines = ["| loss | ms | x CE | host ms | device ms | x CE | peak MB |", "|---|---|---|---|---|---|---|"]
+    for loss, time in found.items():
+        if isinstance(time, dict):
+            lines.append(f"| {loss} | {_times(time, found[BASE])} | {time['peak'] / 1e6:.0f} |")
     return lines
 
 
