@@ -1,5 +1,5 @@
 # Two commands for a fresh machine with Python 3.11 to 3.13: make demo, make test. For whoever works on the code:
-# make lint (seconds), make quick (four minutes on two cores), make test (twelve), make nightly (the tests of minutes each,
+# make lint (seconds), make quick (two minutes on two cores), make test (eight), make nightly (the tests of minutes each,
 # more random cases), make docs (the pages, in build/site).
 PYTHON ?= python3
 BIN := .venv/bin
