@@ -57,7 +57,8 @@ def argmax_kernel(
         place = tl.full([LANES], SIZE * SIZE, tl.int32)
         for dy in tl.static_range(SIZE):
             exists = in_row & (top + dy >= 0) & (top + dy < batch.height)
-            v = tl.where(exists, read_logits(plane, rows[dy], columns, counts[dy], READING), LOWEST)
+            v = read_logits(plane, rows[dy], columns, counts[dy], READING).to(READING.wide)
+            v = tl.where(exists, v, LOWEST)
             place = tl.where(v > best, dy * SIZE + tl.arange(0, LANES) % SIDE, place)
             best = tl.where(v > best, v, best)
         best = tl.reshape(best, [CELLS, SIDE])
@@ -86,7 +87,8 @@ def log_sum_exp_kernel(
     largest = tl.full([LANES], LOWEST, READING.wide)
     total = tl.zeros([LANES], READING.wide)
     for _ in range(batch.classes):
-        largest, total = add_exponential(read_logits(plane, rows, columns, exists, READING), largest, total)
+        v = read_logits(plane, rows, columns, exists, READING).to(READING.wide)
+        largest, total = add_exponential(v, largest, total)
         plane += batch.stride_c
     tl.store(log_sums + n * batch.height * batch.width + pixel, largest + tl.log(total), mask=exists)
 

@@ -210,7 +210,7 @@ def interp_kernel(
         x = left if i % 2 == 0 else right
         rows, columns = row_places(batch, y, READING), column_places(batch, x, READING)
         counts = exists & (read_label(batch, n, y, x, exists) >= 0)
-        _e, _r, p = exact_sigmoid(read_logits(plane, rows, columns, counts, READING))
+        _e, _r, p = exact_sigmoid(read_logits(plane, rows, columns, counts, READING).to(READING.wide))
         if CLAMP:
             p = tl.where(p < OFFSET, OFFSET, p)
         else:

@@ -152,9 +152,13 @@ def read_along(row, left, right, along, exists, READING: tl.constexpr):
 
 @triton.jit
 def read_logits(plane, rows, columns, exists, READING: tl.constexpr):
-    """Full-size logits of one class, `plane` (h, w), at what `axis_places` returned; `ABSENT` where none exists."""
+    """Full-size logits of one class, `plane` (h, w), at what `axis_places` returned; `ABSENT` where none exists.
+
+    Those of full size are as they are stored: nothing waits for them, so that they can be on their way while those of
+    another class are worked on.
+    """
     if READING.upsample == "none":
-        value = tl.load(plane + (rows[0] + columns[0]), mask=exists, other=ABSENT).to(READING.wide)
+        value = tl.load(plane + (rows[0] + columns[0]), mask=exists, other=ABSENT)
     else:
         upper = read_along(plane + rows[0], columns[0], columns[1], columns[2], exists, READING)
         lower = read_along(plane + rows[1], columns[0], columns[1], columns[2], exists, READING)
@@ -164,21 +168,13 @@ def read_logits(plane, rows, columns, exists, READING: tl.constexpr):
 
 @triton.jit
 def read_rows(plane, rows, columns, labels, left, READING: tl.constexpr, SIZE: tl.constexpr):
-    """`read_logits` of SIZE rows, where their labels count; none if `left` is a number, not None, and 0.
-
-    Of full-size logits as they are stored: nothing waits for these, so that they can be on their way while those of
-    another class are worked on.
-    """
+    """`read_logits` of SIZE rows, where their labels count; none if `left` is a number, not None, and 0."""
     values = ()
     for dy in tl.static_range(SIZE):
         mask = labels[dy] >= 0
         if left is not None:
             mask &= labels[dy] * 0 < left
-        if READING.upsample == "none":
-            value = tl.load(plane + (rows[dy][0] + columns[0]), mask=mask, other=ABSENT)
-        else:
-            value = read_logits(plane, rows[dy], columns, mask, READING)
-        values = values + (value,)
+        values = values + (read_logits(plane, rows[dy], columns, mask, READING),)
     return values
 
 

@@ -7,6 +7,21 @@ import triton.language as tl
 
 
 @triton.jit
+def strided_sum(
+    values,  # (count,) of any numbers, in any stride
+    stride,
+    count,
+    LANES: tl.constexpr,
+):
+    """The sum of numbers in memory, float64."""
+    total = tl.zeros([LANES], tl.float64)
+    for start in range(0, count, LANES):
+        at = start + tl.arange(0, LANES)
+        total += tl.load(values + at.to(tl.int64) * stride, mask=at < count, other=0).to(tl.float64)
+    return tl.sum(total, axis=0)
+
+
+@triton.jit
 def row_sums_kernel(
     rows,  # (N, columns) float64
     out,  # (N,) float32 or float64, written
@@ -15,11 +30,7 @@ def row_sums_kernel(
 ):
     """The sum of one row."""
     n = tl.program_id(0).to(tl.int64)
-    total = tl.zeros([LANES], tl.float64)
-    for start in range(0, columns, LANES):
-        column = start + tl.arange(0, LANES)
-        total += tl.load(rows + n * columns + column, mask=column < columns, other=0.0)
-    tl.store(out + n, tl.sum(total, axis=0).to(out.dtype.element_ty))
+    tl.store(out + n, strided_sum(rows + n * columns, 1, columns, LANES).to(out.dtype.element_ty))
 
 
 @triton.jit
@@ -49,21 +60,6 @@ def join_kernel(
 
 
 @triton.jit
-def column_sum(
-    values,  # (rows,) of any numbers, in any stride
-    stride,
-    rows,
-    LANES: tl.constexpr,
-):
-    """The sum of a column, float64."""
-    total = tl.zeros([LANES], tl.float64)
-    for start in range(0, rows, LANES):
-        row = start + tl.arange(0, LANES)
-        total += tl.load(values + row.to(tl.int64) * stride, mask=row < rows, other=0).to(tl.float64)
-    return tl.sum(total, axis=0)
-
-
-@triton.jit
 def loss_kernel(
     sums,  # (N, K) float32, in any strides, as the counts
     counts,  # (N, K) int64 or float64
@@ -79,19 +75,19 @@ def loss_kernel(
     LANES: tl.constexpr,
 ):
     """The loss of a batch, see `rmiseg.kernels.means.loss_of_sums`."""
-    pixels = column_sum(counts, strides[2], samples, LANES)
+    pixels = strided_sum(counts, strides[2], samples, LANES)
     divisor = pixels + extra
     slope = (pixel_share / tl.where(divisor > 0, divisor, 1.0)).to(tl.float32)
-    value = column_sum(sums, strides[0], samples, LANES) * slope
+    value = strided_sum(sums, strides[0], samples, LANES) * slope
     region_slope = slope * 0.0
     if region_share is not None:
-        counted = column_sum(counts + strides[3], strides[2], samples, LANES)
+        counted = strided_sum(counts + strides[3], strides[2], samples, LANES)
         counts_any = (pixels > 0) & (counted > 0)
         region_slope = tl.where(counts_any, region_share / tl.where(counts_any, counted, 1.0), 0.0).to(tl.float32)
-        value += column_sum(sums + strides[1], strides[0], samples, LANES) * region_slope
+        value += strided_sum(sums + strides[1], strides[0], samples, LANES) * region_slope
     value = value.to(tl.float32)
     if unknown is not None:
-        value = tl.where(column_sum(unknown, strides[4], maps, LANES) > 0, float("nan"), value)
+        value = tl.where(strided_sum(unknown, strides[4], maps, LANES) > 0, float("nan"), value)
     # As `spread_non_finite` has it: infinity times 0 is NaN.
     spread = 1.0 + value * 0.0
     tl.store(loss, value * spread)
