@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,6 +23,14 @@ from rmiseg.training.loggers.table import Curves
 EVENT_FILES = "events.out.tfevents.*"
 
 
+class _QuietThread(event_file_writer._AsyncWriterThread):  # type: ignore[misc]  # tensorboard has no annotations
+    """The thread that writes, which says nothing of a full disk: `flush` raises the same, and that is said."""
+
+    def run(self) -> None:
+        with suppress(OSError):
+            super().run()
+
+
 @register("logger", "tensorboard")
 class EventFileLogger(Logger):
     """Writes TensorBoard's event files."""
@@ -33,28 +41,26 @@ class EventFileLogger(Logger):
         # Readers go through the files in the order of their names, which hold the time: also if the clock was set back.
         times = [int(path.name.split(".")[3]) for path in folder.glob(EVENT_FILES) if path.name.split(".")[3].isdigit()]
         now = max([time.time(), *(each + 1 for each in times)])
-        with patch.object(event_file_writer, "time", SimpleNamespace(time=lambda: now)):
+        with (
+            patch.object(event_file_writer, "time", SimpleNamespace(time=lambda: now)),
+            patch.object(event_file_writer, "_AsyncWriterThread", _QuietThread),
+        ):
             self.writer = SummaryWriter(str(folder), purge_step=from_step)
-        threading.excepthook = _quiet
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():
             self.writer.add_scalar(name, value, step)
+        self.writer.flush()  # what waits would make the file anew in a folder that takes the place of this one
 
     def picture(self, step: int, name: str, pixels: NDArray[np.uint8]) -> None:
         self.writer.add_image(name, pixels, step, dataformats="HWC")
+        self.writer.flush()
 
     def flush(self) -> None:
         self.writer.flush()
 
     def close(self) -> None:
         self.writer.close()
-
-
-def _quiet(failed: threading.ExceptHookArgs) -> None:
-    """Say nothing of a disk that is full in the thread that writes: `flush` raises the same, and that is said."""
-    if not (isinstance(failed.exc_value, OSError) and isinstance(failed.thread, event_file_writer._AsyncWriterThread)):
-        threading.__excepthook__(failed)
 
 
 def read_event_files(folder: Path) -> Curves:
