@@ -173,6 +173,7 @@ def test_short_trainings_of_light_backbones_take_adamw():
     (chosen,) = schedule.optimizer("tf_efficientnet_lite0", 100)
     assert chosen.value == "adamw"
     assert not schedule.optimizer("tf_efficientnet_lite0", 500)
+    assert schedule.optimizer("tu-tf_efficientnet_lite0", 5000, "smp:Unet")[0].value == "adamw"
     assert not schedule.optimizer("resnet50", 100)
     assert not schedule.optimizer(None, 100)
 

@@ -180,7 +180,7 @@ def _decide_length(
     deciding.take(schedule.val_every(total, epoch_steps, step_images * math.prod(data.crop_size), pixels))
     backbone = deciding.config.model.backbone
     if deciding.is_open("optim.lr"):  # a rate that is given is one of SGD, the default
-        deciding.take(*schedule.optimizer(backbone, total))
+        deciding.take(*schedule.optimizer(backbone, total, deciding.config.model.name))
     optim = deciding.config.optim
     deciding.take(*schedule.learning_rate(optim.name, backbone, step_images, total), schedule.norm_momentum(total))
 
