@@ -45,7 +45,7 @@ def test_a_rule_follows_from_what_was_decided_before():
     small, _ = planned(THIN, data={"image_scale": 1.0, "crop_size": [360, 480]})
     assert (small.data.image_scale, small.data.rare_share) == (1, 0)
     assert small.data.repeat == 4
-    assert (thin.loss.rmi.weight_lambda, thin.loss.plus) == (0.05, {"dice": 1.0})
+    assert (thin.loss.name, thin.loss.rmi.combine, thin.loss.plus) == ("rmi", "convex", {"dice": 1.0})
     several, decided = planned(profile(("nucleus", 0.1, 9.0), ("border", 0.02, 1.0)))
     assert (several.loss.name, several.loss.plus) == ("ce", {"dice": 1.0})
     assert "loss.rmi.pool_size" not in decided

@@ -26,8 +26,8 @@ PART, RARE = 0.8, 0.05
 """Share of an image that a crop shows, and of the pixels that a class has, below which crops look for rare classes."""
 SELDOM = 1 / 3
 """Share of the images that show a rare class below which crops look for it even where they show whole images."""
-GROUND, RMI_WEIGHT = 0.8, 0.05
-"""Share of the most frequent class from which on RMI stands beside cross entropy and Dice, and its weight there."""
+GROUND = 0.8
+"""Share of the most frequent class from which on Dice stands beside the loss."""
 VARIED = 2000
 """Number of images from which on their colors vary by themselves."""
 UPRIGHT = 0.02
@@ -151,8 +151,8 @@ def pool_size(profile: DataProfile, scale: float) -> Decision:
 
 
 def loss(profile: DataProfile) -> list[Decision]:
-    """The loss where nearly all is ground: cross entropy and Dice, and for a single class on it a little of RMI; else
-    there is nothing to decide.
+    """The loss where nearly all is ground: cross entropy and Dice, and for a single class on it RMI and Dice; else
+    nothing is decided.
 
     The gradient of RMI is tens of times that of the pixel loss, and of a class that a crop does not show it says
     nothing, so that what is rare is found late. Dice looks at the pixels of a class in all crops together.
@@ -161,16 +161,11 @@ def loss(profile: DataProfile) -> list[Decision]:
     others = len(profile.shown) - 1
     if ground.share < GROUND or not others:
         return []
-    reason = f"{ground.name} has {ground.share:.0%} of the pixels; what is rare is found late with RMI at full weight"
     dice = Decision("loss.plus", {"dice": 1.0}, f"what is not {ground.name} is found sooner with it")
-    if others > 1:
-        return [Decision("loss.name", "ce", reason), dice]
-    return [
-        Decision("loss.rmi.pixel_loss", "ce", reason),
-        Decision("loss.rmi.combine", "additive", "pixel loss + weight_lambda * RMI"),
-        Decision("loss.rmi.weight_lambda", RMI_WEIGHT, "so that its gradient is not much larger than the others'"),
-        dice,
-    ]
+    if others == 1:
+        return [dice]
+    reason = f"{ground.name} has {ground.share:.0%} of the pixels; of several classes RMI finds what is rare late"
+    return [Decision("loss.name", "ce", reason), dice]
 
 
 def lines(profile: DataProfile) -> list[ClassProfile]:
