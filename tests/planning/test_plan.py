@@ -46,7 +46,7 @@ def test_a_rule_follows_from_what_was_decided_before():
     assert (small.data.image_scale, small.data.rare_share) == (1, 0)
     assert small.data.repeat == 4
     assert (thin.loss.name, thin.loss.rmi.combine, thin.loss.plus) == ("rmi", "convex", {"dice": 1.0})
-    several, decided = planned(profile(("nucleus", 0.1, 9.0), ("border", 0.02, 1.0)))
+    several, decided = planned(profile(("hole", 0.01, 9.0), ("fray", 0.02, 50.0), masks=100))
     assert (several.loss.name, several.loss.plus) == ("ce", {"dice": 1.0})
     assert "loss.rmi.pool_size" not in decided
     for loss in ({"name": "rmi"}, {"rmi": {"weight_lambda": 0.5}}):  # meant for the paper's combination

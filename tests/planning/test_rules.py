@@ -111,8 +111,11 @@ def test_loss_where_nearly_all_is_ground():
     (dice,) = images.loss(THIN)
     assert (dice.option, dice.value) == ("loss.plus", {"dice": 1.0})
     assert "ground" in dice.because
-    several = images.loss(profile(("nucleus", 0.15, 10.0), ("border", 0.03, 1.0)))
-    assert {each.option: each.value for each in several} == {"loss.name": "ce", "loss.plus": {"dice": 1.0}}
+    nuclei = profile(("nucleus", 0.15, 10.0), ("border", 0.03, 1.0))
+    assert [each.option for each in images.loss(nuclei)] == ["loss.plus"]
+    seldom = images.loss(replace(nuclei, masks=100))  # both are in ten of them
+    assert {each.option: each.value for each in seldom} == {"loss.name": "ce", "loss.plus": {"dice": 1.0}}
+    assert "nucleus is in 10 of 100" in seldom[0].because
     assert images.loss(profile(("car", 0.3, 30.0))) == []
     assert images.loss(profile()) == []  # a class alone
 

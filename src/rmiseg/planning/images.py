@@ -25,7 +25,8 @@ SMALLEST_SIDE = 192
 PART, RARE = 0.8, 0.05
 """Share of an image that a crop shows, and of the pixels that a class has, below which crops look for rare classes."""
 SELDOM = 1 / 3
-"""Share of the images that show a rare class below which crops look for it even where they show whole images."""
+"""Share of the images that show a rare class below which crops look for it even where they show whole images, and
+below which RMI does not find it in time."""
 GROUND = 0.8
 """Share of the most frequent class from which on Dice stands beside the loss."""
 VARIED = 2000
@@ -151,20 +152,21 @@ def pool_size(profile: DataProfile, scale: float) -> Decision:
 
 
 def loss(profile: DataProfile) -> list[Decision]:
-    """The loss where nearly all is ground: cross entropy and Dice, and for a single class on it RMI and Dice; else
+    """The loss where nearly all is ground: RMI and Dice, and cross entropy and Dice if many images lack a class; else
     nothing is decided.
 
-    The gradient of RMI is tens of times that of the pixel loss, and of a class that a crop does not show it says
-    nothing, so that what is rare is found late. Dice looks at the pixels of a class in all crops together.
+    Of a class that a crop does not show RMI says nothing, and its gradient is tens of times that of the pixel loss, so
+    that what few images show is found late. Dice looks at the pixels of a class in all crops together.
     """
     ground = max(profile.shown, key=lambda each: each.share)
-    others = len(profile.shown) - 1
+    others = [each for each in profile.shown if each is not ground]
     if ground.share < GROUND or not others:
         return []
     dice = Decision("loss.plus", {"dice": 1.0}, f"what is not {ground.name} is found sooner with it")
-    if others == 1:
+    fewest = min(others, key=lambda each: each.images)
+    if fewest.images >= SELDOM * profile.masks:
         return [dice]
-    reason = f"{ground.name} has {ground.share:.0%} of the pixels; of several classes RMI finds what is rare late"
+    reason = f"{fewest.name} is in {fewest.images} of {profile.masks} masks: RMI would find it late"
     return [Decision("loss.name", "ce", reason), dice]
 
 
