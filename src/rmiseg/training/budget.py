@@ -41,7 +41,7 @@ class Budget:
             return None
         self.told = foreseen / self.hours
         return (
-            f"warning: train.hours {self.hours:g}: at the pace so far the {self.steps} steps take {foreseen:.2g} hours; "
-            "the machine is slower than when a step was measured. The schedule stays as it is. To be over in time, "
+            f"warning: train.hours {self.hours:g}: at the pace so far the {self.steps} steps take {foreseen:.2g} "
+            "hours; the machine is slower than when a step was measured. The schedule stays as it is. To be over in time, "
             f"begin again with train.steps {max(int(self.steps / self.told), 1)}"
         )
