@@ -1,4 +1,4 @@
-"""Whether a training keeps to the hours that it was given."""
+"""Watch over the hours that a training was given."""
 
 from __future__ import annotations
 
@@ -42,6 +42,6 @@ class Budget:
         self.told = foreseen / self.hours
         return (
             f"warning: train.hours {self.hours:g}: at the pace so far the {self.steps} steps take {foreseen:.2g} "
-            "hours; the machine is slower than when a step was measured. The schedule stays as it is. To be over in time, "
-            f"begin again with train.steps {max(int(self.steps / self.told), 1)}"
+            "hours; the machine is slower than when a step was measured. The schedule stays as it is. To be over in "
+            f"time, begin again with train.steps {max(int(self.steps / self.told), 1)}"
         )
