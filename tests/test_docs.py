@@ -204,8 +204,9 @@ def forget_my_parts() -> None:
 
 OPTIONS_OF_THE_ORIGINAL = """
     resume checkname save_ckpt_steps max_ckpt_nums model_dir output_dir seg_model backbone out_stride batch_size
-    accumulation_steps test_batch_size dataset train_split data_dir use_sbd workers base_size crop_size sync_bn freeze_bn
-    bn_mom epochs start_epoch init_global_step use_balanced_weights init_lr lr_multiplier slow_start_lr slow_start_steps
+    accumulation_steps test_batch_size dataset train_split data_dir use_sbd workers base_size crop_size sync_bn
+    freeze_bn bn_mom epochs start_epoch init_global_step use_balanced_weights init_lr lr_multiplier slow_start_lr
+    slow_start_steps
     lr_scheduler momentum weight_decay nesterov no_cuda gpu_ids main_gpu seed ft eval_interval no_val loss_type
     loss_weight_lambda proc_name rmi_pool_way rmi_pool_size rmi_pool_stride rmi_radius crf_iter_steps local_rank
     world_size dist_backend multiprocessing_distributed
