@@ -51,7 +51,8 @@ def theirs(name: str, depth: int, deep_stem: bool, stride: int, num_classes: int
     importlib.import_module("RMI.model.net_factory").get_backbone_net = backbone  # type: ignore[attr-defined]
     module, title = CLASSES[name]
     make = getattr(importlib.import_module(f"RMI.model.{module}"), title)
-    return make(num_classes=num_classes, output_stride=stride, backbone=f"resnet{depth}", pretrained=False).eval()
+    # Of the name they take but the channels and the maps, which all have in common; PSPNet knows no resnet152.
+    return make(num_classes=num_classes, output_stride=stride, backbone="resnet101", pretrained=False).eval()
 
 
 def fill(model: nn.Module) -> None:
