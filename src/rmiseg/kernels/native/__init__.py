@@ -83,7 +83,7 @@ def _library() -> Any:
 
 
 def _torch_library() -> ctypes.CDLL:
-    """The library with the functions of torch/csrc/stable/c/shim.h; but on Windows, one that depends on it."""
+    """The library with the functions in torch/csrc/stable/c/shim.h; elsewhere than on Windows, one that depends on it."""
     if sys.platform == "win32":
         return ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "torch_cpu.dll"))
     return ctypes.CDLL(torch._C.__file__)
