@@ -70,7 +70,8 @@ def test_masks_of_others(tmp_path, kind, where):
 def test_more_images_are_looked_at_where_none_fits(tmp_path):
     split = scan_split("folder", squares(tmp_path, beside(70, 35), count=70, size=(24, 32)), "train")
     (warning,) = shifted.shift_warnings(split.samples, split.classes, RGB, most=12)
-    assert "of 56 that were looked at" in warning and "another image far better" in warning
+    assert "of 56 that were looked at, the edges of" in warning
+    assert "another image far better" in warning
 
 
 def test_some_of_the_masks_are_shuffled(tmp_path):

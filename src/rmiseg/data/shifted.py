@@ -90,9 +90,9 @@ def _warning(looked_at: int, found: list[tuple[_Edges, _Edges]]) -> str:
     step, count = steps.most_common(1)[0] if steps else (0, 0)
     if count < 0.7 * len(found):  # at the end of the names it is another number of places
         return (
-            f"masks seem to lie beside the wrong images: {beginning} another image far better than their own, {example}. "
-            f"Were masks renamed in another order than images, such as 1, 10, 2 and 1, 2, 10? Give each mask the name of "
-            f"its image"
+            f"masks seem to lie beside the wrong images: {beginning} another image far better than their own, {example}"
+            f". Were masks renamed in another order than images, such as 1, 10, 2 and 1, 2, 10? Give each mask the "
+            f"name of its image"
         )
     where = f"{abs(step)} places " * (abs(step) > 1) + ("after" if step > 0 else "before")
     return (
