@@ -91,6 +91,12 @@ BUILT_IN: dict[str, dict[str, str]] = {
     },
     "labels": {
         "coco": "rmiseg.data.labels.coco",
+        "coco-panoptic": "rmiseg.data.labels.numbered_masks",
+        "darwin": "rmiseg.data.labels.darwin",
+        "datumaro": "rmiseg.data.labels.datumaro",
+        "hasty": "rmiseg.data.labels.hasty",
+        "roboflow-masks": "rmiseg.data.labels.numbered_masks",
+        "street-polygons": "rmiseg.data.labels.street_polygons",
         "labelme": "rmiseg.data.labels.labelme",
         "cvat": "rmiseg.data.labels.cvat",
         "label-studio": "rmiseg.data.labels.label_studio",

@@ -13,8 +13,9 @@ from typing import Any, NoReturn
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from rmiseg.config.recipes import read_yaml, shortened
-from rmiseg.data.pairing import IMAGE_SUFFIXES, walk
+from rmiseg.data.pairing import IMAGE_SUFFIXES, folded, walk
 
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
 HASHED = re.compile(r"^[0-9a-f]{8}-")
 """Beginning that Label Studio gives the names of images."""
 
@@ -37,7 +38,7 @@ class Documents:
     def __init__(self, source: Path, images: Path | None = None) -> None:
         if not source.exists():
             raise FileNotFoundError(f"{source} does not exist; name the file or folder that the labelling tool wrote")
-        if source.is_file() and source.suffix.lower() in (".zip", ".tar", ".gz", ".tgz", ".7z"):
+        if source.is_file() and source.suffix.lower() in ARCHIVES:
             raise ValueError(f"{source} is an archive: unpack it, and name the folder")
         if images is not None and not images.is_dir():
             raise FileNotFoundError(f"the folder of images {images} does not exist")
@@ -108,6 +109,8 @@ class Documents:
         )
         index = self._images_of_images if outside else self._images_by_name
         candidates = index.get(last) or index.get(HASHED.sub("", last)) or []
+        if not candidates:  # in other capitals or another form of Unicode
+            candidates = [path for key, paths in index.items() if folded(key) == folded(last) for path in paths]
         if len(candidates) > 1:
             candidates = _most_alike(parts, candidates)
         if len(candidates) > 1:
@@ -191,20 +194,39 @@ def read_json(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        ValueError: It is damaged, not UTF-8, or holds NaN or Infinity.
+        ValueError: It is damaged, not UTF-8, names a key twice, or holds NaN or Infinity.
+    """
+    text = read_text(path)
+    try:
+        return parse_json(text)
+    except ValueError as error:
+        raise ValueError(f"{path} {error}" if str(error).startswith("is ") else f"{path}: {error}") from error
+
+
+def parse_json(text: str) -> Any:
+    """Return what a text of JSON holds.
+
+    Raises:
+        ValueError: It is damaged, names a key twice, or holds NaN or Infinity.
     """
 
     def refuse(constant: str) -> NoReturn:
         raise ValueError(f"it holds {constant}, which is no number")
 
+    def mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            keys = [key for key, _ in pairs]
+            double = next(key for key in keys if keys.count(key) > 1)
+            raise ValueError(f"an object in it has the key {shortened(repr(double), 100)} twice")
+        return found
+
     try:
-        return json.loads(read_text(path), parse_constant=refuse)
+        return json.loads(text, parse_constant=refuse, object_pairs_hook=mapping)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is damaged, it may be cut short: {error}") from error
+        raise ValueError(f"is damaged, it may be cut short: {error}") from error
     except RecursionError as error:
-        raise ValueError(f"{path} is nested too deeply") from error
-    except ValueError as error:
-        raise ValueError(str(error) if str(error).startswith(str(path)) else f"{path}: {error}") from error
+        raise ValueError("is nested too deeply") from error
 
 
 def read_xml(path: Path) -> ElementTree.Element:
