@@ -19,6 +19,7 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
+import torch
 import yaml
 from kill_plugin import WORK
 from kills import PLUGIN, RECIPE, Started, leftovers, write_shapes
@@ -26,6 +27,8 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from foreign import original_names
+from rmiseg.models import build_model
 from support.launch import context
 
 KEPT = b"somebody's"
@@ -45,10 +48,11 @@ class Trial:
         arguments: What stands behind `rmiseg`, with OUT for what it writes to.
         out: The file or folder that it writes to.
         start: Folder whose content is there before it starts; None for none.
+        deepest: Folders of what it makes, beyond which nothing is put in its way, where a try takes long.
     """
 
-    def __init__(self, name: str, arguments: list[str], out: Path, start: Path | None) -> None:
-        self.name, self.arguments, self.out, self.start = name, arguments, out, start
+    def __init__(self, name: str, arguments: list[str], out: Path, start: Path | None, deepest: int = 9) -> None:
+        self.name, self.arguments, self.out, self.start, self.deepest = name, arguments, out, start, deepest
         self.log = out.parent / "log"
         self.outcomes: Counter[str] = Counter()
 
@@ -75,7 +79,8 @@ class Trial:
         if status != 0:
             raise SystemExit(f"{self.name} fails by itself, status {status}:\n{said[-3000:]}")
         after = sorted(path for path in self.out.rglob("*") if path not in before)
-        return [path.relative_to(self.out) for path in after]
+        made = [path.relative_to(self.out) for path in after]
+        return [path for path in made if len(path.parts) <= self.deepest]
 
     def obstacle(self, made: Path, is_folder: bool) -> None:
         """Put a file in place of a folder, or the other way round."""
@@ -170,6 +175,10 @@ def trials(scratch: Path) -> dict[str, Trial]:
     shutil.copytree(trained, fresh)
     shutil.rmtree(fresh / "evaluation")
     written = "index,overlay,probabilities,coco,labelme"
+    theirs = scratch / "theirs.pth"
+    foreign = build_model("deeplabv3", num_classes=3, backbone="resnet18", weights="none", compat="original")
+    names = original_names("deeplabv3")
+    torch.save({"state_dict": {names(name): value for name, value in foreign.state_dict().items()}}, theirs)
     every: dict[str, tuple[list[str], Path | None]] = {
         "train": ([*train, "OUT"], None),
         "train, go on": ([*train, "OUT", "--resume", "auto"], half),
@@ -186,12 +195,15 @@ def trials(scratch: Path) -> dict[str, Trial]:
         "export": (["export", str(run), "--format", "safetensors,torch-export", "--out", "OUT"], None),
         "export, in the run": (["export", "OUT", "--format", "safetensors"], fresh),
         "data import": (["data", "import", str(labels), "--out", "OUT"], None),
+        "convert": (["convert", str(theirs), "--out", "OUT"], None),
+        "convert --overwrite": (["convert", str(theirs), "--out", "OUT", "--overwrite"], None),
+        "demo": (["demo", "--out", "OUT", "--steps", "1", "--device", "cpu"], None),
     }
     found = {}
     for name, (arguments, start) in every.items():
         folder = scratch / name.replace(" ", "-").replace(",", "")
         folder.mkdir()
-        found[name] = Trial(name, arguments, folder / "out", start)
+        found[name] = Trial(name, arguments, folder / "out", start, 1 if name == "demo" else 9)
     return found
 
 

@@ -265,7 +265,7 @@ def test_tables_of_via(tmp_path, mark):
     assert np.array_equal(masks["train/a"], pixels(POLYGON))
     text = (root / "via.csv").read_text()
     for old, new, message in (
-        ('""class"": ""car""', '""class"" ""car""', r"via\.csv, line 2: is damaged"),
+        ('""class"": ""car""', '""class"" ""car""', r"via\.csv, line 2: it is damaged"),
         ('"{""class"": ""car""}"', '"{}",3', r"via\.csv, line 2: .* another number of cells"),
         ('"{""class"": ""car""}"', '"{""class"": ""car""', r"via\.csv, line \d: "),
     ):

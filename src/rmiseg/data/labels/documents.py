@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
 import xml.etree.ElementTree as ElementTree
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any, NoReturn
+from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from rmiseg.config.recipes import read_yaml, shortened
 from rmiseg.data.pairing import IMAGE_SUFFIXES, folded, walk
+from rmiseg.runtime.files import parse_json
 
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
 HASHED = re.compile(r"^[0-9a-f]{8}-")
@@ -200,33 +200,9 @@ def read_json(path: Path) -> Any:
     try:
         return parse_json(text)
     except ValueError as error:
-        raise ValueError(f"{path} {error}" if str(error).startswith("is ") else f"{path}: {error}") from error
-
-
-def parse_json(text: str) -> Any:
-    """Return what a text of JSON holds.
-
-    Raises:
-        ValueError: It is damaged, names a key twice, or holds NaN or Infinity.
-    """
-
-    def refuse(constant: str) -> NoReturn:
-        raise ValueError(f"it holds {constant}, which is no number")
-
-    def mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
-            keys = [key for key, _ in pairs]
-            double = next(key for key in keys if keys.count(key) > 1)
-            raise ValueError(f"an object in it has the key {shortened(repr(double), 100)} twice")
-        return found
-
-    try:
-        return json.loads(text, parse_constant=refuse, object_pairs_hook=mapping)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"is damaged, it may be cut short: {error}") from error
-    except RecursionError as error:
-        raise ValueError("is nested too deeply") from error
+        message = str(error)
+        is_whole = message.startswith("it is ")
+        raise ValueError(f"{path} {message.removeprefix('it ')}" if is_whole else f"{path}: {message}") from error
 
 
 def read_xml(path: Path) -> ElementTree.Element:

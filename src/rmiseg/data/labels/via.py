@@ -17,8 +17,9 @@ import numpy as np
 from rmiseg.config.registry import register
 from rmiseg.data.labels.annotations import Annotations, LabeledImage, LabelFormat, Region, Tally, add_region, naming
 from rmiseg.data.labels.coco import split_of
-from rmiseg.data.labels.documents import Documents, parse_json, read_text
+from rmiseg.data.labels.documents import Documents, read_text
 from rmiseg.data.labels.shapes import exact_polygons, points, rectangle
+from rmiseg.runtime.files import parse_json
 
 PROJECT = "_via_img_metadata"
 COLUMNS = ("filename", "region_shape_attributes", "region_attributes")
