@@ -26,6 +26,15 @@ TEMPORARY = re.compile(r"\.(.+)\.(\d+)\.tmp", re.DOTALL)
 """Temporary names: that of the file, and the number of the process."""
 
 
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2028\u2029\u2066-\u2069]")
+"""What moves, colors or erases, or turns the direction of reading; line breaks and tabs are none."""
+
+
+def visible(text: str) -> str:
+    """Return a text with escapes, such as \\x1b, in place of characters that tell a terminal something."""
+    return _CONTROLS.sub(lambda found: found[0].encode("unicode-escape").decode(), text)
+
+
 def printable(name: str) -> str:
     """Return the name of a file as text of UTF-8, with \\udcXX in place of each byte that is none."""
     return name.encode(errors="backslashreplace").decode()
