@@ -17,7 +17,7 @@ from rmiseg.config.options import POOLED
 from rmiseg.config.parser import train_config
 from rmiseg.config.recipes import check_types, flat, read_recipe, shortened
 from rmiseg.evaluation.evaluate import Evaluation
-from rmiseg.evaluation.results import EVALUATIONS, SavedEvaluation, make_report, percent, save_evaluation
+from rmiseg.evaluation.results import EVALUATIONS, FILES, SavedEvaluation, make_report, percent, save_evaluation
 from rmiseg.evaluation.scoring import find_or_score
 from rmiseg.inference.checkpoint import BEST, CHECKPOINTS, digest, load_checkpoint, save_checkpoint
 from rmiseg.inference.ensemble import ensemble
@@ -87,7 +87,9 @@ def _division(config: TrainConfig, out: Path, console: Console) -> Division:
     assert config.data.folds is not None
     path = out / FOLDS_FILE
     check_room(out)
-    check_places([out / EVALUATIONS / POOLED, out / CHECKPOINTS], [path, out / CHECKPOINTS / BEST, out / RESULT_FILE])
+    pooled = out / EVALUATIONS / POOLED
+    written = [path, out / CHECKPOINTS / BEST, out / RESULT_FILE, out / CONFIG_FILE, *(pooled / each for each in FILES)]
+    check_places([pooled, out / CHECKPOINTS], written)
     if config.resume == "never" or not path.is_file():
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             advice = ", go on with it with --resume auto" if path.is_file() else ""
