@@ -74,3 +74,10 @@ def test_arrays_that_are_no_masks(tmp_path, array, message):
         np.save(path, array, allow_pickle=True)
     with pytest.raises(ValueError, match=message):
         read_raw_mask(path, rgb=False)
+
+
+def test_what_is_in_the_way_of_the_demo_is_told_first(tmp_path, capsys):
+    (tmp_path / "demo.png").mkdir()
+    assert main(["demo", "--out", str(tmp_path), "--device", "cpu"]) == 1
+    assert "demo.png is a folder, where a file is to be" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["demo.png"]

@@ -56,11 +56,11 @@ class Trial:
         self.log = out.parent / "log"
         self.outcomes: Counter[str] = Counter()
 
-    def run(self, out: Path) -> tuple[int | None, str]:
+    def run(self, out: Path, seconds: float = 120) -> tuple[int | None, str]:
         """Exit status, and what was printed."""
         arguments = [each.replace("OUT", str(out)) for each in self.arguments]
         started = Started([*arguments, "--plugin", str(PLUGIN)], self.log, "", 1)
-        status = started.wait(120)
+        status = started.wait(seconds)
         if status is None and started.forked is not None:
             started.forked.kill()
         return status, self.log.read_text(errors="replace")
@@ -75,7 +75,7 @@ class Trial:
         """Paths that the command makes, below its folder."""
         self.fresh()
         before = {path: path.stat().st_mtime_ns for path in self.out.rglob("*")}
-        status, said = self.run(self.out)
+        status, said = self.run(self.out, 600)
         if status != 0:
             raise SystemExit(f"{self.name} fails by itself, status {status}:\n{said[-3000:]}")
         after = sorted(path for path in self.out.rglob("*") if path not in before)
@@ -141,6 +141,14 @@ class Trial:
         print(f"{self.name}, {what}: {outcome}", *shown, *half, sep="\n    ", flush=True)
 
 
+def foreign_weights(path: Path) -> Path:
+    """Write a file of weights as another program has them."""
+    model = build_model("deeplabv3", num_classes=3, backbone="resnet18", weights="none", compat="original")
+    names = original_names("deeplabv3")
+    torch.save({"state_dict": {names(name): value for name, value in model.state_dict().items()}}, path)
+    return path
+
+
 def trials(scratch: Path) -> dict[str, Trial]:
     """The commands."""
     data = scratch / "data"
@@ -175,10 +183,7 @@ def trials(scratch: Path) -> dict[str, Trial]:
     shutil.copytree(trained, fresh)
     shutil.rmtree(fresh / "evaluation")
     written = "index,overlay,probabilities,coco,labelme"
-    theirs = scratch / "theirs.pth"
-    foreign = build_model("deeplabv3", num_classes=3, backbone="resnet18", weights="none", compat="original")
-    names = original_names("deeplabv3")
-    torch.save({"state_dict": {names(name): value for name, value in foreign.state_dict().items()}}, theirs)
+    theirs = foreign_weights(scratch / "theirs.pth")
     every: dict[str, tuple[list[str], Path | None]] = {
         "train": ([*train, "OUT"], None),
         "train, go on": ([*train, "OUT", "--resume", "auto"], half),

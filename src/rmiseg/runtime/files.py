@@ -27,7 +27,7 @@ TEMPORARY = re.compile(r"\.(.+)\.(\d+)\.tmp", re.DOTALL)
 
 
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2028\u2029\u2066-\u2069]")
-"""What moves, colors or erases, or turns the direction of reading; line breaks and tabs are none."""
+"""Characters that move, color or erase, or turn the direction of reading; line breaks and tabs are none."""
 
 
 def visible(text: str) -> str:
