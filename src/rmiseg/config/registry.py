@@ -98,6 +98,12 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "via": "rmiseg.data.labels.via",
         "voc-masks": "rmiseg.data.labels.voc_masks",
         "yolo": "rmiseg.data.labels.yolo",
+        "coco-panoptic": "rmiseg.data.labels.numbered_masks",
+        "darwin": "rmiseg.data.labels.darwin",
+        "datumaro": "rmiseg.data.labels.datumaro",
+        "hasty": "rmiseg.data.labels.hasty",
+        "roboflow-masks": "rmiseg.data.labels.numbered_masks",
+        "street-polygons": "rmiseg.data.labels.street_polygons",
     },
     "callback": {},
     "logger": {

@@ -41,6 +41,7 @@ from rmiseg.models.external.wrapped import IMAGENET
 from rmiseg.models.original import IMAGE_STATISTICS
 from rmiseg.models.weights import load_file, read_weights
 from rmiseg.runtime.files import read_json
+from rmiseg.runtime.places import check_places, check_room
 
 CLASS_TABLES: dict[str, tuple[ClassTable, ...]] = {
     "voc": (VOC,),
@@ -109,6 +110,8 @@ def convert(config: ConvertConfig, console: Console) -> Checkpoint:
         raise FileExistsError(f"{out} exists; choose another file with --out, or replace it with --overwrite")
     if not source.exists():
         raise FileNotFoundError(f"{source} does not exist")
+    check_places(files=[out])
+    check_room(out.absolute().parent)
     if _is_own(source):
         raise ValueError(f"{find_checkpoint(source)} is a checkpoint of rmiseg already")
     state = read_weights(source)
