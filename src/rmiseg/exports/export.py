@@ -23,6 +23,7 @@ from rmiseg.config.registry import find
 from rmiseg.exports import hub
 from rmiseg.inference.checkpoint import load_checkpoint
 from rmiseg.inference.segmenter import Segmenter
+from rmiseg.runtime.extras import require_for_export
 from rmiseg.runtime.files import remove_leftovers
 from rmiseg.runtime.places import check_places, check_room, writable_folder
 
@@ -217,7 +218,9 @@ def print_exported(exported: Exported, console: Console) -> None:
 
 
 def _format(name: str) -> ExportFormat | CalibratedFormat:
-    made: ExportFormat | CalibratedFormat = find("export", name).make()
+    component = find("export", name)
+    require_for_export(name)
+    made: ExportFormat | CalibratedFormat = component.make()
     return made
 
 

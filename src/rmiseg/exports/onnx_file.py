@@ -17,7 +17,6 @@ from torch import Tensor
 from rmiseg.config.registry import register
 from rmiseg.exports.common import compare, metadata, traced
 from rmiseg.inference.segmenter import Segmenter
-from rmiseg.runtime.extras import import_extra
 from rmiseg.runtime.files import replacing
 
 
@@ -41,12 +40,7 @@ def save_onnx(segmenter: Segmenter, path: Path, antialias: bool = True) -> None:
         segmenter: The model.
         path: The file.
         antialias: False keeps to what ONNX had before opset 18: no antialiased Resize, but products of matrices.
-
-    Raises:
-        ModuleNotFoundError: A package of the extra onnx is missing.
     """
-    for module in ("onnx", "onnxscript"):
-        import_extra(module, "onnx", "ONNX export")
     with patch("torch.nn.functional.adaptive_avg_pool2d", adaptive_mean), ExitStack() as stack:
         if not antialias:
             stack.enter_context(patch("rmiseg.inference.segmenter.F.interpolate", _interpolate))
@@ -67,8 +61,9 @@ def save_onnx(segmenter: Segmenter, path: Path, antialias: bool = True) -> None:
 
 def onnx_runner(path: Path) -> Callable[[Tensor], Tensor]:
     """The function from images to logits that ONNX Runtime makes of a file."""
-    runtime = import_extra("onnxruntime", "onnx", "comparing the ONNX model with PyTorch")
-    session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     return lambda images: torch.from_numpy(session.run(None, {"image": images.numpy()})[0])
 
 
