@@ -20,7 +20,7 @@ from rmiseg.config import DataConfig, ModelConfig, registry
 from rmiseg.data import ClassTable, read_image
 from rmiseg.exports import common, hub_folder, torch_program
 from rmiseg.exports.export import export, export_segmenter
-from rmiseg.exports.onnx_file import adaptive_mean, antialiased
+from rmiseg.exports.plain_operations import adaptive_mean, antialiased
 from rmiseg.inference.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from rmiseg.inference.predictor import Predictor
 from rmiseg.inference.segmenter import Segmenter

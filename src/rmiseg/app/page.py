@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from rmiseg.app.looks import HEAD, STYLE, theme
+from rmiseg.app.looks import HEAD, STYLE, swatches, theme
 from rmiseg.app.views import VIEWS, Seen, legend, look, picture, shares, write_mask
 from rmiseg.config.commands import AppConfig, tiling_config
 from rmiseg.data.bands import RGB
@@ -141,7 +141,7 @@ def _one_image(gr: Any, page: Page) -> None:
         with gr.Column(scale=1, min_width=280):
             upload = page.upload(gr, ["upload", "clipboard"], height=240)
             view = gr.Radio(list(VIEWS), value=VIEWS[0], label="View")
-        with gr.Column(scale=2, min_width=280):
+        with gr.Column(scale=2, min_width=280), gr.Row():
             results = [
                 gr.Image(
                     label=name,
@@ -149,6 +149,7 @@ def _one_image(gr: Any, page: Page) -> None:
                     format="png",
                     buttons=["download", "fullscreen"],
                     elem_id=f"result-{index}",
+                    min_width=280,
                 )
                 for index, name in enumerate(page.names)
             ]
@@ -157,7 +158,7 @@ def _one_image(gr: Any, page: Page) -> None:
             opacity = gr.Slider(0, 100, 55, step=5, label="Opacity of the overlay, in percent")
             mask = gr.File(label="Mask of class ids, as PNG", interactive=False)
         with gr.Column(scale=1, min_width=280):
-            shown = gr.CheckboxGroup(names, value=names, label="Classes that are shown")
+            shown = gr.CheckboxGroup(names, value=names, label="Classes that are shown", elem_id="shown")
         with gr.Column(scale=1, min_width=280):
             table = gr.HTML(legend([], page.names, page.classes))
     choices = [view, shown, opacity]
@@ -201,7 +202,7 @@ def serve(config: AppConfig, console: Console, block: bool = True) -> Any:
         server_port=config.port,
         max_file_size=config.max_upload * 1_000_000,
         theme=theme(gr),
-        css=STYLE,
+        css=STYLE + swatches("#shown", page.classes),
         head=HEAD,
         footer_links=["api"],
         show_error=True,

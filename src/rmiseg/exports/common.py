@@ -49,12 +49,17 @@ def metadata(segmenter: Segmenter) -> dict[str, str]:
     }
 
 
-def traced(segmenter: Segmenter) -> torch.export.ExportedProgram:
-    """The program of a model, for batches and images of any size."""
-    dynamic = torch.export.Dim.DYNAMIC
+def traced(segmenter: Segmenter, largest: int | None = None) -> torch.export.ExportedProgram:
+    """The program of a model, for batches and images of any size.
+
+    Args:
+        segmenter: The model.
+        largest: Only for one image at a time, whose sides have at most so many pixels.
+    """
     batch, *sides = TRACED_SIZE
-    example = torch.zeros(batch, segmenter.network.in_channels, *sides, dtype=torch.uint8)
-    shapes = {"image": {0: dynamic, 2: dynamic, 3: dynamic}}
+    dynamic = torch.export.Dim.DYNAMIC(max=largest)
+    shapes = {"image": {2: dynamic, 3: dynamic} if largest else {0: dynamic, 2: dynamic, 3: dynamic}}
+    example = torch.zeros(1 if largest else batch, segmenter.network.in_channels, *sides, dtype=torch.uint8)
     with patch("timm.layers.padding.get_same_padding", _same_padding):
         return torch.export.export(segmenter, (example,), dynamic_shapes=shapes)
 
@@ -66,10 +71,26 @@ def _same_padding(x: int, kernel_size: int, stride: int, dilation: int) -> int:
     return padding if extent >= stride else max(padding, 0)
 
 
-def compare(segmenter: Segmenter, other: Callable[[Tensor], Tensor], name: str) -> float:
+def compare(
+    segmenter: Segmenter,
+    other: Callable[[Tensor], Tensor],
+    name: str,
+    sizes: Sequence[tuple[int, ...]] = COMPARED_SIZES,
+) -> float:
+    """Return the largest difference between the logits of two functions of images, on random images.
+
+    Args:
+        segmenter: The model.
+        other: What was made of it.
+        name: What to call that.
+        sizes: Batch, height and width of the images.
+
+    Raises:
+        ValueError: They differ by more than `TOLERANCE`.
+    """
     generator = torch.Generator().manual_seed(0)
     largest = 0.0
-    for batch, *sides in COMPARED_SIZES:
+    for batch, *sides in sizes:
         size = (batch, segmenter.network.in_channels, *sides)
         images = torch.randint(0, 256, size, dtype=torch.uint8, generator=generator)
         with torch.no_grad():

@@ -105,8 +105,8 @@ def export_segmenter(
     Args:
         segmenter: The model, on the CPU.
         format: A registered name: onnx (model.onnx), onnx-int8 (model-int8.onnx), openvino (model.xml, model.bin),
-            torch-export (model.pt2), torch-aoti (model-aoti.pt2), triton-server (a folder of that name), safetensors
-            (model.safetensors, config.json, README.md), or that of a plugin.
+            executorch (model.pte), torch-export (model.pt2), torch-aoti (model-aoti.pt2), triton-server (a folder of
+            that name), safetensors (model.safetensors, config.json, README.md), or that of a plugin.
         out: Folder; made if it does not exist.
         overwrite: Replace files that exist.
         images: Training images (3, H, W) uint8, two or more, which calibrated formats (onnx-int8) need.

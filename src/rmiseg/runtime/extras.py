@@ -11,6 +11,7 @@ PACKAGES = {
     "app": ("gradio",),
     "crf": ("pydensecrf",),
     "demo": ("nilearn",),
+    "executorch": ("executorch",),
     "hf": ("transformers",),
     "labels": ("cv2",),
     "mlflow": ("mlflow",),
@@ -24,6 +25,7 @@ PACKAGES = {
 """Packages, by the names under which they are imported, that a task which needs an extra cannot do without."""
 
 EXPORTS = {
+    "executorch": "executorch",
     "onnx": "onnx",
     "onnx-int8": "onnx",
     "openvino": "openvino",
