@@ -197,7 +197,7 @@ def error_of(arguments, capsys) -> str:
 def test_refuses(exported, run, tmp_path, capsys):
     before = {path.name: path.read_bytes() for path in exported.iterdir()}
     assert "--overwrite true" in error_of(["export", str(run), "--format", "safetensors"], capsys)
-    assert "onnx, onnx-int8, openvino, torch-export, torch-aoti, triton-server, safetensors" in error_of(
+    assert "onnx, onnx-int8, openvino, executorch, torch-export, torch-aoti, triton-server, safetensors" in error_of(
         ["export", str(run), "--format", "onnx,coreml"], capsys
     )
     assert "is it a run's folder?" in error_of(["export", str(tmp_path)], capsys)
