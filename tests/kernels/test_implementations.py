@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rmiseg import functional
+from rmiseg.benchmarks.measure import number_of_threads
 from rmiseg.functional import RMIOptions
 from rmiseg.kernels import backends, chunked, native, regions
 from rmiseg.kernels import pixel as pixel_op
@@ -88,8 +89,8 @@ def test_rmi_is_the_plain_definition(implementation, case, dtype, strip, block, 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(chunked, "STRIP", strip)
         patch.setattr(regions, "BLOCK", block)
-        patch.setattr(torch, "get_num_threads", lambda: threads)
-        pixel, rmi, present, grad = run(implementation, logits, target, valid, options, grad_rmi, weights)
+        with number_of_threads(threads):
+            pixel, rmi, present, grad = run(implementation, logits, target, valid, options, grad_rmi, weights)
     expected = run("plain", logits.double(), target, valid, options, grad_rmi, weights)
     value_tolerance, grad_tolerance = TOLERANCES[dtype][0], gradient_tolerance(dtype, case.pool)
     assert ((pixel - expected[0]).abs() <= value_tolerance * (1 + expected[0].abs())).all()
@@ -150,13 +151,13 @@ def test_soft_targets_and_volumes_are_the_plain_definition(implementation, case,
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(soft_kernels, "BLOCK", block)
         patch.setattr(regions, "BLOCK", block)
-        patch.setattr(torch, "get_num_threads", lambda: threads)
         if not soft and len(size) == 2:  # which others serve elsewhere
             implementation = "soft"
-        pixel, rmi, present, grad = run(implementation, logits, *others)
-        pixel_alone = pixel_op.pixel_sums(
-            logits, target, valid, others[-1], case.pixel_loss, case.align_corners, implementation
-        )
+        with number_of_threads(threads):
+            pixel, rmi, present, grad = run(implementation, logits, *others)
+            pixel_alone = pixel_op.pixel_sums(
+                logits, target, valid, others[-1], case.pixel_loss, case.align_corners, implementation
+            )
     expected = run("plain", logits.double(), *others)
     value_tolerance, grad_tolerance = TOLERANCES[dtype][0], gradient_tolerance(dtype, case.pool)
     assert torch.allclose(pixel, expected[0], rtol=value_tolerance, atol=value_tolerance)
@@ -228,9 +229,7 @@ def test_same_bits_every_time_and_for_any_number_of_threads(implementation):
     options = RMIOptions(3, "avg", 4, "bce", False)
     first = run(implementation, logits.float(), target, valid, options, grad_rmi)
     for threads in (1, 2, 7) if implementation == "native" else (None, None):
-        with pytest.MonkeyPatch.context() as patch:
-            if threads:
-                patch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        with number_of_threads(threads):
             again = run(implementation, logits.float(), target, valid, options, grad_rmi)
         assert all(torch.equal(a, b) for a, b in zip(first, again))
 

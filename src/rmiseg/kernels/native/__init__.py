@@ -10,8 +10,10 @@ import ctypes
 import functools
 import importlib.util
 import math
+import sys
 from collections.abc import Sequence
 from ctypes import c_double, c_int64, c_void_p
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -76,7 +78,15 @@ def _library() -> Any:
         return None
     library = ctypes.CDLL(spec.origin)
     _check_sizes(library, spec.origin)
+    library.rmiseg_use_threads(_torch_library().torch_parallel_for)
     return library
+
+
+def _torch_library() -> ctypes.CDLL:
+    """The library with the functions in torch/csrc/stable/c/shim.h; elsewhere than on Windows, one that depends on it."""
+    if sys.platform == "win32":
+        return ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "torch_cpu.dll"))
+    return ctypes.CDLL(torch._C.__file__)
 
 
 def _check_sizes(library: Any, path: str) -> None:

@@ -7,11 +7,11 @@
 #include <cstdint>
 #include <memory>
 #include <new>
-#include <system_error>
-#include <thread>
 #include <vector>
 
-using std::int64_t;
+#include "interface.h"
+
+extern ParallelFor* rmiseg_parallel_for;  // or null
 
 // A leaf is compiled for several instruction sets; the best that the machine has is chosen when the library is loaded.
 // Not under the sanitizers, which are not ready then.
@@ -60,14 +60,9 @@ void for_each_task(int64_t tasks, int64_t threads, Run run) {
         Scratch scratch;
         for (int64_t task; (task = next.fetch_add(1)) < tasks; scratch.clear()) run(task, scratch);
     };
-    std::vector<std::thread> others;
-    for (int64_t i = 1; i < std::min(threads, tasks); ++i) {
-        try {
-            others.emplace_back(work);
-        } catch (const std::system_error&) {
-            break;  // no more threads to be had: fewer do the work
-        }
-    }
-    work();
-    for (auto& thread : others) thread.join();
+    using Work = decltype(work);
+    const int64_t workers = std::min(threads, tasks);
+    if (workers > 1 && rmiseg_parallel_for)
+        rmiseg_parallel_for(0, workers, 1, [](int64_t, int64_t, void* work) { (*static_cast<Work*>(work))(); }, &work);
+    work();  // what is left if there were no threads to be had
 }

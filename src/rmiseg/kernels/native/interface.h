@@ -63,6 +63,11 @@ struct Labels {
 
 extern "C" {
 
+// PyTorch's `torch_parallel_for`: calls `run` for parts of `begin` to `end`, each of at least `grain_size`, on its threads.
+// Theirs are used and no others, since between two operations they go on turning, on every core.
+typedef int32_t ParallelFor(int64_t begin, int64_t end, int64_t grain_size, void (*run)(int64_t, int64_t, void*), void*);
+void rmiseg_use_threads(ParallelFor*);
+
 int64_t rmiseg_problem_size();
 int64_t rmiseg_regions_size();
 int64_t rmiseg_labels_size();

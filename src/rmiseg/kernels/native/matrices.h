@@ -17,6 +17,25 @@ constexpr int64_t LANES = 8;
 INLINE Lanes lanes(const double* a) { return *reinterpret_cast<const LooseLanes*>(a); }
 INLINE void store(Lanes values, double* a) { *reinterpret_cast<LooseLanes*>(a) = values; }
 
+#ifdef __clang__
+#define PICK(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+typedef int64_t Places __attribute__((vector_size(64)));
+#define PICK(a, b, ...) __builtin_shuffle(a, b, (Places){__VA_ARGS__})
+#endif
+
+// The sums of the lanes of eight vectors, in pairs, then in fours, then all.
+INLINE Lanes totals(const Lanes* a) {
+    Lanes pairs[4], fours[2];
+    for (int k = 0; k < 4; ++k)
+        pairs[k] = PICK(a[2 * k], a[2 * k + 1], 0, 8, 2, 10, 4, 12, 6, 14) +
+                   PICK(a[2 * k], a[2 * k + 1], 1, 9, 3, 11, 5, 13, 7, 15);
+    for (int k = 0; k < 2; ++k)
+        fours[k] = PICK(pairs[2 * k], pairs[2 * k + 1], 0, 1, 8, 9, 4, 5, 12, 13) +
+                   PICK(pairs[2 * k], pairs[2 * k + 1], 2, 3, 10, 11, 6, 7, 14, 15);
+    return PICK(fours[0], fours[1], 0, 1, 2, 3, 8, 9, 10, 11) + PICK(fours[0], fours[1], 4, 5, 6, 7, 12, 13, 14, 15);
+}
+
 INLINE double total(Lanes values) {
     double sum = 0;
     for (int64_t lane = 0; lane < LANES; ++lane) sum += values[lane];

@@ -36,18 +36,23 @@ LEAF void subtract(double value, int64_t count, double* __restrict out) {
     for (int64_t i = 0; i < count; ++i) out[i] -= value;
 }
 
+LEAF void scaled(double scale, int64_t count, const double* row, double* __restrict out) {
+    for (int64_t i = 0; i < count; ++i) out[i] = scale * row[i];
+}
+
 // A rectangle of numbers. Reading may go up to 2 LANES beyond its end, where there must be numbers too.
 struct View {
     const double* data;
     int64_t rows, columns, stride;
 };
 
-// sums[k] += sum of a[i, j] b[i + di, j + dj + k], for `lags` values of k, at most MOST, over all i, j of a.
-constexpr int64_t MOST = 9;
+// sums[k] += sum of a[i, j] b[i, j + k], for `lags` values of k, over all i, j of a.
 constexpr int64_t BLOCK_VALUES = 1 << 11;  // what is read again lies in the first-level cache
 template <int64_t COUNT>
-INLINE void add_lags(View a, const double* b, int64_t b_stride, double* sums) {
-    Lanes partial[COUNT] = {};
+INLINE void add_lags(View a, const double* b, int64_t b_stride, int64_t lags, double* sums) {
+    if constexpr (COUNT > 1)
+        if (lags < COUNT) return add_lags<COUNT - 1>(a, b, b_stride, lags, sums);
+    Lanes partial[LANES] = {};
     Lanes inside = {};  // 1 in columns of a, 0 beyond them
     const int64_t rest = a.columns % LANES, whole = a.columns - rest;
     for (int64_t lane = 0; lane < LANES; ++lane) inside[lane] = lane < rest;
@@ -58,20 +63,13 @@ INLINE void add_lags(View a, const double* b, int64_t b_stride, double* sums) {
         if (rest)
             for (int64_t k = 0; k < COUNT; ++k) partial[k] += inside * lanes(row + whole) * lanes(other + whole + k);
     }
-    for (int64_t k = 0; k < COUNT; ++k) sums[k] += total(partial[k]);
+    const Lanes found = totals(partial);
+    for (int64_t k = 0; k < COUNT; ++k) sums[k] += found[k];
 }
 LEAF void products_at_lags(View a, const double* b, int64_t b_stride, int64_t lags, double* sums) {
-    for (; lags > MOST; lags -= MOST, b += MOST, sums += MOST) add_lags<MOST>(a, b, b_stride, sums);
-    switch (lags) {  // as constants, so that the sums stay in registers
-        case 9: return add_lags<9>(a, b, b_stride, sums);
-        case 8: return add_lags<8>(a, b, b_stride, sums);
-        case 7: return add_lags<7>(a, b, b_stride, sums);
-        case 6: return add_lags<6>(a, b, b_stride, sums);
-        case 5: return add_lags<5>(a, b, b_stride, sums);
-        case 4: return add_lags<4>(a, b, b_stride, sums);
-        case 3: return add_lags<3>(a, b, b_stride, sums);
-        case 2: return add_lags<2>(a, b, b_stride, sums);
-        case 1: return add_lags<1>(a, b, b_stride, sums);
+    for (int64_t parts = (lags + LANES - 1) / LANES, count; parts > 0; --parts, lags -= count, b += count, sums += count) {
+        count = (lags + parts - 1) / parts;
+        add_lags<LANES>(a, b, b_stride, count, sums);  // as constants, so that the sums stay in registers
     }
 }
 
@@ -94,28 +92,30 @@ INLINE void convolve_lanes(const Convolution& c, int64_t j, double* out) {
         }
     for (int64_t k = 0; k < COUNT; ++k) store(sums[k], out + j + k * LANES);
 }
-LEAF void convolve(const Convolution& c, int64_t count, double* out) {
-    // Blocks of the largest kind that fits; the last one overlaps the one before it.
-    const int64_t block = (count >= 8 * LANES ? 8 : count >= 2 * LANES ? 2 : 1) * LANES;
-    if (count >= LANES) {
-        for (int64_t begin = 0; begin < count; begin += block) {
-            const int64_t j = std::min(begin, count - block);
-            if (block == 8 * LANES)
-                convolve_lanes<8>(c, j, out);
-            else if (block == 2 * LANES)
-                convolve_lanes<2>(c, j, out);
-            else
-                convolve_lanes<1>(c, j, out);
-        }
-        return;
+template <int64_t COUNT>
+INLINE void convolve_rest(const Convolution& c, int64_t vectors, int64_t j, double* out) {
+    if constexpr (COUNT > 0) {
+        if (vectors < COUNT) return convolve_rest<COUNT - 1>(c, vectors, j, out);
+        convolve_lanes<COUNT>(c, j, out);
     }
-    for (int64_t j = 0; j < count; ++j) {
-        out[j] = c.constant;
+}
+// The map is read, and `out` written, up to a multiple of LANES.
+LEAF void convolve(const Convolution& c, int64_t count, double* out) {
+    int64_t j = 0;
+    for (; count - j >= 8 * LANES; j += 8 * LANES) convolve_lanes<8>(c, j, out);
+    convolve_rest<7>(c, (count - j + LANES - 1) / LANES, j, out);
+}
+// `convolve` for one column; lanes are lags.
+LEAF double convolve_at(const Convolution& c) {
+    Lanes sums = {};
+    for (int64_t dj = c.left; dj <= c.right; dj += LANES) {
+        Lanes inside = {};
+        for (int64_t lane = 0; lane < LANES; ++lane) inside[lane] = dj + lane <= c.right;
         for (int kind = 0; kind < 2; ++kind)
             for (int64_t di = c.top; di <= c.bottom; ++di)
-                for (int64_t dj = c.left; dj <= c.right; ++dj)
-                    out[j] += c.kernel[kind][di * c.side + dj] * c.map[kind][di * c.stride + j + dj];
+                sums += inside * lanes(c.kernel[kind] + di * c.side + dj) * lanes(c.map[kind] + di * c.stride + dj);
     }
+    return c.constant + total(sums);
 }
 
 // How one side of a map is cut: lines near the ends, which are not at all offsets of regions, are edges, each for itself;
@@ -132,18 +132,32 @@ struct Cut {
           single(positions - inner) {}
 
     int64_t line(int64_t edge) const { return edge < R - 1 ? edge : edge + inner; }
+    // The number of an edge; all that is inside has the last.
+    int64_t edge(int64_t line) const { return line < R - 1 || inner == 0 ? line : line < R - 1 + inner ? edges : line - inner; }
     // The offsets that a line has in its regions.
     int64_t first_offset(int64_t line) const { return std::max<int64_t>(0, line - positions + 1); }
     int64_t last_offset(int64_t line) const { return std::min(line, R - 1); }
 };
 
-// Sums over the classes that each offset has, of rows of `count` numbers: from (edges + 1, count), whose last row is what is
-// inside, to (offsets, count).
-LEAF void sum_classes(const double* from, const Cut& cut, int64_t offsets, int64_t count, double* __restrict out) {
-    for (int64_t offset = 0; offset < offsets; ++offset, out += count) {
-        std::copy_n(from + cut.edges * count, count, out);
-        for (int64_t edge = offset; edge < offset + cut.single; ++edge)
-            for (int64_t k = 0; k < count; ++k) out[k] += from[edge * count + k];
+// to += sign * from, of blocks of numbers (rows, columns).
+LEAF void add_block(double sign, int64_t rows, int64_t columns, const double* from, int64_t from_stride, double* __restrict to,
+                    int64_t to_stride) {
+    for (int64_t i = 0; i < rows; ++i)
+        for (int64_t j = 0; j < columns; ++j) to[i * to_stride + j] += sign * from[i * from_stride + j];
+}
+
+// Sums over the lines that each offset has, of rows of `count` numbers, a multiple of LANES: from (edges + 1, count), whose last
+// row is what is inside, to (offsets, count). From offset to offset one edge comes and one goes.
+LEAF void sum_lines(const double* from, const Cut& cut, int64_t offsets, int64_t count, double* out) {
+    for (int64_t j = 0; j < count; j += LANES) {
+        Lanes sum = lanes(from + cut.edges * count + j);
+        for (int64_t edge = 0; edge < cut.single; ++edge) sum += lanes(from + edge * count + j);
+        store(sum, out + j);
+        for (int64_t offset = 1; offset < offsets; ++offset) {
+            const double* const gone = from + (offset - 1) * count + j;
+            sum += lanes(gone + cut.single * count) - lanes(gone);
+            store(sum, out + offset * count + j);
+        }
     }
 }
 
@@ -154,6 +168,7 @@ struct Pair {
     const Cut rows, columns;
     double* map[2];      // probabilities, labels
     double* turned[2];   // (2, near, height): columns 0 to near - 1, and the last `near` columns
+    double* sums;        // (2, R, R): over all positions, of the value at each offset of the regions
     const int64_t near;
     bool absent;         // the class is not in the sample
 
@@ -179,6 +194,7 @@ struct Pair {
                     for (int64_t i = 0; i < r.height; ++i) *out++ = map[kind][i * r.width + j];
             std::fill(out, out + PAD, 0.0);
         }
+        sum_regions(scratch);
     }
 
     bool finite() const { return std::isfinite(map[0][0]); }  // the mean has been subtracted
@@ -188,18 +204,25 @@ struct Pair {
         return turned[kind] + (q < R - 1 ? j : near + j - (r.width - near)) * r.height;
     }
 
-    // Sums over all positions of the value at each offset of the regions: (2, R, R).
-    void region_sums(double* sums) const {
-        std::fill(sums, sums + 2 * d, 0.0);
-        for (int kind = 0; kind < 2; ++kind)
+    void sum_regions(Scratch& scratch) {
+        const int64_t stride = padded(R), count = (rows.edges + 1) * stride;
+        double* const by_row = scratch.take<double>(count);  // (row, offset), edges and what is inside
+        double* const by_offset = scratch.take<double>(R * stride);
+        sums = scratch.take<double>(2 * d);
+        for (int kind = 0; kind < 2; ++kind) {
+            std::fill(by_row, by_row + count, 0.0);
             for (int64_t i = 0; i < r.height; ++i) {
                 const double* row = map[kind] + i * r.width;
+                double* const out = by_row + rows.edge(i) * stride;
                 double value = sum(row, columns.positions);
                 for (int64_t b = 0; b < R; ++b) {
-                    for (int64_t a = rows.first_offset(i); a <= rows.last_offset(i); ++a) sums[kind * d + a * R + b] += value;
+                    out[b] += value;
                     value += row[std::min(b + columns.positions, r.width - 1)] - row[b];  // of no meaning after the last
                 }
             }
+            sum_lines(by_row, rows, R, stride, by_offset);
+            for (int64_t a = 0; a < R; ++a) std::copy_n(by_offset + a * stride, R, sums + kind * d + a * R);
+        }
     }
 };
 
@@ -207,16 +230,14 @@ struct Pair {
 // A[i, j] B[i + di, j + dj] over a rectangle of positions that begins at (a, b). For one lag (di, dj) these rectangles
 // have nearly everything in common: the sum over that is taken once, and those over edges are taken apart.
 //
-// G is (2d, stride), out.
+// G is (2d, stride), out: its upper triangle.
 void covariance(const Pair& pair, double* G, int64_t stride, Scratch& scratch) {
     const Cut &rows = pair.rows, &columns = pair.columns;
     const int64_t R = pair.R, d = pair.d, side = 2 * R - 1, height = rows.side, width = columns.side;
     const int64_t row_classes = rows.edges + 1, column_classes = columns.edges + 1;
-    const int64_t edge_count = columns.edges * side * R, sum_count = row_classes * column_classes * side;
-    double *const totals = scratch.take<double>(2 * d), *const edges = scratch.take<double>(edge_count);
-    double* const sums = scratch.take<double>(sum_count);
-    double *const by_column = scratch.take<double>(row_classes * R * side), *const by_offset = scratch.take<double>(d * side);
-    pair.region_sums(totals);
+    const int64_t lags = padded(side), edge_count = columns.edges * side * R, sum_count = row_classes * column_classes * lags;
+    double *const edges = scratch.take<double>(edge_count), *const sums = scratch.take<double>(sum_count);
+    double *const by_column = scratch.take<double>(row_classes * R * lags), *const by_offset = scratch.take<double>(d * lags);
     // Inner rows and columns, (A, B, di, dj), a few rows at a time: they are read again for every lag.
     double* const inner = scratch.take<double>(4 * R * side);
     std::fill(inner, inner + 4 * R * side, 0.0);
@@ -245,122 +266,161 @@ void covariance(const Pair& pair, double* G, int64_t stride, Scratch& scratch) {
                 // Sums of products, (row class, column class, dj): edges one by one, and last what is inside.
                 std::fill(sums, sums + sum_count, 0.0);
                 for (int64_t p = 0; p < row_classes; ++p) {
-                    const int64_t i = p < rows.edges ? rows.line(p) : R - 1;
+                    double *const out = sums + p * column_classes * lags, *const all = out + columns.edges * lags;
+                    if (p == rows.edges) {
+                        std::copy_n(inner + ((A * 2 + B) * R + di) * side, side, all);
+                        for (int64_t q = 0; q < columns.edges; ++q)
+                            for (int64_t k = 0; k < side; ++k) out[q * lags + k] = edges[(q * side + k) * R + di];
+                        continue;
+                    }
+                    const int64_t i = rows.line(p);
                     if (i + di >= height) continue;
                     const double *const s = pair.map[A] + i * width, *const t = pair.map[B] + (i + di) * width;
-                    double* const out = sums + p * column_classes * side;
-                    if (p < rows.edges)
-                        products_at_lags({s + R - 1, 1, columns.inner, width}, t, width, side, out + columns.edges * side);
-                    else
-                        std::copy_n(inner + ((A * 2 + B) * R + di) * side, side, out + columns.edges * side);
+                    products_at_lags({s + R - 1, 1, columns.inner, width}, t, width, side, all);
                     for (int64_t q = 0; q < columns.edges; ++q) {
-                        const int64_t j = columns.line(q);
-                        for (int64_t k = std::max<int64_t>(0, R - 1 - j); k < std::min(side, width - j + R - 1); ++k)
-                            out[q * side + k] = p < rows.edges ? s[j] * t[j + k - R + 1] : edges[(q * side + k) * R + di];
+                        const int64_t j = columns.line(q), first = std::max<int64_t>(0, R - 1 - j);
+                        const int64_t last = std::min(side, width - j + R - 1);
+                        scaled(s[j], last - first, t + j + first - R + 1, out + q * lags + first);
                     }
                 }
                 // Sums over the rectangles, (a, b, dj): first over columns, (row class, b, dj).
                 for (int64_t p = 0; p < row_classes; ++p)
-                    sum_classes(sums + p * column_classes * side, columns, R, side, by_column + p * R * side);
-                sum_classes(by_column, rows, R - di, R * side, by_offset);
-                for (int64_t dj = di == 0 && A == B ? 0 : 1 - R; dj < R; ++dj)
-                    for (int64_t a = 0; a + di < R; ++a)
-                        for (int64_t b = std::max<int64_t>(0, -dj); b <= std::min(R - 1, R - 1 - dj); ++b) {
-                            const int64_t row = A * d + a * R + b, column = B * d + (a + di) * R + b + dj;
-                            const double means = totals[row] * totals[column] / double(rows.positions * columns.positions);
-                            const double value = by_offset[(a * R + b) * side + dj + R - 1] - means;
-                            G[row * stride + column] = G[column * stride + row] = value;
-                        }
+                    sum_lines(sums + p * column_classes * lags, columns, R, lags, by_column + p * R * lags);
+                sum_lines(by_column, rows, R - di, R * lags, by_offset);
+                for (int64_t o = 0; o < (R - di) * R; ++o) {
+                    // Of the offsets b + dj, those in the upper triangle.
+                    const int64_t b = o % R, from = di == 0 && A == B ? b : 0, first = (o / R + di) * R;
+                    const double *const values = by_offset + o * lags + R - 1 - b, *const other = pair.sums + B * d + first;
+                    const double mean = pair.sums[A * d + o] / double(rows.positions * columns.positions);
+                    double* const to = A > B ? G + first * stride + A * d + o : G + (A * d + o) * stride + B * d + first;
+                    const int64_t step = A > B ? stride : 1;
+                    for (int64_t k = from; k < R; ++k) to[k * step] = values[k] - mean * other[k];
+                }
             }
         }
 }
 
-// At each region the gradient in p is K (z - mean), z = [p; y], and a pixel's is the sum over the regions that it is in.
-// For a pixel that is in d regions this is a convolution with (2R - 1)^2 weights for p and as many for y; near the
-// borders, where it is in fewer, with fewer terms in the weights.
-//
-// K is (d, stride); gradient (height, width), out.
-template <class T>
-void region_gradient(const Pair& pair, const double* K, int64_t stride, T* gradient, Scratch& scratch) {
-    const int64_t R = pair.R, d = pair.d, side = 2 * R - 1, height = pair.rows.side, width = pair.columns.side;
-    double *const means = scratch.take<double>(2 * d), *const constants = scratch.take<double>(d);
-    double* const weights = scratch.take<double>(2 * side * side);
-    double* const out = scratch.take<double>(std::max(width, height));
-    pair.region_sums(means);
-    for (int64_t k = 0; k < 2 * d; ++k) means[k] /= double(pair.rows.positions * pair.columns.positions);
-    for (int64_t o = 0; o < d; ++o) {
-        constants[o] = 0;
-        for (int64_t k = 0; k < 2 * d; ++k) constants[o] -= K[o * stride + k] * means[k];
+// The weights and the constant of a convolution for pixels at some offsets of their regions. At each region the gradient in p is
+// K (z - mean), z = [p; y], and a pixel's is the sum over the regions that it is in. So where a pixel is in d regions the
+// weights are (2R - 1)^2 for p and as many for y; near the borders, where it is in fewer, fewer terms are in them. Offsets that
+// come are added, and those that go are subtracted.
+class Weights {
+  public:
+    // K is (d, 2d), constants (d,). Of turned regions, and turned maps, rows are columns.
+    Weights(const double* K, const double* constants, int64_t R, Scratch& scratch)
+        : K(K), constants(constants), R(R), side(2 * R - 1), bands(scratch.take<double>(R * 2 * side * R)),
+          band_constants(scratch.take<double>(R)), weights(scratch.take<double>(2 * side * side + LANES)) {
+        std::fill(bands, bands + R * 2 * side * R, 0.0);
+        std::fill(band_constants, band_constants + R, 0.0);
+        std::fill(weights, weights + 2 * side * side + LANES, 0.0);
     }
 
-    // The convolution for pixels at offsets a0 to a1, b0 to b1; by columns, if `turn`. From line to line of pixels, weights
-    // of offsets that come are added, and of those that go are subtracted.
-    Convolution c;
-    int64_t first, last, b0, b1;
-    bool turn;
-    double* const center[2] = {weights + (R - 1) * (side + 1), weights + (R - 1) * (side + 1) + side * side};
-    const auto begin = [&](int64_t from, int64_t to, bool by_columns) {
-        first = 0, last = -1, b0 = from, b1 = to, turn = by_columns;
-        c = {{}, {center[0], center[1]}, turn ? height : width, side, 0, 0, 0, 0, 0.0};
+    void set_rows(int64_t from, int64_t to) {
+        if (a0 == from && a1 == to) return;
+        while (a1 < to) add_to_bands(++a1, 1);
+        while (a0 < from) add_to_bands(a0++, -1);
+        b0 = 0, b1 = -1, constant = 0;
         std::fill(weights, weights + 2 * side * side, 0.0);
-    };
-    const auto add = [&](int64_t a, double sign) {
-        for (int64_t b = b0; b <= b1; ++b) {
-            c.constant += sign * constants[a * R + b];
-            const double* from = K + (a * R + b) * stride;
-            for (int kind = 0; kind < 2; ++kind)
-                for (int64_t di = -a; di < R - a; ++di)
-                    for (int64_t dj = -b; dj < R - b; ++dj)
-                        center[kind][turn ? dj * side + di : di * side + dj] += sign * *from++;
-        }
-    };
-    const auto slide = [&](int64_t a0, int64_t a1) {
-        while (last < a1) add(++last, 1);
-        while (first < a0) add(first++, -1);
-        c.top = -a1, c.bottom = R - 1 - a0, c.left = -b1, c.right = R - 1 - b0;
-        if (turn) {
-            std::swap(c.top, c.left);
-            std::swap(c.bottom, c.right);
-        }
-    };
+    }
 
-    // Inner columns row by row.
-    begin(0, R - 1, false);
+    // The offsets of columns, in rows that have been set.
+    void set_columns(int64_t from, int64_t to) {
+        while (b1 < to) add_band(++b1, 1);
+        while (b0 < from) add_band(b0++, -1);
+    }
+
+    // The convolution of maps that begin at the first pixel.
+    Convolution of(const double* p, const double* y, int64_t stride) const {
+        const double* const center = weights + (R - 1) * (side + 1);
+        return {{p, y}, {center, center + side * side}, stride, side, -a1, R - 1 - a0, -b1, R - 1 - b0, constant};
+    }
+
+  private:
+    void add_to_bands(int64_t a, double sign) {
+        for (int64_t b = 0; b < R; ++b) {
+            band_constants[b] += sign * constants[a * R + b];
+            for (int kind = 0; kind < 2; ++kind)
+                add_block(sign, 1, R * R, K + ((a * R + b) * 2 + kind) * R * R, 0, band(b, kind) + (R - 1 - a) * R, 0);
+        }
+    }
+
+    void add_band(int64_t b, double sign) {
+        constant += sign * band_constants[b];
+        for (int kind = 0; kind < 2; ++kind)
+            add_block(sign, side, R, band(b, kind), R, weights + kind * side * side + R - 1 - b, side);
+    }
+
+    double* band(int64_t b, int kind) const { return bands + (b * 2 + kind) * side * R; }
+
+    const double *const K, *const constants;
+    const int64_t R, side;
+    double* const bands;  // (R, 2, side, R): at offset b, of p and y, by the lag of rows, at each column of the regions
+    double *const band_constants, *const weights;
+    double constant = 0;
+    int64_t a0 = 0, a1 = -1, b0 = 0, b1 = -1;
+};
+
+// K is (d, 2d); gradient (height, width), out.
+template <class T>
+void region_gradient(const Pair& pair, const double* K, T* gradient, Scratch& scratch) {
+    const int64_t R = pair.R, d = pair.d, height = pair.rows.side, width = pair.columns.side;
+    double *const constants = scratch.take<double>(d), *const turned_constants = scratch.take<double>(d);
+    double *const turned = scratch.take<double>(2 * d * d), *const out = scratch.take<double>(padded(std::max(width, height)));
+    for (int64_t o = 0; o < d; ++o) {
+        const double* const row = K + o * 2 * d;
+        const int64_t turned_o = o % R * R + o / R;
+        double sum = 0;
+        for (int64_t k = 0; k < 2 * d; ++k) sum += row[k] * pair.sums[k];
+        constants[o] = turned_constants[turned_o] = -sum / double(pair.rows.positions * pair.columns.positions);
+        for (int kind = 0; kind < 2; ++kind)
+            for (int64_t a = 0; a < R; ++a)
+                for (int64_t b = 0; b < R; ++b)
+                    turned[(turned_o * 2 + kind) * d + b * R + a] = row[kind * d + a * R + b];
+    }
+
+    // Inner columns, row by row.
+    Weights weights(K, constants, R, scratch);
     for (int64_t i = 0; pair.columns.inner > 0 && i < height; ++i) {
-        slide(pair.rows.first_offset(i), pair.rows.last_offset(i));
-        for (int kind = 0; kind < 2; ++kind) c.map[kind] = pair.map[kind] + i * width + R - 1;
-        convolve(c, pair.columns.inner, out);
-        for (int64_t j = 0; j < pair.columns.inner; ++j) gradient[i * width + R - 1 + j] = T(out[j]);
+        weights.set_rows(pair.rows.first_offset(i), pair.rows.last_offset(i));
+        weights.set_columns(0, R - 1);
+        const int64_t at = i * width + R - 1;
+        convolve(weights.of(pair.map[0] + at, pair.map[1] + at, width), pair.columns.inner, out);
+        for (int64_t j = 0; j < pair.columns.inner; ++j) gradient[at + j] = T(out[j]);
     }
     // Columns at the edges, each as a row, in stretches with the same offsets.
+    Weights turned_weights(turned, turned_constants, R, scratch);
     for (int64_t q = 0; q < pair.columns.edges; ++q) {
         const int64_t j = pair.columns.line(q);
-        begin(pair.columns.first_offset(j), pair.columns.last_offset(j), true);
+        turned_weights.set_rows(pair.columns.first_offset(j), pair.columns.last_offset(j));
         for (int64_t i = 0, count; i < height; i += count) {
             count = i == R - 1 && pair.rows.inner > 0 ? pair.rows.inner : 1;
-            slide(pair.rows.first_offset(i), pair.rows.last_offset(i));
-            for (int kind = 0; kind < 2; ++kind) c.map[kind] = pair.column(kind, q, j) + i;
-            convolve(c, count, out);
+            turned_weights.set_columns(pair.rows.first_offset(i), pair.rows.last_offset(i));
+            const Convolution c = turned_weights.of(pair.column(0, q, j) + i, pair.column(1, q, j) + i, height);
+            if (count > 1)
+                convolve(c, count, out);
+            else
+                out[0] = convolve_at(c);
             for (int64_t k = 0; k < count; ++k) gradient[(i + k) * width + j] = T(out[k]);
         }
     }
 }
 
-// The weights K (d, stride) of the gradient, from the Cholesky factor U (2d, stride) of G + aI. With U = [[A, B], [0, C]],
+// The weights K (d, 2d) of the gradient, from the Cholesky factor U (2d, stride) of G + aI. With U = [[A, B], [0, C]],
 // the last d columns of its inverse are [X; Y] = [-A^-1 B C^-1; C^-1], and K = X [X; Y]^T / d.
 double* gradient_weights(const double* U, int64_t d, int64_t stride, Scratch& scratch) {
     const int64_t columns = padded(d);
     double *const inverse = scratch.take<double>(2 * d * columns), *const turned = scratch.take<double>(d * stride);
-    double* const K = scratch.take<double>(d * stride);
+    double *const padded_K = scratch.take<double>(d * stride), *const K = scratch.take<double>(2 * d * d);
     std::fill(inverse, inverse + 2 * d * columns, 0.0);
     for (int64_t i = 0; i < d; ++i) inverse[(d + i) * columns + i] = 1;
     solve_upper(U, 2 * d, stride, inverse, columns);
     std::fill(turned, turned + d * stride, 0.0);
     for (int64_t i = 0; i < 2 * d; ++i)
         for (int64_t j = 0; j < d; ++j) turned[j * stride + i] = inverse[i * columns + j];
-    std::fill(K, K + d * stride, 0.0);
-    subtract_product({inverse, columns, 1}, turned, stride, d, stride, d, K, stride);
-    for (int64_t i = 0; i < d; ++i) scale_row(-1.0 / d, stride, K + i * stride);
+    std::fill(padded_K, padded_K + d * stride, 0.0);
+    subtract_product({inverse, columns, 1}, turned, stride, d, stride, d, padded_K, stride);
+    for (int64_t i = 0; i < d; ++i)
+        for (int64_t k = 0; k < 2 * d; ++k) K[i * 2 * d + k] = padded_K[i * stride + k] * (-1.0 / d);
     return K;
 }
 
@@ -371,7 +431,7 @@ double perfect_rmi(const double* G, int64_t d, int64_t stride, double alpha, Scr
     double value = 0.5 * std::log(alpha);
     for (double times : {2.0, 1.0}) {
         for (int64_t i = 0; i < d; ++i) {
-            for (int64_t j = 0; j < d; ++j) matrix[i * columns + j] = times * G[(d + i) * stride + d + j];
+            for (int64_t j = i; j < d; ++j) matrix[i * columns + j] = times * G[(d + i) * stride + d + j];
             matrix[i * columns + i] += alpha;
         }
         factorize(matrix, d, columns);
@@ -401,7 +461,7 @@ void regions(const Regions& r, int64_t index, Scratch& scratch) {
     for (int64_t i = 0; i < 2 * d; ++i) G[i * stride + i] += r.alpha;
     factorize(G, 2 * d, stride);
     r.rmi[index] = log_diagonal(G, d, 2 * d, stride) / d;
-    if (r.with_gradient) region_gradient(pair, gradient_weights(G, d, stride, scratch), stride, gradient, scratch);
+    if (r.with_gradient) region_gradient(pair, gradient_weights(G, d, stride, scratch), gradient, scratch);
 }
 
 }  // namespace
