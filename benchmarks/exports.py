@@ -1,6 +1,6 @@
 """Compare the exports of a run: size, time of an image, pixels that get the class that PyTorch gives them, and mIoU.
 
-python benchmarks/exports.py runs/mine [--images 100] [--rounds 7]
+python benchmarks/exports.py runs/mine [--format onnx,openvino] [--images 100] [--rounds 7]
 
 It exports what is not in runs/mine/export yet, of the formats whose packages are installed, and reads the first images
 of the validation split of the run. Times are of the processor, added up over threads, and the least of the rounds, in
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -42,10 +42,10 @@ def executorch_runner(path: Path) -> Run:
     return lambda images: method.execute([images])[0].clone()  # which the next image is written over
 
 
-def write_missing(run: Path) -> None:
+def write_missing(run: Path, formats: Iterable[str]) -> None:
     """Export what is not there yet."""
     console = Console()
-    for name in FORMATS:
+    for name in formats:
         try:
             export(run, name, console=console)
         except FileExistsError:
@@ -80,10 +80,11 @@ def runners(run: Path) -> dict[str, tuple[Run, list[Path]]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
+    parser.add_argument("--format", default=",".join(FORMATS), help="of these, what is missing is exported first")
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
-    write_missing(options.run)
+    write_missing(options.run, options.format.split(","))
     split = load_checkpoint(options.run).load_split()
     found = runners(options.run)
     counts: dict[str, torch.Tensor] = {}
