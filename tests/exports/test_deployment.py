@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -70,9 +71,12 @@ def test_openvino_equals_pytorch(run, tmp_path):
 
 @pytest.mark.nightly
 def test_executorch_equals_pytorch(run, tmp_path):
-    """Images of other sizes than the traced one, made smaller with antialiasing, for which ExecuTorch has no kernel."""
+    """Also images of other sizes than the traced one."""
     pytest.importorskip("executorch")
-    segmenter = Segmenter.from_checkpoint(load_checkpoint(run))
+    checkpoint = load_checkpoint(run)
+    with pytest.raises(ValueError, match=r"data\.image_scale 0\.5"):
+        export_segmenter(Segmenter.from_checkpoint(checkpoint), "executorch", tmp_path)
+    segmenter = Segmenter.from_checkpoint(replace(checkpoint, data=DataConfig()))
     exported = export_segmenter(segmenter, "executorch", tmp_path)
     assert exported.difference < 1e-4
     runtime = pytest.importorskip("executorch.runtime").Runtime.get()

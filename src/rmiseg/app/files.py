@@ -53,7 +53,7 @@ def download(seen: Iterable[Seen], images: Sequence[Path], kind: str, classes: C
         for each, source in zip(seen, sources):
             labels.write(folder, source.name, each.ids)
         files = labels.finish(folder) or [folder / labels.path(source.name) for source in sources]
-    return files[0] if len(files) == 1 else _zipped(files, folder / f"{kind}.zip")
+    return files[0] if len(files) == 1 else _zipped(files, folder / ("masks.zip" if kind == MASK else f"{kind}.zip"))
 
 
 def _zipped(files: Sequence[Path], path: Path) -> Path:

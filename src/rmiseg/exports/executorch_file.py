@@ -31,13 +31,18 @@ class ExecuTorchFile:
     files = ("model.pte",)
 
     def write(self, segmenter: Segmenter, out: Path) -> float:
-        """See `ExportFormat.write`."""
+        """See `ExportFormat.write`; a model that makes images smaller first is refused."""
+        if segmenter.image_scale != 1:
+            raise ValueError(
+                f"executorch: the model makes images smaller by data.image_scale {segmenter.image_scale:g} first, and "
+                "ExecuTorch cannot compute their sizes; take another format, such as onnx, or train with 1"
+            )
         with _quiet():
             from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
             from executorch.exir import to_edge_transform_and_lower
             from executorch.runtime import Runtime
 
-            with plain_operations(antialias=False):
+            with plain_operations():
                 program = traced(segmenter, LARGEST_SIDE)
             about = torch.frombuffer(bytearray(json.dumps(metadata(segmenter)).encode()), dtype=torch.uint8)
             lowered = to_edge_transform_and_lower(
