@@ -20,7 +20,10 @@ if native not in CHOICES:
 library = Extension(
     "rmiseg.kernels.native._library",
     sources=[f"{SOURCES}/{name}.cpp" for name in ("labels", "pixels", "regions", "threads")],
-    depends=[f"{SOURCES}/{name}.h" for name in ("common", "interface", "matrices", "plan", "rows")],
+    depends=[
+        f"{SOURCES}/{name}.h"
+        for name in ("common", "covariance", "gradient", "interface", "maps", "matrices", "plan", "rows")
+    ],
     language="c++",
     extra_compile_args=["-std=c++17", "-O3", "-g0", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi"],
     py_limited_api=True,

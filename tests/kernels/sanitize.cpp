@@ -121,10 +121,11 @@ void run_problem() {
     };
     p.pixel_sums = wide(p.samples), p.probabilities = wide(values), p.labels = wide(values);
     rmiseg_forward(&p);
-    const int64_t most = std::min<int64_t>({p.ph, p.pw, 7});
+    const bool is_volume = p.samples > 1 && number(0, 1);  // of samples for slices
+    const int64_t most = std::min<int64_t>({p.ph, p.pw, is_volume ? p.samples : 7});
     if (p.pool != NONE && most > 0) {
         Regions r = {};
-        r.threads = p.threads, r.maps = maps, r.height = p.ph, r.width = p.pw, r.region_size = number(1, most);
+        r.threads = p.threads, r.maps = is_volume ? p.classes : maps, r.depth = is_volume ? p.samples : 1, r.height = p.ph, r.width = p.pw, r.region_size = number(1, most);
         r.is_double = is_double, r.with_gradient = number(0, 3) > 0, r.alpha = 5e-4;
         r.probabilities = p.probabilities, r.labels = p.labels;
         r.rmi = memory.array<double>(maps), r.perfect = number(0, 1) ? memory.array<double>(maps) : nullptr;

@@ -1,8 +1,8 @@
-"""The RMI loss of volumes on the CPU: slices are images, which the compiled kernels serve; what they leave is small.
+"""The RMI loss of volumes on the CPU: slices are images, which the compiled kernels serve.
 
 Trilinear interpolation is linear interpolation between slices, followed by bilinear interpolation inside of each; a
-window of pooling is one of several slices. Pooled maps are as many times smaller as a window has values; their regions
-are computed in ordinary operations. Pooling by "interp" is left to `rmiseg.kernels.soft`.
+window of pooling is one of several slices. What they leave is small; its regions are those of volumes. Pooling by
+"interp" is left to `rmiseg.kernels.soft`.
 
 The same values and gradients as `rmiseg.functional`, whose notation is used.
 """
@@ -16,7 +16,6 @@ from torch import Tensor
 from rmiseg.functional import RMIOptions, computed_dtype, pooled_size
 from rmiseg.kernels import native, soft
 from rmiseg.kernels.interpolation import interpolation_matrix
-from rmiseg.kernels.pooled import rmi_of_pooled
 
 
 def rmi_forward(
@@ -40,7 +39,9 @@ def rmi_forward(
         )
         pixel_sums[n] = sums.double().sum()
         probabilities[n], labels[n] = (_pool(each, options)[0] for each in maps)
-    return pixel_sums, *rmi_of_pooled(probabilities, labels, lambda: labels, options, with_gradient, with_perfect)
+    rmi, perfect, present = native.regions(probabilities, labels, options, with_gradient, with_perfect)
+    gradient_maps = probabilities if with_gradient else probabilities.new_empty((*labels.shape[:2], 0, 0, 0))
+    return pixel_sums, rmi, present, perfect, gradient_maps
 
 
 def rmi_backward(

@@ -1,4 +1,4 @@
-"""The RMI loss on the CPU, compiled from C++: native/labels.cpp, native/pixels.cpp and native/regions.cpp.
+"""The RMI loss on the CPU, compiled from C++: labels.cpp, pixels.cpp and regions.cpp.
 
 The library is built when rmiseg is installed, if there is a C++ compiler; without it `chunked` serves the CPU. It is
 called through ctypes, which lets other Python threads run meanwhile.
@@ -50,8 +50,8 @@ class _Regions(ctypes.Structure):
     """See native/interface.h."""
 
     _fields_ = (
-        *((name, c_int64) for name in ["threads", "maps", "height", "width", "region_size", "is_double"]),
-        ("with_gradient", c_int64),
+        *((name, c_int64) for name in ["threads", "maps", "depth", "height", "width"]),
+        *((name, c_int64) for name in ["region_size", "is_double", "with_gradient"]),
         ("alpha", c_double),
         *((name, c_void_p) for name in ["probabilities", "labels", "rmi", "perfect", "present"]),
     )
@@ -83,7 +83,7 @@ def _library() -> Any:
 
 
 def _torch_library() -> ctypes.CDLL:
-    """The library with the functions in torch/csrc/stable/c/shim.h; elsewhere than on Windows, one that depends on it."""
+    """The library of torch/csrc/stable/c/shim.h, or, where a library shows what it depends on, one that does."""
     if sys.platform == "win32":
         return ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "torch_cpu.dll"))
     return ctypes.CDLL(torch._C.__file__)
@@ -162,10 +162,10 @@ def rmi_forward(
     """See `rmiseg.kernels.backends.Backend`."""
     pixel_sums, probabilities, labels = pooled_maps(logits, target, valid, class_weights, options)
     own_perfect = with_perfect and options.pool != "interp"
-    rmi, perfect, present = _regions(probabilities, labels, options, with_gradient, own_perfect)
+    rmi, perfect, present = regions(probabilities, labels, options, with_gradient, own_perfect)
     if with_perfect and not own_perfect:
         certain = interpolated_target(target, valid, labels)
-        perfect = _regions(certain, labels, options, False, False)[0]
+        perfect = regions(certain, labels, options, False, False)[0]
     # The gradient has taken the place of the probabilities.
     gradient_maps = probabilities if with_gradient else probabilities.new_empty((*labels.shape[:2], 0, 0))
     return pixel_sums, rmi, present, perfect, gradient_maps
@@ -275,20 +275,23 @@ def _backward(
     return gradient
 
 
-def _regions(
+def regions(
     probabilities: Tensor, labels: Tensor, options: RMIOptions, with_gradient: bool, with_perfect: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """RMI, that of perfect predictions (or (N, 0)), and present classes, of pooled maps (N, C, ph, pw).
+    """RMI, that of perfect predictions (or (N, 0)), and present classes, of pooled maps.
 
-    The gradient takes the place of the probabilities, if asked for.
+    The maps are (N, C, height, width) of images, (N, C, depth, height, width) of volumes. The gradient takes the place
+    of the probabilities, if asked for.
     """
-    n, c, height, width = labels.shape
+    (n, c), size = labels.shape[:2], labels.shape[2:]
+    depth, height, width = size if len(size) == 3 else (1, *size)
     rmi, present = torch.empty((n, c), dtype=torch.float64), torch.empty((n, c), dtype=torch.bool)
     perfect = torch.empty((n, c if with_perfect else 0), dtype=torch.float64)
     _call(
         "rmiseg_regions",
         _Regions,
         maps=n * c,
+        depth=depth,
         height=height,
         width=width,
         region_size=options.region_size,
@@ -343,7 +346,9 @@ def _pooling(options: RMIOptions, pooled: Tensor) -> dict[str, Any]:
 
 def _call(function: str, structure: type[ctypes.Structure], **fields: Any) -> None:
     """Call a function of the library; it sees tensors by their addresses."""
-    sides = [fields[name] for name in ("samples", "maps", "classes", "height", "width", "pixels") if name in fields]
+    sides = [
+        fields[name] for name in ("samples", "maps", "classes", "depth", "height", "width", "pixels") if name in fields
+    ]
     threads = min(torch.get_num_threads(), max(1, math.prod(sides) // THREAD_VALUES))
     for name, value in fields.items():
         if type(value) is not int and isinstance(value, Tensor):  # which most are not, and which takes long to ask

@@ -22,18 +22,22 @@ extern ParallelFor* rmiseg_parallel_for;  // or null
 #endif
 #define INLINE inline __attribute__((always_inline))
 
-// Memory of a thread, used again and again: `take` gives arrays, all of which `clear` takes back.
+// Memory of a thread, used again and again: `take` gives arrays, and `release` takes back all since a mark.
 class Scratch {
   public:
-    void clear() { chunk = used = 0; }
+    struct Mark {
+        size_t chunk = 0, used = 0;
+    };
+    Mark mark() const { return place; }
+    void release(Mark mark) { place = mark; }
 
     template <class T>
     T* take(int64_t count) {
         const size_t bytes = (count * sizeof(T) + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
-        for (; chunk < chunks.size() && used + bytes > chunks[chunk].bytes; ++chunk) used = 0;
-        if (chunk == chunks.size()) chunks.emplace_back(std::max(bytes, LEAST));
-        char* const start = chunks[chunk].data.get() + used;
-        used += bytes;
+        for (; place.chunk < chunks.size() && place.used + bytes > chunks[place.chunk].bytes; ++place.chunk) place.used = 0;
+        if (place.chunk == chunks.size()) chunks.emplace_back(std::max(bytes, LEAST));
+        char* const start = chunks[place.chunk].data.get() + place.used;
+        place.used += bytes;
         return reinterpret_cast<T*>(start);
     }
 
@@ -49,7 +53,7 @@ class Scratch {
             : bytes(bytes), data(static_cast<char*>(operator new[](bytes, std::align_val_t(ALIGNMENT)))) {}
     };
     std::vector<Chunk> chunks;
-    size_t chunk = 0, used = 0;
+    Mark place;
 };
 
 // Calls run(task, scratch) for every task, on several threads. What a task computes must not depend on the others.
@@ -58,7 +62,7 @@ void for_each_task(int64_t tasks, int64_t threads, Run run) {
     std::atomic<int64_t> next{0};
     auto work = [&] {
         Scratch scratch;
-        for (int64_t task; (task = next.fetch_add(1)) < tasks; scratch.clear()) run(task, scratch);
+        for (int64_t task; (task = next.fetch_add(1)) < tasks; scratch.release({})) run(task, scratch);
     };
     using Work = decltype(work);
     const int64_t workers = std::min(threads, tasks);

@@ -36,9 +36,10 @@ struct Problem {
 // RMI of pooled maps.
 struct Regions {
     int64_t threads;
-    int64_t maps, height, width, region_size, is_double, with_gradient;
+    int64_t maps, depth, height, width;  // the depth of images is 1
+    int64_t region_size, is_double, with_gradient;
     double alpha;
-    void* probabilities;  // (maps, height, width) float32, or float64 if is_double; with_gradient, their gradient takes
+    void* probabilities;  // (maps, depth, height, width) float32, or float64 if is_double; with_gradient, their gradient takes
                           // their place
     const void* labels;   // the same
     double* rmi;          // (maps,), out
