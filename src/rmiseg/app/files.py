@@ -19,7 +19,7 @@ TOLERANCE = 1.0
 
 
 def kinds() -> list[str]:
-    """What predictions can be downloaded as: masks, or a format of labels."""
+    """Kinds of files that predictions can be downloaded as: masks, or a format of labels."""
     return [MASK, *writable_labels()]
 
 
