@@ -23,6 +23,7 @@ footer .divider { display: none; }
 .token.comment, .token.punctuation { color: #5a5a5a; }
 .json-node .value.number { color: #0b5a78; }
 .json-node .key { color: #8a3b1f; }
+.dark .download-link { color: #93c5fd; }
 .dark .json-node .value.number { color: #8fc7dc; }
 .dark .json-node .key { color: #f0a58c; }
 .dark .token.string { color: #a5c261; }
