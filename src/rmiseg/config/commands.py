@@ -180,9 +180,9 @@ class ExportConfig:
     """A checkpoint file, or the folder of a run (its best checkpoint)."""
     format: str = "onnx"
     """onnx (model.onnx), onnx-int8 (model-int8.onnx, with integers of 8 bits), openvino (model.xml, model.bin),
-    torch-export (model.pt2), torch-aoti (model-aoti.pt2, compiled for processors like this one), triton-server (a
-    folder that NVIDIA Triton Inference Server serves), safetensors (a folder that a model hub takes: weights,
-    config.json, README.md), or several, separated by commas."""
+    executorch (model.pte), torch-export (model.pt2), torch-aoti (model-aoti.pt2, compiled for processors like this
+    one), triton-server (a folder that NVIDIA Triton Inference Server serves), safetensors (a folder that a model
+    hub takes: weights, config.json, README.md), or several, separated by commas."""
     images: int = 64
     """Training images for onnx-int8: with one half its ranges are measured, with the other it is compared."""
     root: str | None = None

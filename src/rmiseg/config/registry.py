@@ -116,6 +116,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "onnx": "rmiseg.exports.onnx_file",
         "onnx-int8": "rmiseg.exports.onnx_int8",
         "openvino": "rmiseg.exports.openvino_files",
+        "executorch": "rmiseg.exports.executorch_file",
         "torch-export": "rmiseg.exports.torch_program",
         "torch-aoti": "rmiseg.exports.torch_aoti",
         "triton-server": "rmiseg.exports.triton_server",
