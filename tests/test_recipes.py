@@ -134,7 +134,7 @@ def test_model(settings):
     with torch.device("meta"):
         model = build_model(num_classes=21, **{**dict(options), "weights": "none"})
         logits = model.eval()(torch.zeros(1, 3, *crop_size))
-    stride = {"deeplabv3plus": 4, "unet": 1}.get(dict(options)["name"]) or model.output_stride
+    stride = {"deeplabv3plus": 4, "unet": 1, "smp:Unet": 1}.get(dict(options)["name"]) or model.output_stride
     assert logits.shape == (1, 21, *(-(-side // stride) for side in crop_size))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 from rich.console import Console
@@ -16,7 +16,7 @@ from rmiseg.planning.memory import MemoryNeed
 from rmiseg.planning.pace import Pace
 from rmiseg.planning.plan import Measures
 
-MEASURES = Measures(weights=lambda name: "package" if "lite" in name else "none")
+MEASURES = Measures(weights=lambda name: "package" if "lite" in name else "none", installed=lambda _: False)
 
 
 def planned(profile: DataProfile = THICK, machine=CPU, measures=MEASURES, **options) -> tuple[TrainConfig, dict]:
@@ -45,14 +45,26 @@ def test_a_rule_follows_from_what_was_decided_before():
     small, _ = planned(THIN, data={"image_scale": 1.0, "crop_size": [360, 480]})
     assert (small.data.image_scale, small.data.rare_share) == (1, 0)
     assert small.data.repeat == 4
-    assert (thin.loss.rmi.weight_lambda, thin.loss.plus) == (0.05, {"dice": 1.0})
-    several, decided = planned(profile(("nucleus", 0.1, 9.0), ("border", 0.02, 1.0)))
+    assert (thin.loss.name, thin.loss.rmi.combine, thin.loss.plus) == ("rmi", "convex", {"dice": 1.0})
+    several, decided = planned(profile(("hole", 0.01, 9.0), ("fray", 0.02, 50.0), masks=100))
     assert (several.loss.name, several.loss.plus) == ("ce", {"dice": 1.0})
     assert "loss.rmi.pool_size" not in decided
     for loss in ({"name": "rmi"}, {"rmi": {"weight_lambda": 0.5}}):  # meant for the paper's combination
         given, decided = planned(THIN, loss=loss)
         assert (given.loss.rmi.combine, given.loss.plus) == ("convex", {})
         assert [option for option in decided if option.startswith("loss")] == ["loss.rmi.pool_size"]
+
+
+def test_a_unet_takes_the_place_of_larger_images():
+    measures = replace(MEASURES, installed=lambda extra: extra == "smp")
+    config, _ = planned(THIN, measures=measures)
+    assert (config.model.name, config.model.backbone) == ("smp:Unet", "tu-tf_efficientnet_lite0")
+    assert (config.model.weights, config.model.options, config.model.output_stride) == ("package", {}, None)
+    assert config.data.image_scale == 1
+    assert planned(THICK, measures=measures)[0].model.name == "deeplabv3plus"
+    for given in ({"name": "deeplabv3plus"}, {"backbone": "tf_efficientnet_lite0"}, {"output_stride": 16}):
+        config, _ = planned(THIN, measures=measures, model=given)
+        assert (config.model.name, config.data.image_scale) == ("deeplabv3plus", 2)
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,13 @@ def test_profile(tmp_path):
     assert ground.name == "ground"
 
 
+def test_upper_and_lower_halves(tmp_path):
+    mask = np.zeros((61, 80))
+    mask[:15, :] = 1
+    assert profile_data(*write(tmp_path / "sky", [mask])).upright == pytest.approx(2 * 15 / 61)
+    assert profile_data(*write(tmp_path / "turned", [mask, mask[::-1]])).upright == 0
+
+
 def test_absent_classes_and_whole_images(tmp_path):
     facts = profile_data(*write(tmp_path, [np.zeros((8, 8))]))
     assert [each.images for each in facts.classes] == [1, 0, 0]

@@ -19,6 +19,7 @@ def profile(*others: tuple[str, float, float], size: tuple[int, int] = (360, 480
     """A data set of a ground and other classes, each with a name, a share and a width."""
     classes = tuple(ClassProfile(name, share, 10, width) for name, share, width in others)
     ground = ClassProfile("ground", 1 - sum(share for _, share, _ in others), 10, 100.0)
+    facts = {"upright": 0.5, **facts}
     facts = {"images": 100, "val_images": 20, "bands": 3, "value_range": None, "masks": 10, "ignored": 0.0} | facts
     return DataProfile(size=size, largest=facts.pop("largest", size), classes=(ground, *classes), **facts)
 
@@ -35,6 +36,18 @@ def test_image_scale():
     assert images.image_scale(profile(("pole", 0.01, 2.0), *others)).value == 1  # one class of five
     assert "crack" in images.image_scale(THIN).because
     assert images.image_scale(profile(("line", 0.01, 1.0), size=(1200, 1500))).value == 1  # no more than 2048 pixels
+
+
+def test_a_network_with_a_logit_for_each_pixel_needs_no_larger_images():
+    assert images.image_scale(THIN, full_size=True).value == 1
+    assert images.image_scale(replace(THIN, largest=(4096, 4096)), full_size=True).value == 0.5
+
+
+def test_augment_where_images_have_no_upper_side():
+    (chosen,) = images.augment(replace(THICK, upright=0.01))
+    assert chosen.value == {"flip-vertical": {}, "rotate": {"degrees": 180}}
+    assert images.augment(replace(THICK, upright=0.1)) == []
+    assert images.augment(replace(THICK, upright=0.01, images=10_000)) == []
 
 
 def test_image_scale_of_images_too_large():
@@ -95,16 +108,14 @@ def test_pool_size():
 
 
 def test_loss_where_nearly_all_is_ground():
-    mix = images.loss(THIN)
-    assert {each.option: each.value for each in mix} == {
-        "loss.rmi.pixel_loss": "ce",
-        "loss.rmi.combine": "additive",
-        "loss.rmi.weight_lambda": 0.05,
-        "loss.plus": {"dice": 1.0},
-    }
-    assert "ground has 98%" in mix[0].because
-    several = images.loss(profile(("nucleus", 0.15, 10.0), ("border", 0.03, 1.0)))
-    assert {each.option: each.value for each in several} == {"loss.name": "ce", "loss.plus": {"dice": 1.0}}
+    (dice,) = images.loss(THIN)
+    assert (dice.option, dice.value) == ("loss.plus", {"dice": 1.0})
+    assert "ground" in dice.because
+    nuclei = profile(("nucleus", 0.15, 10.0), ("border", 0.03, 1.0))
+    assert [each.option for each in images.loss(nuclei)] == ["loss.plus"]
+    seldom = images.loss(replace(nuclei, masks=100))  # both are in ten of them
+    assert {each.option: each.value for each in seldom} == {"loss.name": "ce", "loss.plus": {"dice": 1.0}}
+    assert "nucleus is in 10 of 100" in seldom[0].because
     assert images.loss(profile(("car", 0.3, 30.0))) == []
     assert images.loss(profile()) == []  # a class alone
 
@@ -160,6 +171,7 @@ def test_short_trainings_of_light_backbones_take_adamw():
     (chosen,) = schedule.optimizer("tf_efficientnet_lite0", 100)
     assert chosen.value == "adamw"
     assert not schedule.optimizer("tf_efficientnet_lite0", 500)
+    assert schedule.optimizer("tu-tf_efficientnet_lite0", 5000, "smp:Unet")[0].value == "adamw"
     assert not schedule.optimizer("resnet50", 100)
     assert not schedule.optimizer(None, 100)
 
@@ -180,6 +192,21 @@ def test_backbone():
     assert chosen(GPU) == ["resnet50", "none"]
     assert chosen(replace(GPU, memory=4 * 10**9), "resnet50") == ["resnet18", "none"]
     assert "random" in network.weights("resnet18", lambda _: "none").because
+
+
+def test_unet_for_what_is_thin():
+    thin = images.lines(THIN)
+    assert images.lines(profile(("vessel", 0.08, 4.8)))
+    assert not images.lines(
+        profile(("a", 0.01, 2.0), ("b", 0.01, 3.0), ("c", 0.1, 90.0), ("d", 0.1, 80.0), ("e", 0.1, 9.0))
+    )
+    chosen = {each.option: each.value for each in network.unet(thin, "tf_efficientnet_lite0")}
+    assert chosen == {
+        "model.name": "smp:Unet",
+        "model.backbone": "tu-tf_efficientnet_lite0",
+        "optim.head_lr_factor": 2.0,
+    }
+    assert network.unet([], "tf_efficientnet_lite0") == network.unet(thin, "resnet50") == []
 
 
 def test_precision_and_workers():

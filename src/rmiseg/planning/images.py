@@ -11,9 +11,11 @@ LONGEST = 2048
 """Longest side of the images that the network is shown whole."""
 NARROW = 4.0
 """Width in pixels below which a line is narrower than a cell of the network's logits, which have stride 4."""
-THIN_SHARE = 1 / 3
-"""Share of the classes, but for the most frequent one, that must be narrow for images to be made larger: the mean over
-classes gains by those alone, and all of the training pays."""
+LINE = 5.0
+"""Width in pixels below which parts are lines, of which little is left when they are pooled by 4."""
+THIN_SHARE, LINE_SHARE = 1 / 3, 1 / 2
+"""Shares of the classes, but for the most frequent one, that must be narrow for images to be made larger (the mean over
+classes gains by those alone, and all of the training pays), and that must be lines for the network to be another."""
 MOST_ENLARGED = 2.0
 SMALLEST_CROP, CROP_STEP = 32, 32
 CROPS = {"cpu": 320, "cuda": 512}
@@ -23,18 +25,25 @@ SMALLEST_SIDE = 192
 PART, RARE = 0.8, 0.05
 """Share of an image that a crop shows, and of the pixels that a class has, below which crops look for rare classes."""
 SELDOM = 1 / 3
-"""Share of the images that show a rare class below which crops look for it even where they show whole images."""
-GROUND, RMI_WEIGHT = 0.8, 0.05
-"""Share of the most frequent class from which on RMI stands beside cross entropy and Dice, and its weight there."""
+"""Share of the images that show a rare class below which crops look for it even where they show whole images, and
+below which RMI does not find it in time."""
+GROUND = 0.8
+"""Share of the most frequent class from which on Dice stands beside the loss."""
 VARIED = 2000
 """Number of images from which on their colors vary by themselves."""
+UPRIGHT = 0.02
+"""Share of the pixels by which upper and lower halves of images differ, above which images have an upper side."""
 
 
-def image_scale(profile: DataProfile) -> Decision:
+def image_scale(profile: DataProfile, full_size: bool = False) -> Decision:
     """Factor of images: smaller if they are too large to be shown whole, larger if something in them is thin.
 
     Images are scored whole, so that their size is bounded by memory. What is narrower than the stride of the logits is
     drawn by fewer than one of them a side.
+
+    Args:
+        profile: Facts of the data.
+        full_size: Whether the network has a logit for each pixel, so that nothing is narrower than its stride.
     """
     longest = max(profile.largest)
     if longest > LONGEST:
@@ -46,7 +55,7 @@ def image_scale(profile: DataProfile) -> Decision:
             f"{round(longest * factor)}. {_lost(profile.thinnest, factor)}",
         )
     thin = narrow_classes(profile, 1.0)
-    if thin:
+    if thin and not full_size:
         wanted = round(2 * NARROW / max(thin[0].width, 0.1)) / 2
         factor = int(2 * min(MOST_ENLARGED, LONGEST / longest, wanted)) / 2
         if factor > 1:
@@ -124,9 +133,17 @@ def color_jitter(profile: DataProfile) -> Decision:
     return Decision("data.color_jitter", 0.0, f"{profile.images} images vary by themselves, and it costs time")
 
 
+def augment(profile: DataProfile) -> list[Decision]:
+    """Crops upside down and turned, where few images look alike from above and below; else nothing is decided."""
+    if profile.images >= VARIED or profile.upright > UPRIGHT:
+        return []
+    reason = f"classes are above as often as below ({profile.upright:.1%} of the pixels differ), and images are few"
+    return [Decision("data.augment", {"flip-vertical": {}, "rotate": {"degrees": 180}}, reason)]
+
+
 def pool_size(profile: DataProfile, scale: float) -> Decision:
     """Downsampling before RMI's regions: 4 as in the paper, 2 where something is narrower than that."""
-    if thin := narrow_classes(profile, scale):
+    if thin := narrow_classes(profile, scale, LINE):
         width = thin[0].width * scale
         return Decision(
             "loss.rmi.pool_size", 2, f"pooled by 4, parts of {_named(thin)} of {width:.1f} pixels would be gone"
@@ -135,39 +152,44 @@ def pool_size(profile: DataProfile, scale: float) -> Decision:
 
 
 def loss(profile: DataProfile) -> list[Decision]:
-    """The loss where nearly all is ground: cross entropy and Dice, and for a single class on it a little of RMI; else
-    there is nothing to decide.
+    """The loss where nearly all is ground: RMI and Dice, and cross entropy and Dice if many images lack a class; else
+    nothing is decided.
 
-    The gradient of RMI is tens of times that of the pixel loss, and of a class that a crop does not show it says
-    nothing, so that what is rare is found late. Dice looks at the pixels of a class in all crops together.
+    Of a class that a crop does not show RMI says nothing, and its gradient is tens of times that of the pixel loss, so
+    that what few images show is found late. Dice looks at the pixels of a class in all crops together.
     """
     ground = max(profile.shown, key=lambda each: each.share)
-    others = len(profile.shown) - 1
+    others = [each for each in profile.shown if each is not ground]
     if ground.share < GROUND or not others:
         return []
-    reason = f"{ground.name} has {ground.share:.0%} of the pixels; what is rare is found late with RMI at full weight"
     dice = Decision("loss.plus", {"dice": 1.0}, f"what is not {ground.name} is found sooner with it")
-    if others > 1:
-        return [Decision("loss.name", "ce", reason), dice]
-    return [
-        Decision("loss.rmi.pixel_loss", "ce", reason),
-        Decision("loss.rmi.combine", "additive", "pixel loss + weight_lambda * RMI"),
-        Decision("loss.rmi.weight_lambda", RMI_WEIGHT, "so that its gradient is not much larger than the others'"),
-        dice,
-    ]
+    fewest = min(others, key=lambda each: each.images)
+    if fewest.images >= SELDOM * profile.masks:
+        return [dice]
+    reason = f"{fewest.name} is in {fewest.images} of {profile.masks} masks: RMI would find it late"
+    return [Decision("loss.name", "ce", reason), dice]
 
 
-def narrow_classes(profile: DataProfile, scale: float) -> list[ClassProfile]:
+def lines(profile: DataProfile) -> list[ClassProfile]:
+    """Classes whose parts are lines, the narrowest first; none if they are fewer than half of all."""
+    return narrow_classes(profile, 1.0, LINE, LINE_SHARE)
+
+
+def narrow_classes(
+    profile: DataProfile, scale: float, width: float = NARROW, share: float = THIN_SHARE
+) -> list[ClassProfile]:
     """Classes narrower than the stride of the logits, the narrowest first; none if they are few of all.
 
     Args:
         profile: Facts of the data.
         scale: Factor of images.
+        width: Width in pixels.
+        share: Share of all classes but the most frequent one, of which fewer are few.
     """
     ground = max(profile.shown, key=lambda each: each.share)
     others = [each for each in profile.shown if each is not ground]
-    thin = sorted((each for each in others if each.width * scale < NARROW), key=lambda each: each.width)
-    return thin if len(thin) >= THIN_SHARE * len(others) else []
+    thin = sorted((each for each in others if each.width * scale < width), key=lambda each: each.width)
+    return thin if len(thin) >= share * len(others) else []
 
 
 def _named(classes: list[ClassProfile]) -> str:

@@ -3,15 +3,18 @@ evidence."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from rmiseg.planning.decisions import Decision
 from rmiseg.planning.machine import Machine
+from rmiseg.planning.profile import ClassProfile
 
 LIGHT_BACKBONE, LARGE_BACKBONE, UNTRAINED_BACKBONE = "tf_efficientnet_lite0", "resnet50", "resnet18"
 LARGE_MEMORY = 5 * 10**9
 """Memory of a GPU in bytes from which on it takes the large backbone: those of 6 GB do."""
 MOST_WORKERS = 8
+UNET, UNET_HEAD = "smp:Unet", 2.0
+"""The network for what is thin, and the learning rate of its decoder relative to that of the backbone."""
 
 Weights = Callable[[str], str]
 """Tells where the weights of a backbone are to be had: hub, package or none."""
@@ -39,6 +42,25 @@ def backbone(machine: Machine, find: Weights) -> list[Decision]:
     return [
         Decision("model.backbone", name, "one that learns from nothing; light ones do so badly"),
         _weights(name, "none"),
+    ]
+
+
+def unet(lines: Sequence[ClassProfile], backbone: str | None) -> list[Decision]:
+    """A U-Net over a light backbone where classes are lines; else nothing is decided.
+
+    Its logits are at full size, those of the usual network at a quarter, and a step takes no longer.
+
+    Args:
+        lines: Classes that are, the narrowest first.
+        backbone: Name of the backbone.
+    """
+    if not lines or backbone != LIGHT_BACKBONE:
+        return []
+    reason = f"parts of {lines[0].name} are {lines[0].width:.1f} pixels wide, and it draws every pixel by itself"
+    return [
+        Decision("model.name", UNET, reason),
+        Decision("model.backbone", f"tu-{backbone}", f"{backbone}, as the library of {UNET} calls it"),
+        Decision("optim.head_lr_factor", UNET_HEAD, "the decoder learns at twice the rate of the backbone"),
     ]
 
 

@@ -17,6 +17,7 @@ from rmiseg.planning.machine import Machine
 from rmiseg.planning.memory import MemoryNeed
 from rmiseg.planning.pace import Pace, steps_within
 from rmiseg.planning.profile import DataProfile
+from rmiseg.runtime.extras import is_installed
 
 SOURCES = ("hub", "package", "none")
 FEW_MASKS = 3
@@ -31,11 +32,13 @@ class Measures:
         weights: Where the weights of a backbone are to be had.
         memory: Memory of a step with some options, on the device to plan for.
         pace: Time of a step and of an evaluation with some options, on this machine.
+        installed: Whether the packages of an extra are there.
     """
 
     weights: network.Weights
     memory: Callable[[TrainConfig], MemoryNeed] | None = None
     pace: Callable[[TrainConfig], Pace] | None = None
+    installed: Callable[[str], bool] = is_installed
 
 
 class _Deciding:
@@ -57,7 +60,7 @@ class _Deciding:
         for each in decisions:
             if self.is_open(each.option):
                 self.config = with_value(self.config, each.option, each.value)
-                self.decisions.append(each)
+                self.decisions = [known for known in self.decisions if known.option != each.option] + [each]
 
 
 def decide(
@@ -94,7 +97,7 @@ def _decided(
 ) -> _Deciding:
     """All decisions; `share` is that of the usual pixels of a step that there is time for."""
     deciding = _Deciding(config, given)
-    _decide_network(deciding, machine, measures.weights)
+    _decide_network(deciding, profile, machine, measures)
     _decide_images(deciding, profile, machine.device, share)
     _decide_batches(deciding, profile, machine, measures.memory, share)
     _decide_length(deciding, profile, machine, measures.pace)
@@ -102,8 +105,9 @@ def _decided(
     return deciding
 
 
-def _decide_network(deciding: _Deciding, machine: Machine, find: network.Weights) -> None:
-    model = deciding.config.model
+def _decide_network(deciding: _Deciding, profile: DataProfile, machine: Machine, measures: Measures) -> None:
+    model, find = deciding.config.model, measures.weights
+    free = all(map(deciding.is_open, ("model.name", "model.backbone", "model.options", "model.output_stride")))
     if not model.name.startswith(GIVEN) and not model.compat and takes_backbone(model.name):
         if not deciding.is_open("model.backbone"):
             if deciding.is_open("model.weights"):
@@ -112,6 +116,12 @@ def _decide_network(deciding: _Deciding, machine: Machine, find: network.Weights
             deciding.take(*network.backbone(machine, find))
         elif model.weights in SOURCES:  # a file says itself what it is of
             deciding.take(*network.backbone(machine, partial(_given_source, model.weights)))
+    if free and measures.installed("smp"):
+        chosen = network.unet(images.lines(profile), deciding.config.model.backbone)
+        if chosen:
+            for option, value in (("model.options", {}), ("model.output_stride", None)):  # those of the usual network
+                deciding.config = with_value(deciding.config, option, value)
+        deciding.take(*chosen)
     deciding.take(network.precision(machine))
 
 
@@ -121,14 +131,14 @@ def _given_source(source: str, backbone: str) -> str:
 
 
 def _decide_images(deciding: _Deciding, profile: DataProfile, device: str, share: float) -> None:
-    deciding.take(images.image_scale(profile))
+    deciding.take(images.image_scale(profile, deciding.config.model.name == network.UNET))
     scale = deciding.config.data.image_scale
     deciding.take(images.crop_size(profile, scale, device, share))
     if deciding.is_open("data.scale_step"):
         deciding.take(*images.scales(profile))
     if deciding.config.data.transform == "scale-crop":  # others cannot be told where to look
         deciding.take(images.rare_share(profile, scale, deciding.config.data.crop_size))
-    deciding.take(images.color_jitter(profile))
+    deciding.take(images.color_jitter(profile), *images.augment(profile))
     if not deciding.is_begun("loss"):  # what is given may be meant for another loss
         deciding.take(*images.loss(profile))
     if deciding.config.loss.name == "rmi":
@@ -170,7 +180,7 @@ def _decide_length(
     deciding.take(schedule.val_every(total, epoch_steps, step_images * math.prod(data.crop_size), pixels))
     backbone = deciding.config.model.backbone
     if deciding.is_open("optim.lr"):  # a rate that is given is one of SGD, the default
-        deciding.take(*schedule.optimizer(backbone, total))
+        deciding.take(*schedule.optimizer(backbone, total, deciding.config.model.name))
     optim = deciding.config.optim
     deciding.take(*schedule.learning_rate(optim.name, backbone, step_images, total), schedule.norm_momentum(total))
 

@@ -54,6 +54,8 @@ class DataProfile:
         value_range: Values that become 0 and 255, of images of more than 8 bits; None for others.
         masks: Number of masks that were read.
         ignored: Share of their pixels that is ignored.
+        upright: Share of their pixels by which upper halves of images differ from lower ones in what they show: 0 where
+            classes are as often above as below, 1 where none is in both.
         classes: The classes, in order.
     """
 
@@ -65,6 +67,7 @@ class DataProfile:
     value_range: Ranges
     masks: int
     ignored: float
+    upright: float
     classes: tuple[ClassProfile, ...]
 
     @property
@@ -122,6 +125,7 @@ def profile_data(train: Split, val: Split, console: Console | None = None) -> Da
         value_range=train.bands.ranges,
         masks=counted.masks,
         ignored=1 - counted.valid / counted.pixels,
+        upright=counted.upright,
         classes=counted.classes(train.classes.names),
     )
 
@@ -135,7 +139,7 @@ class _Counts:
     """Counts of masks, as they are read."""
 
     def __init__(self, num_classes: int) -> None:
-        self.area, self.border, self.images = (np.zeros(num_classes, np.int64) for _ in range(3))
+        self.area, self.border, self.images, self.above = (np.zeros(num_classes, np.int64) for _ in range(4))
         self.masks = self.pixels = self.valid = 0
         self.sizes: list[tuple[int, int]] = []
 
@@ -144,6 +148,9 @@ class _Counts:
         area = np.bincount(mask.ravel(), minlength=256)[: len(self.area)]
         self.area += area
         self.images += area > 0
+        half = mask.shape[0] // 2
+        for sign, part in ((1, mask[:half]), (-1, mask[mask.shape[0] - half :])):
+            self.above += sign * np.bincount(part.ravel(), minlength=256)[: len(self.area)]
         for first, second in ((mask[1:], mask[:-1]), (mask[:, 1:], mask[:, :-1])):
             different = first != second
             for side in (first[different], second[different]):
@@ -152,6 +159,11 @@ class _Counts:
         self.pixels += mask.size
         self.valid += int((mask != IGNORE_INDEX).sum())
         self.sizes.append((mask.shape[0], mask.shape[1]))
+
+    @property
+    def upright(self) -> float:
+        """Share of the pixels by which upper halves differ from lower ones."""
+        return float(np.abs(self.above).sum() / max(int(self.area.sum()), 1))
 
     def classes(self, names: Iterable[str]) -> tuple[ClassProfile, ...]:
         total = max(int(self.area.sum()), 1)

@@ -7,6 +7,7 @@ import math
 from rmiseg.planning.decisions import Decision
 from rmiseg.planning.machine import GIGABYTE, Machine
 from rmiseg.planning.memory import MemoryNeed
+from rmiseg.planning.network import UNET
 
 BATCHES = {"cpu": 8, "cuda": 16}
 SMALLEST_BATCH = 2
@@ -24,7 +25,7 @@ WARMUP_SHARE = 0.1
 NORM_MOMENTA = (0.05, 0.3)
 LEFT_OVER = 0.01
 """Weight that batch norm's first statistics may have left after a tenth of the training."""
-LEARNING_RATES = {"sgd": {"light": 0.05, "heavy": 0.01}, "adamw": {"light": 5e-4, "heavy": 1e-4}}
+LEARNING_RATES = {"sgd": {"light": 0.05, "heavy": 0.01}, "adamw": {"light": 7e-4, "heavy": 1e-4}}
 """Learning rates at batches of 8 by optimizer, of light backbones (MobileNets, EfficientNets) and of others."""
 SHORT = 500
 """Steps below which light backbones learn more with AdamW than with SGD."""
@@ -144,13 +145,16 @@ def norm_momentum(total: int) -> Decision:
     return Decision("train.norm_momentum", value, reason)
 
 
-def optimizer(backbone: str | None, total: int) -> list[Decision]:
-    """The optimizer: AdamW for light backbones in short trainings; else there is nothing to decide.
+def optimizer(backbone: str | None, total: int, model: str = "") -> list[Decision]:
+    """The optimizer: AdamW for light backbones in short trainings, and in a U-Net; else there is nothing to decide.
 
     Args:
         backbone: Name of the backbone; None if there is none.
         total: Optimizer steps.
+        model: Name of the network.
     """
+    if _is_light(backbone) and model == UNET:
+        return [Decision("optim.name", "adamw", "the U-Net over a light backbone was trained with it alone")]
     if _is_light(backbone) and total < SHORT:
         return [Decision("optim.name", "adamw", f"in {total} steps a light backbone learns more with it than with SGD")]
     return []

@@ -41,8 +41,7 @@ def require(extra: str, purpose: str) -> None:
         ModuleNotFoundError: One is not; the message names the extra that installs it.
     """
     for package in PACKAGES[extra]:
-        there = sys.modules[package] if package in sys.modules else importlib.util.find_spec(package)
-        if there is None:
+        if not _is_there(package):
             raise _missing(package, extra, purpose, f"No module named {package!r}")
 
 
@@ -56,6 +55,11 @@ def require_for_export(name: str) -> None:
         require(EXPORTS[name], f"the export format {name}")
 
 
+def is_installed(extra: str) -> bool:
+    """Return whether the packages of an extra are installed, without importing them."""
+    return all(map(_is_there, PACKAGES[extra]))
+
+
 def import_extra(module: str, extra: str, purpose: str) -> Any:
     """Import a module of an optional package.
 
@@ -66,6 +70,11 @@ def import_extra(module: str, extra: str, purpose: str) -> Any:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise _missing(module.split(".")[0], extra, purpose, str(error), error.name) from error
+
+
+def _is_there(package: str) -> bool:
+    there = sys.modules[package] if package in sys.modules else importlib.util.find_spec(package)
+    return there is not None
 
 
 def _missing(package: str, extra: str, purpose: str, reason: str, name: str | None = None) -> ModuleNotFoundError:
