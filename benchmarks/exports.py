@@ -1,28 +1,31 @@
 """Compare the exports of a run: size, time of an image, pixels that get the class that PyTorch gives them, and mIoU.
 
-python benchmarks/exports.py runs/mine [--images 100] [--rounds 7]
+python benchmarks/exports.py runs/mine [--format onnx,openvino] [--images 100] [--rounds 7]
 
-It reads runs/mine/export, which `rmiseg export runs/mine --format onnx,onnx-int8,openvino,torch-export,torch-aoti`
-writes, and the first images of the validation split of the run. Times are of the processor, added up over threads, and
-the least of the rounds, in which all formats take turns on one image: they mean the same on a machine that others use.
+It exports what is not in runs/mine/export yet, of the formats whose packages are installed, and reads the first images
+of the validation split of the run. Times are of the processor, added up over threads, and the least of the rounds, in
+which all formats take turns on one image: they mean the same on a machine that others use.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
+from rich.console import Console
 from torch import Tensor
 
 from rmiseg.evaluation.metrics import count_image
+from rmiseg.exports.export import export
 from rmiseg.exports.onnx_file import onnx_runner
 from rmiseg.inference.checkpoint import load_checkpoint
 from rmiseg.inference.segmenter import Segmenter
 
 Run = Callable[[Tensor], Tensor]
+FORMATS = ("onnx", "onnx-int8", "openvino", "executorch", "torch-export", "torch-aoti")
 
 
 def openvino_runner(path: Path, precision: str) -> Run:
@@ -30,6 +33,25 @@ def openvino_runner(path: Path, precision: str) -> Run:
 
     compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": precision})
     return lambda images: torch.from_numpy(compiled(images.numpy())[0].copy())
+
+
+def executorch_runner(path: Path) -> Run:
+    from executorch.runtime import Runtime
+
+    method = Runtime.get().load_program(path).load_method("forward")
+    return lambda images: method.execute([images])[0].clone()  # which the next image is written over
+
+
+def write_missing(run: Path, formats: Iterable[str]) -> None:
+    """Export what is not there yet."""
+    console = Console()
+    for name in formats:
+        try:
+            export(run, name, console=console)
+        except FileExistsError:
+            continue
+        except ModuleNotFoundError as error:
+            console.print(f"{name} is left out: {error}")
 
 
 def runners(run: Path) -> dict[str, tuple[Run, list[Path]]]:
@@ -46,6 +68,8 @@ def runners(run: Path) -> dict[str, tuple[Run, list[Path]]]:
     if (path := folder / "model.xml").exists():
         for precision in ("f32", "bf16"):
             found[f"openvino, {precision}"] = openvino_runner(path, precision), [path, folder / "model.bin"]
+    if (path := folder / "model.pte").exists():
+        found["executorch"] = executorch_runner(path), [path]
     if (path := folder / "model.pt2").exists():
         found["torch-export"] = torch.export.load(path).module(), [path]
     if (path := folder / "model-aoti.pt2").exists():
@@ -56,9 +80,11 @@ def runners(run: Path) -> dict[str, tuple[Run, list[Path]]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
+    parser.add_argument("--format", default=",".join(FORMATS), help="of these, what is missing is exported first")
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
+    write_missing(options.run, options.format.split(","))
     split = load_checkpoint(options.run).load_split()
     found = runners(options.run)
     counts: dict[str, torch.Tensor] = {}

@@ -11,15 +11,16 @@ import signal
 import subprocess
 import sys
 import tomllib
-from dataclasses import is_dataclass
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import get_type_hints
 
 import pytest
 
 from rmiseg.cli import main
-from rmiseg.config import registry
+from rmiseg.config import TrainConfig, registry
 from rmiseg.config.commands import COMMANDS
+from rmiseg.config.recipes import flat
 from support.launch import run as run_processes
 from support.plugins import forget_plugins
 
@@ -199,3 +200,25 @@ def run_killed(script: str, folder: str) -> None:
 def forget_my_parts() -> None:
     forget_plugins()
     sys.modules.pop("my_parts", None)
+
+
+OPTIONS_OF_THE_ORIGINAL = """
+    resume checkname save_ckpt_steps max_ckpt_nums model_dir output_dir seg_model backbone out_stride batch_size
+    accumulation_steps test_batch_size dataset train_split data_dir use_sbd workers base_size crop_size sync_bn
+    freeze_bn bn_mom epochs start_epoch init_global_step use_balanced_weights init_lr lr_multiplier slow_start_lr
+    slow_start_steps
+    lr_scheduler momentum weight_decay nesterov no_cuda gpu_ids main_gpu seed ft eval_interval no_val loss_type
+    loss_weight_lambda proc_name rmi_pool_way rmi_pool_size rmi_pool_stride rmi_radius crf_iter_steps local_rank
+    world_size dist_backend multiprocessing_distributed
+"""
+
+
+def test_options_of_the_original_have_their_counterparts():
+    """Every option of its parser_params.py is named, and what stands beside it exists."""
+    page = (PROJECT / "docs" / "fidelity.md").read_text()
+    rows = dict(re.findall(r"^\| (`--.*?) \| (.*) \|$", page.partition("Every option of")[2], re.M))
+    named = {name for row in rows for name in re.findall(r"--(\w+)", row)}
+    assert named == set(OPTIONS_OF_THE_ORIGINAL.split())
+    known = flat(asdict(TrainConfig()))
+    for option in re.findall(r"--((?:data|model|loss|optim|train)\.[\w.]+)", " ".join(rows.values())):
+        assert option in known, option

@@ -6,8 +6,9 @@ function for each step on the way from images to a model in use; they need `pip 
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from rmiseg.runtime.late import late
 
 if TYPE_CHECKING:
     from rmiseg.config import TrainConfig
@@ -20,11 +21,10 @@ if TYPE_CHECKING:
     from rmiseg.inference.predictor import Predictor
     from rmiseg.losses import AffinityLoss, BCELoss, CELoss, PyramidLoss, RMILoss, build_loss
     from rmiseg.reports.page import report
+    from rmiseg.runtime.version import __version__ as __version__
     from rmiseg.training.callbacks import Callback
     from rmiseg.training.loggers import Logger
     from rmiseg.training.trainer import Trainer, train
-
-    __version__: str
 
 _PLACES = {
     "AffinityLoss": "rmiseg.losses",
@@ -46,6 +46,7 @@ _PLACES = {
     "report": "rmiseg.reports.page",
     "train": "rmiseg.training.trainer",
     "upsample_logits": "rmiseg.functional",
+    "__version__": "rmiseg.runtime.version",
 }
 """The module of each name. It is imported late, so that --help needs no torch, and the losses nothing but torch."""
 
@@ -72,21 +73,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        return _version()
-    if name in _PLACES:
-        return getattr(importlib.import_module(_PLACES[name]), name)
-    raise AttributeError(f"module 'rmiseg' has no attribute {name!r}")
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("rmiseg")
-    except PackageNotFoundError:  # a source tree that is on the path without being installed
-        return "0+unknown"
+__getattr__ = late(__name__, _PLACES)
 
 
 def __dir__() -> list[str]:

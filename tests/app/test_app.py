@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+import sys
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,8 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from rmiseg.app.views import look, picture, shares
+from rmiseg.app.files import download, kinds
+from rmiseg.app.views import Seen, look, picture, shares
 from rmiseg.cli import main
 from rmiseg.config import AppConfig, DataConfig, ModelConfig
 from rmiseg.data import ClassTable
@@ -201,3 +203,25 @@ def test_many_images(runs, image, tmp_path):
     assert page.segment_many([]) is None
     with zipfile.ZipFile(page.segment_many([str(image), str(image)])) as archive:
         assert archive.namelist() == ["0000-street.png", "0001-street.png"]
+    other = shutil.copy(image, tmp_path / "other.png")
+    with zipfile.ZipFile(page.segment_many([str(image), str(other)])) as archive:
+        assert archive.namelist() == ["street.png", "other.png"]
+
+
+def test_labels_for_a_tool(image, monkeypatch):
+    """As `rmiseg predict --write` writes them; they name the image as the visitor does, and no folder of the server."""
+    pytest.importorskip("cv2")
+    ids = np.zeros((120, 180), np.uint8)
+    ids[20:60, 30:90] = 2
+    seen = Seen(np.zeros((120, 180, 3), np.uint8), ids, np.ones((120, 180), np.float32))
+    assert kinds() == ["mask", "coco", "labelme", "cvat", "label-studio"]
+    content = json.loads(download([seen], [image], "labelme", CLASSES).read_text())
+    assert content["imagePath"] == "street.png"
+    assert {each["label"] for each in content["shapes"]} == {"ground", "disc"}
+    together = download([seen, seen], [image, Path("other.jpg")], "coco", CLASSES)
+    assert [each["file_name"] for each in json.loads(together.read_text())["images"]] == ["street.png", "other.jpg"]
+    for name in kinds():
+        assert str(image.parent) not in download([seen], [image], name, CLASSES).read_bytes().decode("latin1")
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    with pytest.raises(ModuleNotFoundError, match=r"rmiseg\[labels\]"):
+        download([seen], [image], "labelme", CLASSES)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from rmiseg.cli import main
-from rmiseg.cli.needs import EXPORTS, FAMILIES, LABELS, LOGGERS
+from rmiseg.cli.needs import FAMILIES, LABELS, LOGGERS
 from rmiseg.config.registry import BUILT_IN, names
-from rmiseg.runtime.extras import PACKAGES
+from rmiseg.runtime.extras import EXPORTS, PACKAGES
 
 PROJECT = Path(__file__).parents[2]
 

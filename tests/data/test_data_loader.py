@@ -92,6 +92,19 @@ def test_evaluation_sees_every_image_once_in_order(split_root, workers):
     assert batches[2]["mask"].shape == (1, 40, 30)
 
 
+def test_workers_may_start_before_the_first_batch_is_asked_for(split_root):
+    dataset = SegmentationDataset(load_split("folder", split_root, "val"), eval_transform())
+    loader = eval_loader(dataset, workers=1)
+    loader.start()
+    (worker,) = loader._begun._workers
+    assert worker.is_alive()
+    assert same(list(loader), list(eval_loader(dataset, workers=0)))
+    assert same(list(loader), list(loader))
+    assert loader._iterator._workers == [worker]
+    loader.close()
+    assert not worker.is_alive()
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_errors_in_workers_name_the_file(dataset, split_root, workers):
     (split_root / "images" / "train" / "train3.png").write_bytes(b"")

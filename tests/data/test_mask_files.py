@@ -138,7 +138,7 @@ def test_arrays_of_numpy(tmp_path):
         (np.eye(3)[IDS], False, r"an array \(16, 24, 3\) of float64; a mask is \(H, W\) of numbers"),
         (IDS, True, "the classes are given as colors"),
         (IDS + 0.5, False, "floats, and not whole numbers"),
-        (np.array([{}]), False, "Python objects in dtype"),
+        (np.array([{}]), False, "it holds Python objects, which are not read"),
     ):
         np.save(path, array, allow_pickle=True)
         with pytest.raises(ValueError, match=message):

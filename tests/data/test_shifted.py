@@ -9,20 +9,21 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from rmiseg.data import check_dataset, open_training_data, shifted
+from rmiseg.data import check_dataset, open_training_data, scan_split, shifted
+from rmiseg.data.bands import RGB
 
 
-def squares(root, shift=0, noise=40, count=20, seed=0):
-    """Squares on noise in train, and masks of the image that lies so many before."""
+def squares(root, order, noise=25, count=20, size=(48, 64), seed=0):
+    """Squares on noise in train and val, each beside the mask of another image as the order says."""
     chance = np.random.default_rng(seed)
-    masks = np.zeros((count, 48, 64), np.uint8)
+    masks = np.zeros((count, *size), np.uint8)
     for mask in masks:
-        top, left = chance.integers(0, 24, 2)
-        mask[top : top + 20, left : left + 30] = 1
+        top, left = chance.integers(0, size[0] // 2, 2)
+        mask[top : top + size[0] * 2 // 5, left : left + size[1] // 2] = 1
     for index, mask in enumerate(masks):
         split = "val" if index % 5 == 0 else "train"
         image = np.clip(90 + 60 * mask + chance.normal(0, noise, mask.shape), 0, 255).astype(np.uint8)
-        for folder, values in (("images", image), ("masks", masks[(index - shift) % count])):
+        for folder, values in (("images", image), ("masks", masks[order[index]])):
             (root / folder).mkdir(parents=True, exist_ok=True)
             Image.fromarray(values).save(root / folder / f"img_{index}.png")
         with open(root / f"{split}.txt", "a") as file:
@@ -31,9 +32,29 @@ def squares(root, shift=0, noise=40, count=20, seed=0):
     return root
 
 
-@pytest.mark.parametrize(("shift", "where"), [(1, "before"), (-1, "after"), (0, ""), (3, "")])
-def test_masks_of_the_neighbor(tmp_path, shift, where):
-    root = squares(tmp_path, shift)
+def beside(count, kind, seed=0):
+    """The mask beside each image: of the one so many places before, or in any order."""
+    if kind == "shuffled":
+        return np.random.default_rng(seed).permutation(count)
+    if kind == "named":  # 1, 10, 11, ... where images are 1, 2, 3, ...
+        return sorted(range(count), key=str)
+    return [(index - kind) % count for index in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "where"),
+    [
+        (-1, "the image after their own better"),
+        (1, "the image before their own better"),
+        (2, "the image 2 places before their own better"),
+        (-5, "the image 5 places after their own better"),
+        ("shuffled", "another image far better than their own"),
+        ("named", "another image far better than their own"),
+        (0, ""),
+    ],
+)
+def test_masks_of_others(tmp_path, kind, where):
+    root = squares(tmp_path, beside(20, kind))
     stream = io.StringIO()
     open_training_data("folder", str(root), ("train", "val"), console=Console(file=stream, width=200))
     warnings = check_dataset("folder", root, workers=0).warnings
@@ -41,15 +62,41 @@ def test_masks_of_the_neighbor(tmp_path, shift, where):
         assert (warnings, "warning" in stream.getvalue()) == ([], False)
         return
     (warning,) = warnings
-    assert f"fit the image {where} their own better, such as those of {root}/masks/" in warning
-    assert "Rename them" in warning
+    assert f"fit {where}, such as those of {root}/masks/" in warning
+    assert ("Rename them" in warning) != ("Give each mask the name of its image" in warning)
     assert f"warning: {warning}" in stream.getvalue().replace("\n", "")
 
 
+def test_more_images_are_looked_at_where_none_fits(tmp_path):
+    split = scan_split("folder", squares(tmp_path, beside(70, 35), count=70, size=(24, 32)), "train")
+    (warning,) = shifted.shift_warnings(split.samples, split.classes, RGB, most=12)
+    assert "of 56 that were looked at, the edges of" in warning
+    assert "another image far better" in warning
+
+
+def test_some_of_the_masks_are_shuffled(tmp_path):
+    order = list(range(20))
+    order[4:9] = [6, 4, 8, 5, 7]
+    (warning,) = check_dataset("folder", squares(tmp_path, order), workers=0).warnings
+    assert "of 20 that were looked at, the edges of 5 fit another image" in warning
+
+
 def test_masks_that_no_edges_tell(tmp_path):
-    assert check_dataset("folder", squares(tmp_path, 1, noise=4000), workers=0).warnings == []
+    assert check_dataset("folder", squares(tmp_path, beside(20, 1), noise=4000), workers=0).warnings == []
 
 
-def test_images_that_are_large_are_not_read_for_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(shifted, "MOST_PIXELS", 100)
-    assert check_dataset("folder", squares(tmp_path, 1), workers=0).warnings == []
+def test_images_that_are_alike(tmp_path):
+    root = squares(tmp_path, beside(20, 1))
+    content = (root / "images" / "img_0.png").read_bytes()
+    for path in (root / "images").iterdir():
+        path.write_bytes(content)
+    assert not [each for each in check_dataset("folder", root, workers=0).warnings if "beside" in each]
+
+
+def test_images_that_are_large(tmp_path, monkeypatch):
+    """They are read at a lower resolution, as many as take some seconds."""
+    monkeypatch.setattr(shifted, "LONG_SIDE", 40)
+    root = squares(tmp_path, beside(16, 3), count=16, size=(80, 96))
+    assert "3 places before" in check_dataset("folder", root, workers=0).warnings[0]
+    monkeypatch.setattr(shifted, "MOST_PIXELS", 80 * 96 * 11)
+    assert check_dataset("folder", root, workers=0).warnings == []

@@ -60,6 +60,7 @@ def label_readers(folder: Path) -> dict[str, Reader]:
     for name, content in (("supervisely", written), ("via", {"a": {"filename": "a.png", "regions": regions}})):
         sources[name].parent.mkdir(parents=True)
         sources[name].write_text(json.dumps(content))
+    sources |= other_tools(folder)
     sources["yolo"] = folder / "yolo" / "labels" / "a.txt"
     sources["yolo"].parent.mkdir(parents=True)
     sources["yolo"].write_text("0 0.1 0.1 0.8 0.1 0.5 0.9\n")
@@ -67,12 +68,62 @@ def label_readers(folder: Path) -> dict[str, Reader]:
     found: dict[str, Reader] = {}
     for name, path in sources.items():
         root = folder / "yolo" if name == "yolo" else path.parent.parent if name == "supervisely" else path.parent
+        form = name.partition(",")[0]
         Image.new("RGB", SIZE[::-1]).save(path.parent / "a.png")
         files = [path, root / "data.yaml"] if name == "yolo" else [path]
         config = DataImportConfig(
-            source=str(root), out=str(folder / "out" / name), images=str(photo.parent), format=name, overwrite=True
+            source=str(root), out=str(folder / "out" / name), images=str(photo.parent), format=form, overwrite=True
         )
         found[f"labels: {name}"] = (files, lambda config=config: imported(config), False)
+    return found
+
+
+def other_tools(folder: Path) -> dict[str, Path]:
+    """A file of each of the tools whose formats are read alone."""
+    size = {"width": SIZE[1], "height": SIZE[0]}
+    corners, flat = [{"x": x, "y": y} for x, y in CORNERS], [number for corner in CORNERS for number in corner]
+    layer = {"dense_rle": [0, 400, 1, 368], "mask_annotation_ids_mapping": {"m": 1}}
+    labels = [
+        {"id": "p", "name": "car", "polygon": {"paths": [corners]}},
+        {"id": "m", "name": "road", "mask": {}},
+        {"id": "r", "name": "__raster_layer__", "raster_layer": layer},
+    ]
+    shape = {"type": "polygon", "label_id": 0, "points": flat, "z_order": 0}
+    run = {"type": "mask", "label_id": 0, "rle": {"counts": [400, 368], "size": list(SIZE)}}
+    item = {"id": "a", "annotations": [shape, run], "image": {"path": "a.png", "size": list(SIZE)}}
+    image = {"image_name": "a.png", **size, "labels": [{"class_name": "car", "polygon": CORNERS, "z_index": 1}]}
+    segment = {"image_id": 1, "file_name": "s.png", "segments_info": [{"id": 1, "category_id": 2}]}
+    contents: dict[str, Any] = {
+        "darwin": {"item": {"name": "a.png", "slots": [size]}, "annotations": labels},
+        "datumaro": {"categories": {"label": {"labels": [{"name": "car"}]}}, "items": [item]},
+        "hasty": {"label_classes": [{"class_name": "car", "color": "#ff0000"}], "images": [image]},
+        "street-polygons": {
+            "imgHeight": SIZE[0],
+            "imgWidth": SIZE[1],
+            "objects": [{"label": "car", "polygon": CORNERS}],
+        },
+        "coco-panoptic": {
+            "images": [{"id": 1, "file_name": "a.png"}],
+            "annotations": [segment],
+            "categories": [{"id": 2, "name": "car"}],
+        },
+    }
+    found = {name: folder / name / "a.json" for name in contents}
+    for name, content in contents.items():
+        found[name].parent.mkdir()
+        found[name].write_text(json.dumps(content))
+    Image.new("RGB", SIZE[::-1], (1, 0, 0)).save(found["coco-panoptic"].parent / "s.png")
+    found["roboflow-masks"] = folder / "roboflow-masks" / "_classes.csv"
+    found["roboflow-masks"].parent.mkdir()
+    found["roboflow-masks"].write_text("Pixel Value, Class\n0, background\n1, car\n")
+    Image.new("L", SIZE[::-1], 1).save(found["roboflow-masks"].parent / "a_mask.png")
+    found["via, CSV"] = folder / "via, CSV" / "via.csv"
+    found["via, CSV"].parent.mkdir()
+    shape = {"name": "polygon", "all_points_x": [x for x, _ in CORNERS], "all_points_y": [y for _, y in CORNERS]}
+    cell = json.dumps(shape).replace('"', '""')
+    found["via, CSV"].write_text(
+        f'filename,region_shape_attributes,region_attributes\na.png,"{cell}","{{""class"": ""car""}}"\n'
+    )
     return found
 
 

@@ -19,6 +19,7 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
+import torch
 import yaml
 from kill_plugin import WORK
 from kills import PLUGIN, RECIPE, Started, leftovers, write_shapes
@@ -26,6 +27,8 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from foreign import original_names
+from rmiseg.models import build_model
 from support.launch import context
 
 KEPT = b"somebody's"
@@ -45,18 +48,19 @@ class Trial:
         arguments: What stands behind `rmiseg`, with OUT for what it writes to.
         out: The file or folder that it writes to.
         start: Folder whose content is there before it starts; None for none.
+        deepest: Folders of what it makes, beyond which nothing is put in its way, where a try takes long.
     """
 
-    def __init__(self, name: str, arguments: list[str], out: Path, start: Path | None) -> None:
-        self.name, self.arguments, self.out, self.start = name, arguments, out, start
+    def __init__(self, name: str, arguments: list[str], out: Path, start: Path | None, deepest: int = 9) -> None:
+        self.name, self.arguments, self.out, self.start, self.deepest = name, arguments, out, start, deepest
         self.log = out.parent / "log"
         self.outcomes: Counter[str] = Counter()
 
-    def run(self, out: Path) -> tuple[int | None, str]:
+    def run(self, out: Path, seconds: float = 120) -> tuple[int | None, str]:
         """Exit status, and what was printed."""
         arguments = [each.replace("OUT", str(out)) for each in self.arguments]
         started = Started([*arguments, "--plugin", str(PLUGIN)], self.log, "", 1)
-        status = started.wait(120)
+        status = started.wait(seconds)
         if status is None and started.forked is not None:
             started.forked.kill()
         return status, self.log.read_text(errors="replace")
@@ -71,11 +75,12 @@ class Trial:
         """Paths that the command makes, below its folder."""
         self.fresh()
         before = {path: path.stat().st_mtime_ns for path in self.out.rglob("*")}
-        status, said = self.run(self.out)
+        status, said = self.run(self.out, 600)
         if status != 0:
             raise SystemExit(f"{self.name} fails by itself, status {status}:\n{said[-3000:]}")
         after = sorted(path for path in self.out.rglob("*") if path not in before)
-        return [path.relative_to(self.out) for path in after]
+        made = [path.relative_to(self.out) for path in after]
+        return [path for path in made if len(path.parts) <= self.deepest]
 
     def obstacle(self, made: Path, is_folder: bool) -> None:
         """Put a file in place of a folder, or the other way round."""
@@ -136,6 +141,14 @@ class Trial:
         print(f"{self.name}, {what}: {outcome}", *shown, *half, sep="\n    ", flush=True)
 
 
+def foreign_weights(path: Path) -> Path:
+    """Write a file of weights as another program has them."""
+    model = build_model("deeplabv3", num_classes=3, backbone="resnet18", weights="none", compat="original")
+    names = original_names("deeplabv3")
+    torch.save({"state_dict": {names(name): value for name, value in model.state_dict().items()}}, path)
+    return path
+
+
 def trials(scratch: Path) -> dict[str, Trial]:
     """The commands."""
     data = scratch / "data"
@@ -170,6 +183,7 @@ def trials(scratch: Path) -> dict[str, Trial]:
     shutil.copytree(trained, fresh)
     shutil.rmtree(fresh / "evaluation")
     written = "index,overlay,probabilities,coco,labelme"
+    theirs = foreign_weights(scratch / "theirs.pth")
     every: dict[str, tuple[list[str], Path | None]] = {
         "train": ([*train, "OUT"], None),
         "train, go on": ([*train, "OUT", "--resume", "auto"], half),
@@ -186,12 +200,15 @@ def trials(scratch: Path) -> dict[str, Trial]:
         "export": (["export", str(run), "--format", "safetensors,torch-export", "--out", "OUT"], None),
         "export, in the run": (["export", "OUT", "--format", "safetensors"], fresh),
         "data import": (["data", "import", str(labels), "--out", "OUT"], None),
+        "convert": (["convert", str(theirs), "--out", "OUT"], None),
+        "convert --overwrite": (["convert", str(theirs), "--out", "OUT", "--overwrite"], None),
+        "demo": (["demo", "--out", "OUT", "--steps", "1", "--device", "cpu"], None),
     }
     found = {}
     for name, (arguments, start) in every.items():
         folder = scratch / name.replace(" ", "-").replace(",", "")
         folder.mkdir()
-        found[name] = Trial(name, arguments, folder / "out", start)
+        found[name] = Trial(name, arguments, folder / "out", start, 1 if name == "demo" else 9)
     return found
 
 

@@ -1,4 +1,4 @@
-"""The programs in examples/clients read an exported model without this package."""
+"""The programs in examples/clients run an exported model without this package."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import ast
 import base64
 import importlib.util
 import json
+import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -17,17 +19,20 @@ from threading import Thread
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from rmiseg.config import DataConfig, ModelConfig
 from rmiseg.data import ClassTable
 from rmiseg.exports.common import metadata
+from rmiseg.exports.export import export_segmenter
 from rmiseg.inference.checkpoint import Checkpoint
 from rmiseg.inference.segmenter import Segmenter
 from rmiseg.models import build_model
 
 CLIENTS = Path(__file__).parents[2] / "examples" / "clients"
 NODE_MODULES = CLIENTS / "node_modules"
+HAS_COMPILER = shutil.which("g++") is not None
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 ROWS = "rows => rows.map(row => [...row.cells].map(cell => cell.innerText.trim()).join(': '))"
 CLASSES = ClassTable(("ground", 'grün, "x"', "blue"), (0, 1, 2), (255,), ((0, 0, 0), (0, 255, 0), (0, 9, 99)))
@@ -118,6 +123,67 @@ def test_browser(model, image, tmp_path):
         sync_api.expect(page.locator("#state")).to_contain_text("is no file that rmiseg export wrote")
         browser.close()
     check(tmp_path / "result.png", image, said)
+
+
+def build(engine: str, folder: Path) -> Path:
+    """A client in C++, by the commands that stand in its source, where `python` is this one."""
+    source = f"segment_{engine}.cpp"
+    for name in ("client.hpp", source):
+        shutil.copy(CLIENTS / "cpp" / name, folder)
+    lines = re.search(r"pip install.*?\n(.*?)^ *\./segment", (folder / source).read_text(), flags=re.S | re.M)[1]
+    commands = lines.replace("$(python ", f"$({sys.executable} ")
+    run = subprocess.run(["bash", "-ec", commands], cwd=folder, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    return folder / "segment"
+
+
+def run_client(program: Path, model: Path, image: Path, result: Path) -> str:
+    """What a client in C++ says; its pictures are PPM files."""
+    picture = result.with_name("given.ppm")
+    Image.open(image).save(picture)
+    command = [str(program), str(model), str(picture), str(result)]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    cut = result.with_name("cut.ppm")
+    cut.write_bytes(picture.read_bytes()[:-9])
+    refused = subprocess.run([*command[:2], str(cut), command[3]], capture_output=True, text=True, check=False)
+    assert (refused.returncode, refused.stderr) == (1, f"error: {cut} is cut short\n")
+    return run.stdout
+
+
+@pytest.mark.nightly
+@pytest.mark.skipif(not HAS_COMPILER, reason="there is no g++")
+def test_cpp_with_openvino(model, image, tmp_path):
+    openvino = pytest.importorskip("openvino")
+    onnx = pytest.importorskip("onnx")
+    converted = openvino.convert_model(model)
+    for each in onnx.load(model).metadata_props:
+        converted.set_rt_info(each.value, ["rmiseg", each.key])
+    openvino.save_model(converted, tmp_path / "model.xml", compress_to_fp16=False)
+    said = run_client(build("openvino", tmp_path), tmp_path / "model.xml", image, tmp_path / "result.ppm")
+    check(tmp_path / "result.ppm", image, said)
+
+
+@pytest.mark.nightly
+@pytest.mark.skipif(not HAS_COMPILER, reason="there is no g++")
+def test_cpp_with_torch(image, tmp_path):
+    """A U-Net of four sizes, whose poolings round up: images of any size (see `TRACED_SIZE`)."""
+    torch.manual_seed(0)
+    options = ModelConfig(name="unet", options={"levels": 4, "width": 2})
+    network = build_model("unet", num_classes=3, weights="none", options=options.options)
+    segmenter = Segmenter.from_checkpoint(Checkpoint(network.state_dict(), options, DataConfig(), CLASSES, 7, {}))
+    assert export_segmenter(segmenter, "torch-aoti", tmp_path).difference < 1e-4
+    library = torch._inductor.aoti_load_package(tmp_path / "model-aoti.pt2")
+    for size in ((1, 3, 120, 81), (2, 3, 96, 97), (1, 3, 121, 85), (1, 3, 64, 64), (3, 3, 75, 160)):
+        images = torch.randint(0, 256, size, dtype=torch.uint8)
+        with torch.no_grad():
+            torch.testing.assert_close(library(images), segmenter(images), rtol=0, atol=1e-4)
+    said = run_client(build("torch", tmp_path), tmp_path / "model-aoti.pt2", image, tmp_path / "result.ppm")
+    with torch.no_grad():
+        ids = segmenter(torch.from_numpy(np.asarray(Image.open(image))).permute(2, 0, 1)[None]).argmax(dim=1)[0].numpy()
+    colors = np.asarray(CLASSES.palette, np.uint8)[ids]
+    assert (np.asarray(Image.open(tmp_path / "result.ppm")) == colors).all(axis=2).mean() > 0.999
+    assert [line.rpartition(":")[0] for line in said.splitlines()] == list(CLASSES.names)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,8 @@ from PIL import Image
 from rmiseg.cli import main
 from rmiseg.config import DataConfig, ModelConfig
 from rmiseg.data import ClassTable
-from rmiseg.exports import onnx_int8, torch_aoti, triton_server
+from rmiseg.exports import executorch_file, onnx_int8, torch_aoti, triton_server
+from rmiseg.exports.common import TRACED_SIZE
 from rmiseg.exports.export import export_segmenter
 from rmiseg.inference.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from rmiseg.inference.segmenter import Segmenter
@@ -65,6 +67,37 @@ def test_openvino_equals_pytorch(run, tmp_path):
     images = torch.randint(0, 256, (2, 3, 61, 90), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         np.testing.assert_allclose(compiled(images.numpy())[0], segmenter(images).numpy(), rtol=0, atol=1e-3)
+
+
+@pytest.mark.nightly
+def test_executorch_equals_pytorch(run, tmp_path):
+    """Also images of other sizes than the traced one."""
+    pytest.importorskip("executorch")
+    checkpoint = load_checkpoint(run)
+    with pytest.raises(ValueError, match=r"data\.image_scale 0\.5"):
+        export_segmenter(Segmenter.from_checkpoint(checkpoint), "executorch", tmp_path)
+    segmenter = Segmenter.from_checkpoint(replace(checkpoint, data=DataConfig()))
+    exported = export_segmenter(segmenter, "executorch", tmp_path)
+    assert exported.difference < 1e-4
+    runtime = pytest.importorskip("executorch.runtime").Runtime.get()
+    program = runtime.load_program(tmp_path / "model.pte")
+    about = json.loads(bytes(program.load_method("metadata").execute([])[0].tolist()))
+    assert (json.loads(about["classes"]), about["input"][:10]) == (["ground", "disc"], "RGB images")
+    forward = program.load_method("forward")
+    images = torch.randint(0, 256, (1, 3, 301, 97), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(forward.execute([images])[0], segmenter(images), rtol=0, atol=1e-4)
+    side = executorch_file.LARGEST_SIDE
+    with pytest.raises(RuntimeError, match="set_inputs"):
+        forward.execute([torch.zeros(1, 3, side, side + 1, dtype=torch.uint8)])
+
+
+def test_sides_are_odd_at_every_pooling_of_the_trace():
+    """Else a pooling that rounds up is taken for one of even sizes, see `TRACED_SIZE`."""
+    for side in TRACED_SIZE[1:]:
+        for _ in range(6):
+            assert side % 2 == 1
+            side = (side + 1) // 2
 
 
 def test_int8_is_measured_on_training_images(run, capsys, monkeypatch):

@@ -20,7 +20,7 @@ from rmiseg.config import DataConfig, ModelConfig, registry
 from rmiseg.data import ClassTable, read_image
 from rmiseg.exports import common, hub_folder, torch_program
 from rmiseg.exports.export import export, export_segmenter
-from rmiseg.exports.onnx_file import adaptive_mean, antialiased
+from rmiseg.exports.plain_operations import adaptive_mean, antialiased
 from rmiseg.inference.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from rmiseg.inference.predictor import Predictor
 from rmiseg.inference.segmenter import Segmenter
@@ -197,7 +197,7 @@ def error_of(arguments, capsys) -> str:
 def test_refuses(exported, run, tmp_path, capsys):
     before = {path.name: path.read_bytes() for path in exported.iterdir()}
     assert "--overwrite true" in error_of(["export", str(run), "--format", "safetensors"], capsys)
-    assert "onnx, onnx-int8, openvino, torch-export, torch-aoti, triton-server, safetensors" in error_of(
+    assert "onnx, onnx-int8, openvino, executorch, torch-export, torch-aoti, triton-server, safetensors" in error_of(
         ["export", str(run), "--format", "onnx,coreml"], capsys
     )
     assert "is it a run's folder?" in error_of(["export", str(tmp_path)], capsys)

@@ -268,7 +268,7 @@ def test_what_does_not_fit_is_listed(tmp_path, capsys):
     assert main(convert) == 1
     error = capsys.readouterr().err
     assert "does not hold all of deeplabv3 with resnet18: missing aspp.project.norm.bias" in error
-    assert "the file alone has model.extra.weight" in error
+    assert "the file alone has extra.weight" in error
     assert "--init" in error
     assert not (tmp_path / "ours.pt").exists()
 

@@ -180,7 +180,7 @@ def test_exported(run, tmp_path, capsys):
         Segmenter.from_pretrained(run / "export")
     with pytest.raises(
         ValueError,
-        match="export onxx is none of onnx, onnx-int8, openvino, torch-export, torch-aoti, triton-server, safetensors",
+        match="export onxx is none of onnx, onnx-int8, openvino, executorch, torch-export, torch-aoti, triton-server, ",
     ):
         export(run, ["onxx"])
 

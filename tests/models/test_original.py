@@ -66,6 +66,13 @@ def test_pspnet_drops_whole_channels():
     assert kinds == {None: {nn.Dropout}, "original": {nn.Dropout2d}}
 
 
+def test_deeplabv3plus_has_a_second_dropout():
+    with torch.device("meta"):
+        models = {c: build_model("deeplabv3plus", num_classes=2, weights="none", compat=c) for c in (None, "original")}
+    found = {c: [m.p for m in model.modules() if isinstance(m, nn.Dropout)] for c, model in models.items()}
+    assert found == {None: [0.1], "original": [0.1, 0.1]}
+
+
 def test_default_is_dilated_and_does_not_align_corners():
     with torch.device("meta"):
         model = build_model("deeplabv3plus", num_classes=2, backbone="resnet18", weights="none", output_stride=8)

@@ -96,7 +96,7 @@ def test_file_of_another_shape(resnet: tuple[Path, dict[str, Tensor]]) -> None:
 @pytest.mark.parametrize("content", [[1, 2], {"lr": 0.1}, {}], ids=["list", "no tensors", "empty"])
 def test_file_without_weights(content: object, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "weights.pth")
-    with pytest.raises(ValueError, match=r"not a state dict|100 of 100 entries are missing"):
+    with pytest.raises(ValueError, match="holds no tensors that have names"):
         build_backbone("resnet18", weights=tmp_path / "weights.pth", output_stride=16)
 
 

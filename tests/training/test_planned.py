@@ -12,6 +12,7 @@ from miniatures import write_shapes
 from rmiseg.cli import main
 from rmiseg.planning.pace import Pace
 from rmiseg.training import cost
+from rmiseg.training.budget import Budget
 from rmiseg.training.trainer import Trainer
 from support.commands import error_of, small_recipe
 
@@ -88,10 +89,11 @@ def test_hours_become_steps(shapes, tmp_path, capsys, monkeypatch):
     """Of a machine that is slower by far, so that there are few."""
 
     def measured_pace(*arguments):
-        found = cost.measured_pace(*arguments)
-        return Pace(200 * found.step, 200 * found.evaluation)
+        assert cost.measured_pace(*arguments).step > 0
+        return Pace(step=20.0, evaluation=5.0)
 
     monkeypatch.setattr("rmiseg.training.planned.measured_pace", measured_pace)
+    monkeypatch.setattr(Budget, "follow", lambda budget, step: f"{budget.hours} hours, {budget.steps} steps")
     recipe = small_recipe(tmp_path, shapes)
     out = tmp_path / "run"
     command = ["train", recipe, "--out", str(out), "--train.hours", "0.02"]
@@ -99,10 +101,35 @@ def test_hours_become_steps(shapes, tmp_path, capsys, monkeypatch):
     stored = options(out)["train"]
     assert stored["hours"] is None
     assert stored["steps"] >= 1
-    assert f"train.steps {stored['steps']}" in capsys.readouterr().out
+    out_text = capsys.readouterr().out
+    assert f"train.steps {stored['steps']}" in out_text
+    assert f"0.02 hours, {stored['steps']} steps" in out_text
     assert main([*command, "--resume", "auto"]) == 0
     both = ["train", recipe, "--out", str(tmp_path / "b"), "--train.hours", "1", "--train.steps", "2"]
     assert "not both" in error_of(both, capsys)
+
+
+def test_a_training_that_will_be_late_says_so():
+    seconds = [0.0]
+    budget = Budget(hours=1, steps=100, clock=lambda: seconds[0])
+    told = []
+    for step in range(1, 101):
+        seconds[0] += 36 if step < 30 else 108  # from then on three times as slow
+        told.append(budget.follow(step))
+    (first, text), *others = [(step, each) for step, each in enumerate(told, 1) if each]
+    assert 30 < first < 40
+    assert "train.hours 1: at the pace so far the 100 steps take 1.1 hours" in text
+    assert "begin again with train.steps 88" in text
+    assert len(others) == 3  # again at each quarter more, up to 2.4 hours
+
+
+def test_a_training_in_time_says_nothing():
+    seconds = [0.0]
+    budget = Budget(hours=1, steps=100, clock=lambda: seconds[0])
+    seconds[0] = 600.0  # a slow start
+    for step in range(1, 101):
+        seconds[0] += 30
+        assert budget.follow(step) is None or step < 30
 
 
 @pytest.mark.parametrize("count", [2, 5])

@@ -12,7 +12,8 @@ import pytest
 from rich.console import Console
 
 from miniatures import write_shapes
-from rmiseg.runtime.files import leftovers, locked, replacing
+from rmiseg.runtime.checksums import sealed
+from rmiseg.runtime.files import leftovers, locked, replacing, to_json
 from rmiseg.training import assembly
 from rmiseg.training.run_folder import RunFolder
 from rmiseg.training.trainer import Trainer
@@ -93,7 +94,8 @@ def test_damaged_result(data, tmp_path, content):
 def test_scores_without_a_value_are_read_back(data, tmp_path):
     fit(configuration(data, tmp_path / "run"))
     path = tmp_path / "run" / "result.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "last": {"mean_iou": None}, "seconds_per_step": None}))
+    content = {**json.loads(path.read_text()), "last": {"mean_iou": None}, "seconds_per_step": None}
+    path.write_text(to_json(sealed({name: value for name, value in content.items() if name != "crc32"})))
     result = fit(configuration(data, tmp_path / "run"))
     assert result.last["mean_iou"] != result.last["mean_iou"]
 

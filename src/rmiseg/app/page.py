@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-import tempfile
-import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 
-from rmiseg.app.looks import HEAD, STYLE, theme
-from rmiseg.app.views import VIEWS, Seen, legend, look, picture, shares, write_mask
+from rmiseg.app.files import MASK, download, kinds
+from rmiseg.app.looks import HEAD, STYLE, swatches, theme
+from rmiseg.app.views import VIEWS, Seen, legend, look, picture, shares
 from rmiseg.config.commands import AppConfig, tiling_config
 from rmiseg.data.bands import RGB
 from rmiseg.inference.predictor import Predictor
@@ -24,6 +23,8 @@ KEPT_SECONDS = 3600
 """The images of a visitor, and files to download, are forgotten after so long."""
 
 IMAGES = [".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"]
+
+KIND = "Download as a mask of class ids, or as labels for a labelling tool"
 
 PROGRAMS = """
 The same for programs, as an HTTP interface with a schema at `/gradio_api/info`. In Python
@@ -62,10 +63,11 @@ class Page:
             return gr.Image(type="filepath", label="Image", sources=sources, **options)
         return gr.File(label="Image", file_types=IMAGES, **options)
 
-    def look(self, path: str | None, *choices: Any) -> tuple[Any, ...]:
+    def look(self, path: str | None, kind: str, *choices: Any) -> tuple[Any, ...]:
         """Segment an upload with every model: what is remembered, and then what `show` returns."""
         seen = [] if path is None else [self._look(predictor, path) for predictor in self.predictors]
-        return seen, legend(seen, self.names, self.classes), self._mask(seen, path), *self.show(seen, *choices)
+        file = self.file(seen, path, kind)
+        return seen, legend(seen, self.names, self.classes), file, *self.show(seen, *choices)
 
     def show(self, seen: Sequence[Seen], view: str, shown: Sequence[str], opacity: float) -> list[np.ndarray | None]:
         """The picture of each model."""
@@ -79,18 +81,23 @@ class Page:
         if path is None:
             raise _error("an image is missing")
         seen = self._look(self.predictors[0], path)
-        return str(self._mask([seen], path)), shares(seen, self.classes)
+        return str(download([seen], [Path(path)], MASK, self.classes)), shares(seen, self.classes)
 
-    def segment_many(self, paths: Sequence[str] | None) -> str | None:
-        """The masks of several images by the first model, as a zip file."""
+    def segment_many(self, paths: Sequence[str] | None, kind: str = MASK) -> str | None:
+        """Masks or labels of several images by the first model, as a file."""
         if not paths:
             return None
-        folder = Path(tempfile.mkdtemp(prefix="rmiseg-"))
-        with zipfile.ZipFile(folder / "masks.zip", "w") as archive:
-            for number, path in enumerate(paths):
-                mask = self._mask([self._look(self.predictors[0], path)], path)
-                archive.write(str(mask), f"{number:04}-{Path(path).stem}.png")
-        return str(folder / "masks.zip")
+        return self._download((self._look(self.predictors[0], path) for path in paths), paths, kind)
+
+    def file(self, seen: Sequence[Seen], path: str | None, kind: str) -> str | None:
+        """The mask or the labels of an image by the first model, as a file."""
+        return self._download(seen[:1], [path], kind) if seen and path is not None else None
+
+    def _download(self, seen: Iterable[Seen], paths: Sequence[str], kind: str) -> str:
+        try:
+            return str(download(seen, list(map(Path, paths)), kind, self.classes))
+        except ModuleNotFoundError as error:
+            raise _error(str(error)) from error
 
     def _look(self, predictor: Predictor, path: str) -> Seen:
         try:
@@ -98,12 +105,6 @@ class Page:
         except (OSError, ValueError) as error:
             # The visitor knows the file by its name, and the folder of uploads is not their business.
             raise _error(str(error).replace(str(path), Path(path).name)) from error
-
-    def _mask(self, seen: Sequence[Seen], path: str | None) -> str | None:
-        if not seen or path is None:
-            return None
-        folder = Path(tempfile.mkdtemp(prefix="rmiseg-"))
-        return str(write_mask(seen[0], folder / f"{Path(path).stem}.png", self.classes))
 
 
 def _error(message: str) -> Exception:
@@ -122,9 +123,10 @@ def build_page(page: Page, url: str) -> Any:
             _one_image(gr, page)
         with gr.Tab("Many images"):
             files = gr.File(label="Images", file_count="multiple", file_types=IMAGES)
+            kind = gr.Radio(kinds(), value=MASK, label=KIND)
             start = gr.Button("Segment", variant="primary")
-            archive = gr.File(label="Masks, as a zip file", interactive=False)
-            start.click(page.segment_many, files, archive, api_visibility="private")
+            archive = gr.File(label="To download", interactive=False)
+            start.click(page.segment_many, [files, kind], archive, api_visibility="private")
         with gr.Tab("For programs"):
             gr.Markdown(PROGRAMS.replace("{url}", url))
             image = page.upload(gr, ["upload"])
@@ -141,7 +143,7 @@ def _one_image(gr: Any, page: Page) -> None:
         with gr.Column(scale=1, min_width=280):
             upload = page.upload(gr, ["upload", "clipboard"], height=240)
             view = gr.Radio(list(VIEWS), value=VIEWS[0], label="View")
-        with gr.Column(scale=2, min_width=280):
+        with gr.Column(scale=2, min_width=280), gr.Row():
             results = [
                 gr.Image(
                     label=name,
@@ -149,15 +151,17 @@ def _one_image(gr: Any, page: Page) -> None:
                     format="png",
                     buttons=["download", "fullscreen"],
                     elem_id=f"result-{index}",
+                    min_width=280,
                 )
                 for index, name in enumerate(page.names)
             ]
     with gr.Row():
         with gr.Column(scale=1, min_width=280):
             opacity = gr.Slider(0, 100, 55, step=5, label="Opacity of the overlay, in percent")
-            mask = gr.File(label="Mask of class ids, as PNG", interactive=False)
+            kind = gr.Radio(kinds(), value=MASK, label=KIND)
+            file = gr.File(label="To download", interactive=False)
         with gr.Column(scale=1, min_width=280):
-            shown = gr.CheckboxGroup(names, value=names, label="Classes that are shown")
+            shown = gr.CheckboxGroup(names, value=names, label="Classes that are shown", elem_id="shown")
         with gr.Column(scale=1, min_width=280):
             table = gr.HTML(legend([], page.names, page.classes))
     choices = [view, shown, opacity]
@@ -166,7 +170,8 @@ def _one_image(gr: Any, page: Page) -> None:
         pictures = page.show(*given)
         return pictures if len(pictures) > 1 else pictures[0]  # a single output takes no list
 
-    upload.change(page.look, [upload, *choices], [remembered, table, mask, *results], api_visibility="private")
+    upload.change(page.look, [upload, kind, *choices], [remembered, table, file, *results], api_visibility="private")
+    kind.change(page.file, [remembered, upload, kind], file, api_visibility="private", show_progress="hidden")
     for choice in choices:
         event = choice.release if choice is opacity else choice.change
         event(show, [remembered, *choices], results, api_visibility="private", show_progress="hidden")
@@ -201,7 +206,7 @@ def serve(config: AppConfig, console: Console, block: bool = True) -> Any:
         server_port=config.port,
         max_file_size=config.max_upload * 1_000_000,
         theme=theme(gr),
-        css=STYLE,
+        css=STYLE + swatches("#shown", page.classes),
         head=HEAD,
         footer_links=["api"],
         show_error=True,

@@ -12,7 +12,7 @@ import numpy as np
 from rmiseg.data import read_image
 from rmiseg.data.classes import IGNORE_INDEX, ClassTable
 from rmiseg.data.opening import image_header
-from rmiseg.inference.pictures import colorize, index_image, overlay
+from rmiseg.inference.pictures import colorize, overlay
 from rmiseg.inference.predictor import Predictor
 
 VIEWS = ("overlay", "classes", "confidence", "image")
@@ -88,9 +88,3 @@ def legend(seen: Sequence[Seen], names: Sequence[str], classes: ClassTable) -> s
     heads = "".join(f"<th scope='col'>{escape(name)}</th>" for name in names[: len(seen)])
     head = f"<thead><tr><th scope='col'>class</th>{heads}</tr></thead>" if seen else ""
     return f"<table class='legend'>{head}<tbody>{''.join(rows)}</tbody></table>"
-
-
-def write_mask(seen: Seen, path: Path, classes: ClassTable) -> Path:
-    """The class ids as a palette PNG."""
-    index_image(seen.ids, classes).save(path)
-    return path

@@ -6,7 +6,6 @@ import dataclasses
 import sys
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from rmiseg.config import (
@@ -29,6 +28,8 @@ from rmiseg.config import (
     ReportConfig,
     TrainConfig,
 )
+from rmiseg.runtime.files import visible
+from rmiseg.runtime.terminal import Console
 
 
 def train(config: TrainConfig) -> int:
@@ -123,7 +124,7 @@ def predict(config: PredictConfig) -> int:
         predictions = predict_files(config, console, device)
         problems = predictions.problems if is_main() else []
     for problem in problems:
-        print(f"error: {problem}", file=sys.stderr)
+        print(f"error: {visible(problem)}", file=sys.stderr)
     return 1 if predictions.problems else 0
 
 

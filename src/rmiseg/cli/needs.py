@@ -20,15 +20,8 @@ from rmiseg.config import (
     TrainConfig,
 )
 from rmiseg.config.commands import VIDEO_SUFFIXES
-from rmiseg.runtime.extras import require
+from rmiseg.runtime.extras import require, require_for_export
 
-EXPORTS = {
-    "onnx": "onnx",
-    "onnx-int8": "onnx",
-    "openvino": "openvino",
-    "triton-server": "onnx",
-}
-"""Extra of each export format that needs one."""
 FAMILIES = ("smp", "hf", "monai")
 """Beginnings of the names of models and losses that other packages have; the extras are called the same."""
 LOGGERS = ("wandb", "mlflow")
@@ -46,6 +39,9 @@ def check_needs(config: Any) -> None:
     Raises:
         ModuleNotFoundError: One is missing; the message names the extra that installs it.
     """
+    if isinstance(config, ExportConfig):
+        for name in config.format.split(","):
+            require_for_export(name.strip())
     for extra, purpose in _needs(config):
         require(extra, purpose)
 
@@ -53,9 +49,6 @@ def check_needs(config: Any) -> None:
 def _needs(config: Any) -> Iterator[tuple[str, str]]:
     """Extras that a command needs, and the purpose of each in words."""
     match config:
-        case ExportConfig():
-            formats = [name.strip() for name in config.format.split(",")]
-            yield from ((EXPORTS[name], f"the export format {name}") for name in formats if name in EXPORTS)
         case AppConfig():
             yield "app", "the page to try a model"
         case CRFSearchConfig():

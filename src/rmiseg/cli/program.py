@@ -48,9 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # What a user can mend. Anything else is a mistake of ours and keeps its traceback.
         if os.environ.get("RMISEG_TRACEBACK"):
             raise
+        from rmiseg.runtime.files import visible
         from rmiseg.runtime.places import said_of
 
-        print(f"error: {with_its_recipe(said_of(error), rest)}", file=sys.stderr)
+        print(f"error: {visible(with_its_recipe(said_of(error), rest))}", file=sys.stderr)
         return 1
 
 

@@ -180,9 +180,9 @@ class ExportConfig:
     """A checkpoint file, or the folder of a run (its best checkpoint)."""
     format: str = "onnx"
     """onnx (model.onnx), onnx-int8 (model-int8.onnx, with integers of 8 bits), openvino (model.xml, model.bin),
-    torch-export (model.pt2), torch-aoti (model-aoti.pt2, compiled for processors like this one), triton-server (a
-    folder that NVIDIA Triton Inference Server serves), safetensors (a folder that a model hub takes: weights,
-    config.json, README.md), or several, separated by commas."""
+    executorch (model.pte), torch-export (model.pt2), torch-aoti (model-aoti.pt2, compiled for processors like this
+    one), triton-server (a folder that NVIDIA Triton Inference Server serves), safetensors (a folder that a model
+    hub takes: weights, config.json, README.md), or several, separated by commas."""
     images: int = 64
     """Training images for onnx-int8: with one half its ranges are measured, with the other it is compared."""
     root: str | None = None
@@ -329,8 +329,8 @@ class DataImportConfig:
     out: str
     """Folder to write, in the layout of the data set `folder`."""
     format: str | None = None
-    """Its format: coco, cvat, label-studio, labelme, supervisely, via, voc-masks, yolo, or one of a plugin; by default
-    it is recognized."""
+    """Its format: coco, coco-panoptic, cvat, darwin, datumaro, hasty, label-studio, labelme, roboflow-masks,
+    street-polygons, supervisely, via, voc-masks, yolo, or one of a plugin; by default it is recognized."""
     images: str | None = None
     """Folder of the images, if they do not lie in the source."""
     classes: list[str] | None = None

@@ -117,11 +117,11 @@ class ModelConfig:
     other library has, or the patches of a transformer."""
     compat: Literal["original"] | None = None
     """original: deeplabv3, deeplabv3plus or pspnet over a ResNet exactly as in the code of the RMI paper, which dilates
-    no backbone, aligns corners in every interpolation, and drops whole channels in PSPNet."""
+    no backbone, aligns corners in every interpolation, and has its dropout."""
     options: dict[str, Any] = field(default_factory=dict)
     """Own options of a network: align_corners (inside the head), auxiliary (a second classifier in training) of
-    deeplabv3, deeplabv3plus and upernet, refine of deeplabv3, channel_dropout of pspnet, width of upernet, or those of
-    a plugin."""
+    deeplabv3, deeplabv3plus and upernet, refine of deeplabv3, decoder_dropout of deeplabv3plus, channel_dropout of
+    pspnet, width of upernet, or those of a plugin."""
 
     def __str__(self) -> str:
         return f"{short_name(self.name)} with {self.backbone}" if self.backbone else short_name(self.name)

@@ -9,8 +9,9 @@ for batch in loader:  # image uint8 (8, 3, 256, 256), mask uint8 (8, 256, 256), 
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from rmiseg.runtime.late import late
 
 if TYPE_CHECKING:
     from rmiseg.data.adapters import adapt_transform
@@ -62,40 +63,36 @@ __all__ = [
 ]
 
 _PLACES = {
-    "Batch": "loader",
-    "ClassTable": "classes",
-    "IGNORE_INDEX": "classes",
-    "LabeledImages": "images",
-    "Layout": "layout",
-    "OwnImages": "own",
-    "Report": "check",
-    "Sample": "images",
-    "SegmentationDataset": "dataset",
-    "Split": "images",
-    "TrainLoader": "loader",
-    "adapt_transform": "adapters",
-    "available_splits": "finding",
-    "balanced_weights": "balance",
-    "check_dataset": "check",
-    "class_ids": "classes",
-    "eval_loader": "loader",
-    "eval_transform": "transforms",
-    "load_split": "finding",
-    "normalize": "transforms",
-    "open_training_data": "training",
-    "print_report": "check_report",
-    "read_image": "reading",
-    "read_mask": "reading",
-    "rgb_pixels": "reading",
-    "scan_split": "finding",
-    "train_loader": "loader",
-    "train_transform": "transforms",
-    "write_demo_data": "demo",
+    "Batch": "rmiseg.data.loader",
+    "ClassTable": "rmiseg.data.classes",
+    "IGNORE_INDEX": "rmiseg.data.classes",
+    "LabeledImages": "rmiseg.data.images",
+    "Layout": "rmiseg.data.layout",
+    "OwnImages": "rmiseg.data.own",
+    "Report": "rmiseg.data.check",
+    "Sample": "rmiseg.data.images",
+    "SegmentationDataset": "rmiseg.data.dataset",
+    "Split": "rmiseg.data.images",
+    "TrainLoader": "rmiseg.data.loader",
+    "adapt_transform": "rmiseg.data.adapters",
+    "available_splits": "rmiseg.data.finding",
+    "balanced_weights": "rmiseg.data.balance",
+    "check_dataset": "rmiseg.data.check",
+    "class_ids": "rmiseg.data.classes",
+    "eval_loader": "rmiseg.data.loader",
+    "eval_transform": "rmiseg.data.transforms",
+    "load_split": "rmiseg.data.finding",
+    "normalize": "rmiseg.data.transforms",
+    "open_training_data": "rmiseg.data.training",
+    "print_report": "rmiseg.data.check_report",
+    "read_image": "rmiseg.data.reading",
+    "read_mask": "rmiseg.data.reading",
+    "rgb_pixels": "rmiseg.data.reading",
+    "scan_split": "rmiseg.data.finding",
+    "train_loader": "rmiseg.data.loader",
+    "train_transform": "rmiseg.data.transforms",
+    "write_demo_data": "rmiseg.data.demo",
 }
 """The module of each name. It is imported late, so that checking and importing data sets need no torch."""
 
-
-def __getattr__(name: str) -> Any:
-    if name in _PLACES:
-        return getattr(importlib.import_module(f"rmiseg.data.{_PLACES[name]}"), name)
-    raise AttributeError(f"module 'rmiseg.data' has no attribute {name!r}")
+__getattr__ = late(__name__, _PLACES)

@@ -175,9 +175,15 @@ class Loader(DataLoader[Any]):
         )
         self.warn = warn
         self.skipped: set[str] = set()
+        self._begun: Iterator[Any] | None = None
+
+    def start(self) -> None:
+        """Start the workers, which read ahead, before the first batch is asked for."""
+        if self.num_workers and self._begun is None:
+            self._begun = super().__iter__()
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        batches = super().__iter__()
+        batches, self._begun = self._begun or super().__iter__(), None
         while True:
             # What a worker has sent is fetched from it, perhaps when it is no more.
             with worker_deaths(ConnectionError, EOFError):
@@ -195,6 +201,7 @@ class Loader(DataLoader[Any]):
 
     def close(self) -> None:
         """End the workers."""
+        self._begun = None
         if self._iterator is not None:
             self._iterator._shutdown_workers()  # type: ignore[attr-defined]  # of the iterator over workers alone
             self._iterator = None

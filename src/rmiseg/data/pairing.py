@@ -63,7 +63,8 @@ def walk(folder: Path) -> list[str]:
                 continue
             path = f"{below}/{entry.name}" if below else entry.name
             if not entry.is_dir():
-                if entry.is_file() or entry.is_symlink():  # and no pipe, which would be waited for
+                # No pipe, which would be waited for, and no device, which has no end; links to nowhere are told later.
+                if entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path)):
                     found.append(path)
             elif not entry.is_symlink():
                 pending.append(path)

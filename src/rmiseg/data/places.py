@@ -21,10 +21,10 @@ USUAL = {"train", "val", "test"}
 """Splits of which a data set in folders has one, or the folders are no splits."""
 OTHER_NAMES = {"val": ("valid", "validation"), "train": ("training",), "test": ("testing",)}
 """Other names that folders of the splits have elsewhere."""
-IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages")
+IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages", "img_dir", "images_dir")
 MASK_FOLDERS = (
     *("masks", "labels", "annotations", "mask", "label", "annotation"),
-    *("gt", "groundtruth", "ground_truth", "segmentationclass"),
+    *("gt", "groundtruth", "ground_truth", "segmentationclass", "ann_dir", "masks_dir", "labels_dir"),
 )
 """Names of folders, in any capitals; the first that exists is taken."""
 

@@ -314,7 +314,13 @@ def _no_values(mode: str) -> str:
 
 def _read_array(path: Path, rgb: bool) -> NDArray[Any]:
     """Return the values (H, W), or colors (H, W, 3), of an array that NumPy saved."""
-    found = np.array(np.load(path, mmap_mode="r", allow_pickle=False))  # mapped: no more is read than is there
+    try:
+        mapped = np.load(path, mmap_mode="r", allow_pickle=False)  # mapped: no more is read than is there
+    except ValueError as error:
+        raise ValueError("it holds Python objects, which are not read" if "objects" in str(error) else error) from error
+    if Image.MAX_IMAGE_PIXELS is not None and mapped.size > 3 * 2 * Image.MAX_IMAGE_PIXELS:  # Pillow's, for colors
+        raise ValueError(f"it holds an array {mapped.shape}, which is larger than any image that is read")
+    found = np.array(mapped)
     values = found[..., 0] if found.ndim == 3 and found.shape[-1] == 1 else found
     if rgb and values.ndim == 3 and values.shape[-1] == 3 and values.dtype == np.uint8:
         return values

@@ -83,7 +83,7 @@ def open_training_data(
     for line in dict.fromkeys(lines + ignored_note(train.description, reports)):
         console.print(line, markup=False, soft_wrap=True)
     warnings = warnings_of(train.classes, reports if len(train) <= SAMPLE >= len(val) else [])
-    if train.description is not None and not console.quiet:
+    if not console.quiet:
         warnings += shift_warnings([*train.samples, *val.samples], train.classes, chosen)
     for warning in warnings:
         console.print(f"warning: {warning}", markup=False, soft_wrap=True)

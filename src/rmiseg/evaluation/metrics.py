@@ -18,7 +18,7 @@ from torch import Tensor
 
 from rmiseg.config.registry import find, register
 from rmiseg.data.classes import IGNORE_INDEX
-from rmiseg.evaluation.boundaries import boundary_width, inner_boundary, near_boundary
+from rmiseg.evaluation.boundaries import BAND, boundary_width, inner_boundary, near_boundary, pixels
 
 BUILT_IN = "iou"
 """The metric that is always counted."""
@@ -28,9 +28,6 @@ TRIMAP_WIDTHS = (1, 3, 5, 10)
 
 PLACES = 4 * (len(TRIMAP_WIDTHS) + 1)
 """Numbers of places of a pixel: between trimaps, and on the boundaries of truth and prediction."""
-
-BAND = 128
-"""Rows of an image that are counted at once, so that what is made of them stays in the processor's cache."""
 
 MEASURES = ("all", "boundary", *(f"trimap_{width}" for width in TRIMAP_WIDTHS))
 """Parts of an image that the metric iou counts: all pixels, those of boundary IoU, and those in each trimap."""
@@ -179,20 +176,22 @@ def count_image(prediction: np.ndarray, target: np.ndarray, num_classes: int) ->
         num_classes: Number of classes C.
     """
     side = num_classes + 1  # ignored pixels are one more class, which is left out at the end
-    most = np.full(target.shape[1], num_classes, np.uint8)  # a row: NumPy takes ten times as long with a number
-    target = np.minimum(target, most)
-    ignored = (target == most).view(np.uint8) * most
-    prediction = np.minimum(np.maximum(prediction, ignored, out=ignored), most, out=ignored)
+    height, columns = target.shape
+    bands = [slice(start, start + BAND) for start in range(0, height, BAND)]
+    target, prediction = _with_ignored(target, prediction, num_classes, bands)
     width = boundary_width(target.shape)
     near = near_boundary(target, {*TRIMAP_WIDTHS, width})
-    place = np.zeros_like(target)
-    for each in (*(near[each] for each in TRIMAP_WIDTHS), place):  # twice the number of trimaps that it is in
-        place += each
-    place += inner_boundary(near[width], width)
-    place += place
-    place += inner_boundary(near_boundary(prediction, [width])[width], width)
-    bands = (slice(start, start + BAND) for start in range(0, len(place), BAND))
-    histogram = np.sum([_histogram(place[band], target[band], prediction[band], side) for band in bands], axis=0)
+    places = [near[each] for each in TRIMAP_WIDTHS]
+    places.append(inner_boundary(near[width], width, columns))
+    places.append(inner_boundary(near_boundary(prediction, [width])[width], width, columns))
+    lanes = 4 if 4 * PLACES * side**2 <= 1 << 15 else 1
+    counted = [
+        _histogram(
+            _places([each[:, band] for each in places], columns, lanes), target[band], prediction[band], side, lanes
+        )
+        for band in bands
+    ]
+    histogram = np.sum(counted, axis=0)
     histogram = histogram.reshape(-1, 2, 2, side, side)[::-1, ..., :-1, :-1]
 
     trimaps = histogram.sum(axis=(1, 2)).cumsum(axis=0)  # the last has all pixels
@@ -202,25 +201,57 @@ def count_image(prediction: np.ndarray, target: np.ndarray, num_classes: int) ->
     return ImageCounts(trimaps[-1], np.stack(counts))
 
 
-def _histogram(place: np.ndarray, target: np.ndarray, prediction: np.ndarray, side: int) -> np.ndarray:
+def _with_ignored(
+    target: np.ndarray, prediction: np.ndarray, num_classes: int, bands: list[slice]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Give every ignored pixel the class C, in both."""
+    row = np.full(target.shape[1], num_classes, np.uint8)  # NumPy takes ten times as long with a number
+    targets, predictions = np.empty_like(target), np.empty_like(prediction)
+    for band in bands:
+        own = np.minimum(target[band], row, out=targets[band])
+        ignored = (own == row).view(np.uint8)
+        ignored *= row
+        np.maximum(prediction[band], ignored, out=ignored)
+        np.minimum(ignored, row, out=predictions[band])
+    return targets, predictions
+
+
+def _places(words: list[np.ndarray], columns: int, lanes: int) -> np.ndarray:
+    """Places of pixels (H, W) uint8, below `PLACES`, each beside those of the other lanes.
+
+    Args:
+        words: Those of `pixels`, of each trimap, and of the boundaries of truth and prediction.
+        columns: Number W.
+        lanes: See `_histogram`.
+    """
+    *trimaps, true, predicted = (pixels(each, columns) for each in words)
+    place = trimaps[0]
+    for trimap in trimaps[1:]:
+        place += trimap
+    place += PLACES // 4 * (np.arange(columns, dtype=np.uint8) % lanes)
+    for boundary in (true, predicted):
+        place += place
+        place += boundary
+    return place
+
+
+def _histogram(place: np.ndarray, target: np.ndarray, prediction: np.ndarray, side: int, lanes: int) -> np.ndarray:
     """Pixels by place and classes: (PLACES, side, side) int64.
 
     Args:
-        place: (H, W) uint8, below `PLACES`.
+        place: (H, W) uint8, below `PLACES`, and as much more for each lane.
         target: (H, W) uint8, below `side`.
         prediction: Likewise.
         side: Number of classes, the ignored one among them.
+        lanes: Neighbors are mostly alike, and to add to one counter again and again is slow: so many have their own.
     """
-    bins = PLACES * side**2
-    # Neighbors are mostly alike, and to add to one counter again and again is slow: each of them has its own.
-    lanes = 4 if 4 * bins <= 1 << 15 else 1
-    place = place + PLACES * (np.arange(place.shape[1], dtype=np.uint8) % lanes)
-    code: np.ndarray = place.astype(np.int16 if lanes * bins <= 1 << 15 else np.int32)
+    bins = lanes * PLACES * side**2
+    code: np.ndarray = place.astype(np.int16 if bins <= 1 << 15 else np.int32)
     for digit in (target, prediction):
         code *= side
         code += digit
     # Not NumPy's, which makes 64 bits of every number first.
-    counts = torch.from_numpy(code).flatten().bincount(minlength=lanes * bins)
+    counts = torch.from_numpy(code).flatten().bincount(minlength=bins)
     histogram: np.ndarray = counts.view(lanes, PLACES, side, side).sum(dim=0).numpy()
     return histogram
 

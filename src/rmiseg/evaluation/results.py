@@ -12,6 +12,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,8 @@ EVALUATIONS = "evaluation"
 FILES = SCORES_FILE, IMAGES_FILE, TABLE_FILE = "scores.json", "images.npz", "images.csv"
 CHECKSUM, IMAGES_CHECKSUM = "crc32", "images_crc32"
 """Entries of scores.json: the checksums of itself, and of images.npz."""
+MOST_UNPACKED, RATIO = 1 << 26, 200
+"""Bytes that images.npz may have when it is unpacked, and for each of its own, of which zeros make up to a thousand."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,18 @@ def _check(folder: Path, report: dict[str, Any]) -> None:
         raise ValueError(f"{IMAGES_FILE} is damaged: it is not what was written, by its checksum")
 
 
+def _check_unpacked(path: Path) -> None:
+    """See whether a zip file would become far larger than what was written ever does.
+
+    Raises:
+        ValueError: It would.
+    """
+    with zipfile.ZipFile(path) as file:
+        total = sum(each.file_size for each in file.infolist())
+    if total > MOST_UNPACKED + RATIO * path.stat().st_size:
+        raise ValueError(f"{path.name} would have {total} bytes when it is unpacked")
+
+
 def _check_types(report: dict[str, Any]) -> None:
     """See whether the entries of scores.json that are read are of their types.
 
@@ -157,12 +172,16 @@ def load_evaluation(folder: Path) -> SavedEvaluation:
         ValueError: A file is damaged, or not of this format; or a metric is not known here.
     """
     try:
+        for name in (SCORES_FILE, IMAGES_FILE):
+            if (folder / name).exists() and not (folder / name).is_file():
+                raise ValueError(f"{name} is no file")
         report = read_json(folder / SCORES_FILE)
         if not isinstance(report, dict) or report.get("format") not in (FORMAT, FORMAT_1):
             raise ValueError(f"{SCORES_FILE} is not of the format {FORMAT!r}")
         _check_types(report)
         _check(folder, report)
         confusion = np.array(report["confusion"], np.int64)
+        _check_unpacked(folder / IMAGES_FILE)
         with np.load(folder / IMAGES_FILE, allow_pickle=False) as content:
             names, measures = content["names"], content["measures"]
             if report["format"] == FORMAT_1:

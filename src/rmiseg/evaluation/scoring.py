@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from rmiseg.config import CRFConfig, DataConfig, EvaluateConfig, ReportConfig, T
 from rmiseg.config.registry import given_name
 from rmiseg.data import LabeledImages, OwnImages, SegmentationDataset, eval_loader, eval_transform
 from rmiseg.data.bands import Bands
+from rmiseg.data.loader import Loader
 from rmiseg.evaluation.evaluate import Evaluation, evaluate_model, evaluate_refined
 from rmiseg.evaluation.metrics import TRIMAP_WIDTHS, load_metrics
 from rmiseg.evaluation.results import (
@@ -34,7 +35,6 @@ from rmiseg.evaluation.results import (
 from rmiseg.inference.checkpoint import Checkpoint, digest, find_checkpoint, load_checkpoint
 from rmiseg.inference.crf import DenseCRF
 from rmiseg.inference.tiles import plan_tiles
-from rmiseg.models.base import SegmentationModel
 from rmiseg.runtime.device import select_device
 from rmiseg.runtime.distributed import is_main, on_main, processes, rank, world_size
 from rmiseg.runtime.places import check_places, writable_folder
@@ -135,9 +135,21 @@ def score_checkpoint(
     for folder in folders:
         check_places(files=[writable_folder(folder) / name for name in FILES])
     images = images or on_main(lambda: checkpoint.load_split(config.split, config.root))
-    with DenseCRF(config.crf, config.dense_crf) if config.crf else nullcontext() as crf:
+    once = tiling == TilingConfig(overlap=tiling.overlap) and not config.crf  # then the loader's processes resize
+    loader = _loader(images, checkpoint.data, checkpoint.data.image_scale if once else 1.0)
+    with (
+        closing(loader),
+        DenseCRF(config.crf, config.dense_crf) if config.crf else nullcontext() as crf,
+    ):
+        loader.start()  # it reads the first images while the network is built
         network = checkpoint.build_model(device, model)
-        evaluations = _evaluations(network, images, checkpoint.data, config, crf, console)
+        batches = track(loader, f"evaluating {images.name}", console, total=len(loader))
+        classes, scale = len(images.classes), checkpoint.data.image_scale
+        if crf:
+            evaluations = evaluate_refined(network, batches, classes, crf, tiling, scale, config.metrics)
+        else:
+            test_time: dict[str, Any] = {"tiling": None if once else tiling, "image_scale": scale}
+            evaluations = [evaluate_model(network, batches, classes, device, **test_time, metrics=config.metrics)]
     if data is None:
         about = _about(path, checkpoint.step, checkpoint.data.name, config.root or checkpoint.data.root, images)
     else:
@@ -163,23 +175,10 @@ def own_images(
     return images
 
 
-def _evaluations(
-    network: SegmentationModel,
-    images: LabeledImages,
-    data: DataConfig,
-    config: EvaluateConfig,
-    crf: DenseCRF | None,
-    console: Console | None,
-) -> list[Evaluation]:
-    tiling, classes, device = tiling_config(config), len(images.classes), next(network.parameters()).device
-    once = tiling == TilingConfig(overlap=tiling.overlap) and not crf  # then the loader's processes resize
-    dataset = SegmentationDataset(images, eval_transform(data.image_scale if once else 1.0))
-    loader = eval_loader(dataset, workers=data.workers, rank=rank(), world_size=world_size())
-    batches = track(loader, f"evaluating {images.name}", console, total=len(loader))
-    if crf:
-        return evaluate_refined(network, batches, classes, crf, tiling, data.image_scale, config.metrics)
-    test_time: dict[str, Any] = {"tiling": None if once else tiling, "image_scale": data.image_scale}
-    return [evaluate_model(network, batches, classes, device, **test_time, metrics=config.metrics)]
+def _loader(images: LabeledImages, data: DataConfig, scale: float) -> Loader:
+    """Images and masks, the images resized by a factor."""
+    dataset = SegmentationDataset(images, eval_transform(scale))
+    return eval_loader(dataset, workers=data.workers, rank=rank(), world_size=world_size())
 
 
 def save_validation(path: Path, step: int, images: LabeledImages, data: DataConfig, evaluation: Evaluation) -> None:

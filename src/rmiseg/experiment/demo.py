@@ -28,6 +28,7 @@ from rmiseg.inference.pictures import colorize, titled_rows
 from rmiseg.inference.predictor import Predictor
 from rmiseg.runtime.device import select_device
 from rmiseg.runtime.files import read_json, replacing
+from rmiseg.runtime.places import check_places, check_room
 from rmiseg.training.run_folder import RESULT_FILE
 from rmiseg.training.stored_options import CONFIG_FILE, stored_options, write_config
 
@@ -41,16 +42,17 @@ def run_demo(config: DemoConfig, console: Console) -> None:
         raise ValueError(f"steps must be at least 1, not {config.steps}")
     select_device(config.device)
     out = Path(config.out)
+    data, recipe, picture = out / "data", out / "recipe.yaml", out / "demo.png"
+    check_places([out, data, *(out / loss for loss in LOSSES)], [recipe, picture])
+    check_room(out)
     for run in (out / loss for loss in LOSSES):
         if (run / CONFIG_FILE).exists() and stored_options(run).get("data.name") != "demo":
             raise FileExistsError(f"{run} is a run on other data than the demo's; choose another folder with --out")
-    data = out / "data"
     console.print(
         "Data: axial slices of the ICBM 152 brain template (nilearn), with noise and uneven brightness added."
     )
     console.print("It is one averaged brain, with masks thresholded from tissue probabilities: good for a first look.")
     write_demo_data(data)
-    recipe = out / "recipe.yaml"
     write_config(recipe, demo_recipe(config, data))
 
     results = {}
@@ -74,7 +76,6 @@ def run_demo(config: DemoConfig, console: Console) -> None:
         f"With this seed and after {config.steps} steps each, RMI is {abs(gain):.2f} points of mIoU "
         f"{'above' if gain > 0 else 'below'} cross entropy."
     )
-    picture = out / "demo.png"
     draw_comparison(picture, data, {title: out / loss for loss, title in LOSSES.items()}, config.device)
     console.print(f"Picture: {picture}. Curves: tensorboard --logdir {out}")
 

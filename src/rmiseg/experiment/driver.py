@@ -127,7 +127,7 @@ def _write_test_files(files: TestFiles, folders: dict[str, Path], config: Experi
             title = f"{method} + CRF-{count}" if count else method
             out = folders[method].parent / f"{files.split}{f'-crf{count}' if count else ''}"
             mark, sign = out.with_name(f"{out.name}.complete"), digest(checkpoint)
-            if mark.is_file() and mark.read_text() == sign:
+            if mark.is_file() and mark.read_bytes() == sign.encode():
                 continue
             options = PredictConfig(
                 checkpoint=str(checkpoint),

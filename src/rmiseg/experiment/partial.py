@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 from rmiseg.experiment.plan import Plan
 from rmiseg.experiment.report import COLUMNS, REPORT_FILE, spread, table
 from rmiseg.runtime.files import replacing
+from rmiseg.training.run_folder import read_result
 
 Scores = Mapping[str, float]
 
@@ -22,7 +22,7 @@ def write_partial_report(plan: Plan, out: Path, total: int, results: Mapping[str
         total: Number of runs that the experiment comes to.
         results: The result.json of each run that is over, by the name of the run.
     """
-    scores = {name: json.loads(path.read_text())["last"] for name, path in results.items()}
+    scores = {name: read_result(path)[0].last for name, path in results.items()}
     with replacing(out / REPORT_FILE) as temporary:
         temporary.write_text(partial_markdown(plan, total, scores), encoding="utf-8")
 

@@ -23,6 +23,7 @@ from rmiseg.config.registry import find
 from rmiseg.exports import hub
 from rmiseg.inference.checkpoint import load_checkpoint
 from rmiseg.inference.segmenter import Segmenter
+from rmiseg.runtime.extras import require_for_export
 from rmiseg.runtime.files import remove_leftovers
 from rmiseg.runtime.places import check_places, check_room, writable_folder
 
@@ -104,8 +105,8 @@ def export_segmenter(
     Args:
         segmenter: The model, on the CPU.
         format: A registered name: onnx (model.onnx), onnx-int8 (model-int8.onnx), openvino (model.xml, model.bin),
-            torch-export (model.pt2), torch-aoti (model-aoti.pt2), triton-server (a folder of that name), safetensors
-            (model.safetensors, config.json, README.md), or that of a plugin.
+            executorch (model.pte), torch-export (model.pt2), torch-aoti (model-aoti.pt2), triton-server (a folder of
+            that name), safetensors (model.safetensors, config.json, README.md), or that of a plugin.
         out: Folder; made if it does not exist.
         overwrite: Replace files that exist.
         images: Training images (3, H, W) uint8, two or more, which calibrated formats (onnx-int8) need.
@@ -217,7 +218,9 @@ def print_exported(exported: Exported, console: Console) -> None:
 
 
 def _format(name: str) -> ExportFormat | CalibratedFormat:
-    made: ExportFormat | CalibratedFormat = find("export", name).make()
+    component = find("export", name)
+    require_for_export(name)
+    made: ExportFormat | CalibratedFormat = component.make()
     return made
 
 

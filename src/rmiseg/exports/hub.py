@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from huggingface_hub import CommitOperationAdd, HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # public, but not in its __all__
@@ -15,6 +14,7 @@ from rich.console import Console
 
 from rmiseg.config import TilingConfig
 from rmiseg.config.options import POOLED
+from rmiseg.config.recipes import read_yaml
 from rmiseg.evaluation.results import SCORES_FILE, evaluation_folder, load_evaluation
 from rmiseg.inference.checkpoint import Checkpoint, digest, find_checkpoint
 from rmiseg.inference.model_card import CardFacts
@@ -38,7 +38,7 @@ def card_facts(run: Path, checkpoint: Checkpoint, license: str | None, console: 
         raise ValueError(f"license must be an identifier such as apache-2.0, cc-by-4.0 or other, not {license!r}")
     file = find_checkpoint(run)
     config = (run if run.is_dir() else run.parent.parent) / "config.yaml"
-    training = _training(yaml.safe_load(config.read_text(encoding="utf-8"))) if config.is_file() else {}
+    training = _training(read_yaml(config)) if config.is_file() else {}
     settings = {**vars(TilingConfig()), "crf": None}
     for split in (checkpoint.data.scored_split, POOLED):
         folder = evaluation_folder(file, split, settings)

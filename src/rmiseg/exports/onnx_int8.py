@@ -14,7 +14,6 @@ from rmiseg.config.registry import register
 from rmiseg.exports.common import agreement, temporary_folder
 from rmiseg.exports.onnx_file import onnx_runner, save_onnx
 from rmiseg.inference.segmenter import Segmenter
-from rmiseg.runtime.extras import import_extra
 from rmiseg.runtime.files import replacing
 
 LEAST_AGREEMENT = 0.95
@@ -34,8 +33,9 @@ class ONNXInt8:
 
     def write(self, segmenter: Segmenter, out: Path, images: Sequence[Tensor]) -> float:
         """See `CalibratedFormat.write`."""
-        quantization = import_extra("onnxruntime.quantization", "onnx", "ONNX export in 8 bits")
-        onnx = import_extra("onnx", "onnx", "ONNX export in 8 bits")
+        import onnx
+        from onnxruntime import quantization
+
         calibration, held_out = images[::2], images[1::2]
         with temporary_folder(out) as folder, replacing(out / self.files[0]) as temporary:
             save_onnx(segmenter, folder / "model.onnx")

@@ -12,7 +12,6 @@ from rmiseg.config.registry import register
 from rmiseg.exports.common import compare, metadata, temporary_folder
 from rmiseg.exports.onnx_file import save_onnx
 from rmiseg.inference.segmenter import Segmenter
-from rmiseg.runtime.extras import import_extra
 from rmiseg.runtime.files import replacing
 
 
@@ -27,7 +26,8 @@ class OpenVINOFiles:
 
     def write(self, segmenter: Segmenter, out: Path) -> float:
         """See `ExportFormat.write`."""
-        openvino = import_extra("openvino", "openvino", "OpenVINO export")
+        import openvino
+
         with temporary_folder(out) as folder:
             save_onnx(segmenter, folder / "model.onnx", antialias=False)  # which OpenVINO would do without
             model = openvino.convert_model(folder / "model.onnx")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +30,18 @@ from rmiseg.inference.checkpoint import (
     save_checkpoint,
 )
 from rmiseg.models import build_model
-from rmiseg.models.conversion import Family, fit, recognize
+from rmiseg.models.conversion import Family, Fit, fit, recognize
 from rmiseg.models.conversion.mmsegmentation import MMSEGMENTATION
 from rmiseg.models.conversion.original import ORIGINAL
 from rmiseg.models.conversion.own import OWN
-from rmiseg.models.conversion.smp_files import SMP
-from rmiseg.models.conversion.torchvision_files import TORCHVISION
+from rmiseg.models.conversion.smp_files import SMP, saved_options
+from rmiseg.models.conversion.timm_files import TIMM
+from rmiseg.models.conversion.torchvision_files import LAST_LAYERS, TORCHVISION, torchvision_name
+from rmiseg.models.external.wrapped import IMAGENET
 from rmiseg.models.original import IMAGE_STATISTICS
 from rmiseg.models.weights import load_file, read_weights
 from rmiseg.runtime.files import read_json
+from rmiseg.runtime.places import check_places, check_room
 
 CLASS_TABLES: dict[str, tuple[ClassTable, ...]] = {
     "voc": (VOC,),
@@ -46,9 +49,13 @@ CLASS_TABLES: dict[str, tuple[ClassTable, ...]] = {
     "camvid": (CAMVID, WITH_VOID),
     "ade20k": (ADE20K,),
 }
-DEPTHS = {3: "14", 4: "26", 8: "18", 16: "50", 33: "101", 50: "152"}
+DEPTHS = {8: "26", 16: "50", 33: "101", 50: "152"}
 """Depths of ResNets of bottlenecks by the number of their blocks."""
 
+AS_A_BEGINNING = "A backbone alone goes into a training as --model.weights, and what fits of a whole model as --init"
+ADVICE = f"{AS_A_BEGINNING}. Is it a model of another library? Name it: --model smp:NAME --backbone ENCODER"
+AUXILIARY = "auxiliary."
+"""Beginning of the names of a head that training alone uses, which files made for predicting may lack."""
 SHALLOW = {8: "18", 16: "34"}
 """Depths of ResNets of basic blocks by the number of their blocks."""
 
@@ -103,19 +110,21 @@ def convert(config: ConvertConfig, console: Console) -> Checkpoint:
         raise FileExistsError(f"{out} exists; choose another file with --out, or replace it with --overwrite")
     if not source.exists():
         raise FileNotFoundError(f"{source} does not exist")
+    check_places(files=[out])
+    check_room(out.absolute().parent)
     if _is_own(source):
         raise ValueError(f"{find_checkpoint(source)} is a checkpoint of rmiseg already")
     state = read_weights(source)
     family = recognize(state)
-    description, num_classes = _describe(state, family, source, config)
+    found = _describe(state, family, source, config)
+    description, num_classes = found.model, found.num_classes
     table = _class_table(config.data, num_classes)
     options = {name: value for name, value in asdict(description).items() if name != "weights"}
-    model = build_model(num_classes=num_classes, weights="none", **options)
+    model = build_model(num_classes=num_classes, weights="none", architecture=found.architecture, **options)
     fitted = fit(state, model)
-    if not fitted.complete:
+    if lacking := [f"missing {name}" for name in fitted.missing if not name.startswith(AUXILIARY)] + fitted.misshapen:
         raise ValueError(
-            f"{source} ({family.title}) does not hold all of {description}: "
-            f"{_some(['missing ' + name for name in fitted.missing] + fitted.misshapen)}"
+            f"{source} ({family.title}) does not hold all of {description}: {_some(lacking)}"
             f"{'; the file alone has ' + _some(fitted.unused) if fitted.unused else ''}. As far as it fits, it can be "
             "the beginning of a training: --init"
         )
@@ -133,49 +142,112 @@ def convert(config: ConvertConfig, console: Console) -> Checkpoint:
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     save_checkpoint(out, checkpoint)
-    left = f"; left out: {_some(fitted.unused)}" if fitted.unused else ""
-    console.print(
-        f"{out}: {description} of {family.title}, {num_classes} classes, {len(fitted.found)} tensors{left}",
-        soft_wrap=True,
-    )
+    _report(out, found, fitted, console)
     return checkpoint
 
 
-def _describe(
-    state: Mapping[str, Tensor], family: Family, source: Path, config: ConvertConfig
-) -> tuple[ModelConfig, int]:
+def _report(out: Path, found: Description, fitted: Fit, console: Console) -> None:
+    """Say what was written, and all that the file does not say or that is otherwise here."""
+    made = f"{found.model} of {fitted.family.title}, {found.num_classes} classes, {len(fitted.found)} tensors"
+    lines = [f"{out}: {made}"]
+    if found.guessed_stride:
+        lines.append(f"Output stride {found.model.output_stride}, as usual; the file does not tell it: --output_stride")
+    if fitted.doubled:
+        lines.append("Its only class, behind a sigmoid, is class 1 of two, with the same probabilities")
+    if fitted.missing:
+        lines.append("The auxiliary head, which training alone uses, is not in the file, and random")
+    if fitted.unused:
+        lines.append(f"Left out: {_some(fitted.unused)}")
+    for line in lines:
+        console.print(line, soft_wrap=True)
+
+
+@dataclass(frozen=True)
+class Description:
+    """Way in which the model of a file is built.
+
+    Attributes:
+        model: Options of the network.
+        num_classes: Number of its classes; 2 where the file has one, behind a sigmoid.
+        architecture: What else it is built from, see `rmiseg.models.SegmentationModel`.
+        guessed_stride: True if the output stride is that of most networks of the program, and matters.
+    """
+
+    model: ModelConfig
+    num_classes: int
+    architecture: dict[str, Any] | None = None
+    guessed_stride: bool = False
+
+
+def _describe(state: Mapping[str, Tensor], family: Family, source: Path, config: ConvertConfig) -> Description:
     """Say how the model of a file is built, and how many classes it has."""
     settings = _settings(source) if (source / PRETRAINED_CONFIG).is_file() else {}
-    if family is SMP and settings.get("_model_class"):
-        stride = settings.get("encoder_output_stride")
-        found = ModelConfig(f"smp:{settings['_model_class']}", settings["encoder_name"], output_stride=stride)
-        return _overridden(found, config), int(settings["classes"])
+    if config.model is None and family is SMP and settings.get("_model_class"):
+        return _of_saved_smp(settings, source, config)
+    if config.model is None and family is TORCHVISION and (name := torchvision_name(state)):
+        classes = next(state[key] for key in LAST_LAYERS if key in state)
+        auxiliary = {} if "aux_classifier.4.weight" in state else {"auxiliary": False}
+        return Description(
+            _overridden(ModelConfig(f"torchvision:{name}"), config), _classes(classes), {**IMAGENET, **auxiliary}
+        )
     names = {ours: tensor for name, tensor in state.items() if (ours := family.own_name(name))}
-    if family is TORCHVISION and "auxiliary.2.weight" in names:
-        architecture = "deeplabv3" if "aspp.project.conv.weight" in names else "fcn"
-        found = ModelConfig(f"torchvision:{architecture}_{_resnet(names, family)}")
-        return _overridden(found, config), len(names["classifier.weight"])
     heads = {"pyramid.": "pspnet", "low_level.": "deeplabv3plus", "aspp.": "deeplabv3"}
     head = next((head for mark, head in heads.items() if any(name.startswith(mark) for name in names)), None)
     classifier = next((n for n in ("classifier.2.weight", "classifier.weight") if n in names), None)
     if config.model is None and (head is None or classifier is None or family is OWN):
-        raise ValueError(
-            f"{source} ({family.title}) holds no whole model that rmiseg has, {_some(list(state))}. A backbone alone "
-            "goes into a training as --model.weights, and what fits of a whole model as --init. Is it a model of "
-            "another library? Name it: --model smp:NAME --backbone ENCODER"
-        )
+        raise ValueError(f"{source} {_unknown(family)}. It holds {_some(list(state))}. {ADVICE}")
+    num_classes = _classes(names[classifier] if classifier else list(state.values())[-1])
+    if config.model is not None:
+        return Description(_overridden(ModelConfig(), config), num_classes)
     options = dict(family.options)
     if head == "deeplabv3" and "refine.conv.weight" in names:
         options["refine"] = True
-    found = ModelConfig(
+    backbone = config.backbone or _resnet(names, family)
+    stride = config.output_stride or family.output_stride
+    if head == "deeplabv3" and family is not ORIGINAL and stride != family.output_stride:
+        if family is SMP:
+            name = f"tu-{backbone}" if "encoder.model.conv1.weight" in state else backbone
+            return Description(ModelConfig("smp:DeepLabV3", name, "none", config.output_stride), num_classes)
+        raise ValueError(
+            f"--output_stride {stride}: DeepLabv3 of {family.title} has the rates 12, 24 and 36 at any output stride, "
+            f"and deeplabv3 here at {family.output_stride} alone; leave it out"
+        )
+    model = ModelConfig(
         head or "",
-        None if config.backbone else _resnet(names, family),
-        output_stride=family.output_stride,  # type: ignore[arg-type]  # 8 or 16
+        backbone,
+        output_stride=stride,  # type: ignore[arg-type]  # 8 or 16
         compat="original" if family is ORIGINAL else None,
         options=options,
     )
-    classes = len(names[classifier]) if classifier else len(list(state.values())[-1])
-    return _overridden(found, config), classes
+    guessed = config.output_stride is None and family is not TORCHVISION
+    return Description(_overridden(model, config), num_classes, guessed_stride=guessed)
+
+
+def _of_saved_smp(settings: Mapping[str, Any], source: Path, config: ConvertConfig) -> Description:
+    """Describe a model of segmentation-models-pytorch by the settings that are saved with it."""
+    if (channels := settings.get("in_channels", 3)) != 3:
+        raise ValueError(
+            f"{source} takes images of {channels} channels, and does not say what they are. {AS_A_BEGINNING}"
+        )
+    stride = settings.get("encoder_output_stride")
+    model = ModelConfig(f"smp:{settings['_model_class']}", settings["encoder_name"], output_stride=stride)
+    return Description(
+        _overridden(model, config), max(int(settings["classes"]), 2), {"options": saved_options(settings)}
+    )
+
+
+def _classes(last: Tensor) -> int:
+    """The number of classes of a last layer; two of a single one, behind a sigmoid."""
+    return max(len(last) if last.ndim else 0, 2)
+
+
+def _unknown(family: Family) -> str:
+    """Say what is wrong with a file of which no whole model is known."""
+    if family is SMP:
+        return "is of segmentation-models-pytorch, and does not say of which of its models"
+    if family is MMSEGMENTATION:
+        return "is of mmsegmentation, of whose heads that of PSPNet alone is one of rmiseg"
+    return f"holds no whole model that rmiseg knows{'' if family is TIMM else f', but something of {family.title}'}"
 
 
 def _overridden(found: ModelConfig, config: ConvertConfig) -> ModelConfig:

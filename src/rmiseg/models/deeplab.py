@@ -78,6 +78,8 @@ class DeepLabV3PlusOptions:
     """Corner convention of the interpolations inside the head."""
     auxiliary: bool = False
     """A second classifier on the map before the deepest, in training: deep supervision, weighted by loss.aux_weight."""
+    decoder_dropout: bool = False
+    """Drop values before the classifier too, not behind ASPP alone, as the code of the RMI paper does."""
 
 
 @register("model", "deeplabv3", options=DeepLabV3Options)
@@ -129,13 +131,19 @@ class DeepLabV3Plus(BackboneModel):
         num_classes: Number of classes.
         align_corners: See `BackboneModel`.
         auxiliary: See `DeepLabV3`.
+        decoder_dropout: See `DeepLabV3PlusOptions`.
 
     Raises:
         ValueError: The backbone has no feature map of stride 4.
     """
 
     def __init__(
-        self, backbone: Backbone, num_classes: int, align_corners: bool = False, auxiliary: bool = False
+        self,
+        backbone: Backbone,
+        num_classes: int,
+        align_corners: bool = False,
+        auxiliary: bool = False,
+        decoder_dropout: bool = False,
     ) -> None:
         super().__init__(backbone, num_classes, align_corners)
         if LOW_LEVEL_STRIDE not in backbone.reductions:
@@ -151,6 +159,7 @@ class DeepLabV3Plus(BackboneModel):
             ConvNormReLU(WIDTH + LOW_LEVEL_WIDTH, WIDTH, kernel_size=3),
             ConvNormReLU(WIDTH, WIDTH, kernel_size=3),
         )
+        self.decoder_dropout = nn.Dropout(DROPOUT) if decoder_dropout else nn.Identity()
         self.classifier = conv2d(WIDTH, num_classes)
         self.auxiliary = auxiliary_head(backbone, num_classes) if auxiliary else None
 
@@ -158,7 +167,8 @@ class DeepLabV3Plus(BackboneModel):
         low_level = self.low_level(features[self.low_level_index])
         context = self.aspp(features[-1])
         context = F.interpolate(context, low_level.shape[-2:], mode="bilinear", align_corners=self.decoder_corners)
-        logits: Tensor = self.classifier(self.decoder(torch.cat([context, low_level], dim=1)))
+        refined = self.decoder_dropout(self.decoder(torch.cat([context, low_level], dim=1)))
+        logits: Tensor = self.classifier(refined)
         return (logits, self.auxiliary(features[-2])) if self.training and self.auxiliary else logits
 
     @property

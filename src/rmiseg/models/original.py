@@ -4,7 +4,7 @@ They differ from those of the papers of DeepLab and PSPNet, which this package b
 
 - where the backbone's stride is bounded, strides are left out and nothing is dilated in their place;
 - every interpolation, inside of the heads too, aligns the corners;
-- PSPNet drops whole channels before its classifiers.
+- PSPNet drops whole channels before its classifiers, and DeepLabv3+ values before its own too.
 
 The entries of their state dicts have the original's order, under names of this package.
 """
@@ -20,7 +20,7 @@ OUTPUT_STRIDES: Final = (8, 16)
 
 HEAD_OPTIONS: Final[dict[str, dict[str, Any]]] = {
     "deeplabv3": {"align_corners": True},
-    "deeplabv3plus": {"align_corners": True},
+    "deeplabv3plus": {"align_corners": True, "decoder_dropout": True},
     "pspnet": {"align_corners": True, "channel_dropout": True},
 }
 """Arguments of the models of the original, beside backbone and number of classes."""

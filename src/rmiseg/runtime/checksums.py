@@ -10,8 +10,11 @@ from __future__ import annotations
 import json
 import os
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
+
+from rmiseg.runtime.files import to_json
 
 ZEROS = b"00000000"
 BLOCK = 1 << 20
@@ -20,7 +23,7 @@ ZIP_END = b"PK\x05\x06"
 ZIP_COMMENT = b"rmiseg crc32 "
 """Beginning of the comment at the very end of a sealed zip file; the digits follow."""
 HEADER_ENTRY = "crc32"
-"""Entry of the metadata of a sealed safetensors file that holds the digits."""
+"""Entry of the metadata of a sealed safetensors file, and of sealed JSON, that holds the digits."""
 HEADER_KEY = f'"{HEADER_ENTRY}":"'.encode()
 
 
@@ -87,6 +90,25 @@ def file_crc32(path: Path) -> str:
 def json_crc32(content: Any) -> str:
     """CRC-32 of values of JSON, in whatever order and layout they are written."""
     return f"{zlib.crc32(json.dumps(content, sort_keys=True).encode()):08x}"
+
+
+def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of JSON with a checksum of themselves."""
+    return {**content, HEADER_ENTRY: json_crc32(json.loads(to_json(content)))}
+
+
+def unsealed(content: Any) -> dict[str, Any]:
+    """The values that `sealed` took, as a file holds them; older files hold no checksum.
+
+    Raises:
+        ValueError: They are not what was written.
+    """
+    if not isinstance(content, dict):
+        raise ValueError("it is no mapping of names to values")
+    values = {name: value for name, value in content.items() if name != HEADER_ENTRY}
+    if HEADER_ENTRY in content and content[HEADER_ENTRY] != json_crc32(values):
+        raise ValueError("it is damaged: it is not what was written, by its checksum")
+    return values
 
 
 def _header(file: IO[bytes]) -> bytes:

@@ -11,6 +11,7 @@ PACKAGES = {
     "app": ("gradio",),
     "crf": ("pydensecrf",),
     "demo": ("nilearn",),
+    "executorch": ("executorch",),
     "hf": ("transformers",),
     "labels": ("cv2",),
     "mlflow": ("mlflow",),
@@ -23,6 +24,15 @@ PACKAGES = {
 }
 """Packages, by the names under which they are imported, that a task which needs an extra cannot do without."""
 
+EXPORTS = {
+    "executorch": "executorch",
+    "onnx": "onnx",
+    "onnx-int8": "onnx",
+    "openvino": "openvino",
+    "triton-server": "onnx",
+}
+"""Extra of each export format that needs one."""
+
 
 def require(extra: str, purpose: str) -> None:
     """See that the packages of an extra are installed, without importing them.
@@ -33,6 +43,16 @@ def require(extra: str, purpose: str) -> None:
     for package in PACKAGES[extra]:
         if not _is_there(package):
             raise _missing(package, extra, purpose, f"No module named {package!r}")
+
+
+def require_for_export(name: str) -> None:
+    """See that the packages of an export format are installed, without importing them.
+
+    Raises:
+        ModuleNotFoundError: As `require`.
+    """
+    if name in EXPORTS:
+        require(EXPORTS[name], f"the export format {name}")
 
 
 def is_installed(extra: str) -> bool:

@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 try:
     import fcntl
@@ -24,6 +24,15 @@ except ImportError:  # Windows, where nothing is locked
 
 TEMPORARY = re.compile(r"\.(.+)\.(\d+)\.tmp", re.DOTALL)
 """Temporary names: that of the file, and the number of the process."""
+
+
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2028\u2029\u2066-\u2069]")
+"""Characters that move, color or erase, or turn the direction of reading; line breaks and tabs are none."""
+
+
+def visible(text: str) -> str:
+    """Return a text with escapes, such as \\x1b, in place of characters that tell a terminal something."""
+    return _CONTROLS.sub(lambda found: found[0].encode("unicode-escape").decode(), text)
 
 
 def printable(name: str) -> str:
@@ -156,10 +165,38 @@ def read_json(path: Path) -> Any:
 
     Raises:
         OSError: It is not there, or cannot be read.
-        ValueError: It is no JSON, or nested without end.
+        ValueError: It is no file, no JSON in UTF-8, names a key twice, or holds what is no number.
     """
+    if path.exists() and not path.is_file():  # a pipe would be waited for, and a device has no end
+        raise ValueError("it is no file")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_bytes().decode())
+    except UnicodeDecodeError as error:
+        raise ValueError(f"it is not UTF-8 (byte 0x{error.object[error.start]:02x})") from error
+
+
+def parse_json(text: str) -> Any:
+    """Return what a text of JSON holds.
+
+    Raises:
+        ValueError: It is damaged, nested without end, names a key twice, or holds NaN or Infinity.
+    """
+
+    def refuse(constant: str) -> NoReturn:
+        raise ValueError(f"it holds {constant}, which is no number")
+
+    def mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            keys = [key for key, _ in pairs]
+            double = next(key for key in keys if keys.count(key) > 1)
+            raise ValueError(f"an object in it has the key {double[:100]!r} twice")
+        return found
+
+    try:
+        return json.loads(text, parse_constant=refuse, object_pairs_hook=mapping)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"it is damaged, it may be cut short: {error}") from error
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
 

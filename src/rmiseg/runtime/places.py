@@ -33,6 +33,7 @@ def check_places(folders: Iterable[Path] = (), files: Iterable[Path] = ()) -> No
     Raises:
         NotADirectoryError: A file is where a folder is to be, or above one.
         IsADirectoryError: A folder is where a file is to be.
+        FileExistsError: A pipe or a device is.
     """
     for path in folders:
         if file := _file_above(path):
@@ -40,6 +41,8 @@ def check_places(folders: Iterable[Path] = (), files: Iterable[Path] = ()) -> No
     for path in files:
         if path.is_dir():
             raise IsADirectoryError(f"{path} is a folder, where a file is to be: move it away, or name another place")
+        if path.exists() and not path.is_file():
+            raise FileExistsError(f"{path} is a pipe or a device, where a file is to be: move it away")
 
 
 def check_room(path: Path) -> None:

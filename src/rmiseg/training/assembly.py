@@ -294,6 +294,8 @@ def initialize(model: nn.Module, path: str | Path, console: Console) -> None:
     ):
         if names:
             console.print(f"{title}: {', '.join(names[:8])}{f' and {len(names) - 8} more' if len(names) > 8 else ''}")
+    if fitting.doubled:
+        console.print(f"Of one class there, which is class 1 here: {', '.join(fitting.doubled)}", soft_wrap=True)
     if fitting.misshapen:
         console.print("; ".join(fitting.misshapen[:4]), soft_wrap=True)
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +15,18 @@ from rich.table import Table
 from rmiseg.config import DataConfig, EvaluateConfig, TrainConfig
 from rmiseg.config.options import POOLED
 from rmiseg.config.parser import train_config
-from rmiseg.config.recipes import flat, read_recipe
+from rmiseg.config.recipes import check_types, flat, read_recipe, shortened
 from rmiseg.evaluation.evaluate import Evaluation
-from rmiseg.evaluation.results import EVALUATIONS, SavedEvaluation, make_report, percent, save_evaluation
+from rmiseg.evaluation.results import EVALUATIONS, FILES, SavedEvaluation, make_report, percent, save_evaluation
 from rmiseg.evaluation.scoring import find_or_score
 from rmiseg.inference.checkpoint import BEST, CHECKPOINTS, digest, load_checkpoint, save_checkpoint
 from rmiseg.inference.ensemble import ensemble
 from rmiseg.planning import planned_folds
+from rmiseg.runtime.checksums import sealed, unsealed
 from rmiseg.runtime.distributed import on_main, processes
-from rmiseg.runtime.files import locked, replacing, to_json
+from rmiseg.runtime.files import locked, read_json, replacing, to_json
 from rmiseg.runtime.places import check_places, check_room, writable_folder
-from rmiseg.training.run_folder import LOCK_FILE, RESULT_FILE, RunResult
+from rmiseg.training.run_folder import LOCK_FILE, RESULT_FILE, RunResult, write_result
 from rmiseg.training.stored_options import CONFIG_FILE, plain_options, write_config
 
 FOLDS_FILE = "folds.json"
@@ -87,7 +87,9 @@ def _division(config: TrainConfig, out: Path, console: Console) -> Division:
     assert config.data.folds is not None
     path = out / FOLDS_FILE
     check_room(out)
-    check_places([out / EVALUATIONS / POOLED, out / CHECKPOINTS], [path, out / CHECKPOINTS / BEST, out / RESULT_FILE])
+    pooled = out / EVALUATIONS / POOLED
+    written = [path, out / CHECKPOINTS / BEST, out / RESULT_FILE, out / CONFIG_FILE, *(pooled / each for each in FILES)]
+    check_places([pooled, out / CHECKPOINTS], written)
     if config.resume == "never" or not path.is_file():
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             advice = ", go on with it with --resume auto" if path.is_file() else ""
@@ -98,17 +100,38 @@ def _division(config: TrainConfig, out: Path, console: Console) -> Division:
         division = Division(config.data.folds, data.options, held_out)
         writable_folder(out)
         with locked(out / LOCK_FILE), replacing(path) as temporary:
-            temporary.write_text(to_json(asdict(division)), encoding="utf-8")
+            temporary.write_text(to_json(sealed(asdict(division))), encoding="utf-8")
         return division
     try:
-        division = Division(**json.loads(path.read_text(encoding="utf-8")))
-        count = len(division.held_out)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path} cannot be read as the folds of a cross validation ({error})") from error
+        division = read_division(path)
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read as the folds of a cross validation: {error}") from error
+    count = len(division.held_out)
     if division.asked != config.data.folds:
         raise ValueError(
             f"{out} has {count} folds, of {division.asked} asked for, not {config.data.folds}: choose another folder"
         )
+    return division
+
+
+def read_division(path: Path) -> Division:
+    """The division that a file holds.
+
+    Raises:
+        ValueError: It is damaged, or divides nothing.
+    """
+    content = unsealed(read_json(path))
+    names = {each.name for each in fields(Division)}
+    if content.keys() != names:
+        raise ValueError(f"it must hold {', '.join(sorted(names))}, and nothing else")
+    division = Division(**content)
+    check_types(division)
+    images = [name for part in division.held_out for name in part]
+    if len(division.held_out) < 2 or not all(division.held_out):
+        raise ValueError("it has fewer than two folds, or one without images")
+    if len({*images}) < len(images):
+        double = next(name for name in images if images.count(name) > 1)
+        raise ValueError(f"the image {shortened(repr(double), 100)} is in two folds")
     return division
 
 
@@ -153,10 +176,8 @@ def _finish(
         last=pooled.summary(),
         best=pooled.summary(),
     )
-    content = {name: value for name, value in asdict(result).items() if name != "out"}
-    content |= {"folds": [each.evaluation.summary() for each in saved], "options": flat(plain_options(config))}
-    with replacing(out / RESULT_FILE) as temporary:
-        temporary.write_text(to_json(content), encoding="utf-8")
+    folds = [each.evaluation.summary() for each in saved]
+    write_result(out / RESULT_FILE, result, {"folds": folds, "options": flat(plain_options(config))})
     return result
 
 

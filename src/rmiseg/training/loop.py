@@ -37,6 +37,7 @@ from rmiseg.runtime.signals import Preempted, TerminationRequest
 from rmiseg.runtime.tensor_files import first_sentence, not_finite
 from rmiseg.training.assembly import make_loaders, make_model, make_step, with_class_weights
 from rmiseg.training.average import ScoredModel
+from rmiseg.training.budget import Budget
 from rmiseg.training.callbacks import Callback
 from rmiseg.training.criterion import Criterion
 from rmiseg.training.curves import RunCurves, open_loggers
@@ -70,6 +71,7 @@ class TrainingRun:
         curves: Logs numbers by their names, see `RunCurves.add`.
         reads_late: True if the outcome of a step is read when the next one is under way.
         asked_to_end: True once a process was, as all have heard.
+        budget: Hours that it has, if it was given some.
     """
 
     def __init__(
@@ -106,6 +108,7 @@ class TrainingRun:
         self.out = self.folder.path
         self.state = RunState()
         self.stopped = self.asked_to_end = False
+        self.budget: Budget | None = None
         self.step_seconds: list[float] = []
         self.validations: dict[str, tuple[int, Evaluation]] = {}
         self._open_folder(stack)
@@ -205,6 +208,8 @@ class TrainingRun:
             progress.advance(state.epoch, outcome.parts["loss"], scores.mean_iou, scores.scope)
             self._log(outcome, scores, progress.wait_share)
             self._call("on_step_end", outcome)
+            if self.budget and (late := self.budget.follow(state.step)):
+                self.console.print(late, markup=False)
             if self._saves_after(state.step):
                 self._save_state()
         if self.asked_to_end:

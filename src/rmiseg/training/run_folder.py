@@ -18,6 +18,7 @@ from rmiseg.config.registry import OWN_OPTIONS, find, is_known
 from rmiseg.data import LabeledImages
 from rmiseg.evaluation.results import EVALUATIONS, FILES
 from rmiseg.inference.checkpoint import CHECKPOINTS
+from rmiseg.runtime.checksums import sealed, unsealed
 from rmiseg.runtime.distributed import is_main
 from rmiseg.runtime.files import leftovers, locked, printable, read_json, replacing, to_json
 from rmiseg.runtime.places import check_places, check_room, writable_folder
@@ -242,9 +243,7 @@ class RunFolder:
 
     def finish(self, result: RunResult) -> None:
         """Write the result, and remove the states, which nobody goes on from any more."""
-        content = {name: value for name, value in asdict(result).items() if name != "out"} | {"options": self.options}
-        with replacing(self.path / RESULT_FILE) as temporary:
-            temporary.write_text(to_json(content), encoding="utf-8")
+        write_result(self.path / RESULT_FILE, result, {"options": self.options})
         self.states.remove()
 
     def check_there(self) -> None:
@@ -328,6 +327,13 @@ class RunFolder:
         console.print(f"warning: the data have changed: {change}. The training goes on with them", markup=False)
 
 
+def write_result(path: Path, result: RunResult, more: Mapping[str, Any]) -> None:
+    """Write a result and what else is to be known of it, with a checksum."""
+    content = {name: value for name, value in asdict(result).items() if name != "out"} | {**more}
+    with replacing(path) as temporary:
+        temporary.write_text(to_json(sealed(content)), encoding="utf-8")
+
+
 def read_result(path: Path) -> tuple[RunResult, dict[str, Any]]:
     """The result that a file holds, and the options of the run by their dotted names.
 
@@ -335,15 +341,16 @@ def read_result(path: Path) -> tuple[RunResult, dict[str, Any]]:
         ValueError: It is damaged.
     """
     try:
-        content = read_json(path)
+        content = unsealed(read_json(path))
         scores = {name: {key: _number(score) for key, score in content[name].items()} for name in ("last", "best")}
         steps, memory, seconds = int(content["steps"]), int(content["peak_memory"]), content["seconds_per_step"]
         options = {str(name): value for name, value in content.get("options", {}).items()}
         scope = str(content.get("scope", ""))
         return RunResult(path.parent, steps, _number(seconds), memory, **scores, scope=scope), options
     except (ValueError, ArithmeticError, LookupError, TypeError, AttributeError) as error:
+        why = shortened(str(error)) if type(error) is ValueError else "it lacks something, or holds it in another way"
         raise ValueError(
-            f"{path} cannot be read as the result of a run ({shortened(str(error))}). The run is over, and its "
+            f"{path} cannot be read as the result of a run ({why}). The run is over, and its "
             "checkpoints can be used as they are; choose another folder with --out to train again"
         ) from error
 

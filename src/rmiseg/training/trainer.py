@@ -23,6 +23,7 @@ from rmiseg.runtime.device import tune
 from rmiseg.runtime.distributed import is_main, on_main, processes
 from rmiseg.runtime.signals import TerminationRequest
 from rmiseg.training.assembly import complete, open_splits
+from rmiseg.training.budget import Budget
 from rmiseg.training.callbacks import Callback
 from rmiseg.training.criterion import LossFunction
 from rmiseg.training.folds import cross_validate
@@ -130,7 +131,10 @@ class Trainer:
             tune(device)
             config, train, val = self._decided(device, console)
             parts = Parts(train, val, self.model, self.loss, self.transform, self.callbacks, self.loggers)
-            return TrainingRun(config, parts, device, request, stack, console).train()
+            run = TrainingRun(config, parts, device, request, stack, console)
+            if (hours := self.config.train.hours) is not None:
+                run.budget = Budget(hours, run.total_steps)
+            return run.train()
 
     def _decided(self, device: torch.device, console: Console) -> tuple[TrainConfig, LabeledImages, LabeledImages]:
         """The options with what the data and the machine decide, and the images."""

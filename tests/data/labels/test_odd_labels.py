@@ -121,8 +121,12 @@ def test_shapes_that_nobody_knows(tmp_path):
     ("name", "content", "message"),
     [
         ("a.xml", "<annotation><object><bndbox></bndbox></object></annotation>", "boxes of Pascal VOC"),
-        ("a.json", '[{"id": 1, "image": "a.png", "annotator": 1}]', "Label Studio's JSON-MIN: export JSON"),
-        ("a.csv", "filename,region_count", "CSV files are not read: let the tool export JSON"),
+        (
+            "a.json",
+            '[{"id": 1, "image": "a.png", "annotator": 1}]',
+            "Label Studio's JSON-MIN, which is not read: export JSON",
+        ),
+        ("a.csv", "filename,region_count", "CSV files, of which those of VIA alone are read: let the tool export JSON"),
     ],
 )
 def test_exports_that_are_taken_for_others(tmp_path, name, content, message):

@@ -18,6 +18,7 @@ from typing import ClassVar, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from rmiseg.config.recipes import shortened
 from rmiseg.data.classes import ClassTable, Color
 from rmiseg.data.labels.documents import Documents
 
@@ -84,7 +85,7 @@ class Tally:
 
     def add(self, reason: str, example: str) -> None:
         """Count one thing."""
-        self.reasons.setdefault(reason, []).append(example)
+        self.reasons.setdefault(reason, []).append(shortened(example))
 
     def lines(self, most: int = 3) -> list[str]:
         """Return a line for each reason."""
@@ -137,7 +138,7 @@ def naming(where: object, holds: str) -> Iterator[None]:
     except KeyError as error:
         raise ValueError(f"{where} does not hold {holds}: {error} is missing") from error
     except (TypeError, AttributeError, IndexError) as error:
-        raise ValueError(f"{where} does not hold {holds}: {type(error).__name__} {error}") from error
+        raise ValueError(f"{where} does not hold {holds}: a value is not of the kind it should be") from error
     except ValueError as error:
         raise ValueError(str(error) if str(error).startswith(str(where)) else f"{where}: {error}") from error
 

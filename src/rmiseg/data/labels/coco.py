@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
+from rmiseg.config.recipes import shortened
 from rmiseg.config.registry import register
 from rmiseg.data.classes import ClassTable
 from rmiseg.data.labels.annotations import (
@@ -102,35 +103,48 @@ class COCOFile(LabelFormat):
 
 
 def _is_coco(content: Any) -> bool:
-    return isinstance(content, dict) and {"images", "annotations", "categories"} <= content.keys()
+    if not isinstance(content, dict) or not {"images", "annotations", "categories"} <= content.keys():
+        return False
+    labels = content["annotations"]
+    panoptic = isinstance(labels, list) and labels and isinstance(labels[0], dict) and "segments_info" in labels[0]
+    return not panoptic  # which is another format
 
 
 def _read_file(path: Path, content: dict[str, Any], split: str, found: Annotations) -> None:
-    names: dict[int, str] = {}
-    for category in sorted(content["categories"], key=lambda each: whole(each["id"], "the id of a category")):
-        key = whole(category["id"], "the id of a category")
+    names: dict[int | str, str] = {}
+    listed = [(_key(each["id"], "the id of a category"), each) for each in content["categories"]]
+    for key, category in sorted(listed, key=lambda pair: (isinstance(pair[0], str), pair[0])):
         name = class_name(category["name"])
         if names.setdefault(key, name) != name:
             raise ValueError(f"the category id {key} is that of {names[key]} and of {name}")
     found.classes += [name for name in dict.fromkeys(names.values()) if name not in found.classes]
-    images: dict[int, LabeledImage] = {}
+    images: dict[int | str, LabeledImage] = {}
     for image in content["images"]:
-        key = whole(image["id"], "the id of an image")
+        key = _key(image["id"], "the id of an image")
         if key in images:
             raise ValueError(f"the image id {key} is given twice")
         size = (whole(image["height"], "height"), whole(image["width"], "width")) if image.get("height") else None
-        images[key] = LabeledImage(str(image["file_name"]), path, size=size, split=split)
+        reference = image.get("file_name") or PurePosixPath(str(image["coco_url"])).name  # LVIS has addresses alone
+        images[key] = LabeledImage(str(reference), path, size=size, split=split)
     for annotation in content["annotations"]:
-        image_id = whole(annotation["image_id"], "image_id")
-        category_id = whole(annotation["category_id"], "category_id")
+        image_id = _key(annotation["image_id"], "image_id", images)
+        category_id = _key(annotation["category_id"], "category_id", names)
         title = f"annotation {annotation.get('id')}"
         if image_id not in images:
             found.unused.add("annotations of images that are not listed", f"{path.name}: {title}")
         elif category_id not in names:
-            raise ValueError(f"{title} has the category {category_id}, which is none of {sorted(names)}")
+            raise ValueError(
+                f"{title} has the category {category_id}, which is none of {shortened(str(list(names)), 200)}"
+            )
         elif region := _region(annotation, names[category_id], title, images[image_id], found.unused):
             images[image_id].regions.append(region)
     found.images += images.values()
+
+
+def _key(value: Any, title: str, known: Collection[int | str] | None = None) -> int | str:
+    """A number; or a text that is none, as some programs make ids, if any that is known is one."""
+    is_text = isinstance(value, str) and value and not value.strip().isdecimal()
+    return value if is_text and (known is None or any(isinstance(each, str) for each in known)) else whole(value, title)
 
 
 def _region(annotation: dict[str, Any], label: str, title: str, image: LabeledImage, unused: Tally) -> Region | None:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
 import xml.etree.ElementTree as ElementTree
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any, NoReturn
+from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from rmiseg.config.recipes import read_yaml, shortened
-from rmiseg.data.pairing import IMAGE_SUFFIXES, walk
+from rmiseg.data.pairing import IMAGE_SUFFIXES, folded, walk
+from rmiseg.runtime.files import parse_json
 
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
 HASHED = re.compile(r"^[0-9a-f]{8}-")
 """Beginning that Label Studio gives the names of images."""
 
@@ -37,7 +38,7 @@ class Documents:
     def __init__(self, source: Path, images: Path | None = None) -> None:
         if not source.exists():
             raise FileNotFoundError(f"{source} does not exist; name the file or folder that the labelling tool wrote")
-        if source.is_file() and source.suffix.lower() in (".zip", ".tar", ".gz", ".tgz", ".7z"):
+        if source.is_file() and source.suffix.lower() in ARCHIVES:
             raise ValueError(f"{source} is an archive: unpack it, and name the folder")
         if images is not None and not images.is_dir():
             raise FileNotFoundError(f"the folder of images {images} does not exist")
@@ -108,6 +109,8 @@ class Documents:
         )
         index = self._images_of_images if outside else self._images_by_name
         candidates = index.get(last) or index.get(HASHED.sub("", last)) or []
+        if not candidates:  # in other capitals or another form of Unicode
+            candidates = [path for key, paths in index.items() if folded(key) == folded(last) for path in paths]
         if len(candidates) > 1:
             candidates = _most_alike(parts, candidates)
         if len(candidates) > 1:
@@ -191,20 +194,15 @@ def read_json(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        ValueError: It is damaged, not UTF-8, or holds NaN or Infinity.
+        ValueError: It is damaged, not UTF-8, names a key twice, or holds NaN or Infinity.
     """
-
-    def refuse(constant: str) -> NoReturn:
-        raise ValueError(f"it holds {constant}, which is no number")
-
+    text = read_text(path)
     try:
-        return json.loads(read_text(path), parse_constant=refuse)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is damaged, it may be cut short: {error}") from error
-    except RecursionError as error:
-        raise ValueError(f"{path} is nested too deeply") from error
+        return parse_json(text)
     except ValueError as error:
-        raise ValueError(str(error) if str(error).startswith(str(path)) else f"{path}: {error}") from error
+        message = str(error)
+        is_whole = message.startswith("it is ")
+        raise ValueError(f"{path} {message.removeprefix('it ')}" if is_whole else f"{path}: {message}") from error
 
 
 def read_xml(path: Path) -> ElementTree.Element:

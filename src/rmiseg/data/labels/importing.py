@@ -33,6 +33,7 @@ from rmiseg.data.labels.drawing import DrawnLabels, draw_labels
 from rmiseg.data.labels.pictures import Picture, embedded_picture, look_at
 from rmiseg.data.labels.report import ImportReport
 from rmiseg.data.labels.splits import assign_splits, unique_names
+from rmiseg.data.labels.strangers import told
 from rmiseg.runtime.files import remove_leftovers, to_json
 from rmiseg.runtime.places import check_room, writable_folder
 from rmiseg.runtime.progress import track
@@ -106,22 +107,14 @@ def recognized(documents: Documents, name: str | None) -> tuple[str, LabelFormat
         raise ValueError(f"{documents.source} may be of several formats; name one with --format: {listed}")
     if documents.damaged:
         raise ValueError(next(iter(documents.damaged.values())))
+    if other := told(documents):
+        raise ValueError(f"{documents.source} {other}. Formats that are read: {', '.join(known)}")
     holds = ", ".join(documents.names[:5]) or "nothing"
     raise ValueError(
-        f"{documents.source} is of no format that is known here: {listed}. {_other_kind(documents)}It holds {holds}"
+        f"{documents.source} is of no format that is known here: {listed}. It holds {holds}"
         f"{', ...' if len(documents.names) > 5 else ''}. If it is of one of them, name it with --format, which says "
         f"what is wrong with it"
     )
-
-
-def _other_kind(documents: Documents) -> str:
-    """Say what to do about exports that are often taken for one of those that are read; "" if it is none of them."""
-    if any(b"<bndbox>" in path.read_bytes()[:10000] for path in documents.files(".xml")[:5]):
-        return "Its XML files hold boxes of Pascal VOC, which are no outlines. "
-    for content in documents.peek():
-        if isinstance(content, list) and content and isinstance(content[0], dict) and "annotator" in content[0]:
-            return "It looks like Label Studio's JSON-MIN: export JSON. "
-    return "CSV files are not read: let the tool export JSON. " if documents.files(".csv") else ""
 
 
 def _pictures(

@@ -37,6 +37,10 @@ from rmiseg.data.labels.shapes import exact_polygons, points, rectangle
 from rmiseg.data.pairing import IMAGE_SUFFIXES
 
 LABEL_KEYS = ("polygonlabels", "brushlabels", "rectanglelabels", "ellipselabels", "labels")
+AREA_KEYS = {"points", "rle", "x"}
+"""Keys of a value that has a place in the image."""
+OTHER_KEYS = {"vertices", "imageDataURL", "sequence", "keypointlabels", "vectorlabels", "bitmasklabels"}
+"""Keys of a value that has one, too, and is not read."""
 
 
 @register("labels", "label-studio")
@@ -48,18 +52,18 @@ class LabelStudio(LabelFormat):
 
     def recognizes(self, documents: Documents) -> bool:
         """See `LabelFormat.recognizes`."""
-        return any(map(_is_tasks, documents.peek()))
+        return any(_tasks(content) is not None for content in documents.peek())
 
     def read(self, documents: Documents) -> Annotations:
         """See `LabelFormat.read`."""
         found = Annotations()
         several = 0
         for path in documents.files(".json"):
-            content = documents.json(path)
-            if not _is_tasks(content):
+            tasks = _tasks(documents.json(path))
+            if tasks is None:
                 found.unused.add("JSON files are not of Label Studio, with its tasks", str(path))
                 continue
-            for number, task in enumerate(content, start=1):
+            for number, task in enumerate(tasks, start=1):
                 with naming(f"{path}, task {task.get('id', number)}", "Label Studio's labels"):
                     image, count = _image(task, path, found.unused)
                 found.images.append(image)
@@ -99,25 +103,32 @@ class LabelStudio(LabelFormat):
         return {"tasks.json": f"[{', '.join(parts)}]\n", "config.xml": config}
 
 
-def _is_tasks(content: Any) -> bool:
+def _tasks(content: Any) -> list[dict[str, Any]] | None:
+    """The tasks of a file, which may hold one alone; None if it is none of Label Studio."""
     keys = {"annotations", "completions", "predictions"}
-    return (
-        isinstance(content, list)
-        and all(isinstance(task, dict) and isinstance(task.get("data"), dict) for task in content)
-        and any(keys & task.keys() for task in content)
+    tasks = [content] if isinstance(content, dict) else content
+    known = isinstance(tasks, list) and all(
+        isinstance(each, dict) and isinstance(each.get("data"), dict) for each in tasks
     )
+    return tasks if known and any(keys & task.keys() for task in tasks) else None
 
 
 def _image(task: dict[str, Any], path: Path, unused: Tally) -> tuple[LabeledImage, int]:
     """The image of a task, with its labels, and the number of its annotations."""
     texts = {key: value for key, value in task["data"].items() if isinstance(value, str)}
-    pictures = [text for text in texts.values() if text.lower().endswith(IMAGE_SUFFIXES)]
-    reference = texts.get("image") or (pictures or [""])[0]
-    if not reference:
-        raise ValueError(f"its data name no image: {', '.join(task['data'])}")
-    image = LabeledImage(reference, path)
+    pages = next((key for key, value in task["data"].items() if _is_pages(value)), "")
+    if pages:
+        raise ValueError(f"it has several images, {pages}: make a task of each")
     annotations = task.get("annotations", task.get("completions")) or []
     annotations = [each for each in annotations if not each.get("was_cancelled")]
+    reference = _reference(texts, annotations)
+    if not reference:
+        video = " A video is to be exported as frames." if "video" in texts else ""
+        raise ValueError(f"its data name no image: {', '.join(task['data'])}.{video}")
+    image = LabeledImage(reference, path)
+    if reference.startswith("data:"):
+        image = LabeledImage(f"task{task.get('id', '')}", path, embedded=reference.partition(",")[2])
+        reference = image.reference
     if not annotations:
         if task.get("predictions"):
             unused.add("images have predictions alone, which nobody has submitted", PurePosixPath(reference).name)
@@ -127,8 +138,15 @@ def _image(task: dict[str, Any], path: Path, unused: Tally) -> tuple[LabeledImag
     labels = {each["id"]: label for each in results if (label := _label(each)) and "id" in each}
     for number, each in enumerate(results, start=1):
         value = each.get("value", {})
-        if not isinstance(value, dict) or not {"points", "rle", "x"} & value.keys():
+        if not isinstance(value, dict) or not (AREA_KEYS | OTHER_KEYS) & value.keys():
             continue  # a choice, a text; or the class of a label that comes apart
+        if each.get("item_index"):
+            raise ValueError(f"label {number} is on another image of several (item_index): make a task of each")
+        if OTHER_KEYS & value.keys():
+            unused.add(
+                f"labels are of the kind {each.get('type')}, whose area is not read", f"label {number} in {reference}"
+            )
+            continue
         name = _label(each) or labels.get(each.get("id"), "")
         if not name:
             unused.add("labels have no class", f"{reference}, label {number}")
@@ -143,6 +161,35 @@ def _image(task: dict[str, Any], path: Path, unused: Tally) -> tuple[LabeledImag
             title, example = f"label {number}, {name!r}", f"{name} in {reference}"
             add_region(image, partial(_region, name, value, image.size), title, unused, reason, example)
     return image, len(annotations)
+
+
+def _is_pages(value: Any) -> bool:
+    return isinstance(value, list) and any(str(each).lower().endswith(IMAGE_SUFFIXES) for each in value)
+
+
+def _reference(texts: dict[str, str], annotations: list[dict[str, Any]]) -> str:
+    """The image of a task; "" if it names none.
+
+    Raises:
+        ValueError: It names several, and labels do not say of which they are.
+    """
+    pictures = {key: text for key, text in texts.items() if text.lower().endswith(IMAGE_SUFFIXES)}
+    if "image" in texts:
+        pictures.setdefault("image", texts["image"])
+    places = {
+        str(each.get("to_name"))
+        for annotation in annotations
+        for each in annotation["result"]
+        if isinstance(each.get("value"), dict) and AREA_KEYS & each["value"].keys()
+    }
+    if len(places) > 1:
+        raise ValueError(f"it has labels on several images, {', '.join(sorted(places))}: make a task of each")
+    if len(pictures) > 1 and places:
+        (place,) = places
+        if place not in pictures and place != "image":
+            raise ValueError(f"its labels are on {place!r}, which is none of its images {', '.join(pictures)}")
+        return pictures.get(place, "")
+    return texts.get("image") or next(iter(pictures.values()), "")
 
 
 def _label(result: dict[str, Any]) -> str:

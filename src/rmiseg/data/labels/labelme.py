@@ -106,7 +106,11 @@ def _image(path: Path, content: dict[str, Any], unused: Tally) -> LabeledImage:
     size = None
     if content.get("imageHeight"):
         size = (whole(content["imageHeight"], "imageHeight"), whole(content["imageWidth"], "imageWidth"))
-    image = LabeledImage(str(content["imagePath"]), path, size=size, embedded=content.get("imageData"))
+    embedded = content.get("imageData")
+    if isinstance(embedded, str) and embedded.startswith("data:"):
+        embedded = embedded.partition(",")[2]
+    reference = content["imagePath"] or (path.stem if embedded else "")  # which some programs leave out
+    image = LabeledImage(str(reference), path, size=size, embedded=embedded)
     for number, shape in enumerate(content["shapes"], start=1):
         label = class_name(shape["label"])
         kind = shape.get("shape_type") or "polygon"

@@ -69,6 +69,14 @@ def exact_polygons(polygons: Sequence[NDArray[np.float64]], size: Size) -> NDArr
     return drawn
 
 
+def even_odd(rings: Sequence[NDArray[np.float64]], size: Size) -> NDArray[np.bool_]:
+    """Return the pixels in an odd number of some rings (N, 2): outlines, their holes, and what lies in these."""
+    drawn = np.zeros(size, bool)
+    for ring in rings:
+        drawn ^= exact_polygons([ring], size)
+    return drawn
+
+
 def filled_polygon(outer: NDArray[np.float64], holes: Sequence[NDArray[np.float64]], size: Size) -> NDArray[np.bool_]:
     """Return the pixels of a polygon with its outline, as OpenCV's fillPoly draws it: YOLO, Supervisely.
 
@@ -85,10 +93,10 @@ def filled_polygon(outer: NDArray[np.float64], holes: Sequence[NDArray[np.float6
     return drawn.astype(bool)
 
 
-def outlined_polygon(corners: NDArray[np.float64], size: Size) -> NDArray[np.bool_]:
-    """Return the pixels of a polygon with its outline, as Pillow draws it: labelme."""
+def outlined_polygon(corners: NDArray[np.float64], size: Size, *, outline: int | None = 1) -> NDArray[np.bool_]:
+    """Return the pixels of a polygon, as Pillow draws it: with its outline, labelme; without, Cityscapes."""
     image = Image.new("L", size[::-1])
-    ImageDraw.Draw(image).polygon([(x, y) for x, y in _near(corners, size).tolist()], outline=1, fill=1)
+    ImageDraw.Draw(image).polygon([(x, y) for x, y in _near(corners, size).tolist()], outline=outline, fill=1)
     return np.array(image, bool)
 
 
@@ -222,7 +230,9 @@ def from_base64(text: Any) -> bytes:
     Raises:
         ValueError: It is none.
     """
+    if not isinstance(text, str):
+        raise ValueError(f"a text of base64 is {shortened(repr(text), 60)}")
     try:
         return base64.b64decode(text, validate=True)
-    except (TypeError, ValueError, binascii.Error) as error:
+    except (ValueError, binascii.Error) as error:
         raise ValueError(f"a text is not base64: {error}") from error

@@ -1,4 +1,4 @@
-"""VGG Image Annotator's JSON, of versions 1 and 2: a project, or annotations alone. Later regions lie in front.
+"""VGG Image Annotator's JSON and CSV, of versions 1 and 2: a project, or annotations alone. Later regions lie in front.
 
 The class of a region is the text of one of its attributes: of the one that most regions have, such as class or label.
 VIA has no library; polygons are drawn by pycocotools, as those of its own export to COCO are.
@@ -6,6 +6,7 @@ VIA has no library; polygons are drawn by pycocotools, as those of its own expor
 
 from __future__ import annotations
 
+import csv
 from collections import Counter
 from functools import partial
 from pathlib import Path
@@ -16,10 +17,13 @@ import numpy as np
 from rmiseg.config.registry import register
 from rmiseg.data.labels.annotations import Annotations, LabeledImage, LabelFormat, Region, Tally, add_region, naming
 from rmiseg.data.labels.coco import split_of
-from rmiseg.data.labels.documents import Documents
+from rmiseg.data.labels.documents import Documents, read_text
 from rmiseg.data.labels.shapes import exact_polygons, points, rectangle
+from rmiseg.runtime.files import parse_json
 
 PROJECT = "_via_img_metadata"
+COLUMNS = ("filename", "region_shape_attributes", "region_attributes")
+"""Columns of a CSV file that are read."""
 USUAL = ("class", "label", "name", "type", "category", "object")
 """Names that the attribute of the class usually has; the first that is there is taken, of those that as many have."""
 ROUND = 64
@@ -34,15 +38,19 @@ class VIA(LabelFormat):
 
     def recognizes(self, documents: Documents) -> bool:
         """See `LabelFormat.recognizes`."""
-        return any(_entries(content) is not None for content in documents.peek())
+        tables = documents.files(".csv")[:5]
+        return any(_entries(content) is not None for content in documents.peek()) or any(map(_is_table, tables))
 
     def read(self, documents: Documents) -> Annotations:
         """See `LabelFormat.read`."""
         found = Annotations()
-        for path in documents.files(".json"):
-            entries = _entries(documents.json(path))
+        for path in documents.files(".json", ".csv"):
+            if path.suffix.lower() == ".csv":
+                entries = _table(path) if _is_table(path) else None
+            else:
+                entries = _entries(documents.json(path))
             if entries is None:
-                found.unused.add("JSON files are not of VIA", str(path))
+                found.unused.add("JSON and CSV files are not of VIA", str(path))
                 continue
             with naming(path, "VIA's labels"):
                 attribute = _attribute(entries)
@@ -64,6 +72,30 @@ def _entries(content: Any) -> list[dict[str, Any]] | None:
     entries = [each for each in content.values() if isinstance(each, dict)]
     known = len(entries) == len(content) and all({"filename", "regions"} <= each.keys() for each in entries)
     return entries if known else None
+
+
+def _is_table(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return set(COLUMNS) <= set(file.readline(1000).decode("utf-8", "replace").strip("\ufeff#\r\n").split(","))
+
+
+def _table(path: Path) -> list[dict[str, Any]]:
+    """The images of a CSV file, which has a row for each region, or one of an image without any."""
+    rows = csv.DictReader(read_text(path).lstrip("#").splitlines(), strict=True)
+    entries: dict[str, dict[str, Any]] = {}
+    try:
+        for row in rows:
+            cells = [row.get(column) for column in COLUMNS]
+            if None in cells or None in row:
+                raise ValueError(f"line {rows.line_num} has another number of cells than the first line")
+            name, shape, attributes = (str(cell) for cell in cells)
+            entry = entries.setdefault(name, {"filename": name, "regions": []})
+            if shape.strip() not in ("", "{}"):
+                parts = zip(("shape_attributes", "region_attributes"), map(parse_json, (shape, attributes or "{}")))
+                entry["regions"].append(dict(parts))
+    except (csv.Error, ValueError) as error:
+        raise ValueError(f"{path}, line {rows.line_num}: {error}") from error
+    return list(entries.values())
 
 
 def _regions_of(entry: dict[str, Any]) -> list[dict[str, Any]]:
@@ -93,7 +125,7 @@ def _text(value: Any) -> str:
     if isinstance(value, dict):
         ticked = [name for name, on in value.items() if on is True]
         return ticked[0] if len(ticked) == 1 else ""
-    return value if isinstance(value, str) else ""
+    return str(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else ""
 
 
 def _image(path: Path, entry: dict[str, Any], attribute: str, unused: Tally) -> LabeledImage:

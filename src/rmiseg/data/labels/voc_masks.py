@@ -23,6 +23,7 @@ from rmiseg.data.classes import Color, voc_palette
 from rmiseg.data.labels.annotations import Annotations, LabeledImage, LabelFormat, Region, Size
 from rmiseg.data.labels.coco import SPLITS
 from rmiseg.data.labels.documents import Documents, read_text
+from rmiseg.data.pairing import MASK_SUFFIXES
 from rmiseg.data.reading import read_raw_mask
 
 MASK_FOLDERS = ("SegmentationClassPNG", "SegmentationClass")
@@ -73,7 +74,9 @@ class VOCMasks(LabelFormat):
 
 def _masks(documents: Documents) -> list[Path]:
     for folder in MASK_FOLDERS:
-        paths = [path for path in documents.files(".png") if folder in path.relative_to(documents.root).parts[:-1]]
+        paths = [
+            path for path in documents.files(*MASK_SUFFIXES) if folder in path.relative_to(documents.root).parts[:-1]
+        ]
         if paths:
             return paths
     return []
@@ -128,7 +131,12 @@ def _regions(path: Path, pixels: NDArray[np.int32], names: dict[Color, str], ori
     for code, count in zip(codes.tolist(), counts.tolist()):
         color = (code >> 16, code >> 8 & 255, code & 255)
         if color not in names:
-            raise ValueError(f"{path} has {count} pixels of the color {color}, which has no name in {origin}")
+            numbers = (
+                ". Are its values numbers of classes? Then name them in dataset.yaml, as a data set `folder`"
+                if len({*color}) == 1
+                else ""
+            )
+            raise ValueError(f"{path} has {count} pixels of the color {color}, which has no name in {origin}{numbers}")
         regions.append(Region(names[color], partial(_colored, path, code)))
     return regions
 

@@ -56,6 +56,8 @@ class YOLO(LabelFormat):
         else:
             raise ValueError(f"{documents.source} has neither data.yaml nor classes.txt, which names the classes")
         found.classes = list(dict.fromkeys(names.values()))
+        if description is not None and description[1].get("nc", len(names)) != len(names):
+            found.notes.append(f"{description[0]}: nc is {description[1]['nc']}, but {len(names)} classes have names")
         labels = {path: path for path in _label_files(documents)}
         by_stem: dict[str, list[Path]] = {}
         for path in labels:
@@ -76,6 +78,9 @@ class YOLO(LabelFormat):
             found.images.append(LabeledImage(str(path), label_file, regions, split=split, path=path))
         for path in labels:
             found.unused.add("label files have no image", str(path))
+        regions = [region for image in found.images for region in image.regions if not region.box]
+        if regions and all(_corners(region) == 4 for region in regions):
+            found.notes.append("all polygons have four corners: turned boxes (YOLO OBB) would be no outlines")
         return found
 
 
@@ -91,6 +96,8 @@ def _description(documents: Documents) -> tuple[Path, dict[str, Any]] | None:
         is_data = path.stem.lower() == "data" or bool({"train", "val", "nc", "path"} & content.keys())
         if isinstance(content.get("names"), list | dict) and is_data:
             return path, content
+        if "names" in content and is_data:
+            raise ValueError(f"{path}: names must be a list, not {shortened(repr(content['names']), 100)}")
     return None
 
 
@@ -179,6 +186,11 @@ def _regions(path: Path, names: dict[int, str], found: Annotations) -> list[Regi
             raise ValueError(f"{where}: {error}") from error
         regions.append(Region(names[class_id], partial(relative_polygon, corners), box=len(values) < 7))
     return regions
+
+
+def _corners(region: Region) -> int:
+    assert isinstance(region.draw, partial)
+    return len(region.draw.args[0])
 
 
 def relative_polygon(corners: NDArray[np.float64], size: Size) -> NDArray[np.bool_]:

@@ -9,13 +9,10 @@ from dataclasses import dataclass
 BODY = "backbone.body."
 """Beginning of the names of a backbone's entries in this package; what follows is timm's name."""
 
-OUTER = "model."
-"""Beginning of all names of a network that is part of another, as in files of Lightning."""
-
 
 @dataclass(frozen=True)
 class Family:
-    """Files of one program. All names may begin with "model.", as those of a network that is part of another do.
+    """Files of one program, of a network that is not part of another.
 
     Attributes:
         title: Name of the program, for people.
@@ -35,12 +32,11 @@ class Family:
 
     def recognizes(self, names: Iterable[str]) -> bool:
         """Return whether a file with entries of these names is of the family."""
-        names = [name.removeprefix(OUTER) for name in names]
+        names = list(names)
         return all(any(re.match(mark, name) for name in names) for mark in self.marks)
 
     def own_name(self, name: str) -> str | None:
         """Return the name in this package; None if nothing there stands for it."""
-        name = name.removeprefix(OUTER)
         if any(re.match(pattern, name) for pattern in self.unused):
             return None
         for pattern, replacement in self.table:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from rmiseg.models.conversion.family import BODY, OUTER, Family
+from rmiseg.models.conversion.family import BODY, Family
 from rmiseg.models.conversion.mmsegmentation import MMSEGMENTATION
 from rmiseg.models.conversion.original import ORIGINAL
 from rmiseg.models.conversion.own import OWN
@@ -17,6 +18,7 @@ from rmiseg.models.conversion.pytorch_encoding import PYTORCH_ENCODING
 from rmiseg.models.conversion.smp_files import SMP
 from rmiseg.models.conversion.timm_files import TIMM
 from rmiseg.models.conversion.torchvision_files import TORCHVISION
+from rmiseg.models.conversion.wrapping import beginnings, without
 
 FAMILIES = (OWN, ORIGINAL, PYTORCH_ENCODING, MMSEGMENTATION, SMP, TORCHVISION, TIMM)
 """Every family; a file is of the first that recognizes it."""
@@ -35,6 +37,8 @@ class Fit:
         missing: Names of the model that the file has no entry for.
         misshapen: Names of the model whose entry has another shape in the file, with both shapes.
         unused: Names of the file that nothing in the model stands for.
+        doubled: Names of the model of two classes whose entry in the file is of one, with a sigmoid behind it: class 0
+            has the logit 0, with which softmax gives class 1 what the sigmoid gave.
     """
 
     family: Family
@@ -42,6 +46,7 @@ class Fit:
     missing: list[str]
     misshapen: list[str]
     unused: list[str]
+    doubled: list[str] = field(default_factory=list)
 
     @property
     def complete(self) -> bool:
@@ -55,11 +60,21 @@ def recognize(names: Iterable[str]) -> Family:
     return next(family for family in FAMILIES if family.recognizes(names))
 
 
+def unwrapped(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entries of a file under the names that its program gives them, if its network is part of another."""
+    outer = beginnings(state)
+    for family in (*FAMILIES[1:-1], OWN):  # OWN last: a network of others may be somebody's attribute `network`
+        for beginning in outer:
+            if family.recognizes(entries := without(beginning, state)):
+                return entries
+    return dict(state)
+
+
 def backbone_entries(state: Mapping[str, Any]) -> dict[str, Any]:
     """Return the entries of a file that are a backbone's, under timm's names."""
     family = recognize(state)
     if family is TIMM:
-        return {name.removeprefix(OUTER): value for name, value in state.items()}
+        return dict(state)
     renamed = {family.own_name(name): value for name, value in state.items()}
     return {name.removeprefix(BODY): value for name, value in renamed.items() if name and name.startswith(BODY)}
 
@@ -77,11 +92,14 @@ def fit(state: Mapping[str, Any], model: nn.Module) -> Fit:
     names = _names(tensors, own, family)
     known = {_plain(name): name for name in own}
     found: dict[str, Tensor] = {}
-    misshapen, unused = [], []
+    misshapen, unused, doubled = [], [], []
     for name, value in tensors.items():
         target = known.get(_plain(names[name] or ""))
         if target is None:
             unused.append(name)
+        elif _is_sigmoid(value, own[target], getattr(model, "num_classes", None)):
+            found[target] = torch.cat([torch.zeros_like(value), value])
+            doubled.append(target)
         elif value.shape != own[target].shape:
             misshapen.append(f"{target} {_mismatch(value, own[target], getattr(model, 'num_classes', None))}")
         else:
@@ -93,16 +111,36 @@ def fit(state: Mapping[str, Any], model: nn.Module) -> Fit:
         misshapen = [text for text in misshapen if not text.startswith("classifier.")]
     named = {*found, *(text.split(" ")[0] for text in misshapen)}
     missing = [name for name in own if name not in named and not name.endswith(COUNTER)]
-    return Fit(family, found, missing, misshapen, unused)
+    return Fit(family, found, missing, misshapen, unused, doubled)
 
 
 def _names(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], family: Family) -> dict[str, str | None]:
     """The model's names of a file's entries: the same, or within a network of another library, or by the table."""
-    for outer, prefix in itertools.product(("", OUTER), ("", "network.")):
-        names: dict[str, str | None] = {name: prefix + name.removeprefix(outer) for name in tensors}
-        if sum(name in own for name in names.values()) > len(own) // 2:
+    known = {_plain(name) for name in own}
+
+    def fitting(names: dict[str, str | None]) -> int:
+        return sum(_plain(name or "") in known for name in names.values())
+
+    outer = beginnings(tensors)
+    for beginning, prefix in itertools.product(outer, ("", "network.")):
+        names: dict[str, str | None] = {name: prefix + name.removeprefix(beginning) for name in tensors}
+        if fitting(names) > len(own) // 2:
             return names
-    return {name: family.own_name(name) for name in tensors}
+    if family is not TIMM:
+        return {name: family.own_name(name) for name in tensors}
+    return max(
+        ({name: TIMM.own_name(name.removeprefix(beginning)) for name in tensors} for beginning in outer), key=fitting
+    )
+
+
+def _is_sigmoid(theirs: Tensor, ours: Tensor, num_classes: int | None) -> bool:
+    """Return whether an entry of a last layer is of one class, in place of two."""
+    return (
+        num_classes == 2
+        and theirs.ndim > 0
+        and (len(theirs), len(ours)) == (1, 2)
+        and theirs.shape[1:] == ours.shape[1:]
+    )
 
 
 def _mismatch(theirs: Tensor, ours: Tensor, num_classes: int | None) -> str:

@@ -5,6 +5,9 @@ For its own models, smp:NAME, the names are what they are.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from rmiseg.models.conversion.family import BODY, Family, conv_norm
 
 ASPP = r"decoder\.(?:aspp|0)"  # its name since version 0.5, and before
@@ -24,3 +27,9 @@ SMP = Family(
     output_stride=8,
     options=(("align_corners", True),),  # by which it upsamples
 )
+
+
+def saved_options(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of a model's class, of those that `save_pretrained` wrote, that are no options of rmiseg."""
+    further = ("encoder_depth", "encoder_output_indices", "upsampling")
+    return {n: value for n, value in settings.items() if n.startswith(("decoder_", "psp_")) or n in further}

@@ -1,12 +1,16 @@
-"""Files of torchvision's DeepLabv3 and FCN. For its own models, torchvision:NAME, their names are what they are."""
+"""Files of torchvision's DeepLabv3, FCN and LRASPP. In its own models, torchvision:NAME, names are what they are."""
 
 from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
 
 from rmiseg.models.conversion.family import BODY, Family, conv_norm
 
 TORCHVISION = Family(
     title="torchvision",
-    marks=(r"backbone\.(?!body\.)", r"classifier\.\d\."),
+    marks=(r"backbone\.(?!body\.)", r"classifier\.(?:\d|cbr)\."),
     table=(
         (r"backbone\.", BODY),
         *conv_norm(r"classifier\.0\.convs\.([0-3])", r"aspp.convs.\1"),
@@ -17,5 +21,24 @@ TORCHVISION = Family(
         *conv_norm(r"aux_classifier", "auxiliary.0"),
         (r"aux_classifier\.4\.", "auxiliary.2."),
     ),
+    unused=(r"classifier\.(?:cbr|scale|low_classifier|high_classifier)\.",),
     output_stride=8,
 )
+
+LAST_LAYERS = ("classifier.low_classifier.weight", "classifier.4.weight")
+"""Last layers of LRASPP, and of the others."""
+BLOCKS = {16: "resnet50", 33: "resnet101"}
+
+
+def torchvision_name(state: Mapping[str, Any]) -> str | None:
+    """Return which of torchvision's models a file is of; None of one that is deeplabv3 here: without auxiliary head."""
+    if "classifier.cbr.0.weight" in state:
+        return "lraspp_mobilenet_v3_large"
+    if "backbone.0.0.weight" in state:
+        return "deeplabv3_mobilenet_v3_large" if "classifier.0.project.0.weight" in state else None
+    backbone = BLOCKS.get(len({found[0] for name in state if (found := re.match(r"backbone\.layer\d\.\d+\.", name))}))
+    if backbone is None or not any(name in state for name in LAST_LAYERS):
+        return None
+    if "classifier.0.project.0.weight" not in state:
+        return f"fcn_{backbone}"
+    return f"deeplabv3_{backbone}" if "aux_classifier.4.weight" in state else None

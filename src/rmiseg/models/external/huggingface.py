@@ -110,7 +110,7 @@ def _image_statistics(name: str) -> dict[str, Any]:
         path = Path(name) / PROCESSOR if Path(name).is_dir() else Path(hf_hub_download(name, PROCESSOR))
         content = json.loads(path.read_text())
         return {key: tuple(content[key]) for key in IMAGENET}
-    except (OSError, HfHubHTTPError, KeyError):
+    except (OSError, HfHubHTTPError, KeyError, ValueError, TypeError, RecursionError):
         return IMAGENET
 
 

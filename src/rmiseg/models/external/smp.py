@@ -44,7 +44,8 @@ def build(
         backbone: An encoder of smp, among them every model of timm as tu-NAME; by default resnet34.
         weights: Weights of the encoder: hub, none or a file; for timm's as for `load_weights`.
         output_stride: For the architectures that have a choice.
-        architecture: Mean and standard deviation of images, from a checkpoint.
+        architecture: From a checkpoint: mean and standard deviation of images, and as `options` further arguments of
+            the class, of a model that smp's `save_pretrained` wrote.
 
     Raises:
         ModuleNotFoundError: segmentation-models-pytorch is not installed.
@@ -57,7 +58,7 @@ def build(
     architecture_class = getattr(smp, name)
     encoder_name = backbone or DEFAULT_ENCODER
     _check_encoder(encoder_name)
-    options = {}
+    options = dict((architecture or {}).get("options", {}))
     if output_stride is not None:
         if "encoder_output_stride" not in inspect.signature(architecture_class).parameters:
             raise refuse(f"smp:{name}", "model.output_stride", output_stride)
@@ -65,16 +66,21 @@ def build(
     try:
         network = architecture_class(encoder_name, encoder_weights=None, classes=num_classes, **options)
     except Exception as error:  # its refusals, and timm's, have no type in common
-        raise ValueError(f"smp:{name} cannot have the encoder {encoder_name!r}: {error}") from error
+        raise ValueError(f"smp:{name} cannot have the encoder {encoder_name!r}{_in_words(options)}: {error}") from error
     head = network.segmentation_head
     align_corners = False
     if isinstance(head, nn.Sequential) and isinstance(head[1], nn.Upsample):
         align_corners = bool(head[1].align_corners)
         head[1] = nn.Identity()
     statistics = _load_encoder(network.encoder, encoder_name, weights)
-    model = WrappedModel(network, _call, "encoder", num_classes=num_classes, architecture=architecture or statistics)
+    described = {**statistics, **(architecture or {})}
+    model = WrappedModel(network, _call, "encoder", num_classes=num_classes, architecture=described)
     model.align_corners = align_corners  # before training says otherwise
     return model
+
+
+def _in_words(options: Mapping[str, Any]) -> str:
+    return f" and {', '.join(f'{name} {value}' for name, value in options.items())}" if options else ""
 
 
 def _library() -> Any:

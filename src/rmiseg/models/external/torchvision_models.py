@@ -40,7 +40,7 @@ def build(
         weights: hub (torchvision's, trained on the images of COCO that show the 21 classes of PASCAL VOC), none, or a
             file with a state dict of the model. Last layers for another number of classes start random.
         output_stride: None; torchvision gives no choice.
-        architecture: Not used beyond what the name says.
+        architecture: Beside the image statistics, auxiliary: False for a model without its auxiliary head.
 
     Raises:
         ValueError: A name or an option that torchvision does not have, or weights that do not fit.
@@ -53,7 +53,8 @@ def build(
             raise refuse(f"torchvision:{name}", option, value)
     if weights == "package":
         raise ValueError(f"no package carries weights for torchvision:{name}; --model.weights hub, none or a file")
-    auxiliary = {} if name.startswith("lraspp") else {"aux_loss": True}
+    architecture = architecture or IMAGENET
+    auxiliary = {} if name.startswith("lraspp") else {"aux_loss": architecture.get("auxiliary", True)}
     network = torchvision.models.get_model(
         name, weights=None, weights_backbone=None, num_classes=num_classes, **auxiliary
     )
@@ -61,7 +62,7 @@ def build(
         _load(network, _download(name), f"the hub weights do not fit torchvision:{name}")
     elif weights != "none":
         _load(network, read_weights(Path(weights)), f"weights {weights!r} do not fit torchvision:{name}")
-    return WrappedModel(network, _call, "backbone", num_classes=num_classes, architecture=architecture or IMAGENET)
+    return WrappedModel(network, _call, "backbone", num_classes=num_classes, architecture=architecture)
 
 
 def _call(network: Any, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
@@ -70,7 +71,7 @@ def _call(network: Any, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
     logits: Tensor = network.classifier(features if isinstance(network, segmentation.LRASPP) else features["out"])
     if isinstance(network, segmentation.LRASPP):
         return logits
-    return (logits, network.aux_classifier(features["aux"])) if network.training else logits
+    return (logits, network.aux_classifier(features["aux"])) if network.training and "aux" in features else logits
 
 
 def _download(name: str) -> Mapping[str, Tensor]:
@@ -101,4 +102,5 @@ def _load(network: nn.Module, state: Mapping[str, Tensor], complaint: str) -> No
 def _last_layers(network: nn.Module) -> list[str]:
     if isinstance(network, segmentation.LRASPP):
         return ["classifier.low_classifier", "classifier.high_classifier"]
-    return [f"{head}.{len(getattr(network, head)) - 1}" for head in ("classifier", "aux_classifier")]
+    heads = {name: getattr(network, name) for name in ("classifier", "aux_classifier")}
+    return [f"{name}.{len(head) - 1}" for name, head in heads.items() if head is not None]

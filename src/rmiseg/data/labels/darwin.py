@@ -1,0 +1,138 @@
+"""V7's Darwin JSON, versions 1 and 2: one file an image, with polygons, masks and boxes. Later labels lie in front.
+
+Rings of a polygon are its outlines and holes in turn (even-odd). Masks are one layer of numbers for all of an image.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rmiseg.config.recipes import shortened
+from rmiseg.config.registry import register
+from rmiseg.data.labels.annotations import (
+    FEW_CORNERS,
+    Annotations,
+    LabeledImage,
+    LabelFormat,
+    Region,
+    Size,
+    Tally,
+    add_region,
+    naming,
+)
+from rmiseg.data.labels.coco import split_of
+from rmiseg.data.labels.documents import Documents, class_name, whole
+from rmiseg.data.labels.shapes import even_odd, exact_polygons, points, rectangle
+
+KINDS = ("polygon", "complex_polygon", "mask", "raster_layer", "bounding_box")
+"""Kinds of labels that have an area; a polygon has its bounding box beside it."""
+OTHER_KEYS = ("id", "name", "slot_names", "attributes", "instance_id", "properties", "ranges", "text", "inference")
+
+
+@register("labels", "darwin")
+class Darwin(LabelFormat):
+    """V7's Darwin JSON."""
+
+    TITLE = "V7 Darwin JSON"
+
+    def recognizes(self, documents: Documents) -> bool:
+        """See `LabelFormat.recognizes`."""
+        return any(map(_is_darwin, documents.peek()))
+
+    def read(self, documents: Documents) -> Annotations:
+        """See `LabelFormat.read`."""
+        found = Annotations()
+        for path in documents.files(".json"):
+            content = documents.json(path)
+            if not _is_darwin(content):
+                found.unused.add("JSON files are not of Darwin", str(path))
+                continue
+            with naming(path, "Darwin's labels"):
+                found.images.append(_image(path, content, found.unused))
+            found.images[-1].split = split_of(path, documents.root)
+        return found
+
+
+def _is_darwin(content: Any) -> bool:
+    if not isinstance(content, dict) or not isinstance(content.get("annotations"), list):
+        return False
+    item, image = content.get("item"), content.get("image")
+    second = isinstance(item, dict) and isinstance(item.get("slots"), list)
+    return second or (isinstance(image, dict) and "dataset" in content and "filename" in image)
+
+
+def _image(path: Path, content: dict[str, Any], unused: Tally) -> LabeledImage:
+    if "item" in content:
+        item = content["item"]
+        if len(item["slots"]) != 1:
+            raise ValueError(f"it has {len(item['slots'])} images in slots: one can be read")
+        place = item["slots"][0]
+        reference = f"{str(item.get('path') or '/').strip('/')}/{item['name']}".lstrip("/")
+        video = place.get("type") in ("video", "dicom") and place.get("frame_count", 1) != 1
+    else:
+        place = content["image"]
+        reference, video = str(place["filename"]), "frame_count" in place
+    labels = content["annotations"]
+    if video or any("frames" in each for each in labels):
+        raise ValueError("it is of a video or of slices: export its frames as images")
+    size = None
+    if place.get("height"):
+        size = whole(place["height"], "height"), whole(place["width"], "width")
+    image = LabeledImage(reference, path, size=size)
+    masks = {each["id"]: class_name(each["name"]) for each in labels if "mask" in each and "id" in each}
+    for number, each in enumerate(labels, start=1):
+        kind = next((kind for kind in KINDS if kind in each), "")
+        title = f"annotation {number}, {shortened(repr(each.get('name')), 60)}"
+        if kind == "raster_layer":
+            with naming(title, "a layer of masks"):
+                image.regions += _layer(each["raster_layer"], masks)
+        elif kind != "mask":  # whose pixels are in the layer
+            name = class_name(each["name"])
+            other = next((key for key in each if key not in OTHER_KEYS), "tag")
+            reason = f"labels are of the kind {other}, whose area is not read" if not kind else FEW_CORNERS
+            add_region(image, partial(_region, kind, name, each), title, unused, reason, f"{name} in {path.name}")
+    return image
+
+
+def _region(kind: str, name: str, label: dict[str, Any]) -> Region | None:
+    if kind == "bounding_box":
+        box = label["bounding_box"]
+        corners = rectangle(*points([box[key] for key in ("x", "y", "w", "h")]).ravel().tolist())
+        return Region(name, partial(exact_polygons, [corners]), box=True)
+    if not kind:
+        return None
+    shape = label[kind]
+    paths = shape.get("paths") or shape.get("path") or []
+    if paths and isinstance(paths[0], dict):
+        paths = [paths, *(shape.get("additional_paths") or [])]
+    rings = [points([[corner["x"], corner["y"]] for corner in path] or np.zeros((0, 2))) for path in paths]
+    rings = [ring for ring in rings if len(ring) > 2]
+    return Region(name, partial(even_odd, rings)) if rings else None
+
+
+def _layer(layer: dict[str, Any], masks: dict[str, str]) -> list[Region]:
+    regions = []
+    for key, value in layer["mask_annotation_ids_mapping"].items():
+        if key not in masks:
+            raise ValueError(f"no annotation has the id {shortened(repr(key), 60)} of a mask")
+        regions.append(Region(masks[key], partial(_layer_pixels, layer["dense_rle"], whole(value, "a mask's number"))))
+    return regions
+
+
+def _layer_pixels(pairs: Any, value: int, size: Size) -> NDArray[np.bool_]:
+    """The pixels with a value, of pairs of a value and how many pixels in a row have it."""
+    try:
+        numbers = np.asarray(pairs, np.int64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"a layer must be whole numbers, not {shortened(repr(pairs), 100)}") from error
+    total = size[0] * size[1]
+    if numbers.ndim != 1 or numbers.size % 2 or (numbers < 0).any() or (numbers[1::2] > total).any():
+        raise ValueError("a layer must be pairs of a value and a number of pixels")
+    if int(numbers[1::2].sum()) != total:
+        raise ValueError(f"the pixels of a layer must add up to the {total} of its image")
+    return np.asarray(np.repeat(numbers[::2] == value, numbers[1::2]).reshape(size))

@@ -1,0 +1,100 @@
+"""Datumaro's JSON, of CVAT and others: annotations/SPLIT.json, with polygons, masks and boxes.
+
+Later labels of the same or a larger z_order lie in front. Polygons are drawn by pycocotools, as Datumaro does.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rmiseg.config.registry import register
+from rmiseg.data.labels.annotations import (
+    FEW_CORNERS,
+    Annotations,
+    LabeledImage,
+    LabelFormat,
+    Region,
+    Tally,
+    add_region,
+    naming,
+)
+from rmiseg.data.labels.coco import split_of
+from rmiseg.data.labels.documents import Documents, class_name, whole
+from rmiseg.data.labels.shapes import exact_polygons, points, rectangle, run_lengths
+
+NO_PLACE = ("label", "caption", "tabular", "feature_vector")
+"""Kinds of annotations that are of no place in the image."""
+
+
+@register("labels", "datumaro")
+class Datumaro(LabelFormat):
+    """Datumaro's JSON."""
+
+    TITLE = "Datumaro JSON"
+
+    def recognizes(self, documents: Documents) -> bool:
+        """See `LabelFormat.recognizes`."""
+        return any(map(_is_datumaro, documents.peek()))
+
+    def read(self, documents: Documents) -> Annotations:
+        """See `LabelFormat.read`."""
+        found = Annotations()
+        for path in documents.files(".json"):
+            content = documents.json(path)
+            if not _is_datumaro(content):
+                found.unused.add("JSON files are not of Datumaro", str(path))
+                continue
+            with naming(path, "Datumaro's labels"):
+                names = [class_name(each["name"]) for each in content["categories"]["label"]["labels"]]
+                found.classes += [name for name in dict.fromkeys(names) if name not in found.classes]
+                for each in content["categories"].get("mask", {}).get("colormap", []):
+                    color = tuple(whole(each[channel], "a color") for channel in "rgb")
+                    index = whole(each["label_id"], "label_id")
+                    if index in range(len(names)) and all(0 <= value < 256 for value in color):
+                        found.colors[names[index]] = (color[0], color[1], color[2])
+                split = split_of(path, documents.root)
+                found.images += [_image(item, names, path, split, found.unused) for item in content["items"]]
+        return found
+
+
+def _is_datumaro(content: Any) -> bool:
+    categories = content.get("categories") if isinstance(content, dict) else None
+    return isinstance(categories, dict) and "label" in categories and isinstance(content.get("items"), list)
+
+
+def _image(item: dict[str, Any], names: list[str], path: Path, split: str, unused: Tally) -> LabeledImage:
+    media = item.get("image")
+    if media is None:
+        raise ValueError(f"the item {item['id']} is no image, but {', '.join(item)}")
+    size = media.get("size")
+    image = LabeledImage(str(media.get("path") or item["id"]), path, split=split)
+    if size:
+        image.size = whole(size[0], "height"), whole(size[1], "width")
+    labels = [each for each in item["annotations"] if each["type"] not in NO_PLACE]
+    labels.sort(key=lambda each: whole(each.get("z_order") or 0, "z_order"))
+    for number, each in enumerate(labels, start=1):
+        if each.get("label_id") is None:
+            unused.add("labels have no class", f"item {item['id']}, annotation {number}")
+            continue
+        index = whole(each["label_id"], "label_id")
+        if index not in range(len(names)):
+            raise ValueError(f"annotation {number} of item {item['id']} has the label {index}, of {len(names)}")
+        kind = str(each["type"])
+        reason = FEW_CORNERS if kind == "polygon" else f"labels are of the kind {kind}, whose area is not read"
+        title, example = f"item {item['id']}, annotation {number}", f"{names[index]} in {item['id']}"
+        add_region(image, partial(_region, kind, names[index], each), title, unused, reason, example)
+    return image
+
+
+def _region(kind: str, name: str, label: dict[str, Any]) -> Region | None:
+    if kind == "polygon":
+        corners = points(label["points"])
+        return Region(name, partial(exact_polygons, [corners])) if len(corners) > 2 else None
+    if kind == "mask":
+        return Region(name, partial(run_lengths, label["rle"]["counts"], list(label["rle"]["size"])))
+    if kind == "bbox":
+        corners = rectangle(*points(label["bbox"]).ravel().tolist())
+        return Region(name, partial(exact_polygons, [corners]), box=True)
+    return None

@@ -1,0 +1,83 @@
+"""Names that would tell a terminal something."""
+
+from __future__ import annotations
+
+import io
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.table import Table
+
+from miniatures import write_shapes
+from rmiseg.cli import main
+from rmiseg.data.reading import read_raw_mask
+from rmiseg.runtime.files import visible
+from rmiseg.runtime.terminal import Console
+
+EVIL = "b\x1b[2J\x1b]0;x\x07\u202egnp"
+
+
+def test_texts_are_made_visible():
+    assert visible("a\tb\nc \u00e4 \u4e2d") == "a\tb\nc \u00e4 \u4e2d"
+    assert visible("\x1b[31m\x9b\r\x7f\u202e") == r"\x1b[31m\x9b\r\x7f\u202e"
+    stream = io.StringIO()
+    table = Table("name\x1b[2J")
+    table.add_row("cell\x1b[2J")
+    console = Console(file=stream, width=100, force_terminal=False)
+    console.print("text\x1b[2J", markup=False, soft_wrap=True)
+    console.print(table)
+    assert "\x1b" not in stream.getvalue()
+    assert stream.getvalue().count(r"\x1b[2J") == 3
+
+
+@pytest.mark.parametrize("command", ["check", "train", "predict"])
+def test_names_of_files(tmp_path, capfd, command):
+    write_shapes(tmp_path / "data", count=4)
+    image = min((tmp_path / "data" / "images").rglob("*.png"))
+    mask = tmp_path / "data" / "masks" / image.relative_to(tmp_path / "data" / "images")
+    Image.new("L", (3, 3)).save(mask)
+    for path in (image, mask):
+        path.rename(path.with_name(f"{EVIL}.png"))
+    arguments = {
+        "check": ["data", "check", "--root", str(tmp_path / "data"), "--workers", "0"],
+        "train": ["train", "--data.root", str(tmp_path / "data"), "--out", str(tmp_path / "run"), "--device", "cpu"],
+        "predict": ["predict", str(tmp_path / EVIL), str(tmp_path), "--out", str(tmp_path / "out")],
+    }
+    assert main(arguments[command]) == 1
+    said = "".join(capfd.readouterr())
+    assert not {"\x1b", "\x07", "\u202e"} & set(said)
+    assert r"b\x1b[2J" in said.replace("\n", "")
+
+
+def test_layout_of_mmsegmentation(tmp_path, capsys):
+    write_shapes(tmp_path, count=6)
+    os.rename(tmp_path / "images", tmp_path / "img_dir")
+    os.rename(tmp_path / "masks", tmp_path / "ann_dir")
+    assert main(["data", "check", "--root", str(tmp_path), "--workers", "0"]) == 0
+    assert "ann_dir" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [(np.array([{}]), "it holds Python objects, which are not read"), (None, "larger than any image that is read")],
+)
+def test_arrays_that_are_no_masks(tmp_path, array, message):
+    path = tmp_path / "a.npy"
+    if array is None:  # as large as a disk, and hardly a block on it
+        with open(path, "wb") as file:
+            header = {"descr": "|u1", "fortran_order": False, "shape": (200_000, 100_000)}
+            np.lib.format.write_array_header_1_0(file, header)
+            file.truncate(file.tell() + 200_000 * 100_000)
+    else:
+        np.save(path, array, allow_pickle=True)
+    with pytest.raises(ValueError, match=message):
+        read_raw_mask(path, rgb=False)
+
+
+def test_what_is_in_the_way_of_the_demo_is_told_first(tmp_path, capsys):
+    (tmp_path / "demo.png").mkdir()
+    assert main(["demo", "--out", str(tmp_path), "--device", "cpu"]) == 1
+    assert "demo.png is a folder, where a file is to be" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["demo.png"]
