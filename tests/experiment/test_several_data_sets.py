@@ -70,7 +70,10 @@ def test_report_of_what_is_over_so_far(tmp_path):
     for seed, value in enumerate((0.5, 0.6)):
         file = tmp_path / f"first/ce/lr0.1-seed{seed}/run/result.json"
         file.parent.mkdir(parents=True)
-        file.write_text(json.dumps({"last": {**scores, "mean_iou": value}}))
+        found = {**scores, "mean_iou": value}
+        file.write_text(
+            json.dumps({"last": found, "best": found, "steps": 1, "peak_memory": 0, "seconds_per_step": 1.0})
+        )
     driver._report_so_far(plan, tmp_path, 12)
     text = (tmp_path / "results.md").read_text()
     assert "**Not finished: 2 of 12 runs are over, 10 are missing.**" in text

@@ -285,7 +285,7 @@ def test_train_evaluate_predict(segformer, shapes, tmp_path, capsys):
         "out": run,
     }
     assert main(["train", *(text for name, value in options.items() for text in (f"--{name}", str(value)))]) == 0
-    assert f"Traininghf:{segformer}andthece+diceloss" in "".join(capsys.readouterr().out.split())
+    assert f"Traininghf:{segformer}andthermi+diceloss" in "".join(capsys.readouterr().out.split())
     (segformer / "config.json").unlink()
     assert main(["evaluate", str(run)]) == 0
     assert main(["predict", str(run), str(shapes / "images"), "--out", str(tmp_path / "out")]) == 0

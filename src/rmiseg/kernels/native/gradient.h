@@ -36,7 +36,7 @@ INLINE void convolve_rest(const Convolution& c, int64_t vectors, int64_t j, doub
 LEAF void convolve(const Convolution& c, int64_t count, double* out) {
     int64_t j = 0;
     for (; count - j >= 8 * LANES; j += 8 * LANES) convolve_lanes<8>(c, j, out);
-    convolve_rest<7>(c, (count - j + LANES - 1) / LANES, j, out);
+    convolve_rest<8>(c, (count - j + LANES - 1) / LANES, j, out);
 }
 // `convolve` for one column; lanes are lags.
 LEAF double convolve_at(const Convolution& c) {
