@@ -10,10 +10,9 @@ docs/evaluation.md describes each field.
 from __future__ import annotations
 
 import csv
-import json
 import math
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from rmiseg.config.registry import loaded_plugins
 from rmiseg.evaluation.bootstrap import intervals
 from rmiseg.evaluation.evaluate import Evaluation
 from rmiseg.evaluation.metrics import BUILT_IN, MEASURES, find_metric, iou
-from rmiseg.runtime.checksums import file_crc32, json_crc32
+from rmiseg.runtime.checksums import HEADER_ENTRY, content_crc32, file_crc32, sealed
 from rmiseg.runtime.files import cell, read_json, remove_leftovers, replacing, to_json
 
 FORMAT, FORMAT_1 = "rmiseg evaluation 2", "rmiseg evaluation 1"
@@ -33,8 +32,10 @@ COUNTS = "counts_"
 """Beginning of the names of those arrays in images.npz that hold counts; the name of the metric follows."""
 EVALUATIONS = "evaluation"
 FILES = SCORES_FILE, IMAGES_FILE, TABLE_FILE = "scores.json", "images.npz", "images.csv"
-CHECKSUM, IMAGES_CHECKSUM = "crc32", "images_crc32"
+CHECKSUM, IMAGES_CHECKSUM = HEADER_ENTRY, "images_crc32"
 """Entries of scores.json: the checksums of itself, and of images.npz."""
+APART = ("seconds",)
+"""Entries of scores.json that have a checksum of their own: the times, which are others each time."""
 MOST_UNPACKED, RATIO = 1 << 26, 200
 """Bytes that images.npz may have when it is unpacked, and for each of its own, of which zeros make up to a thousand."""
 
@@ -100,18 +101,8 @@ def save_evaluation(folder: Path, evaluation: Evaluation, report: dict[str, Any]
     ):
         _write_table(csv.writer(table), evaluation, list(report["classes"]))
     with replacing(folder / SCORES_FILE) as temporary:
-        sealed = {**report, "seconds": _sealed(report["seconds"]), IMAGES_CHECKSUM: file_crc32(folder / IMAGES_FILE)}
-        temporary.write_text(to_json(_sealed(sealed)), encoding="utf-8")
-
-
-def _sealed(mapping: Mapping[str, Any]) -> dict[str, Any]:
-    """A mapping with a checksum of itself, but for the times in it, which have their own."""
-    return {**mapping, CHECKSUM: _checksum(mapping)}
-
-
-def _checksum(mapping: Mapping[str, Any]) -> str:
-    content = {name: value for name, value in mapping.items() if name not in ("seconds", CHECKSUM)}
-    return json_crc32(json.loads(to_json(content)))
+        content = {**report, "seconds": sealed(report["seconds"]), IMAGES_CHECKSUM: file_crc32(folder / IMAGES_FILE)}
+        temporary.write_text(to_json(sealed(content, APART)), encoding="utf-8")
 
 
 def _check(folder: Path, report: dict[str, Any]) -> None:
@@ -123,7 +114,7 @@ def _check(folder: Path, report: dict[str, Any]) -> None:
     found = [CHECKSUM in report, CHECKSUM in report["seconds"], IMAGES_CHECKSUM in report]
     if not any(found):
         return
-    if not all(found) or any(each[CHECKSUM] != _checksum(each) for each in (report, report["seconds"])):
+    if not all(found) or any(each[CHECKSUM] != content_crc32(each, APART) for each in (report, report["seconds"])):
         raise ValueError(f"{SCORES_FILE} is damaged: it is not what was written, by its checksum")
     if report[IMAGES_CHECKSUM] != file_crc32(folder / IMAGES_FILE):
         raise ValueError(f"{IMAGES_FILE} is damaged: it is not what was written, by its checksum")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -53,6 +54,18 @@ def metadata(segmenter: Segmenter) -> dict[str, str]:
         # for each; null for none.
         "value_range": json.dumps(segmenter.description.data.value_range),
     }
+
+
+@contextmanager
+def quiet(logger: str) -> Iterator[None]:
+    """Keep the remarks of another package's logger to itself, but for errors."""
+    logged = logging.getLogger(logger)
+    level = logged.level
+    logged.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logged.setLevel(level)
 
 
 def traced(segmenter: Segmenter, largest: int | None = None) -> torch.export.ExportedProgram:

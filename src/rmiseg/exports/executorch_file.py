@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from rmiseg.config.registry import register
-from rmiseg.exports.common import COMPARED_SIZES, compare, metadata, traced
+from rmiseg.exports.common import COMPARED_SIZES, compare, metadata, quiet, traced
 from rmiseg.exports.plain_operations import plain_operations
 from rmiseg.inference.segmenter import Segmenter
 from rmiseg.runtime.files import replacing
@@ -37,7 +34,7 @@ class ExecuTorchFile:
                 f"executorch: the model makes images smaller by data.image_scale {segmenter.image_scale:g} first, and "
                 "ExecuTorch cannot compute their sizes; take another format, such as onnx, or train with 1"
             )
-        with _quiet():
+        with quiet("torch.utils._pytree"):
             from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
             from executorch.exir import to_edge_transform_and_lower
             from executorch.runtime import Runtime
@@ -57,15 +54,3 @@ class ExecuTorchFile:
                     return logits
 
                 return compare(segmenter, run, "ExecuTorch", [(1, *sides) for _, *sides in COMPARED_SIZES])
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep PyTorch's remarks on the other package to itself."""
-    logger = logging.getLogger("torch.utils._pytree")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

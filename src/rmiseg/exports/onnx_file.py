@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from rmiseg.config.registry import register
-from rmiseg.exports.common import compare, metadata, traced
+from rmiseg.exports.common import compare, metadata, quiet, traced
 from rmiseg.exports.plain_operations import plain_operations
 from rmiseg.inference.segmenter import Segmenter
 from rmiseg.runtime.files import replacing
@@ -41,7 +39,7 @@ def save_onnx(segmenter: Segmenter, path: Path, antialias: bool = True) -> None:
     """
     with plain_operations(antialias):
         program = traced(segmenter)
-    with _quiet():
+    with quiet("torch.onnx"), warnings.catch_warnings(action="ignore"):
         onnx_program = torch.onnx.export(
             program,
             dynamo=True,
@@ -61,17 +59,3 @@ def onnx_runner(path: Path) -> Callable[[Tensor], Tensor]:
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     return lambda images: torch.from_numpy(session.run(None, {"image": images.numpy()})[0])
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter's remarks on operator versions and other packages to itself."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)

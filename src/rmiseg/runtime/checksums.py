@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -92,9 +92,15 @@ def json_crc32(content: Any) -> str:
     return f"{zlib.crc32(json.dumps(content, sort_keys=True).encode()):08x}"
 
 
-def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Values of JSON with a checksum of themselves."""
-    return {**content, HEADER_ENTRY: json_crc32(json.loads(to_json(content)))}
+def content_crc32(content: Mapping[str, Any], apart: Collection[str] = ()) -> str:
+    """CRC-32 of values as JSON holds them, but for a checksum among them and those that are apart: eight digits."""
+    kept = {name: value for name, value in content.items() if name != HEADER_ENTRY and name not in apart}
+    return json_crc32(json.loads(to_json(kept)))
+
+
+def sealed(content: Mapping[str, Any], apart: Collection[str] = ()) -> dict[str, Any]:
+    """Values of JSON with a checksum of themselves, see `content_crc32`."""
+    return {**content, HEADER_ENTRY: content_crc32(content, apart)}
 
 
 def unsealed(content: Any) -> dict[str, Any]:
@@ -105,10 +111,9 @@ def unsealed(content: Any) -> dict[str, Any]:
     """
     if not isinstance(content, dict):
         raise ValueError("it is no mapping of names to values")
-    values = {name: value for name, value in content.items() if name != HEADER_ENTRY}
-    if HEADER_ENTRY in content and content[HEADER_ENTRY] != json_crc32(values):
+    if HEADER_ENTRY in content and content[HEADER_ENTRY] != content_crc32(content):
         raise ValueError("it is damaged: it is not what was written, by its checksum")
-    return values
+    return {name: value for name, value in content.items() if name != HEADER_ENTRY}
 
 
 def _header(file: IO[bytes]) -> bytes:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -231,3 +231,44 @@ class LabelFormat(ABC):
     def compose(self, parts: Sequence[str], classes: ClassTable) -> Mapping[str, str]:
         """Return the texts, by file name, of the files that the tool takes, from those of all images."""
         raise NotImplementedError
+
+
+class JSONFormat(LabelFormat):
+    """A format of JSON files. Files that are not of it are counted as unused.
+
+    Attributes:
+        OWNER: Whose files they are, and
+        HOLDS: what they hold, for messages; see `naming`.
+    """
+
+    OWNER: ClassVar[str]
+    HOLDS: ClassVar[str]
+
+    @abstractmethod
+    def is_own(self, content: Any) -> bool:
+        """Tell whether a file is of this format, by its content."""
+
+    @abstractmethod
+    def read_file(self, path: Path, content: Any, documents: Documents, found: Annotations) -> None:
+        """Add the labels of a file to what was found; names of classes may be repeated.
+
+        Raises:
+            KeyError, TypeError, AttributeError, IndexError, ValueError: It is damaged; the caller names it.
+        """
+
+    def recognizes(self, documents: Documents) -> bool:
+        """See `LabelFormat.recognizes`."""
+        return any(map(self.is_own, documents.peek()))
+
+    def read(self, documents: Documents) -> Annotations:
+        """See `LabelFormat.read`."""
+        found = Annotations()
+        for path in documents.files(".json"):
+            content = documents.json(path)
+            if not self.is_own(content):
+                found.unused.add(f"JSON files are not of {self.OWNER}", str(path))
+                continue
+            with naming(path, self.HOLDS):
+                self.read_file(path, content, documents, found)
+        found.classes = list(dict.fromkeys(found.classes))
+        return found

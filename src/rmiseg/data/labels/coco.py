@@ -20,12 +20,11 @@ from rmiseg.data.classes import ClassTable
 from rmiseg.data.labels.annotations import (
     FEW_CORNERS,
     Annotations,
+    JSONFormat,
     LabeledImage,
-    LabelFormat,
     PreLabels,
     Region,
     Tally,
-    naming,
     written_classes,
 )
 from rmiseg.data.labels.documents import Documents, class_name, whole
@@ -46,27 +45,21 @@ def split_of(path: Path, root: Path) -> str:
 
 
 @register("labels", "coco")
-class COCOFile(LabelFormat):
+class COCOFile(JSONFormat):
     """COCO's JSON."""
 
     TITLE = "COCO JSON"
     WRITES = True
+    OWNER, HOLDS = "COCO", "COCO's annotations"
 
-    def recognizes(self, documents: Documents) -> bool:
-        """See `LabelFormat.recognizes`."""
-        return any(map(_is_coco, documents.peek()))
+    def is_own(self, content: Any) -> bool:
+        """See `JSONFormat.is_own`."""
+        return _is_coco(content)
 
-    def read(self, documents: Documents) -> Annotations:
-        """See `LabelFormat.read`."""
-        found = Annotations(smaller_in_front=True)
-        for path in documents.files(".json"):
-            content = documents.json(path)
-            if not _is_coco(content):
-                found.unused.add("JSON files are not of COCO", str(path))
-                continue
-            with naming(path, "COCO's annotations"):
-                _read_file(path, content, split_of(path, documents.root), found)
-        return found
+    def read_file(self, path: Path, content: Any, documents: Documents, found: Annotations) -> None:
+        """See `JSONFormat.read_file`."""
+        found.smaller_in_front = True
+        _read_file(path, content, split_of(path, documents.root), found)
 
     def part(self, labels: PreLabels, file: Path) -> str:
         """See `LabelFormat.part`."""

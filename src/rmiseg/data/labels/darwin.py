@@ -17,8 +17,8 @@ from rmiseg.config.registry import register
 from rmiseg.data.labels.annotations import (
     FEW_CORNERS,
     Annotations,
+    JSONFormat,
     LabeledImage,
-    LabelFormat,
     Region,
     Size,
     Tally,
@@ -35,27 +35,21 @@ OTHER_KEYS = ("id", "name", "slot_names", "attributes", "instance_id", "properti
 
 
 @register("labels", "darwin")
-class Darwin(LabelFormat):
+class Darwin(JSONFormat):
     """V7's Darwin JSON."""
 
     TITLE = "V7 Darwin JSON"
+    OWNER, HOLDS = "Darwin", "Darwin's labels"
 
-    def recognizes(self, documents: Documents) -> bool:
-        """See `LabelFormat.recognizes`."""
-        return any(map(_is_darwin, documents.peek()))
+    def is_own(self, content: Any) -> bool:
+        """See `JSONFormat.is_own`."""
+        return _is_darwin(content)
 
-    def read(self, documents: Documents) -> Annotations:
-        """See `LabelFormat.read`."""
-        found = Annotations()
-        for path in documents.files(".json"):
-            content = documents.json(path)
-            if not _is_darwin(content):
-                found.unused.add("JSON files are not of Darwin", str(path))
-                continue
-            with naming(path, "Darwin's labels"):
-                found.images.append(_image(path, content, found.unused))
-            found.images[-1].split = split_of(path, documents.root)
-        return found
+    def read_file(self, path: Path, content: Any, documents: Documents, found: Annotations) -> None:
+        """See `JSONFormat.read_file`."""
+        image = _image(path, content, found.unused)
+        image.split = split_of(path, documents.root)
+        found.images.append(image)
 
 
 def _is_darwin(content: Any) -> bool:

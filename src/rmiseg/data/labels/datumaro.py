@@ -13,12 +13,11 @@ from rmiseg.config.registry import register
 from rmiseg.data.labels.annotations import (
     FEW_CORNERS,
     Annotations,
+    JSONFormat,
     LabeledImage,
-    LabelFormat,
     Region,
     Tally,
     add_region,
-    naming,
 )
 from rmiseg.data.labels.coco import split_of
 from rmiseg.data.labels.documents import Documents, class_name, whole
@@ -29,34 +28,27 @@ NO_PLACE = ("label", "caption", "tabular", "feature_vector")
 
 
 @register("labels", "datumaro")
-class Datumaro(LabelFormat):
+class Datumaro(JSONFormat):
     """Datumaro's JSON."""
 
     TITLE = "Datumaro JSON"
+    OWNER, HOLDS = "Datumaro", "Datumaro's labels"
 
-    def recognizes(self, documents: Documents) -> bool:
-        """See `LabelFormat.recognizes`."""
-        return any(map(_is_datumaro, documents.peek()))
+    def is_own(self, content: Any) -> bool:
+        """See `JSONFormat.is_own`."""
+        return _is_datumaro(content)
 
-    def read(self, documents: Documents) -> Annotations:
-        """See `LabelFormat.read`."""
-        found = Annotations()
-        for path in documents.files(".json"):
-            content = documents.json(path)
-            if not _is_datumaro(content):
-                found.unused.add("JSON files are not of Datumaro", str(path))
-                continue
-            with naming(path, "Datumaro's labels"):
-                names = [class_name(each["name"]) for each in content["categories"]["label"]["labels"]]
-                found.classes += [name for name in dict.fromkeys(names) if name not in found.classes]
-                for each in content["categories"].get("mask", {}).get("colormap", []):
-                    color = tuple(whole(each[channel], "a color") for channel in "rgb")
-                    index = whole(each["label_id"], "label_id")
-                    if index in range(len(names)) and all(0 <= value < 256 for value in color):
-                        found.colors[names[index]] = (color[0], color[1], color[2])
-                split = split_of(path, documents.root)
-                found.images += [_image(item, names, path, split, found.unused) for item in content["items"]]
-        return found
+    def read_file(self, path: Path, content: Any, documents: Documents, found: Annotations) -> None:
+        """See `JSONFormat.read_file`."""
+        names = [class_name(each["name"]) for each in content["categories"]["label"]["labels"]]
+        found.classes += names
+        for each in content["categories"].get("mask", {}).get("colormap", []):
+            color = tuple(whole(each[channel], "a color") for channel in "rgb")
+            index = whole(each["label_id"], "label_id")
+            if index in range(len(names)) and all(0 <= value < 256 for value in color):
+                found.colors[names[index]] = (color[0], color[1], color[2])
+        split = split_of(path, documents.root)
+        found.images += [_image(item, names, path, split, found.unused) for item in content["items"]]
 
 
 def _is_datumaro(content: Any) -> bool:

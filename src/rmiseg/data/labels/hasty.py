@@ -10,45 +10,36 @@ from rmiseg.config.registry import register
 from rmiseg.data.labels.annotations import (
     FEW_CORNERS,
     Annotations,
+    JSONFormat,
     LabeledImage,
-    LabelFormat,
     Region,
     Tally,
     add_region,
-    naming,
 )
 from rmiseg.data.labels.coco import SPLITS, split_of
 from rmiseg.data.labels.cvat import hex_color
 from rmiseg.data.labels.documents import Documents, class_name, whole
-from rmiseg.data.labels.shapes import exact_polygons, points
+from rmiseg.data.labels.shapes import between, exact_polygons, points
 
 
 @register("labels", "hasty")
-class Hasty(LabelFormat):
+class Hasty(JSONFormat):
     """Hasty's JSON."""
 
     TITLE = "Hasty JSON"
+    OWNER, HOLDS = "Hasty", "Hasty's labels"
 
-    def recognizes(self, documents: Documents) -> bool:
-        """See `LabelFormat.recognizes`."""
-        return any(map(_is_hasty, documents.peek()))
+    def is_own(self, content: Any) -> bool:
+        """See `JSONFormat.is_own`."""
+        return _is_hasty(content)
 
-    def read(self, documents: Documents) -> Annotations:
-        """See `LabelFormat.read`."""
-        found = Annotations()
-        for path in documents.files(".json"):
-            content = documents.json(path)
-            if not _is_hasty(content):
-                found.unused.add("JSON files are not of Hasty", str(path))
-                continue
-            with naming(path, "Hasty's labels"):
-                for each in content["label_classes"]:
-                    found.classes.append(class_name(each["class_name"]))
-                    if color := hex_color(str(each.get("color"))[:7]):
-                        found.colors[found.classes[-1]] = color
-                found.images += [_image(each, path, documents, found.unused) for each in content["images"]]
-        found.classes = list(dict.fromkeys(found.classes))
-        return found
+    def read_file(self, path: Path, content: Any, documents: Documents, found: Annotations) -> None:
+        """See `JSONFormat.read_file`."""
+        for each in content["label_classes"]:
+            found.classes.append(class_name(each["class_name"]))
+            if color := hex_color(str(each.get("color"))[:7]):
+                found.colors[found.classes[-1]] = color
+        found.images += [_image(each, path, documents, found.unused) for each in content["images"]]
 
 
 def _is_hasty(content: Any) -> bool:
@@ -76,5 +67,4 @@ def _region(name: str, label: dict[str, Any]) -> Region | None:
         corners = points(label["polygon"])
         return Region(name, partial(exact_polygons, [corners])) if len(corners) > 2 else None
     (left, top), (right, bottom) = points(label["bbox"]).tolist()
-    corners = points([left, top, right, top, right, bottom, left, bottom])
-    return Region(name, partial(exact_polygons, [corners]), box=True)
+    return Region(name, partial(exact_polygons, [between(left, top, right, bottom)]), box=True)

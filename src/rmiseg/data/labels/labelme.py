@@ -16,13 +16,12 @@ from rmiseg.config.registry import register
 from rmiseg.data.labels.annotations import (
     FEW_CORNERS,
     Annotations,
+    JSONFormat,
     LabeledImage,
-    LabelFormat,
     PreLabels,
     Region,
     Tally,
     add_region,
-    naming,
     written_classes,
 )
 from rmiseg.data.labels.coco import split_of
@@ -34,38 +33,35 @@ LABELS_FILE = "labels.txt"
 
 
 @register("labels", "labelme")
-class Labelme(LabelFormat):
+class Labelme(JSONFormat):
     """labelme's JSON."""
 
     TITLE = "labelme JSON"
     WRITES = True
     TOGETHER = False
+    OWNER, HOLDS = "labelme", "labelme's labels"
 
-    def recognizes(self, documents: Documents) -> bool:
-        """See `LabelFormat.recognizes`."""
-        return any(map(_is_labelme, documents.peek()))
+    def is_own(self, content: Any) -> bool:
+        """See `JSONFormat.is_own`."""
+        return _is_labelme(content)
 
     def read(self, documents: Documents) -> Annotations:
         """See `LabelFormat.read`."""
-        found = Annotations()
-        named = set()
+        found = super().read(documents)
         for path in documents.files(LABELS_FILE):
             found.classes += [line.strip() for line in read_text(path).splitlines() if line.strip()]
         found.classes = list(dict.fromkeys(found.classes))
-        for path in documents.files(".json"):
-            content = documents.json(path)
-            if not _is_labelme(content):
-                found.unused.add("JSON files are not of labelme", str(path))
-                continue
-            with naming(path, "labelme's labels"):
-                image = _image(path, content, found.unused)
-            image.split = split_of(path, documents.root)
-            image.path = documents.find_image(image.reference, path)
-            named.add(image.path)
-            found.images.append(image)
         if documents.source.is_dir():
+            named = {image.path for image in found.images}
             found.unlabeled = [path for path in documents.image_files() if path not in named]
         return found
+
+    def read_file(self, path: Path, content: Any, documents: Documents, found: Annotations) -> None:
+        """See `JSONFormat.read_file`."""
+        image = _image(path, content, found.unused)
+        image.split = split_of(path, documents.root)
+        image.path = documents.find_image(image.reference, path)
+        found.images.append(image)
 
     def part(self, labels: PreLabels, file: Path) -> str:
         """See `LabelFormat.part`."""

@@ -19,11 +19,11 @@ from rmiseg.config.registry import register
 from rmiseg.data.labels.annotations import (
     IGNORED_NAMES,
     Annotations,
+    JSONFormat,
     LabeledImage,
     LabelFormat,
     Region,
     Size,
-    naming,
 )
 from rmiseg.data.labels.coco import split_of
 from rmiseg.data.labels.documents import Documents, class_name, read_text, whole
@@ -49,7 +49,7 @@ class RoboflowMasks(LabelFormat):
         found = Annotations()
         for table in _tables(documents):
             names = _meanings(table)
-            found.classes += [name for name in names.values() if name not in found.classes]
+            found.classes += names.values()
             files = _masks(table.parent, documents)
             masks = {path.stem.removesuffix(MASK_ENDING): path for path in files}
             split = split_of(table.parent / "_", documents.root)
@@ -100,27 +100,24 @@ def _meanings(table: Path) -> dict[int, str]:
 
 
 @register("labels", "coco-panoptic")
-class Panoptic(LabelFormat):
+class Panoptic(JSONFormat):
     """COCO panoptic."""
 
     TITLE = "COCO panoptic"
+    OWNER, HOLDS = "COCO panoptic", "COCO's panoptic annotations"
 
-    def recognizes(self, documents: Documents) -> bool:
-        """See `LabelFormat.recognizes`."""
-        return any(map(is_panoptic, documents.peek()))
+    def is_own(self, content: Any) -> bool:
+        """See `JSONFormat.is_own`."""
+        return is_panoptic(content)
 
     def read(self, documents: Documents) -> Annotations:
         """See `LabelFormat.read`."""
         _numbers.cache_clear()
-        found = Annotations()
-        for path in documents.files(".json"):
-            content = documents.json(path)
-            if not is_panoptic(content):
-                found.unused.add("JSON files are not of COCO panoptic", str(path))
-                continue
-            with naming(path, "COCO's panoptic annotations"):
-                _read_panoptic(path, content, documents, found)
-        return found
+        return super().read(documents)
+
+    def read_file(self, path: Path, content: Any, documents: Documents, found: Annotations) -> None:
+        """See `JSONFormat.read_file`."""
+        _read_panoptic(path, content, documents, found)
 
 
 def is_panoptic(content: Any) -> bool:
@@ -131,7 +128,7 @@ def is_panoptic(content: Any) -> bool:
 
 def _read_panoptic(path: Path, content: dict[str, Any], documents: Documents, found: Annotations) -> None:
     names = {whole(each["id"], "the id of a category"): class_name(each["name"]) for each in content["categories"]}
-    found.classes += [name for name in names.values() if name not in found.classes]
+    found.classes += names.values()
     files = {each["id"]: str(each["file_name"]) for each in content["images"]}
     split = split_of(path, documents.root)
     images: dict[str, list[Path]] = {}  # which may be called as their segments are

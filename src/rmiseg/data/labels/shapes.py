@@ -120,7 +120,11 @@ def outlined_circle(center_and_edge: NDArray[np.float64], size: Size) -> NDArray
 
 def rectangle(left: float, top: float, width: float, height: float) -> NDArray[np.float64]:
     """Return the corners (4, 2) of a rectangle."""
-    right, bottom = left + width, top + height
+    return between(left, top, left + width, top + height)
+
+
+def between(left: float, top: float, right: float, bottom: float) -> NDArray[np.float64]:
+    """Return the corners (4, 2) of the rectangle between two of them."""
     return points([left, top, right, top, right, bottom, left, bottom])
 
 

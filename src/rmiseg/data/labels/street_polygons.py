@@ -19,12 +19,11 @@ from rmiseg.data.labels.annotations import (
     FEW_CORNERS,
     IGNORED_NAMES,
     Annotations,
+    JSONFormat,
     LabeledImage,
-    LabelFormat,
     Region,
     Tally,
     add_region,
-    naming,
 )
 from rmiseg.data.labels.coco import split_of
 from rmiseg.data.labels.documents import Documents, class_name, whole
@@ -39,32 +38,25 @@ GROUPS = ("person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicy
 
 
 @register("labels", "street-polygons")
-class StreetPolygons(LabelFormat):
+class StreetPolygons(JSONFormat):
     """Polygons of Cityscapes and Mapillary Vistas."""
 
     TITLE = "polygons of Cityscapes or Mapillary Vistas"
+    OWNER, HOLDS = "Cityscapes or Mapillary", "polygons"
 
-    def recognizes(self, documents: Documents) -> bool:
-        """See `LabelFormat.recognizes`."""
-        return any(_keys(content) is not None for content in documents.peek())
+    def is_own(self, content: Any) -> bool:
+        """See `JSONFormat.is_own`."""
+        return _keys(content) is not None
 
-    def read(self, documents: Documents) -> Annotations:
-        """See `LabelFormat.read`."""
-        found = Annotations()
-        for path in documents.files(".json"):
-            content = documents.json(path)
-            if (keys := _keys(content)) is None:
-                found.unused.add("JSON files are not of Cityscapes or Mapillary", str(path))
-                continue
-            with naming(path, "polygons"):
-                image = _image(path, content, keys, found.unused)
-            image.split = split_of(path.parent / "_", documents.root)
-            for suffix in SUFFIXES:
-                if found_image := documents.find_image(image.reference + suffix, path):
-                    image.path = found_image
-            image.reference += SUFFIXES[0]
-            found.images.append(image)
-        return found
+    def read_file(self, path: Path, content: Any, documents: Documents, found: Annotations) -> None:
+        """See `JSONFormat.read_file`."""
+        image = _image(path, content, found.unused)
+        image.split = split_of(path.parent / "_", documents.root)
+        for suffix in SUFFIXES:
+            if found_image := documents.find_image(image.reference + suffix, path):
+                image.path = found_image
+        image.reference += SUFFIXES[0]
+        found.images.append(image)
 
 
 def _keys(content: Any) -> tuple[str, str] | None:
@@ -78,7 +70,9 @@ def _keys(content: Any) -> tuple[str, str] | None:
     return None
 
 
-def _image(path: Path, content: dict[str, Any], keys: tuple[str, str], unused: Tally) -> LabeledImage:
+def _image(path: Path, content: dict[str, Any], unused: Tally) -> LabeledImage:
+    keys = _keys(content)
+    assert keys is not None
     size = whole(content[keys[0]], keys[0]), whole(content[keys[1]], keys[1])
     name = ENDING.sub("_leftImg8bit", path.stem)
     image = LabeledImage(name, path, size=size)

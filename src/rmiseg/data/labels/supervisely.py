@@ -23,7 +23,7 @@ from rmiseg.data.labels.annotations import (
 from rmiseg.data.labels.coco import split_of
 from rmiseg.data.labels.cvat import hex_color
 from rmiseg.data.labels.documents import Documents, class_name, whole
-from rmiseg.data.labels.shapes import bitmap, filled_polygon, points
+from rmiseg.data.labels.shapes import between, bitmap, filled_polygon, points
 
 META = "meta.json"
 
@@ -92,6 +92,5 @@ def _region(label: str, content: dict[str, Any]) -> Region | None:
         return Region(label, partial(filled_polygon, outer, [hole for hole in holes if len(hole) > 2]))
     if kind == "rectangle" and len(outer) == 2:
         (left, top), (right, bottom) = outer.min(axis=0).tolist(), outer.max(axis=0).tolist()
-        corners = points([left, top, right, top, right, bottom, left, bottom])
-        return Region(label, partial(filled_polygon, corners, ()), box=True)
+        return Region(label, partial(filled_polygon, between(left, top, right, bottom), ()), box=True)
     raise ValueError(f"a {kind} has {len(outer)} points")

@@ -43,11 +43,6 @@ LEAF void products_at_lags(View a, const double* b, int64_t b_stride, int64_t la
     }
 }
 
-// to += scale * row.
-LEAF void add_scaled(double scale, int64_t count, const double* row, double* __restrict to) {
-    for (int64_t i = 0; i < count; ++i) to[i] += scale * row[i];
-}
-
 // A slice of one of a pair's maps.
 struct Slice {
     int kind;
@@ -108,7 +103,7 @@ class LagSums {
                 for (int64_t q = 0; q < columns.edges; ++q) {
                     const int64_t j = columns.line(q), begin = std::max<int64_t>(0, R - 1 - j);
                     const int64_t end = std::min(side, width - j + R - 1);
-                    add_scaled(a[j], end - begin, b + j + begin - (R - 1), out + q * lags + begin);
+                    add_block(a[j], 1, end - begin, b + j + begin - (R - 1), 0, out + q * lags + begin, 0);
                 }
             }
     }

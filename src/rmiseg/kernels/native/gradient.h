@@ -51,13 +51,6 @@ LEAF double convolve_at(const Convolution& c) {
     return c.constant + total(sums);
 }
 
-// to += sign * from, of blocks of numbers (rows, columns).
-LEAF void add_block(double sign, int64_t rows, int64_t columns, const double* from, int64_t from_stride, double* __restrict to,
-                    int64_t to_stride) {
-    for (int64_t i = 0; i < rows; ++i)
-        for (int64_t j = 0; j < columns; ++j) to[i * to_stride + j] += sign * from[i * from_stride + j];
-}
-
 // The weights and the constant of a convolution for pixels at some offsets of their regions. At each region the gradient in p is
 // K (z - mean), z = [p; y], and a pixel's is the sum over the regions that it is in. So where it is in R^2 regions the
 // weights are (2R - 1)^2 for p and as many for y; near the borders, where it is in fewer, fewer terms are in them. Offsets that

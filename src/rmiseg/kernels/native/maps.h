@@ -37,6 +37,13 @@ LEAF void subtract(double value, int64_t count, double* __restrict out) {
     for (int64_t i = 0; i < count; ++i) out[i] -= value;
 }
 
+// to += scale * from, of blocks of numbers (rows, columns).
+LEAF void add_block(double scale, int64_t rows, int64_t columns, const double* from, int64_t from_stride, double* __restrict to,
+                    int64_t to_stride) {
+    for (int64_t i = 0; i < rows; ++i)
+        for (int64_t j = 0; j < columns; ++j) to[i * to_stride + j] += scale * from[i * from_stride + j];
+}
+
 // How one side of a map is cut: lines near the ends, which are not at all offsets of regions, are edges, each for itself;
 // the `inner` lines between them begin at R - 1. At offset a regions have `single` edges, from number a on.
 struct Cut {
