@@ -8,7 +8,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from miniatures import write_shapes
+from miniatures import write_image, write_mask, write_shapes
 from rmiseg.cli import main
 from rmiseg.planning.pace import Pace
 from rmiseg.training import cost
@@ -186,3 +186,20 @@ def test_plan_of_a_recipe_decides_nothing(shapes, tmp_path, capsys):
     assert "because" not in out
     assert "6 steps of 4 images, 3 epochs" in out
     assert "s, measured on a CPU" in out
+
+
+def test_a_plan_is_for_the_bands_of_the_images(tmp_path, monkeypatch):
+    """Whose cost could not be measured, of other bands than red, green and blue."""
+    root = tmp_path / "data"
+    for split in ("train", "val"):
+        for name in "ab":
+            write_image(root / "images" / split / f"{name}.png")
+            write_mask(root / "masks" / split / f"{name}.png")
+    (root / "dataset.yaml").write_text("classes: [a, b]\nbands: 1\n")
+    for path in (root / "images").rglob("*.png"):
+        Image.open(path).convert("L").save(path)
+    asked = []
+    monkeypatch.setattr("rmiseg.training.estimate.measured_pace", lambda config, *rest: asked.append(config))
+    monkeypatch.setattr("rmiseg.training.estimate.cost_table", lambda *rest: "")
+    assert main(["plan", "--data.root", str(root), *SMALL]) == 0
+    assert asked[0].data.bands == 1

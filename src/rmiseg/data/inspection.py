@@ -16,7 +16,7 @@ from rmiseg.data.classes import IGNORE_INDEX, ClassTable, Color, RawValue
 from rmiseg.data.images import Sample, Split, size_mismatch
 from rmiseg.data.opening import image_header
 from rmiseg.data.reading import RawMask, read_image, read_raw_mask
-from rmiseg.data.tiff import ORIENTATION
+from rmiseg.data.tiff import ORIENTATION, valid_orientation
 
 FLAT_SHARE = 0.001
 """Least share of the pixels that hold one strange value which is no accident."""
@@ -41,6 +41,7 @@ class Inspection:
         palette: Colors of the raw values in the mask, of a file with a palette.
         unique: Those values whose color has no other value in that palette.
         transparent: True if the mask has transparent pixels beside others.
+        inverted: True if zero is white in the file of the mask, and most of its values are not zero.
         orientations: EXIF orientations of image and mask, if they differ, and the sizes do not tell.
     """
 
@@ -57,6 +58,7 @@ class Inspection:
     palette: dict[int, Color] = field(default_factory=dict)
     unique: set[int] = field(default_factory=set)
     transparent: bool = False
+    inverted: bool = False
     orientations: tuple[int, int] | None = None
 
 
@@ -97,6 +99,7 @@ class SplitReport:
         colors: Colors that palettes give each raw value, each with the first file that does.
         values: Raw values that palettes give each color, likewise.
         transparent: Masks that have transparent pixels beside others.
+        inverted: Masks whose zero is white, and most of whose values are not zero.
         turned_alone: Pairs of which the image is turned by its EXIF orientation, and the mask is not.
         turned_otherwise: Pairs of which the mask is turned by its EXIF orientation, and the image not, or otherwise.
         smallest: Smallest width and smallest height of the readable images; None if there is none.
@@ -127,6 +130,7 @@ class SplitReport:
     colors: dict[int, dict[Color, Path]] = field(default_factory=dict)
     values: dict[Color, dict[int, Path]] = field(default_factory=dict)
     transparent: list[Path] = field(default_factory=list)
+    inverted: list[Path] = field(default_factory=list)
     turned_alone: list[Sample] = field(default_factory=list)
     turned_otherwise: list[Sample] = field(default_factory=list)
     smallest: tuple[int, int] | None = None
@@ -195,6 +199,8 @@ class SplitReport:
                 self.values.setdefault(color, {}).setdefault(index, found.sample.mask)
         if found.transparent and found.sample.mask is not None:
             self.transparent.append(found.sample.mask)
+        if found.inverted and found.sample.mask is not None:
+            self.inverted.append(found.sample.mask)
         if found.orientations:
             (self.turned_alone if found.orientations[1] == 1 else self.turned_otherwise).append(found.sample)
         if size := found.image_size:
@@ -234,6 +240,7 @@ def inspect(sample: Sample, classes: ClassTable, *, decode: bool = True, bands: 
         mask = read_raw_mask(sample.mask, classes.rgb, classes.lossy)
         mask_size = (mask.values.shape[1], mask.values.shape[0])
         found.transparent = mask.transparent
+        found.inverted = mask.inverted and 2 * np.count_nonzero(mask.values) > mask.values.size
         _count(found, mask, classes)
     except (ValueError, OSError, ModuleNotFoundError) as error:
         found.unreadable.append(str(error))
@@ -298,6 +305,6 @@ def _orientation(path: Path) -> int:
         with Image.open(path) as image:
             # Of a PNG, Pillow would look for EXIF data behind the pixels, too, and decode them all.
             known = image.format != "PNG" or "exif" in image.info
-            return int(image.getexif().get(ORIENTATION, 1)) if known else 1
+            return valid_orientation(image.getexif().get(ORIENTATION, 1)) if known else 1
     except Exception:  # what is wrong with it, reading says
         return 1

@@ -12,7 +12,7 @@ from PIL import Image, UnidentifiedImageError
 
 from rmiseg.data.deep import header, is_deep, unmapped
 from rmiseg.data.dicom import dicom_header, is_dicom
-from rmiseg.data.tiff import Header, TiffImage, is_tiff, several
+from rmiseg.data.tiff import Header, TiffImage, is_tiff, several, stored_nodata
 from rmiseg.data.volumes import is_slice, read_slice, slice_header
 
 NEW_SUBFILE_TYPE = 254
@@ -139,12 +139,7 @@ def nodata_of(path: Path) -> float | None:
     """Return the value that stands for no data in a file, if it is a TIFF file that says so."""
     if is_slice(path) or not is_tiff(path):
         return None
-
-    def nodata() -> float | None:
-        with TiffImage(path) as image:
-            return image.nodata
-
-    return said(path, "image", nodata)
+    return said(path, "image", lambda: stored_nodata(path))
 
 
 def has_deep_values(path: Path) -> bool:

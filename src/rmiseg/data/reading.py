@@ -195,11 +195,13 @@ class RawMask(NamedTuple):
         values: Values (H, W) of an integer dtype, or colors (H, W, 3) uint8.
         palette: Colors of the values, of a file with a palette.
         transparent: True if some pixels of gray or colors are transparent, and some are not.
+        inverted: True if it is a TIFF file whose zero is white (MinIsWhite), whose stored values are not what is seen.
     """
 
     values: NDArray[Any]
     palette: tuple[Color, ...] = ()
     transparent: bool = False
+    inverted: bool = False
 
 
 def read_raw_mask(path: Path, rgb: bool, lossy: bool = False) -> RawMask:
@@ -228,11 +230,14 @@ def read_raw_mask(path: Path, rgb: bool, lossy: bool = False) -> RawMask:
             check_exact(image, path)
         if not rgb:
             image = _gray(image) if image.format == "GIF" else image
+            if image.mode == "L" and header(image).bands == 2:  # of which Pillow reads the first
+                return RawMask(_whole(read_tiff(path, stored=True), image.mode))
             if is_signed(image) or (is_deep(image) and (image.mode in COLORS or is_garbled(image))):
                 return RawMask(_whole(read_deep(image, path, stored=True), image.mode))
             colors = image.getpalette() or [] if image.mode == "P" else []
             palette = tuple(zip(colors[::3], colors[1::3], colors[2::3]))
-            return RawMask(raw_values(image, turn=True), palette, _transparent(image))
+            inverted = getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == 0
+            return RawMask(raw_values(image, turn=True), palette, _transparent(image), inverted)
         if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA"):
             raise ValueError(f"the classes are given as colors, but the pixels are of mode {image.mode}")
         ImageOps.exif_transpose(image, in_place=True)
@@ -296,10 +301,11 @@ def _whole(values: NDArray[Any], mode: str) -> NDArray[Any]:
     """Return the whole numbers (H, W) of what was saved as colors (H, W, bands), all bands equal, or as floats."""
     if values.ndim == 3:
         if not (values == values[..., :1]).all():
-            raise ValueError(_no_values(mode))
+            raise ValueError(_no_values(mode) if values.shape[-1] == 3 else _no_bands(values.shape[-1]))
         values = np.ascontiguousarray(values[..., 0])
     if values.dtype.kind != "f":
         return values
+    values = values.astype(np.float64)  # of 16 bits, the limit below would be too much
     if not (np.isfinite(values) & (np.abs(values) < 1 << 31)).all() or (values != np.rint(values)).any():
         raise ValueError("its values are floats, and not whole numbers: save the numbers of the classes")
     return values.astype(np.int64)
@@ -309,6 +315,13 @@ def _no_values(mode: str) -> str:
     return (
         f"the classes are given as single values, but the pixels are of mode {mode}; for masks that "
         f"hold colors, give the classes in dataset.yaml as name: [red, green, blue]"
+    )
+
+
+def _no_bands(count: int) -> str:
+    return (
+        f"it has {count} bands that differ, and a mask has one value a pixel: if each band shows one class, save the "
+        f"number of the class in their place"
     )
 
 

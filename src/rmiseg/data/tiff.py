@@ -82,8 +82,7 @@ class TiffImage:
         tifffile = import_extra("tifffile", "train", f"reading {path}")
         self.file = tifffile.TiffFile(path)
         try:
-            # Smaller copies of the image, and masks of transparency, are no images.
-            own = [page for page in self.file.pages if not int(page.aspage().subfiletype) & 5]
+            own = _own_pages(self.file)
             if len(own) > 1 and len(own) != pages:
                 raise ValueError(several(len(own), "pages"))
             self.pages = [page.aspage() for page in own]
@@ -98,7 +97,7 @@ class TiffImage:
             if self.dtype is not None and np.dtype(self.dtype).kind == "c":
                 raise ValueError("its values are complex numbers; save their parts, or their amounts, as bands")
             orientation = page.tags.get(ORIENTATION)
-            self.orientation = int(orientation.value) if orientation else 1
+            self.orientation = valid_orientation(orientation.value if orientation else 1)
             self.nodata = _nodata(page)
             self._kept: OrderedDict[tuple[int, int], NDArray[Any]] = OrderedDict()
             self._bytes = 0
@@ -198,6 +197,22 @@ class TiffImage:
         self.close()
 
 
+def stored_nodata(path: Path) -> float | None:
+    """Return the value that stands for no data in a TIFF file, if it says so, whatever decodes its pixels.
+
+    Raises:
+        ValueError: It is no TIFF file.
+        ModuleNotFoundError: tifffile is not installed.
+    """
+    with import_extra("tifffile", "train", f"reading {path}").TiffFile(path) as file:
+        return next((_nodata(page.aspage()) for page in _own_pages(file)), None)
+
+
+def valid_orientation(value: Any) -> int:
+    """Return an orientation from 1 to 8; programs take others, such as the 0 that some write, for 1."""
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
 def is_tiff(path: Path) -> bool:
     """Return whether a file is a TIFF file, by its first bytes."""
     with open(path, "rb") as file:
@@ -215,6 +230,11 @@ def several(number: int, unit: str, kind: str = "image") -> str:
     hint = f"; if they are bands of one image, write `bands: {number}` into dataset.yaml"
     bands = hint if (unit, kind) == ("pages", "image") and number != 3 else ""
     return f"it holds {number} {unit}, which are several images: save each as a file of its own{bands}"
+
+
+def _own_pages(file: Any) -> list[Any]:
+    """Pages of a file that are images, and not smaller copies of one, or masks of transparency."""
+    return [page for page in file.pages if not int(page.aspage().subfiletype) & 5]
 
 
 def _chunk(page: Any) -> tuple[int, int]:

@@ -82,7 +82,7 @@ def open_training_data(
             _refuse_unreadable(split, report, root)
     for line in dict.fromkeys(lines + ignored_note(train.description, reports)):
         console.print(line, markup=False, soft_wrap=True)
-    warnings = warnings_of(train.classes, reports if len(train) <= SAMPLE >= len(val) else [])
+    warnings = warnings_of(train.classes, reports, all_read=len(train) <= SAMPLE >= len(val))
     if not console.quiet:
         warnings += shift_warnings([*train.samples, *val.samples], train.classes, chosen)
     for warning in warnings:

@@ -80,6 +80,13 @@ def renumbered(classes: ClassTable, reports: Sequence[SplitReport]) -> str:
     found = unknown | _ignored(reports).keys() | {value for value, n in zip(classes.values, exact) if n}
     if classes.rgb or classes.nearest or classes.also or not unknown or len(found) != len(classes):
         return ""
+    levels = [color[0] for color in _one_color_each(reports).values() if len(set(color)) == 1]
+    if sorted(levels) == sorted(value for value in classes.values if isinstance(value, int)):
+        colors = yaml_line({name: [value] * 3 for name, value in zip(classes.names, classes.values)})
+        return (
+            f"The values are numbers of a palette, and the colors in it are those of the classes: write this into "
+            f"dataset.yaml: `classes: {colors}`"
+        )
     line = yaml_line(dict(zip(classes.names, sorted(found, key=_yaml_key))))
     return (
         f"The masks hold as many values as there are classes. If these follow in the same order, write this into "
@@ -139,8 +146,14 @@ def palette_problems(reports: Sequence[SplitReport]) -> list[str]:
     return []
 
 
-def warnings_of(classes: ClassTable, reports: Sequence[SplitReport]) -> list[str]:
-    """List what need not be wrong, but seldom is intended."""
+def warnings_of(classes: ClassTable, reports: Sequence[SplitReport], all_read: bool = True) -> list[str]:
+    """List what need not be wrong, but seldom is intended.
+
+    Args:
+        classes: The classes.
+        reports: Findings in the splits.
+        all_read: False if only some of the masks were read, which do not tell that a class is absent.
+    """
     warnings = list(dict.fromkeys(warning for report in reports for warning in report.warnings))
     warnings += [
         f"{report.name}: {count(len(turned), 'image')} turned by the EXIF orientation, with a mask that has none, e.g. "
@@ -155,9 +168,9 @@ def warnings_of(classes: ClassTable, reports: Sequence[SplitReport]) -> list[str
         for report in reports
         if (turned := report.turned_otherwise)
     ]
-    warnings += _alpha_warnings(reports) + _between(classes, reports)
+    warnings += _alpha_warnings(reports) + _between(classes, reports) + _unlike_seen(classes, reports)
     absent: dict[tuple[str, ...], list[int]] = {}
-    for index in range(len(classes)):
+    for index in range(len(classes) if all_read else 0):
         names = tuple(report.name for report in reports if report.class_pixels.any() and not report.class_pixels[index])
         if names:
             absent.setdefault(names, []).append(index)
@@ -186,6 +199,46 @@ def _alpha_warnings(reports: Sequence[SplitReport]) -> list[str]:
 def _alpha_hint(reports: Sequence[SplitReport]) -> str:
     paths = [path for report in reports for path in report.transparent]
     return f". Is the class in the transparency of {paths[0]}? That is not read: save it as gray" if paths else ""
+
+
+def _unlike_seen(classes: ClassTable, reports: Sequence[SplitReport]) -> list[str]:
+    """Warn where the values of masks are other than what programs show: then black is not the first class."""
+    warnings = [
+        f"{report.name}: {count(len(paths), 'mask')} of TIFF files whose zero is white (MinIsWhite), and most pixels "
+        f"are not 0, e.g. {paths[0]}: the stored values count, so that programs show {classes.names[0]} in white, and "
+        f"all else in gray or black. If black is {classes.names[0]}, save the masks as PNG"
+        for report in reports
+        if (paths := report.inverted) and not classes.rgb
+    ]
+    colors = {} if classes.rgb else _one_color_each(reports)
+    ids = dict(zip(classes.known, classes.known_ids))
+    black = next((value for value, color in colors.items() if color == (0, 0, 0)), None)
+    if (
+        black is None
+        or black not in ids
+        or not 0 < ids[black] < len(classes)
+        or (first := classes.values[0]) not in colors
+    ):
+        return warnings
+    named = {classes.names[0]: [0, 0, 0]}
+    named |= {classes.names[ids[black]]: list(colors[first])} if len(classes) == 2 else {}
+    more = "" if len(classes) == 2 else "the like of "
+    path = next(files[color] for report in reports for color in [(0, 0, 0)] if (files := report.colors.get(black)))
+    return [
+        *warnings,
+        f"value {first}, {classes.names[0]}, has the color {list(colors[first])} in the palettes of the masks, and "
+        f"{black}, {classes.names[ids[black]]}, is black, e.g. in {path}: the values count, not what programs show. If "
+        f"black is {classes.names[0]}, write {more}this into dataset.yaml: `classes: {yaml_line(named)}`",
+    ]
+
+
+def _one_color_each(reports: Sequence[SplitReport]) -> dict[int, tuple[int, int, int]]:
+    """The color of each value of masks with palettes, where all palettes give it the same."""
+    colors: dict[int, set[tuple[int, int, int]]] = {}
+    for report in reports:
+        for value, files in report.colors.items():
+            colors.setdefault(value, set()).update(files)
+    return {value: min(each) for value, each in colors.items() if len(each) == 1}
 
 
 def _between(classes: ClassTable, reports: Sequence[SplitReport]) -> list[str]:

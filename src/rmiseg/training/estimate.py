@@ -56,6 +56,7 @@ def show_plan(config: PlanConfig, console: Console) -> Plan:
         chosen = opened.val_images()
         asked = opened.with_val(chosen)
         train, val = open_splits(asked.data, console)
+        asked = replace(asked, data=replace(asked.data, **train.bands.options()))
         plan = OpenTraining(asked, console=console).plan(train, val, machine, device, chosen)
         settled = with_length(plan.config, train, val, device, console)
         console.print(f"Planned for {machine}: {len(train)} images, {len(train.classes)} classes", markup=False)
