@@ -11,7 +11,7 @@ import numpy as np
 from rmiseg.data.bands import MOST_BANDS, RGB, Bands, Ranges, checked_ranges
 from rmiseg.data.deep import SHARES, RangeFinder
 from rmiseg.data.images import Split
-from rmiseg.data.opening import image_header, nodata_of
+from rmiseg.data.opening import has_deep_values, image_header, nodata_of
 from rmiseg.data.reading import band_values, deep_values, wrong_bands
 from rmiseg.data.tiff import Header
 from rmiseg.data.verdict import count as counted
@@ -57,6 +57,8 @@ def choose_bands(
             + ("" if picture or count < 3 else "; `bands: {red: 3, green: 2, blue: 1}` in dataset.yaml sets others")
         )
     if ranges is not None:
+        if not any(map(has_deep_values, headers)):
+            notes.append("the range of values does nothing: images of 8 bits are read as they are")
         return Bands(count, checked_ranges(ranges, count), picture), notes
     found, note = _ranges(list(headers), count)
     return Bands(count, found, picture), [*notes, *note]

@@ -74,9 +74,16 @@ def read_description(root: Path, masks: Iterable[Path] = ()) -> Description:
     """
     found = sorted(path for path in root.iterdir() if path.name.lower() in NAMES and path.is_file())
     if not found:
+        masks = list(masks)
+        if not masks:
+            raise ValueError(
+                f"{root / NAMES[0]} is missing, and so are masks. What a labelling tool exported becomes such a data "
+                f"set by `rmiseg data import {root} --out NEW`; else dataset.yaml says what the values in the masks "
+                f"mean, as in `classes: {{background: 0, something: 1}}`"
+            )
         raise ValueError(
             f"{root / NAMES[0]} is missing: it says what the values in the masks mean. To start from (rename the "
-            f"classes):\n\n{suggest(list(masks))}"
+            f"classes):\n\n{suggest(masks)}"
         )
     if len(found) > 1:
         raise ValueError(f"there are both {found[0]} and {found[1]}: remove one")

@@ -12,6 +12,10 @@ from rmiseg.data.images import Split
 from rmiseg.data.layout import Layout
 from rmiseg.data.places import MOST_FOLDERS, subfolders
 
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar", ".bz2", ".xz")
+LABELS = (".json", ".xml", ".ndjson")
+"""Suffixes of what labelling tools write."""
+
 
 def available_splits(name: str, root: str | Path, options: Mapping[str, Any] = {}) -> tuple[str, ...]:
     """Return the splits that a data set has, of those that it may have.
@@ -150,30 +154,67 @@ def _available(layout: Layout, name: str, root: str | Path) -> tuple[str, ...]:
             trouble = f"data set {name} in {root} is incomplete, perhaps half unpacked: {_some(missing)} does not exist"
         else:
             entries = sorted(entry.name for entry in Path(root).iterdir())
-            inside = _nested(layout, Path(root))
-            trouble = f"{root} holds no split of the data set {name}, nor a part of one; is it the right folder? " + (
-                f"{inside} is one: name that" if inside else f"It holds {_some(entries) or 'nothing'}"
+            trouble = (
+                f"{root} holds no split of the data set {name}, nor a part of one; is it the right folder? "
+                f"{_elsewhere(layout, Path(root)) or 'It holds ' + (_some(entries) or 'nothing')}"
             )
-        raise FileNotFoundError(f"{trouble}. {_tree(layout, root)}")
+        raise FileNotFoundError(
+            f"{trouble}{_of_archives(Path(root))}{_of_labels(name, Path(root))}. {_tree(layout, root)}"
+        )
     return complete
+
+
+def _elsewhere(layout: Layout, root: Path) -> str:
+    """Say which folder in another, or around it, holds a split of a data set; "" if none does."""
+    if (inside := _nested(layout, root)) is None:
+        around = root.absolute().parent
+        return f"{around} is one: name that" if _is_one(layout, around) else ""
+    alike = [name for name in subfolders(inside.parent)[:MOST_FOLDERS] if _is_one(layout, inside.parent / name)]
+    if len(alike) == 1:
+        return f"{inside} is one: name that"
+    return (
+        f"{len(alike)} folders in {inside.parent}, such as {inside.name}, are one each: put their images into one "
+        f"folder images/, and their masks into masks/, in a folder for each, such as images/{inside.name}/, if names "
+        f"would be the same"
+    )
+
+
+def _of_archives(root: Path) -> str:
+    found = [entry.name for entry in sorted(root.iterdir()) if entry.suffix.lower() in ARCHIVES]
+    return f"; unpack {_some(found)}, for archives are not read" if found else ""
+
+
+def _of_labels(name: str, root: Path) -> str:
+    """Say how labels of a labelling tool are read, where there seem to be some."""
+    if name != "folder":
+        return ""
+    folders = [root, *(root / each for each in subfolders(root)[:MOST_FOLDERS])]
+    found = any(each.suffix.lower() in LABELS for folder in folders for each in folder.iterdir())
+    return f"; what a labelling tool exported is read by `rmiseg data import {root} --out NEW`" if found else ""
 
 
 def _nested(layout: Layout, root: Path) -> Path | None:
     """A folder inside of another, one or two levels below, that holds a split of a data set."""
     below = [root / name for name in subfolders(root)[:MOST_FOLDERS]]
-    for folder in [*below, *(each / name for each in below for name in subfolders(each)[:MOST_FOLDERS])]:
-        try:
-            if any(not _missing(paths) for paths in layout.parts(folder).values()):
-                return folder
-        except (ValueError, OSError):
-            continue
-    return None
+    folders = [*below, *(each / name for each in below for name in subfolders(each)[:MOST_FOLDERS])]
+    return next((folder for folder in folders if _is_one(layout, folder)), None)
+
+
+def _is_one(layout: Layout, folder: Path) -> bool:
+    """Tell whether a folder holds a split of a data set."""
+    try:
+        return any(not _missing(paths) for paths in layout.parts(folder).values())
+    except (ValueError, OSError):
+        return False
 
 
 def _parts(layout: Layout, name: str, root: str | Path) -> dict[str, tuple[Path, ...]]:
     if not str(root):
         raise ValueError(f"data set {name} needs the folder that holds it: --data.root (train) or --root")
     root = Path(root)
+    if root.is_file():
+        unpack = "unpack it, and name the folder" if root.suffix.lower() in ARCHIVES else "name the folder"
+        raise FileNotFoundError(f"data set {name}: {root} is a file: {unpack}. {_tree(layout, root.parent)}")
     if not layout.WRITES_ROOT and not root.is_dir():
         raise FileNotFoundError(
             f"data set {name}: folder {root} does not exist; name the right one with --data.root (train) or --root. "

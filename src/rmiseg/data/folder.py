@@ -126,6 +126,8 @@ class Folder(Layout):
             )
         others = [describe_others(images, place.images, "images"), describe_others(masks, place.masks, "masks")]
         others += [stray_lists(root, place)] if made and self.val is None else []
+        if not keys and not problems:
+            others.append(_why_empty(root, split, place, made and bool(images.files)))
         description = read_description(root, masks.files.values())
         paired = [Sample(key, images.files[key], masks.files[pairs[key]]) for key in keys if key in pairs]
         samples = in_slices(paired, problems)
@@ -141,7 +143,7 @@ class Folder(Layout):
             images_without_mask=tuple(images.files[key] for key in unpaired),
             masks_without_image=tuple(masks.files[key] for key in lonely),
             problems=tuple(problems),
-            notes=(*decisions, *unusual_notes(root, split, place), *choice_notes(place), *notes),
+            notes=(*decisions, *unusual_notes(root, split, place), *choice_notes(place, len(masks.files)), *notes),
             warnings=tuple(other for other in others if other),
             description=description,
             bands=description.bands,
@@ -186,6 +188,18 @@ def _is_made(root: Path, split: str, places: dict[str, Place]) -> bool:
     """Tell whether several splits lie in one folder, and nothing says which image belongs to which."""
     place = places[split]
     return list(places.values()).count(place) > 1 and not has_list(root, split)
+
+
+def _why_empty(root: Path, split: str, place: Place, one: bool) -> str:
+    """Say why a split is empty; `one` if it shares one image with another."""
+    if has_list(root, split):
+        return f"{list_of(root, split)} names no image"
+    if one:
+        return (
+            "nothing says which image belongs to which split, and one image cannot be both, to learn from and to score "
+            "on: cut it into tiles, or label another"
+        )
+    return f"{place.images / place.below} holds no image"
 
 
 def read_classes(root: Path) -> ClassTable:
@@ -242,9 +256,13 @@ def _listed(root: Path, split: str, folder: Path, images: dict[str, Path], probl
         where = f"{path}, line {number}"
         key = key_of(name)
         if key is None:
-            first = re.split(r"[\s,;]+", name)[0]
+            first = re.split(r"[\s,;]+", name.strip("'\""))[0].strip("'\"")
+            last = first.rpartition("/")[2]
             hint = f": a line names one image, such as {first!r}, whose mask is found by its name"
-            hint = hint if first != name and key_of(first) else ""
+            if key_of(first) is None and key_of(last) is not None:
+                hint = f": there is {last!r}; lines are paths from there, and not those of another machine"
+            elif first == name or key_of(first) is None:
+                hint = ""
             problems.append(f"{where}: there is no image {name!r} in {folder}{hint}")
         elif key in keys:
             problems.append(f"{where}: {name!r} is already in line {keys[key]}")

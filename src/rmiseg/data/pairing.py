@@ -21,11 +21,18 @@ MASK_SUFFIXES = (
 UNIMPORTANT = ("thumbs.db", "desktop.ini", "dataset.yaml", "dataset.yml")
 """Files that are no part of the data, such as programs leave everywhere; so are those whose names begin with a dot."""
 
+UNIMPORTANT_FOLDERS = ("__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found")
+"""Folders that systems make: of archives, of small copies, of what was deleted."""
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".wmv")
+LABEL_SUFFIXES = (".json", ".xml", ".txt", ".csv")
+"""Suffixes of files of labelling tools, whose labels are no masks."""
+
 MASK_WORDS = r"(?:masks?|labels?|gt|groundtruth|ground_truth|seg|segmentation|annotations?|labelids|anno|target)"
 IMAGE_WORDS = r"(?:images?|img|sat|rgb|photo|0000)"
 _MASK_END = re.compile(rf"(?:[-_. ]{MASK_WORDS}|\.(?:jpe?g|png|tiff?|bmp|webp|jfif))$", re.I)
 _MASK_BEGIN = re.compile(rf"^{MASK_WORDS}[-_. ]", re.I)
 _IMAGE_END = re.compile(rf"[-_. ]{IMAGE_WORDS}$", re.I)
+_FURTHER = re.compile(rf"(.+?)[-_. ]{MASK_WORDS}[-_. ]?\d+$", re.I)
 _CHANNEL = re.compile(r"(.+)_(?!0000)\d{4}")
 _IMAGE_BEGIN = re.compile(rf"^{IMAGE_WORDS}[-_. ]", re.I)
 
@@ -46,7 +53,8 @@ class Listing:
 
 
 def walk(folder: Path) -> list[str]:
-    """Return the paths of all files below a folder, sorted; what has a name that begins with a dot is left out.
+    """Return the paths of all files below a folder, sorted; what has a name that begins with a dot is left out, and
+    `UNIMPORTANT_FOLDERS`.
 
     Each folder is listed once, and no file is looked at: that takes long on network drives.
     """
@@ -59,7 +67,7 @@ def walk(folder: Path) -> list[str]:
         except FileNotFoundError:
             continue
         for entry in entries:
-            if entry.name.startswith("."):
+            if is_unimportant(entry.name):
                 continue
             path = f"{below}/{entry.name}" if below else entry.name
             if not entry.is_dir():
@@ -73,6 +81,11 @@ def walk(folder: Path) -> list[str]:
                 pending.append(path)
     # By folders and names, as paths are sorted; plain text sorts faster where there is one folder.
     return sorted(found, key=lambda path: path.split("/")) if any("/" in path for path in found) else sorted(found)
+
+
+def is_unimportant(name: str) -> bool:
+    """Tell whether a file or folder is hidden, or one that systems make."""
+    return name.startswith(".") or name.lower() in UNIMPORTANT_FOLDERS
 
 
 def parted(name: str) -> tuple[str, str]:
@@ -110,10 +123,13 @@ def describe_others(listing: Listing, folder: Path, kind: str) -> str:
         return ""
     counts = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, (count, _) in listing.others.items())
     first = next(iter(listing.others.values()))[1]
-    return (
-        f"{folder}: files of these suffixes are not read as {kind}: {counts}, such as {first.name}; what belongs to "
-        f"the data set is to be saved as PNG or TIFF"
-    )
+    if any(suffix in VIDEO_SUFFIXES for suffix in listing.others):
+        remedy = "of a video, save the frames as images"
+    elif kind == "masks" and any(suffix in LABEL_SUFFIXES for suffix in listing.others):
+        remedy = "labels of a labelling tool become masks by `rmiseg data import`"
+    else:
+        remedy = "what belongs to the data set is to be saved as PNG or TIFF"
+    return f"{folder}: files of these suffixes are not read as {kind}: {counts}, such as {first.name}; {remedy}"
 
 
 def pair(images: Mapping[str, Path], masks: Mapping[str, Path]) -> tuple[dict[str, str], list[str]]:
@@ -164,6 +180,12 @@ def why_unpaired(images: Mapping[str, Path], masks: Mapping[str, Path], pairs: M
             f"{images[first].name} and {images[channels[0]].name} are called as images of one case are for nnU-Net: "
             f"save them as the bands of one file, such as a TIFF, and write `bands: {count}` into dataset.yaml"
         )
+    for key in left:
+        if (further := _FURTHER.fullmatch(key)) and further[1] in images:
+            return (
+                f"{images[key].name} is called as a further mask of {images[further[1]].name} is: a mask holds all "
+                f"objects of its image, so draw them into one"
+            )
     if not left or not free:
         return ""
     if shift := _shift(images, masks):

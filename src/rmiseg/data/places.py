@@ -14,26 +14,33 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from rmiseg.data.pairing import IMAGE_SUFFIXES, is_called_mask
+from rmiseg.data.pairing import IMAGE_SUFFIXES, is_called_mask, is_unimportant
 
 LISTS = ("train", "val", "test", "trainval")
 USUAL = {"train", "val", "test"}
 """Splits of which a data set in folders has one, or the folders are no splits."""
 OTHER_NAMES = {"val": ("valid", "validation"), "train": ("training",), "test": ("testing",)}
 """Other names that folders of the splits have elsewhere."""
-IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages", "img_dir", "images_dir")
+IMAGE_FOLDERS = (
+    *("images", "image", "imgs", "img", "jpegimages", "img_dir", "images_dir"),
+    *("images_png", "inputs", "input", "photos"),
+)
 MASK_FOLDERS = (
-    *("masks", "labels", "annotations", "mask", "label", "annotation"),
+    *("1st_manual", "masks", "labels", "annotations", "mask", "label", "annotation"),  # mask is less in DRIVE
     *("gt", "groundtruth", "ground_truth", "segmentationclass", "ann_dir", "masks_dir", "labels_dir"),
+    *("masks_png", "targets", "target", "segmentations", "segmentation", "segmentationclasspng"),
 )
 """Names of folders, in any capitals; the first that exists is taken."""
 
+SPLIT_WORDS = {"split", "splits", "folds", "train_val_split", "partition"}
+"""Names of other files that may divide the images."""
 LIST_SUFFIXES = (".txt", ".csv", ".json", ".lst", ".tsv")
 """Suffixes of files that may list the images of a split."""
 
 MOST_FOLDERS = 100
 """Folders that are looked into for images beside masks."""
 
+_YEAR = re.compile(r"[-_ ]?(?:19|20)\d\d$")
 _SPLIT = "(train|training|tr|val|valid|validation|test|testing|ts)"
 _KIND = "(images?|imgs?|masks?|labels?|annot|annotations?|gt)"
 _SPLIT_KIND = re.compile(f"{_SPLIT}(?:[-_ ]?{_KIND})?")
@@ -170,7 +177,7 @@ def _is_image(name: str) -> bool:
 
 
 def _split_of(name: str) -> str:
-    lower = name.casefold()
+    lower = _YEAR.sub("", name.casefold())  # train2017
     return next((split for split in LISTS if lower == split or lower in OTHER_NAMES.get(split, ())), name)
 
 
@@ -188,7 +195,7 @@ def subfolders(folder: Path) -> list[str]:
     """Return the names of the folders in a folder, sorted, but for hidden ones; none if it does not exist."""
     try:
         with os.scandir(folder) as entries:
-            return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+            return sorted(entry.name for entry in entries if entry.is_dir() and not is_unimportant(entry.name))
     except (FileNotFoundError, NotADirectoryError):
         return []
 
@@ -206,7 +213,7 @@ def has_list(root: Path, split: str) -> bool:
 
 def stray_lists(root: Path, place: Place) -> str:
     """Say which file seems to list a split and is not read, as it lies elsewhere or is of another kind; "" if none."""
-    stems = {*LISTS, *(name for names in OTHER_NAMES.values() for name in names)}
+    stems = {*LISTS, *SPLIT_WORDS, *(name for names in OTHER_NAMES.values() for name in names)}
     top = [root / name for name in subfolders(root) if root / name not in (place.images, place.masks)][:MOST_FOLDERS]
     below = [folder / name for folder in top for name in subfolders(folder)][:MOST_FOLDERS]
     for folder in (root, *top, *below):
@@ -221,13 +228,33 @@ def stray_lists(root: Path, place: Place) -> str:
     return ""
 
 
-def choice_notes(place: Place) -> list[str]:
-    """Say which folder was taken for the masks, if there are several."""
+def choice_notes(place: Place, masks: int) -> list[str]:
+    """Say which folder was taken for the masks, of which there are so many, if there are several folders."""
     if place.images == place.masks:
         return [f"{place.images} holds both images and masks, which are those whose names say so"]
     beside = [name for name in subfolders(place.masks.parent) if name.casefold() in MASK_FOLDERS]
-    others = [name for name in beside if name != place.masks.name]
+    others = [name for name in beside if name != place.masks.name] or _further(place, masks)
     return [f"masks are read from {place.masks}, and not from {' or '.join(others)}/ beside it"] if others else []
+
+
+def _further(place: Place, masks: int) -> list[str]:
+    """Other folders beside those of images and masks that hold about as many images as masks: they may be these."""
+    folder, least = place.masks.parent, 0.8 * masks
+    if folder != place.images.parent or not least:
+        return []
+    known = {place.images.name, place.masks.name}
+    names = [name for name in subfolders(folder) if name not in known and name.casefold() not in IMAGE_FOLDERS]
+    names = [n for n in names if not (_SPLIT_KIND.fullmatch(n.casefold()) or _KIND_SPLIT.fullmatch(n.casefold()))]
+    return [name for name in names[:MOST_FOLDERS] if _count(folder / name / place.below) >= least]
+
+
+def _count(folder: Path) -> int:
+    """Number of images in a folder."""
+    try:
+        with os.scandir(folder) as entries:
+            return sum(_is_image(entry.name) for entry in entries)
+    except OSError:
+        return 0
 
 
 def unusual_notes(root: Path, split: str, place: Place) -> list[str]:

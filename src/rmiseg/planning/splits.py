@@ -116,9 +116,10 @@ def planned_folds(data: DataConfig, count: int, console: Console | None = None) 
 def choose_folds(names: Sequence[str], shown: NDArray[np.bool_] | None, count: int) -> Folds:
     """Divide images into parts of about the same size and the same share of each class.
 
-    Of `TRIES` divisions that fill the smallest part first, the one whose parts have the most even shares; it depends on
-    nothing but the arguments. Frames of one sequence stay together, where names tell (seq1_0001, seq1_0002), unless
-    they would leave a class to one part alone that the images could give to two.
+    Of `TRIES` divisions that fill the smallest part first, the one whose parts have the most even shares, and whose
+    first part has no class alone, which could not be learned; it depends on nothing but the arguments. Frames of one
+    sequence stay together, where names tell (seq1_0001, seq1_0002), unless they would leave a class to one part alone
+    that the images could give to two.
 
     Args:
         names: Names of the I images.
@@ -174,7 +175,16 @@ def _divide(units: list[list[int]], shown: NDArray[np.int64], count: int) -> lis
         if best is None or score < best[0]:
             best = score, part_of
     assert best is not None
-    return [[index for unit in np.flatnonzero(best[1] == part) for index in units[unit]] for part in range(count)]
+    part_of = best[1]
+    parts = np.zeros((count, shown.shape[1]))
+    np.add.at(parts, part_of, classes)
+    found = [[index for unit in np.flatnonzero(part_of == part) for index in units[unit]] for part in range(count)]
+    if count > 1 and ((parts[0] == total) & (total > 0)).any():  # what is in the first alone could not be learned
+        lacks = ((parts == 0) & (total >= 2)).sum(axis=1) + 2 * ((parts == total) & (total > 0)).sum(axis=1)
+        off = np.abs(parts - total / count) / np.maximum(total, 1)
+        first = int((lacks + off.sum(axis=1) / (1 + parts.shape[1])).argmin())
+        found[0], found[first] = found[first], found[0]
+    return found
 
 
 def _lonely(parts: list[list[int]], shown: NDArray[np.int64]) -> int:
