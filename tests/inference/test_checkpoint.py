@@ -134,3 +134,19 @@ def test_mean_and_standard_deviation_of_the_data(model):
     for wrong in ({"image_mean": (0.4, 0.4, 0.4)}, {"image_std": (0, 60, 60)}):
         with pytest.raises(ValueError, match="must be three numbers, of red, green and blue from 0 to 255"):
             replace(checkpoint, data=DataConfig(**wrong)).build_model(torch.device("cpu"))
+
+
+@pytest.mark.parametrize("damage", [lambda data: None, lambda data: data[:-99], lambda data: b"\0" + data[1:]])
+def test_a_lost_best_checkpoint_is_told_and_another_takes_its_place(tmp_path, damage):
+    """A run that goes on would end with a best checkpoint that nobody can read."""
+    first = CheckpointFolder(tmp_path, keep=0)
+    first.save(make(mean_iou=0.5))
+    assert CheckpointFolder(tmp_path, 0, first.best).forget_lost() == ""
+    data = damage((tmp_path / "best.pt").read_bytes())
+    (tmp_path / "best.pt").unlink()
+    if data is not None:
+        (tmp_path / "best.pt").write_bytes(data)
+    again = CheckpointFolder(tmp_path, 0, first.best)
+    assert "It had a mIoU of 50.00%; the best one of what follows takes its place" in again.forget_lost()
+    assert again.save(make(mean_iou=0.4))
+    assert load_checkpoint(tmp_path / "best.pt").scores == {"mean_iou": 0.4}

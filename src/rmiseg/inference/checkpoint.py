@@ -352,6 +352,21 @@ class CheckpointFolder:
         self.best = best or {}
         path.mkdir(parents=True, exist_ok=True)
 
+    def forget_lost(self) -> str:
+        """See whether the best checkpoint can be read. If not, forget it, so that another takes its place.
+
+        Returns:
+            What is wrong with it, in words; "" if nothing is.
+        """
+        if not self.best:
+            return ""
+        try:
+            load_checkpoint(self.path / BEST)
+        except (ValueError, OSError) as error:
+            score, self.best = self.best.get("mean_iou", math.nan), {}
+            return f"{error}. It had a mIoU of {score:.2%}; the best one of what follows takes its place"
+        return ""
+
     def save(self, checkpoint: Checkpoint) -> bool:
         """Save as the last and, if its mean IoU is the highest so far, as the best; returns whether it is.
 

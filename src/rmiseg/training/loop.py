@@ -147,6 +147,8 @@ class TrainingRun:
         if saved is not None:
             self._take_back(saved)
         self.checkpoints = CheckpointFolder(folder.checkpoints, config.train.keep, self.state.best)
+        if lost := on_main(self.checkpoints.forget_lost):
+            self.console.print(f"warning: {lost}", markup=False)
         from_step = self.state.step if saved is not None else None
         loggers = open_loggers(self.parts.loggers, config, from_step) if is_main() else []
         names = self.parts.val.names[rank() :: world_size()]
