@@ -65,3 +65,11 @@ def test_lists_of_the_command_line(capsys):
     with pytest.raises(SystemExit):
         parse_command(["train", "--data.crop_size", "[010, 32]"])
     assert "data.crop_size: [010, 32] is not 2 whole numbers" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("tag", ["binary", "set", "omap", "pairs", "timestamp"])
+def test_values_of_other_kinds(tmp_path, tag):
+    value = {"binary": "aGVsbG8=", "timestamp": "2024-01-01", "set": "{a, b}"}.get(tag, "[a: 1]")
+    (tmp_path / "a.yaml").write_text(f"x: 1\nout: !!{tag} {value}\n")
+    with pytest.raises(ValueError, match=f"line 2: !!{tag} is not read"):
+        read_yaml(tmp_path / "a.yaml")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from miniatures import write_image, write_mask
-from rmiseg.data import check_dataset, load_split
+from rmiseg.data import check_dataset, load_split, open_training_data
 from rmiseg.data.finding import scan_splits
 from rmiseg.planning.splits import choose_folds
 
@@ -140,3 +142,21 @@ def test_the_only_image_of_a_class_is_learned_from():
         shown = np.ones((8, 3), bool)
         shown[:, 2] = np.arange(8) == only
         assert names[only] not in choose_folds(names, shown, 5).parts[0]
+
+
+def test_the_same_images_on_both_sides_are_told(tmp_path):
+    root = pairs(tmp_path, "images", "masks", "a", "b", "c")
+    (root / "train.txt").write_text("a\nb\n")
+    (root / "val.txt").write_text("b\nc\n")
+    for val, images in (("val", "1 image"), ("train", "2 images")):
+        stream = io.StringIO()
+        open_training_data("folder", str(root), ("train", val), console=Console(file=stream, width=300))
+        assert f"warning: {images} in both train and {val}" in stream.getvalue()
+
+
+def test_what_the_option_val_leaves(tmp_path):
+    root = str(pairs(tmp_path, "images", "masks"))
+    with pytest.raises(ValueError, match="the option val names none, so that none is left for val"):
+        load_split("folder", root, "val", options={"val": []})
+    with pytest.raises(ValueError, match="the option val names all images, so that none is left for train"):
+        load_split("folder", root, "train", options={"val": ["a", "b"]})

@@ -97,3 +97,22 @@ def test_commands_say_it_in_one_line(tmp_path, capsys):
     assert said.startswith(f"error: {tmp_path / 'out'} is a file, where a folder is to be")
     assert said.count("\n") == 1
     assert (tmp_path / "out").read_text() == "kept"
+
+
+@pytest.mark.parametrize("path", ["~/runs", "$HOME/runs", "${HOME}/runs", "%USERPROFILE%/runs"])
+def test_no_folder_gets_a_name_that_shells_replace(path, tmp_path, monkeypatch):
+    """Such a folder is hard to get rid of: rm -r ~ removes another."""
+    monkeypatch.chdir(tmp_path)
+    for check in (check_room, writable_folder):
+        with pytest.raises(NotADirectoryError, match="Write the whole path"):
+            check(Path(path))
+    with pytest.raises(NotADirectoryError, match="zero byte"):
+        check_room(Path("a\0b"))
+    check_room(Path("a~/$b c"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_room_for_temporary_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: [str(tmp_path / "none")])
+    assert f"['{tmp_path / 'none'}'] that can be written to: is the disk full? TMPDIR" in error_of(tempfile.gettempdir)

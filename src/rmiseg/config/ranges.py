@@ -7,8 +7,6 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from rmiseg.config.recipes import shortened
-
 MANY, FACTOR, SCALE, LR = 10**12, 10**6, 16, 1000
 """Most steps or pixels, the largest factor of anything but a size, the largest factor of an image's size, and the
 largest learning rate."""
@@ -104,7 +102,7 @@ def check_ranges(config: Any, ranges: Mapping[str, tuple[float, float]] = RANGES
         low, high = ranges.get(name, (-math.inf, math.inf))
         if not math.isfinite(_float(value)) or not low <= value <= high:
             wanted = "a finite number" if name not in ranges else f"{low:.15g} or more, and at most {high:.15g}"
-            raise ValueError(f"{name} must be {wanted}, not {shortened(str(_float(value)))}")
+            raise ValueError(f"{name} must be {wanted}, not {_float(value):.15g}")
 
 
 def _float(value: float) -> float:

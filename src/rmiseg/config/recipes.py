@@ -36,6 +36,10 @@ _OLD_NUMBER = re.compile(r"[-+]?(0[0-7_]+|0b.*|.*[_:].*)")
 """Numbers of YAML 1.1, which PyYAML reads, that are others in YAML 1.2, or texts: 010 is 8, and 1:30 is 90."""
 
 
+OTHER_KINDS = ("binary", "omap", "pairs", "set", "timestamp")
+"""Tags of YAML whose values are other than texts, numbers, lists and mappings."""
+
+
 class StrictLoader(yaml.SafeLoader):
     """YAML of plain values, within reason: a key that is given twice is an error, where PyYAML keeps the last.
 
@@ -78,6 +82,9 @@ class StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        kind = node.tag.removeprefix("tag:yaml.org,2002:")
+        if kind in OTHER_KINDS:
+            raise ValueError(f"line {node.start_mark.line + 1}: !!{kind} is not read; write a plain value")
         if not isinstance(node, yaml.ScalarNode):
             return super().construct_object(node, deep)
         try:
@@ -85,7 +92,6 @@ class StrictLoader(yaml.SafeLoader):
             if isinstance(value, int):
                 float(value)  # or an OverflowError, of hundreds of digits
         except (AttributeError, LookupError, TypeError, ValueError, OverflowError) as error:  # of PyYAML's conversions
-            kind = node.tag.rpartition(":")[2]
             raise ValueError(f"line {node.start_mark.line + 1}: {shortened(node.value, 100)} is no {kind}") from error
         if isinstance(value, int | float) and node.style is None and _OLD_NUMBER.fullmatch(node.value):
             raise ValueError(f"line {node.start_mark.line + 1}: {_two_readings(node.value, value)}")

@@ -18,7 +18,15 @@ from rmiseg.data.images import Split
 from rmiseg.data.inspection import Inspection, SplitReport, inspect
 from rmiseg.data.shifted import MANY, shift_warnings
 from rmiseg.data.two_ways import two_ways
-from rmiseg.data.verdict import class_problems, count, ignored_note, palette_problems, unscored, warnings_of
+from rmiseg.data.verdict import (
+    class_problems,
+    count,
+    ignored_note,
+    on_both_sides,
+    palette_problems,
+    unscored,
+    warnings_of,
+)
 from rmiseg.runtime.cores import made_by, worker_count
 from rmiseg.runtime.progress import track
 
@@ -111,15 +119,11 @@ def _warnings(scans: list[Split], reports: list[SplitReport], contents: list[dic
     ]
     doubles = []
     for (first, seen), (second, others) in combinations(zip(scans, contents), 2):
-        both = {sample.image for sample in first.samples} & {sample.image for sample in second.samples}
         names = (first.name, second.name)
         if "trainval" in names or all(name.startswith("train") for name in names):
             continue
-        if both:
-            warnings.append(
-                f"{count(len(both), 'image')} in both {first.name} and {second.name}, e.g. {min(both)}: scores on "
-                f"images that were trained on say nothing"
-            )
+        if both := on_both_sides(first, second):
+            warnings.append(both)
         elif alike := sorted((seen[content], others[content]) for content in seen.keys() & others.keys()):
             doubles.append(
                 f"{count(len(alike), 'image')} of {second.name} have the pixels of one of {first.name}, e.g. "

@@ -25,7 +25,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -127,7 +127,7 @@ class Folder(Layout):
         others = [describe_others(images, place.images, "images"), describe_others(masks, place.masks, "masks")]
         others += [stray_lists(root, place)] if made and self.val is None else []
         if not keys and not problems:
-            others.append(_why_empty(root, split, place, made and bool(images.files)))
+            others.append(_why_empty(root, split, place, images.files if made else {}, self.val))
         description = read_description(root, masks.files.values())
         paired = [Sample(key, images.files[key], masks.files[pairs[key]]) for key in keys if key in pairs]
         samples = in_slices(paired, problems)
@@ -190,11 +190,13 @@ def _is_made(root: Path, split: str, places: dict[str, Place]) -> bool:
     return list(places.values()).count(place) > 1 and not has_list(root, split)
 
 
-def _why_empty(root: Path, split: str, place: Place, one: bool) -> str:
-    """Say why a split is empty; `one` if it shares one image with another."""
+def _why_empty(root: Path, split: str, place: Place, shared: Collection[str], val: Sequence[str] | None) -> str:
+    """Say why a split is empty, which may share images with another, divided by the option val."""
     if has_list(root, split):
         return f"{list_of(root, split)} names no image"
-    if one:
+    if shared and val is not None:
+        return f"the option val names {'all images' if split == 'train' else 'none'}, so that none is left for {split}"
+    if shared:
         return (
             "nothing says which image belongs to which split, and one image cannot be both, to learn from and to score "
             "on: cut it into tiles, or label another"

@@ -240,7 +240,7 @@ def inspect(sample: Sample, classes: ClassTable, *, decode: bool = True, bands: 
         mask = read_raw_mask(sample.mask, classes.rgb, classes.lossy)
         mask_size = (mask.values.shape[1], mask.values.shape[0])
         found.transparent = mask.transparent
-        found.inverted = mask.inverted and 2 * np.count_nonzero(mask.values) > mask.values.size
+        found.inverted = mask.inverted and 2 * int(np.count_nonzero(mask.values)) > mask.values.size
         _count(found, mask, classes)
     except (ValueError, OSError, ModuleNotFoundError) as error:
         found.unreadable.append(str(error))

@@ -16,7 +16,15 @@ from rmiseg.data.inspection import SplitReport, inspect
 from rmiseg.data.reading import read_mask
 from rmiseg.data.shifted import shift_warnings
 from rmiseg.data.two_ways import two_ways
-from rmiseg.data.verdict import class_problems, ignored_note, palette_problems, renumbered, unscored, warnings_of
+from rmiseg.data.verdict import (
+    class_problems,
+    ignored_note,
+    on_both_sides,
+    palette_problems,
+    renumbered,
+    unscored,
+    warnings_of,
+)
 from rmiseg.runtime.progress import track
 
 SAMPLE = 200
@@ -83,6 +91,7 @@ def open_training_data(
     for line in dict.fromkeys(lines + ignored_note(train.description, reports)):
         console.print(line, markup=False, soft_wrap=True)
     warnings = warnings_of(train.classes, reports, all_read=len(train) <= SAMPLE >= len(val))
+    warnings += [both] if (both := on_both_sides(train, val)) else []
     if not console.quiet:
         warnings += shift_warnings([*train.samples, *val.samples], train.classes, chosen)
     for warning in warnings:

@@ -15,6 +15,7 @@ import yaml
 
 from rmiseg.data.classes import ClassTable, RawValue
 from rmiseg.data.description import Description
+from rmiseg.data.images import Split
 from rmiseg.data.inspection import SplitReport
 
 SELDOM = 2
@@ -185,6 +186,20 @@ def warnings_of(classes: ClassTable, reports: Sequence[SplitReport], all_read: b
             shown = ", ".join(classes.names[index] for index in indices[:10]) + (", ..." if len(indices) > 10 else "")
             warnings.append(f"{len(indices)} of {len(classes)} classes do not occur in {', '.join(names)}: {shown}")
     return warnings
+
+
+def on_both_sides(first: Split, second: Split) -> str:
+    """Say that two splits share images, where that is seldom intended; "" if they do not, or some others contain."""
+    names = (first.name, second.name)
+    if "trainval" in names or (first.name != second.name and all(name.startswith("train") for name in names)):
+        return ""
+    both = {sample.image for sample in first.samples} & {sample.image for sample in second.samples}
+    if not both:
+        return ""
+    return (
+        f"{count(len(both), 'image')} in both {first.name} and {second.name}, e.g. {min(both)}: scores on images that "
+        f"were trained on say nothing"
+    )
 
 
 def _alpha_warnings(reports: Sequence[SplitReport]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -26,16 +27,26 @@ _REASONS = {
     errno.ENAMETOOLONG: "the name of {} is too long",
 }
 
+_OF_SHELLS = re.compile(r"~|\$\w+|\$\{\w+\}|%\w+%")
+"""What shells put a folder in place of, and programs do not."""
+
 
 def check_places(folders: Iterable[Path] = (), files: Iterable[Path] = ()) -> None:
     """See whether something else is in the place of folders and files that are to be written.
 
     Raises:
-        NotADirectoryError: A file is where a folder is to be, or above one.
+        NotADirectoryError: A file is where a folder is to be, or above one; or a path is as only shells understand it.
         IsADirectoryError: A folder is where a file is to be.
         FileExistsError: A pipe or a device is.
     """
     for path in folders:
+        if path.parts and _OF_SHELLS.fullmatch(path.parts[0]):
+            raise NotADirectoryError(
+                f"{path} would be a folder called {path.parts[0]}: it is a shell that puts another in its place. Write "
+                f"the whole path"
+            )
+        if "\0" in str(path):
+            raise NotADirectoryError(f"{str(path)!r} holds a zero byte, as no path does")
         if file := _file_above(path):
             raise NotADirectoryError(f"{file} is a file, where a folder is to be: move it away, or name another --out")
     for path in files:
@@ -77,6 +88,9 @@ def writable_folder(path: Path) -> Path:
 
 def said_of(error: Exception) -> str:
     """Say what an error is: one of the system in words with its file, any other as it says itself."""
+    if isinstance(error, FileNotFoundError) and str(error.strerror).startswith("No usable temporary directory"):
+        found = str(error.strerror).replace("No usable", "there is no")
+        return f"{found} that can be written to: is the disk full? TMPDIR names another"
     if not isinstance(error, OSError) or error.errno is None or error.filename is None:
         return str(error)
     path = _meant(error.filename if error.filename2 is None else error.filename2)
