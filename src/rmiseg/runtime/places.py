@@ -28,7 +28,7 @@ _REASONS = {
 }
 
 _OF_SHELLS = re.compile(r"~|\$\w+|\$\{\w+\}|%\w+%")
-"""What shells put a folder in place of, and programs do not."""
+"""Names in whose place shells, and no programs, put a folder."""
 
 
 def check_places(folders: Iterable[Path] = (), files: Iterable[Path] = ()) -> None:
