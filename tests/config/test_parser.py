@@ -55,6 +55,26 @@ def test_lists_without_brackets(written, meant):
     assert bracketed(written.split()) == meant
 
 
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("data check FOLDER", "is given by --root"),
+        ("train FOLDER", "is a folder; one with images is given by --data.root"),
+        ("plan FOLDER", "is a folder; one with images is given by --data.root"),
+        ("train --train.steps 2 recipe.yaml FOLDER", "is given by --data.root"),
+        ("data check --rot FOLDER", "did you mean --root"),
+    ],
+)
+def test_a_folder_where_none_is_taken(written, said, tmp_path, capsys):
+    (tmp_path / "recipe.yaml").write_text("optim: {lr: 0.02}\n")
+    places = {"FOLDER": str(tmp_path), "recipe.yaml": str(tmp_path / "recipe.yaml")}
+    try:
+        assert main([places.get(each, each) for each in written.split()]) == 1
+    except SystemExit as stop:
+        assert stop.code == 2
+    assert said in capsys.readouterr().err
+
+
 def test_recipe_may_stand_behind_options(tmp_path, capsys):
     (tmp_path / "lr.yaml").write_text("optim: {lr: 0.02}\n")
     with pytest.raises(SystemExit):
