@@ -155,7 +155,6 @@ def read_recipe(path: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: It does not exist, or a base of it.
-        IsADirectoryError: It is a folder, or a base of it.
         ValueError: It is no YAML, names an option that does not exist, or is a base of itself.
     """
     return _read(path, ())
@@ -164,11 +163,8 @@ def read_recipe(path: Path) -> dict[str, Any]:
 def _read(path: Path, readers: tuple[Path, ...]) -> dict[str, Any]:
     if not is_file(path):
         of = f", the base of {readers[-1]}," if readers else ""
-        if path.is_dir():
-            raise IsADirectoryError(
-                f"recipe {shortened(str(path))}{of} is a folder; one with images is given by --data.root"
-            )
-        raise FileNotFoundError(f"recipe {shortened(str(path))}{of} does not exist")
+        wrong = "is a folder; one with images is given by --data.root" if path.is_dir() else "does not exist"
+        raise FileNotFoundError(f"recipe {shortened(str(path))}{of} {wrong}")
     if path.resolve() in readers:
         way = shortened(", ".join(each.name for each in readers))
         raise ValueError(f"{path} is its own base, by way of {way}")
