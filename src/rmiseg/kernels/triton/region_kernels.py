@@ -18,6 +18,7 @@ class MapsCut(NamedTuple):
     Attributes:
         height, width: h and w.
         inner_rows, inner_columns: Rows and columns that are not among the R - 1 first and last.
+        rows: Rows of a band: for the lag sums of one of inner rows, and each other row is a band of its own.
         bands: Bands of rows.
         chunks: Chunks of columns, those of LANES lanes.
     """
@@ -26,6 +27,7 @@ class MapsCut(NamedTuple):
     width: int
     inner_rows: int
     inner_columns: int
+    rows: int
     bands: int
     chunks: int
 
@@ -114,7 +116,6 @@ def lag_sums_kernel(
     labels,  # (maps, h, w), the same
     sums,  # (maps, bands, lags, column edges + chunks) float64, written
     cut: MapsCut,
-    ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     R: tl.constexpr,
     FIRST: tl.constexpr,  # products of kinds k and k', the first pair and how many, pairs numbered 2 k + k':
@@ -131,8 +132,8 @@ def lag_sums_kernel(
     index = (tl.program_id(0) // cut.chunks // cut.bands).to(tl.int64)
     row_edges = cut.height - cut.inner_rows
     start = tl.where(band < R - 1, band, band + cut.inner_rows)
-    start = tl.where(band < row_edges, start, R - 1 + (band - row_edges) * ROWS)
-    stop = tl.where(band < row_edges, start + 1, tl.minimum(start + ROWS, R - 1 + cut.inner_rows))
+    start = tl.where(band < row_edges, start, R - 1 + (band - row_edges) * cut.rows)
+    stop = tl.where(band < row_edges, start + 1, tl.minimum(start + cut.rows, R - 1 + cut.inner_rows))
     lane, column, counting = _lane_columns(chunk, cut, R, COLUMNS)
     probabilities += index * cut.height * cut.width
     labels += index * cut.height * cut.width
@@ -352,7 +353,6 @@ def maps_gradient_kernel(
     taps,  # (maps, 2R - 1 classes of rows, 2 (2R - 1)^2 + 1, 2R - 1 classes of columns) float64
     gradient,  # (maps, h, w), as the probabilities, written
     cut: MapsCut,
-    ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     R: tl.constexpr,
 ):
@@ -363,7 +363,7 @@ def maps_gradient_kernel(
     chunk = tl.program_id(0) % cut.chunks
     band = (tl.program_id(0) // cut.chunks) % cut.bands
     index = (tl.program_id(0) // cut.chunks // cut.bands).to(tl.int64)
-    start, stop = band * ROWS, tl.minimum(band * ROWS + ROWS, cut.height)
+    start, stop = band * cut.rows, tl.minimum(band * cut.rows + cut.rows, cut.height)
     lane, column, counting = _lane_columns(chunk, cut, R, COLUMNS)
     probabilities += index * cut.height * cut.width
     labels += index * cut.height * cut.width

@@ -9,9 +9,9 @@ and columns apart; `assemble_kernel` puts the sums together and eliminates, all 
 
 A program of `lag_sums_kernel` and `maps_gradient_kernel` is one warp that walks down the rows of a map: every row is
 loaded once, while the one before it is worked on, and kept for the next R - 1. Each of the R - 1 first and last columns
-has a lane of its own; the others have some adjacent inner columns, since neighbors share most of what they load and
-convert to float64, and since the fewer warps a row takes, the fewer sums over lanes there are. 129 columns (513 pooled by
-4) are 4 edges and 25 times 5. Rows come in bands; for the lag sums, each of the R - 1 first and last is one of its own.
+has a lane of its own; other lanes have some adjacent inner columns, since neighbors share most of what they load and
+convert to float64, and since the fewer warps a row takes, the fewer sums over lanes there are. 129 columns (513 pooled
+by 4) are 4 edges and 25 times 5. Rows come in bands; for the lag sums, each of the R - 1 first and last is one alone.
 
 Larger regions than MAX_REGION_SIZE would need more registers than there are; `regions` serves them.
 """
@@ -64,6 +64,9 @@ GRADIENT_ROWS = 33
 
 GRADIENT_COLUMNS = 6
 """The most columns of a lane in the gradient."""
+
+GRADIENT_REGISTERS: int | None = None
+"""The most registers of a thread of the gradient; None for as many as the compiler takes."""
 
 FUSED = {"enable_fp_fusion": True}
 """For every kernel: multiply and add in one instruction, which newer versions of Triton do only if told to."""
@@ -135,7 +138,7 @@ class Regions:
             count = maps.stop - maps.start
             sums = covariance.new_empty((count, cuts.bands, cuts.lags, cuts.columns))
             part = every if count == cuts.maps else tuple(_part(each, maps) for each in every)
-            settings: dict[str, Any] = {"ROWS": ROWS, "COLUMNS": cuts.lanes.columns, "R": size}
+            settings: dict[str, Any] = {"COLUMNS": cuts.lanes.columns, "R": size}
             settings |= {"PAIRS": 4 if size <= AT_ONCE else 1, **FUSED, "num_warps": 1}
             for first in range(0, 4, settings["PAIRS"]):
                 settings["FIRST"] = first
@@ -157,8 +160,8 @@ class Regions:
         settings["CLASSES"] = power_of_2(span)
         launch(taps_kernel, cuts.maps * span, self.weights, taps, cuts.of_maps, **settings)
         lanes, bands = cuts.gradient_lanes, -(-self.probabilities.shape[2] // GRADIENT_ROWS)
-        cut = cuts.of_maps._replace(bands=bands, chunks=lanes.chunks)
-        settings = {"ROWS": GRADIENT_ROWS, "COLUMNS": lanes.columns, "R": size, **FUSED, "num_warps": 1}
+        cut = cuts.of_maps._replace(rows=GRADIENT_ROWS, bands=bands, chunks=lanes.chunks)
+        settings = {"COLUMNS": lanes.columns, "R": size, **FUSED, "num_warps": 1, "maxnreg": GRADIENT_REGISTERS}
         sources = self.probabilities, self.labels, taps, out, cut
         launch(maps_gradient_kernel, cuts.maps * bands * lanes.chunks, *sources, **settings)
 
@@ -200,7 +203,7 @@ class _Cuts:
         self.lags = 4 * region_size * span + 2
         self.tile = max(2, power_of_2(2 * region_size**2))
         self.warps = max(1, min(16, self.tile**2 // (32 * TILE_VALUES)))
-        self.of_maps = MapsCut(height, width, self.rows.inner, columns.inner, self.bands, self.chunks)
+        self.of_maps = MapsCut(height, width, self.rows.inner, columns.inner, rows, self.bands, self.chunks)
         self.of_sums = SumsCut(
             positions=(height - region_size + 1) * (width - region_size + 1),
             bands=self.bands,
