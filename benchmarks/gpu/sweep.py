@@ -24,6 +24,7 @@ REGION_SWEEPS: tuple[Sweep, ...] = (
     ("regions.COLUMNS", (2, 3, 6), REGIONS),
     ("regions.GRADIENT_COLUMNS", (2, 3, 6), REGIONS),
     ("regions.GRADIENT_REGISTERS", (None, 168, 128), REGIONS),
+    ("regions.AT_ONCE", (2, 3), REGIONS[:2]),
     ("regions.ROWS", (16, 21, 25, 32, 42, 63), REGIONS),
     ("regions.GRADIENT_ROWS", (17, 22, 33, 43, 65), REGIONS),
     ("regions.TILE_VALUES", (4, 8, 16, 32), REGIONS[:1]),

@@ -30,15 +30,8 @@ from rmiseg.functional import RMIOptions
 from rmiseg.kernels import regions
 from rmiseg.kernels.triton.arguments import power_of_2
 from rmiseg.kernels.triton.launching import MOST, launch
-from rmiseg.kernels.triton.region_kernels import (
-    LANES,
-    MapsCut,
-    SumsCut,
-    assemble_kernel,
-    lag_sums_kernel,
-    maps_gradient_kernel,
-    taps_kernel,
-)
+from rmiseg.kernels.triton.region_gradient import maps_gradient_kernel, taps_kernel
+from rmiseg.kernels.triton.region_kernels import LANES, MapsCut, SumsCut, assemble_kernel, lag_sums_kernel
 
 MAX_REGION_SIZE = 7
 """The covariances of larger regions do not fit into the registers of a program."""
