@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,13 +22,12 @@ Sweep = tuple[str, tuple[Any, ...], tuple[tuple[Case, str], ...]]
 
 REGIONS = (FULL, "RMI"), (FULL, "RMI pool 2"), (FULL, "RMI R 5")
 REGION_SWEEPS: tuple[Sweep, ...] = (
-    ("regions.COLUMNS", (2, 3, 6), REGIONS),
     ("regions.GRADIENT_COLUMNS", (2, 3, 6), REGIONS),
-    ("regions.GRADIENT_REGISTERS", (None, 168, 128), REGIONS),
+    ("regions.COLUMNS", (3, 6), REGIONS),
+    ("regions.GRADIENT_REGISTERS", (None, 168, 128), REGIONS[:2]),
     ("regions.AT_ONCE", (2, 3), REGIONS[:2]),
-    ("regions.ROWS", (16, 21, 25, 32, 42, 63), REGIONS),
-    ("regions.GRADIENT_ROWS", (17, 22, 33, 43, 65), REGIONS),
-    ("regions.TILE_VALUES", (4, 8, 16, 32), REGIONS[:1]),
+    ("regions.ROWS", (21, 25, 32, 63), REGIONS[:2]),
+    ("regions.GRADIENT_ROWS", (17, 33, 65), REGIONS[:2]),
 )
 LAUNCH_SWEEPS: tuple[Sweep, ...] = (
     ("launch.FORWARD", TILINGS, ((FULL, "RMI"), (HALF, "RMI"))),
@@ -36,6 +36,7 @@ LAUNCH_SWEEPS: tuple[Sweep, ...] = (
     ("launch.LOW_ROWS", (8, 16, 32), ((LOW, "RMI"),)),
     ("launch.LOW_COLUMNS", (4, 8, 16, 32), ((LOW, "RMI"),)),
     ("launch.LOW_CLASSES", (1, 2, 3, 4, 6), ((LOW, "RMI"),)),
+    ("regions.TILE_VALUES", (4, 8, 16, 32), ((FULL, "RMI"),)),
 )
 
 
@@ -53,8 +54,11 @@ def measure(place: Place) -> Iterator[tuple[str, Any]]:
     """Seconds of the device for each value of each constant and case; and the best values."""
     best: dict[str, Any] = {}
     tiny: tuple[Sweep, ...] = (("regions.TILE_VALUES", (8, 16), ((TINY[0], "RMI"),)),)
+    started = time.monotonic()
     # Those of regions are compiled and measured first, lest time be over before all are compiled.
     for sweeps in (tiny,) if place.tiny else (REGION_SWEEPS, LAUNCH_SWEEPS):
+        if time.monotonic() - started > place.seconds / 2:
+            return
         jobs = [
             (place, case, loss, name, value)
             for name, values, cases in sweeps
@@ -68,7 +72,7 @@ def measure(place: Place) -> Iterator[tuple[str, Any]]:
                 seconds = _seconds(place, case, loss, name, values)
                 for value in values:
                     ratios[value] *= seconds[value] / min(seconds.values())
-                yield f"{name}, {loss}, {case}", {str(value): time for value, time in seconds.items()}
+                yield f"{name}, {loss}, {case}", {str(value): found for value, found in seconds.items()}
             best[name] = min(values, key=lambda value: ratios[value])
             yield "best", best
 
@@ -79,8 +83,8 @@ def _seconds(place: Place, case: Case, loss: str, name: str, values: tuple[Any, 
     seconds = {}
     for value in values:
         before = set_constants({name: value})
-        time = time_in_turn(place, {loss: step}, runs=2, calls=5)[loss]
+        times = time_in_turn(place, {loss: step}, runs=2, calls=5)[loss]
         set_constants(before)
-        graph = time.get("graph")
-        seconds[value] = graph if isinstance(graph, float) else time["seconds"]
+        graph = times.get("graph")
+        seconds[value] = graph if isinstance(graph, float) else times["seconds"]
     return seconds

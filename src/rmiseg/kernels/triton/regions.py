@@ -172,7 +172,7 @@ class _Lanes:
 
     def __init__(self, cut: _Cut, most: int, needs: Callable[[int], int]) -> None:
         def chunks(columns: int) -> int:
-            return -(-(cut.edges - (-cut.inner // columns)) // LANES.value)
+            return -(-(cut.edges - (-cut.inner // columns)) // int(LANES.value))
 
         possible = [columns for columns in range(most, 1, -1) if needs(columns) <= VALUES]
         # A row takes time for each column of a lane, and some for each lane.
