@@ -19,7 +19,7 @@ if native not in CHOICES:
 # No Python and no PyTorch inside: one binary for all their versions. Without it rmiseg.kernels.chunked takes its place.
 library = Extension(
     "rmiseg.kernels.native._library",
-    sources=[f"{SOURCES}/{name}.cpp" for name in ("labels", "pixels", "regions", "threads")],
+    sources=[f"{SOURCES}/{name}.cpp" for name in ("labels", "loss", "pixels", "regions", "threads")],
     depends=[
         f"{SOURCES}/{name}.h"
         for name in ("common", "covariance", "gradient", "interface", "maps", "matrices", "plan", "rows")

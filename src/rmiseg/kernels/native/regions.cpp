@@ -52,7 +52,7 @@ void regions(const Regions& r, int64_t index, Scratch& scratch) {
     const Pair pair(r, index, scratch);
     const int64_t d = pair.d, stride = padded(2 * d), count = r.depth * r.height * r.width;
     T* const gradient = static_cast<T*>(r.probabilities) + index * count;
-    r.present[index] = !pair.absent;
+    if (r.present) r.present[index] = !pair.absent;
     if (pair.absent) {
         // Nothing to explain: RMI is at its floor, whatever the covariance of p is, and has no gradient.
         const double nothing = pair.finite() ? 0 : std::numeric_limits<double>::quiet_NaN();
@@ -71,6 +71,19 @@ void regions(const Regions& r, int64_t index, Scratch& scratch) {
     if (r.with_gradient) region_gradient(pair, gradient_weights(G, d, stride, scratch), gradient, scratch);
 }
 
+// Both sums of every sample.
+template <class T>
+void join(const Regions& r) {
+    const int64_t classes = r.maps / std::max<int64_t>(r.samples, 1);
+    for (int64_t n = 0; n < r.samples; ++n) {
+        double sum = 0;
+        for (int64_t c = 0, map = n * classes; c < classes; ++c, ++map)
+            sum += (r.rmi[map] - (r.from_perfect ? r.perfect[map] : r.floor)) * r.map_weights.at(n, c);
+        static_cast<T*>(r.sums)[2 * n] = static_cast<const T*>(r.pixel_sums)[n];
+        static_cast<T*>(r.sums)[2 * n + 1] = T(sum);
+    }
+}
+
 }  // namespace
 
 extern "C" {
@@ -81,5 +94,6 @@ void rmiseg_regions(const Regions* r) {
     for_each_task(r->maps, r->threads, [&](int64_t map, Scratch& scratch) {
         r->is_double ? regions<double>(*r, map, scratch) : regions<float>(*r, map, scratch);
     });
+    if (r->sums) r->is_double ? join<double>(*r) : join<float>(*r);
 }
 }
