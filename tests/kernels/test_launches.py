@@ -42,7 +42,7 @@ def on_triton(monkeypatch):
     monkeypatch.setitem(backends.DEVICES, "triton", DEVICE)
     monkeypatch.setattr(backends, "fastest", lambda device: "triton")
     for module in (labels, means, pixel, rmi, whole):
-        monkeypatch.setattr(module, "is_plain_call", lambda tensor: True)
+        monkeypatch.setattr(module, "is_plain_call", lambda *tensors: True)
 
 
 def batch():

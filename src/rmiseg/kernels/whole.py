@@ -48,7 +48,7 @@ def whole_loss(logits: Tensor, target: Tensor, loss: WholeLoss, implementation: 
         loss: What is computed.
         implementation: See `RMILoss`.
     """
-    if is_transformed() or not (is_plain_call(logits) and is_plain_call(target)):
+    if is_transformed() or not is_plain_call(logits, target):
         return None
     backend = BACKENDS.get(backends.resolve(implementation, logits, target))
     if backend is None or (functions := backend()).loss_forward is None:

@@ -186,7 +186,7 @@ class SegmentationLoss(nn.Module):
         Raises:
             ValueError: Shapes that do not fit, or (see `check_target`) labels that are not classes.
         """
-        if mask is None and not return_parts and self.reduction == "mean" and self.class_weights is None:
+        if mask is None and not return_parts and self.reduction == "mean" and self._given_weights is None:
             loss = self._at_once(logits, target) if self.inputs.is_whole(logits, target) else None
             if loss is not None:
                 return loss
