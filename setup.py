@@ -22,7 +22,7 @@ library = Extension(
     sources=[f"{SOURCES}/{name}.cpp" for name in ("labels", "loss", "pixels", "regions", "threads")],
     depends=[
         f"{SOURCES}/{name}.h"
-        for name in ("common", "covariance", "gradient", "interface", "maps", "matrices", "plan", "rows")
+        for name in ("common", "copies", "covariance", "gradient", "interface", "maps", "matrices", "plan", "rows")
     ],
     language="c++",
     extra_compile_args=["-std=c++17", "-O3", "-g0", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi"],
