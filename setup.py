@@ -19,10 +19,10 @@ if native not in CHOICES:
 # No Python and no PyTorch inside: one binary for all their versions. Without it rmiseg.kernels.chunked takes its place.
 library = Extension(
     "rmiseg.kernels.native._library",
-    sources=[f"{SOURCES}/{name}.cpp" for name in ("labels", "pixels", "regions", "threads")],
+    sources=[f"{SOURCES}/{name}.cpp" for name in ("labels", "loss", "pixels", "regions", "threads")],
     depends=[
         f"{SOURCES}/{name}.h"
-        for name in ("common", "covariance", "gradient", "interface", "maps", "matrices", "plan", "rows")
+        for name in ("common", "copies", "covariance", "gradient", "interface", "maps", "matrices", "plan", "rows")
     ],
     language="c++",
     extra_compile_args=["-std=c++17", "-O3", "-g0", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi"],

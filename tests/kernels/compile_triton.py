@@ -51,9 +51,19 @@ def totals(samples):
     loss_and_gradient(pixel.unsqueeze(1), counts[:, :1], None, Shares(1.0, 0))
 
 
+def whole(samples, size, *loss):
+    from rmiseg.kernels.triton.loss import loss_backward, loss_forward
+    from rmiseg.kernels.whole import WholeLoss
+
+    logits, target = torch.zeros((samples, 3, *size)), torch.zeros((samples, *size), dtype=torch.long)
+    value, saved = loss_forward(logits, target, WholeLoss((255,), *loss), True)
+    loss_backward(value, logits, *saved, WholeLoss((255,), *loss))
+
+
 def main(everything: bool):
     JITFunction.run = compile_only
     from rmiseg.functional import RMIOptions
+    from rmiseg.kernels.means import Shares
     from rmiseg.kernels.triton import launch as kernels
 
     def both(shape, size, options, dtype=torch.float32, layout=torch.contiguous_format, weighted=False):
@@ -73,6 +83,8 @@ def main(everything: bool):
     both((2, 3, *low), full, default)
     for samples in (1, 3):
         totals(samples)
+        whole(samples, full, "bce", False, Shares(0.5, 1, 0.5), default, 0.3)
+        whole(samples, full, "ce", False, Shares(1.0, 0))
     both((2, 3, *full), full, RMIOptions(3, "max", 4, "ce", False))
     both((2, 3, *low), full, RMIOptions(2, "interp", 4, "ce", True))
     both((2, 3, *low), full, RMIOptions(4, "max", 3, "bce", False), torch.float64)

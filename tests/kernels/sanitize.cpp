@@ -72,6 +72,28 @@ void set_strides(int64_t* strides, int64_t classes, int64_t h, int64_t w, bool c
     for (int i = 0; i < 4; ++i) strides[i] = channels_last ? pixels[i] : planes[i];
 }
 
+// The same as a whole.
+template <class Wide>
+void run_loss(Memory& memory, const Problem& p, const Labels& read, int64_t most, Wide wide) {
+    Loss l = {};
+    l.threads = p.threads, l.samples = p.samples, l.classes = p.classes;
+    l.h = p.h, l.w = p.w, l.height = p.height, l.width = p.width;
+    l.element = p.element, l.target_element = read.element, l.align_corners = p.align_corners, l.pixel_loss = p.pixel_loss;
+    l.pool = p.pool, l.pool_size = p.pool_size, l.ph = p.ph, l.pw = p.pw;
+    l.region_size = p.pool == NONE ? 1 : number(1, most), l.from_perfect = number(0, 1);
+    l.ignored = read.ignored, l.ignored_count = read.ignored_count, l.alpha = 5e-4, l.pixel_share = l.region_share = 0.5;
+    std::copy_n(p.logits_strides, 4, l.logits_strides);
+    std::copy_n(p.gradient_strides, 4, l.gradient_strides);
+    l.logits = p.logits, l.target = read.target, l.gradient = p.gradient;
+    l.ids = read.element == INT64 ? nullptr : memory.array<int64_t>(p.samples * p.height * p.width);
+    l.valid = memory.array<uint8_t>(p.samples * p.height * p.width);
+    l.maps = p.pool == NONE ? nullptr : wide(p.samples * p.classes * p.ph * p.pw);
+    l.slopes = wide(2), l.loss = wide(1);
+    if (!rmiseg_loss_forward(&l)) return;
+    if (l.ids) l.target = l.ids, l.ids = nullptr;
+    rmiseg_loss_backward(&l);
+}
+
 void run_problem() {
     Memory memory;
     Problem p = {};
@@ -94,7 +116,7 @@ void run_problem() {
     l.threads = p.threads, l.samples = p.samples, l.pixels = p.height * p.width, l.classes = p.classes;
     l.ignored = ignored, l.ignored_count = number(0, 2);
     l.valid = memory.array<uint8_t>(pixels), l.unknown = memory.array<uint8_t>(p.samples);
-    l.counts = memory.array<int64_t>(p.samples);
+    l.counts = memory.array<int64_t>(2 * p.samples);
     l.is_soft = number(0, 1), l.is_mask = !l.is_soft && number(0, 3) == 0;
     if (l.is_soft) {
         l.element = p.soft_element = number(FLOAT32, FLOAT16);
@@ -130,12 +152,18 @@ void run_problem() {
         r.probabilities = p.probabilities, r.labels = p.labels;
         r.rmi = memory.array<double>(maps), r.perfect = number(0, 1) ? memory.array<double>(maps) : nullptr;
         r.present = memory.array<uint8_t>(maps);
+        if (!is_volume && number(0, 1)) {
+            r.samples = p.samples, r.from_perfect = r.perfect && number(0, 1), r.sums = wide(2 * p.samples);
+            r.pixel_sums = p.pixel_sums, r.map_weights = {l.counts + 1, 1, 2, 0};
+        }
         rmiseg_regions(&r);
     }
-    p.gradient_maps = p.probabilities, p.grad_rmi = memory.ones<double>(maps);
-    p.grad_pixel = wide(p.samples);
+    p.gradient_maps = p.probabilities, p.map_weights = {memory.ones<double>(maps), 0, p.classes, 1};
+    p.grad_sums = wide(2 * p.samples), p.grad_strides[0] = 2, p.grad_strides[1] = 1;
     p.gradient = memory.array<char>(maps * p.h * p.w * (is_double ? 8 : p.element == FLOAT32 ? 4 : 2));
     rmiseg_backward(&p);
+
+    if (p.target && !l.is_mask && p.pool != INTERPOLATION && (p.pool == NONE || most > 0)) run_loss(memory, p, l, most, wide);
 
     p.pool = NONE;
     p.labels = memory.array<uint8_t>(pixels);

@@ -1,6 +1,6 @@
 """The fast implementations against the plain definition in float64: values and gradients, over all settings."""
 
-import ctypes
+import struct
 
 import numpy as np
 import pytest
@@ -16,6 +16,7 @@ from rmiseg.kernels import pixel as pixel_op
 from rmiseg.kernels import rmi as rmi_op
 from rmiseg.kernels import soft as soft_kernels
 from rmiseg.kernels.interpolation import Resampler
+from rmiseg.kernels.native import library
 from rmiseg.losses import CELoss, RMILoss
 from support.batches import (
     LAYOUTS,
@@ -343,18 +344,17 @@ def test_implementation_that_is_not_installed_says_why(implementation, monkeypat
 
 @needs_native
 def test_library_of_other_sources_is_refused(monkeypatch):
-    class Changed(native._Regions):
-        _fields_ = (("one_more", ctypes.c_int64),)
-
-    native._library.cache_clear()
+    found, changed = library.LAYOUTS["regions"].size, struct.Struct("32q")
+    library.load.cache_clear()
     try:
-        monkeypatch.setitem(native.STRUCTURES, "rmiseg_regions_size", Changed)
-        found = ctypes.sizeof(native._Regions)
-        with pytest.raises(ImportError, match=rf"rmiseg_regions has {found} bytes there and {found + 8} here; build"):
+        monkeypatch.setitem(library.LAYOUTS, "regions", changed)
+        with pytest.raises(
+            ImportError, match=rf"rmiseg_regions has {found} bytes there and {changed.size} here; build"
+        ):
             native.is_available()
-        monkeypatch.setitem(native.STRUCTURES, "rmiseg_no_such_size", Changed)
-        monkeypatch.setitem(native.STRUCTURES, "rmiseg_regions_size", native._Regions)
+        monkeypatch.setitem(library.LAYOUTS, "no_such", changed)
+        monkeypatch.delitem(library.LAYOUTS, "regions")
         with pytest.raises(ImportError, match="an unknown number of bytes"):
             native.is_available()
     finally:
-        native._library.cache_clear()
+        library.load.cache_clear()

@@ -9,9 +9,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 pytest.importorskip("triton")  # conftest.py has told it to interpret where there is no GPU
 
 from rmiseg import functional
-from rmiseg.kernels import backends, labels, means, pixel, rmi
+from rmiseg.kernels import backends, labels, means, pixel, rmi, whole
+from rmiseg.kernels import regions as plain_regions
 from rmiseg.kernels.triton import labels as triton_labels
 from rmiseg.kernels.triton import launch, regions, totals
+from rmiseg.kernels.triton import loss as triton_loss
 from rmiseg.losses import BCELoss, CELoss, RMILoss
 from support.batches import DEVICE
 
@@ -39,8 +41,8 @@ def on_triton(monkeypatch):
     """Everything on the Triton kernels, as on CUDA, though a dispatch mode looks on."""
     monkeypatch.setitem(backends.DEVICES, "triton", DEVICE)
     monkeypatch.setattr(backends, "fastest", lambda device: "triton")
-    for module in (labels, means, pixel, rmi):
-        monkeypatch.setattr(module, "is_plain_call", lambda tensor: True)
+    for module in (labels, means, pixel, rmi, whole):
+        monkeypatch.setattr(module, "is_plain_call", lambda *tensors: True)
 
 
 def batch():
@@ -54,16 +56,16 @@ def batch():
 @pytest.mark.parametrize(
     ("loss", "small", "kernels"),
     [
-        (RMILoss(3, region_size=2, implementation="triton", check_target=False), 7, 10),
-        (RMILoss(3, region_size=2, pixel_loss="ce", implementation="triton", check_target=False), 7, 10),
+        (RMILoss(3, region_size=2, implementation="triton", check_target=False), 1, 10),
+        (RMILoss(3, region_size=2, pixel_loss="ce", implementation="triton", check_target=False), 1, 10),
         (RMILoss(3, region_size=2, class_weights=[1, 2, 3], implementation="triton", check_target=False), 10, 10),
-        (CELoss(3, implementation="triton", check_target=False), 3, 5),
-        (BCELoss(3, implementation="triton", check_target=False), 3, 5),
+        (CELoss(3, implementation="triton", check_target=False), 1, 6),
+        (BCELoss(3, implementation="triton", check_target=False), 1, 6),
     ],
 )
 def test_launches_of_a_step(loss, small, kernels, on_triton, monkeypatch):
     launched = []
-    for module in (triton_labels, launch, regions, totals):
+    for module in (triton_labels, launch, triton_loss, regions, totals):
         monkeypatch.setattr(module, "launch", lambda kernel, *_, **__: launched.append(kernel.__name__))
     logits, target = batch()
     loss = loss.to(DEVICE)
@@ -126,4 +128,4 @@ def test_sums_of_programs():
     pixel, regional, perfect = rows[:, 0].float(), rows[:, :150].contiguous(), rows[:, 150:300].contiguous()
     for floor in (None, 0.0, functional.RMI_FLOOR):
         found = totals.join(pixel, regional, perfect, weights, floor)
-        assert torch.allclose(found, rmi.joined_sums(pixel, regional, perfect, weights, floor), rtol=1e-5)
+        assert torch.allclose(found, plain_regions.joined_sums(pixel, regional, perfect, weights, floor), rtol=1e-5)

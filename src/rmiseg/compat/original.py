@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from rmiseg.losses import RMILoss as _RMILoss
@@ -13,8 +14,8 @@ POOL_WAYS = ("max", "avg", "interp")
 class _EverySample(_RMILoss):
     """RMI's mean over all samples, also those without a valid pixel, as the original takes it."""
 
-    def _counted_maps(self, target: Target) -> Tensor:
-        return target.samples
+    def _counted(self, target: Target) -> Tensor:
+        return torch.stack([target.counts[:, 0], target.samples.long()], dim=1)
 
 
 class RMILoss(nn.Module):

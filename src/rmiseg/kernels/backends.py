@@ -9,13 +9,15 @@ from __future__ import annotations
 import functools
 import importlib.util
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from rmiseg.functional import RMIOptions
 from rmiseg.kernels.modes import is_transformed
+from rmiseg.kernels.operators import without_autocast
+from rmiseg.kernels.regions import joined_sums
 
 IMPLEMENTATIONS = ("auto", "native", "triton", "chunked", "plain")
 DEVICES = {"native": "cpu", "triton": "cuda"}
@@ -25,67 +27,127 @@ class Backend(NamedTuple):
     """The four functions of an implementation, all of them deterministic; non-finite logits raise nothing.
 
     Everywhere logits are (N, C, *low) in any floating dtype; target (N, *size) int64 or, but for "triton" and
-    "chunked", also (N, C, *size) floating; valid (N, *size) bool; class_weights (C,) float64 or None; "wide" is the
-    dtype of the computation, `rmiseg.functional.computed_dtype`.
+    "chunked", also (N, C, *size) floating; valid (N, *size) bool; class_weights (C,) float64 or None; map_weights
+    (N, C) float64 or int64, in any strides; "wide" is the dtype of the computation,
+    `rmiseg.functional.computed_dtype`.
 
     Attributes:
-        rmi_forward: (logits, target, valid, class_weights, options, with_gradient, with_perfect) to what
-            `functional.rmi_sums` returns, pixel_sums (N,) wide, rmi (N, C) float64 and present (N, C) bool; perfect,
-            `functional.perfect_rmi`, (N, C) float64, or (N, 0) without with_perfect; and gradient_maps: the gradient of
-            each map's RMI in its pooled probabilities, (N, C, *pooled size) wide, or (N, C, 0, ...) without
-            with_gradient.
-        rmi_backward: (grad_pixel, grad_rmi, logits, target, valid, class_weights, gradient_maps, options) to the
-            gradient in the logits, in their shape and dtype, given those in pixel_sums (N,) wide and rmi (N, C)
-            float64, and the gradient_maps of the forward pass.
+        rmi_forward: (logits, target, valid, class_weights, map_weights, options, floor, with_gradient, with_parts) to
+            the sums (N, 2) wide of `rmiseg.kernels.rmi.RMISums`; what else it holds, or () without with_parts; and the
+            gradient of each map's RMI in its pooled probabilities, (N, C, *pooled size) wide, if with_gradient.
+        rmi_backward: (grad_sums, logits, target, valid, class_weights, map_weights, gradient_maps, options) to the
+            gradient in the logits, in their shape and dtype, given that in the sums (N, 2) wide, in any strides, and
+            the gradient_maps of the forward pass.
         pixel_forward: (logits, target, valid, class_weights, pixel_loss, align_corners) to pixel_sums (N,) wide.
         pixel_backward: (grad_pixel, logits, target, valid, class_weights, pixel_loss, align_corners) to the gradient
             in the logits.
-        join: (pixel_sums (N,) float32, rmi, perfect, map_weights, floor) to `rmiseg.kernels.rmi.joined_sums`; None
-            where ordinary operations do that.
+        loss_forward: (logits, target, `rmiseg.kernels.whole.WholeLoss`, with_gradient) to the loss (), for a target of
+            any whole numbers; None where there are labels that are no classes, if that can be seen, else NaN; and, if
+            with_gradient, tensors that `loss_backward` takes. None where there is no such function.
+        loss_backward: (grad_loss, logits, *tensors, WholeLoss) to the gradient in the logits.
     """
 
     rmi_forward: Callable[
-        [Tensor, Tensor, Tensor, Tensor | None, RMIOptions, bool, bool], tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+        [Tensor, Tensor, Tensor, Tensor | None, Tensor, RMIOptions, float | None, bool, bool],
+        tuple[Tensor, tuple[Tensor, ...], Tensor | None],
     ]
-    rmi_backward: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor, RMIOptions], Tensor]
+    rmi_backward: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor, Tensor, RMIOptions], Tensor]
     pixel_forward: Callable[[Tensor, Tensor, Tensor, Tensor | None, str, bool], Tensor]
     pixel_backward: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor | None, str, bool], Tensor]
-    join: Callable[[Tensor, Tensor, Tensor, Tensor, float | None], Tensor] | None = None
+    loss_forward: Callable[[Tensor, Tensor, Any, bool], tuple[Tensor | None, tuple[Tensor | None, ...]]] | None = None
+    loss_backward: Callable[..., Tensor] | None = None
+
+
+def _by_steps(module: Any, join: Callable[..., Tensor] = joined_sums) -> Backend:
+    """The backend of a module whose functions know neither of autocast nor of how the sums are joined.
+
+    Its `rmi_forward` (logits, target, valid, class_weights, options, with_gradient, with_perfect) returns pixel_sums
+    (N,), rmi, present, perfect and gradient_maps, of which the last two are empty where they were not asked for; its
+    `rmi_backward` takes grad_pixel (N,) and grad_rmi (N, C) float64. `join` has the arguments of `joined_sums`.
+    """
+
+    def rmi_forward(
+        logits: Tensor,
+        target: Tensor,
+        valid: Tensor,
+        class_weights: Tensor | None,
+        map_weights: Tensor,
+        options: RMIOptions,
+        floor: float | None,
+        with_gradient: bool,
+        with_parts: bool,
+    ) -> tuple[Tensor, tuple[Tensor, ...], Tensor | None]:
+        with without_autocast(logits):
+            settings = options, with_gradient, with_parts or floor is None
+            pixel, rmi, present, perfect, maps = module.rmi_forward(logits, target, valid, class_weights, *settings)
+            sums = join(pixel, rmi, perfect, map_weights, floor)
+        return sums, (rmi, present, perfect) if with_parts else (), maps
+
+    def rmi_backward(
+        grad_sums: Tensor,
+        logits: Tensor,
+        target: Tensor,
+        valid: Tensor,
+        class_weights: Tensor | None,
+        map_weights: Tensor,
+        gradient_maps: Tensor,
+        options: RMIOptions,
+    ) -> Tensor:
+        inputs = logits, target, valid, class_weights, gradient_maps, options
+        with without_autocast(logits):
+            grad_rmi = grad_sums[:, 1:].double() * map_weights
+            gradient: Tensor = module.rmi_backward(grad_sums[:, 0].contiguous(), grad_rmi, *inputs)
+        return gradient
+
+    def pixel_forward(logits: Tensor, *others: Any) -> Tensor:
+        with without_autocast(logits):
+            sums: Tensor = module.pixel_forward(logits, *others)
+        return sums
+
+    def pixel_backward(grad_pixel: Tensor, logits: Tensor, *others: Any) -> Tensor:
+        with without_autocast(logits):
+            gradient: Tensor = module.pixel_backward(grad_pixel, logits, *others)
+        return gradient
+
+    return Backend(rmi_forward, rmi_backward, pixel_forward, pixel_backward)
 
 
 @functools.cache
 def _native() -> Backend:
     from rmiseg.kernels import native
+    from rmiseg.kernels.native import loss
 
-    return Backend(native.rmi_forward, native.rmi_backward, native.pixel_forward, native.pixel_backward)
+    rmi, pixel = (native.rmi_forward, native.rmi_backward), (native.pixel_forward, native.pixel_backward)
+    return Backend(*rmi, *pixel, loss.loss_forward, loss.loss_backward)
 
 
 @functools.cache
 def _triton() -> Backend:
-    from rmiseg.kernels.triton import launch
+    from rmiseg.kernels.triton import launch, loss
 
-    return Backend(launch.rmi_forward, launch.rmi_backward, launch.pixel_forward, launch.pixel_backward, launch.join)
+    steps = _by_steps(launch, launch.join)
+    return steps._replace(loss_forward=loss.loss_forward, loss_backward=loss.loss_backward)
 
 
 @functools.cache
 def _chunked() -> Backend:
     from rmiseg.kernels import chunked
 
-    return Backend(chunked.rmi_forward, chunked.rmi_backward, chunked.pixel_forward, chunked.pixel_backward)
+    return _by_steps(chunked)
 
 
 @functools.cache
 def _soft() -> Backend:
     from rmiseg.kernels import soft
 
-    return Backend(soft.rmi_forward, soft.rmi_backward, soft.pixel_forward, soft.pixel_backward)
+    return _by_steps(soft)
 
 
 @functools.cache
 def _slices() -> Backend:
     from rmiseg.kernels import slices
 
-    return Backend(slices.rmi_forward, slices.rmi_backward, slices.pixel_forward, slices.pixel_backward)
+    return _by_steps(slices)
 
 
 BACKENDS = {"native": _native, "triton": _triton, "chunked": _chunked, "soft": _soft, "slices": _slices}

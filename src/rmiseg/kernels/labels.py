@@ -17,7 +17,7 @@ class Labels(NamedTuple):
     Attributes:
         values: Class ids (N, *size) int64, or soft targets (N, C, *size); see `rmiseg.functional`.
         valid: (N, *size) bool, what counts.
-        counts: (N,) int64, the pixels that do.
+        counts: (N, 2) int64, the pixels that do, and 1 where there is one, else 0.
         unknown: (N,) bool, samples with something that is neither of a class nor ignored; or int64, how many pixels.
     """
 

@@ -27,11 +27,12 @@ def is_kept() -> bool:
     return is_recorded() and (torch.compiler.is_exporting() or not torch.compiler.is_compiling())
 
 
-def is_plain_call(logits: Tensor) -> bool:
-    """True if nothing but autograd sees the operations on a tensor: no recording, no subclass, no dispatch mode."""
-    return (
-        not is_recorded() and type(logits) in (Tensor, torch.nn.Parameter) and torch._C._len_torch_dispatch_stack() == 0
-    )
+def is_plain_call(*tensors: Tensor) -> bool:
+    """True if nothing but autograd sees the operations on tensors: no recording, no subclass, no dispatch mode."""
+    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
+        return False
+    modes = torch._C._len_torch_dispatch_stack() + torch._ops._len_torch_dispatch_stack_pre_dispatch()
+    return modes == 0 and all(type(tensor) in (Tensor, torch.nn.Parameter) for tensor in tensors)
 
 
 def has_no_values() -> bool:

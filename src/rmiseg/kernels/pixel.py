@@ -12,7 +12,7 @@ from rmiseg.functional import WITHOUT_FLOAT64, computed_dtype
 from rmiseg.kernels import backends
 from rmiseg.kernels.backends import BACKENDS
 from rmiseg.kernels.modes import is_plain_call
-from rmiseg.kernels.operators import doubles, on_cpu, refuse, without_autocast
+from rmiseg.kernels.operators import doubles, on_cpu, refuse
 
 
 def pixel_sums(
@@ -62,8 +62,7 @@ def pixel_operator(
     Returns:
         Sums over each sample's valid pixels (N,), in the dtype of the computation.
     """
-    with without_autocast(logits):
-        return BACKENDS[backend]().pixel_forward(logits, target, valid, class_weights, pixel_loss, align_corners)
+    return BACKENDS[backend]().pixel_forward(logits, target, valid, class_weights, pixel_loss, align_corners)
 
 
 @torch.library.custom_op("rmiseg::pixel_backward", mutates_args=())
@@ -87,10 +86,8 @@ def pixel_backward_operator(
     Returns:
         (N, C, *low), in the dtype of the logits.
     """
-    with without_autocast(logits):
-        return BACKENDS[backend]().pixel_backward(
-            grad_pixel, logits, target, valid, class_weights, pixel_loss, align_corners
-        )
+    inputs = logits, target, valid, class_weights, pixel_loss, align_corners
+    return BACKENDS[backend]().pixel_backward(grad_pixel, *inputs)
 
 
 @pixel_operator.register_fake
@@ -127,18 +124,17 @@ class _Pixel(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(logits, target, valid, class_weights)
         ctx.settings = pixel_loss, align_corners, backend
-        with without_autocast(logits):
-            return BACKENDS[backend]().pixel_forward(logits, target, valid, class_weights, pixel_loss, align_corners)
+        return BACKENDS[backend]().pixel_forward(logits, target, valid, class_weights, pixel_loss, align_corners)
 
     @staticmethod
     def backward(ctx: Any, grad_pixel: Tensor) -> tuple[Tensor | None, ...]:
-        saved, (*settings, backend) = ctx.saved_tensors, ctx.settings
+        pixel_loss, align_corners, backend = ctx.settings
         if torch.is_grad_enabled():  # somebody may differentiate again, which the operator refuses
-            gradient = pixel_backward_operator(grad_pixel, *saved, *settings, backend)
+            gradient = pixel_backward_operator(grad_pixel, *ctx.saved_tensors, *ctx.settings)
         else:
-            with without_autocast(saved[0]):
-                gradient = BACKENDS[backend]().pixel_backward(grad_pixel, *saved, *settings)
-        return (gradient, *(None,) * 6)
+            saved: tuple[Any, ...] = (*ctx.saved_tensors, pixel_loss, align_corners)
+            gradient = BACKENDS[backend]().pixel_backward(grad_pixel, *saved)
+        return gradient, None, None, None, None, None, None
 
 
 pixel_operator.register_autograd(_pixel_gradient, setup_context=_save_pixel)

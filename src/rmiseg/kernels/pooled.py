@@ -19,14 +19,14 @@ def rmi_of_pooled(
     with_gradient: bool,
     with_perfect: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """rmi, present, perfect and gradient_maps, as `rmiseg.kernels.backends.Backend.rmi_forward` returns them.
+    """rmi, present, perfect and gradient_maps, as the `rmi_forward` of ordinary operations returns them.
 
     Args:
         probabilities, labels: Pooled, (N, C, *size), float32 or float64.
         certain: Returns labels pooled as probabilities are, (N, C, *size); called for pool "interp" alone, where that
             makes a difference.
         options: See `functional.rmi_sums`.
-        with_gradient, with_perfect: See `Backend`.
+        with_gradient, with_perfect: See `rmiseg.kernels.backends`.
     """
     covariance = region_covariance(probabilities, labels, options.region_size)
     factor = region_factor(covariance, options.alpha)

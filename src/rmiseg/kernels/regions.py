@@ -117,6 +117,15 @@ def region_gradient(probabilities: Tensor, labels: Tensor, factor: Tensor, regio
     return gradient.to(probabilities.dtype).view_as(probabilities)
 
 
+def joined_sums(pixel: Tensor, rmi: Tensor, perfect: Tensor, map_weights: Tensor, floor: float | None) -> Tensor:
+    """`rmiseg.kernels.rmi.RMISums.sums`, of pixel sums (N,) and RMI (N, C)."""
+    if floor is None:
+        rmi = rmi - perfect
+    elif floor != 0:
+        rmi = rmi - floor
+    return torch.stack([pixel, (rmi * map_weights).sum(dim=1).to(pixel.dtype)], dim=1)
+
+
 def _places(width: Sequence[int], size: int) -> Iterator[tuple[slice, ...]]:
     """Slices of a row (or of a slice of a volume) at each column offset of `width` regions."""
     for offsets in itertools.product(range(size), repeat=len(width)):

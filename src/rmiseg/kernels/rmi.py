@@ -21,24 +21,25 @@ from rmiseg.functional import WITHOUT_FLOAT64, RMIOptions, computed_dtype, poole
 from rmiseg.kernels import backends
 from rmiseg.kernels.backends import BACKENDS
 from rmiseg.kernels.modes import is_kept, is_plain_call
-from rmiseg.kernels.operators import doubles, on_cpu, refuse, without_autocast
+from rmiseg.kernels.operators import doubles, on_cpu, refuse
+from rmiseg.kernels.regions import joined_sums
 
 
 class RMISums(NamedTuple):
-    """Sums of a batch.
+    """Sums of a batch, and, if they were asked for, parts.
 
     Attributes:
         sums: Of each sample (N, 2), float32 or float64: the pixel loss over its valid pixels, and RMI, counted from the
             floor, over its classes, times their weights.
         rmi: RMI of every map (N, C) float64, without a gradient.
         present: The classes that are present in each sample (N, C) bool.
-        perfect: RMI of a perfect prediction (N, C) float64; (N, 0) if it was not asked for.
+        perfect: RMI of a perfect prediction (N, C) float64.
     """
 
     sums: Tensor
-    rmi: Tensor
-    present: Tensor
-    perfect: Tensor
+    rmi: Tensor | None = None
+    present: Tensor | None = None
+    perfect: Tensor | None = None
 
 
 def rmi_sums(
@@ -50,44 +51,51 @@ def rmi_sums(
     options: RMIOptions,
     implementation: str,
     floor: float | None = 0.0,
-    with_perfect: bool = False,
+    with_parts: bool = True,
 ) -> RMISums:
     """Pixel loss and RMI of a batch, by one of `backends.IMPLEMENTATIONS`.
 
     Args:
         logits, target, valid, class_weights, options: See `functional.rmi_sums`.
-        map_weights: (N, C) float64, finite: how much RMI of each map counts in the sums.
+        map_weights: (N, C) float64, or int64, finite: how much RMI of each map counts in the sums.
         implementation: See `RMILoss`.
         floor: What RMI counts from in the sums; None for `functional.perfect_rmi`.
-        with_perfect: Return that too.
+        with_parts: Return more than the sums.
     """
     if logits.device.type in WITHOUT_FLOAT64:
         here = on_cpu(logits, target, valid, class_weights)
-        found = rmi_sums(*here, map_weights.cpu(), options, implementation, floor, with_perfect)
-        narrow = (each.float() if each.dtype == torch.float64 else each for each in found)
+        found = rmi_sums(*here, map_weights.cpu(), options, implementation, floor, with_parts)
+        narrow = (each.float() if each.dtype == torch.float64 else each for each in found if each is not None)
         return RMISums(*(each.to(logits.device) for each in narrow))
     backend = backends.resolve(implementation, logits, target)
-    with_perfect = with_perfect or floor is None
     if backend == "plain":
-        pixel, rmi, present = functional.rmi_sums(logits, target, valid, class_weights, options)
-        perfect = rmi.new_empty((len(logits), 0))
-        if with_perfect:
-            perfect = functional.perfect_rmi(target, valid, logits.shape[1], options, computed_dtype(logits)).detach()
-        return RMISums(joined_sums(pixel, rmi, perfect, map_weights, floor), rmi.detach(), present, perfect)
-    with_gradient = is_kept() or (torch.is_grad_enabled() and logits.requires_grad)
+        return _plain_sums(logits, target, valid, class_weights, map_weights, options, floor, with_parts)
     inputs = logits, target, valid, doubles(class_weights), map_weights
+    with_gradient = torch.is_grad_enabled() and logits.requires_grad
     if is_plain_call(logits):
-        return RMISums(*_RMI.apply(*inputs, options, backend, floor, with_gradient, with_perfect)[:4])
-    return RMISums(*rmi_operator(*inputs, *_pack(options, backend), floor, with_gradient, with_perfect)[:4])
+        found = _RMI.apply(*inputs, options, backend, floor, with_gradient, with_parts)
+        return RMISums(*found) if with_parts else RMISums(found)
+    with_gradient = with_gradient or is_kept()
+    outputs = rmi_operator(*inputs, *_pack(options, backend), floor, with_gradient, with_parts)
+    return RMISums(*outputs[:4]) if with_parts else RMISums(outputs[0])
 
 
-def joined_sums(pixel: Tensor, rmi: Tensor, perfect: Tensor, map_weights: Tensor, floor: float | None) -> Tensor:
-    """`RMISums.sums`, of pixel sums (N,) and RMI (N, C)."""
-    if floor is None:
-        rmi = rmi - perfect
-    elif floor != 0:
-        rmi = rmi - floor
-    return torch.stack([pixel, (rmi * map_weights).sum(dim=1).to(pixel.dtype)], dim=1)
+def _plain_sums(
+    logits: Tensor,
+    target: Tensor,
+    valid: Tensor,
+    class_weights: Tensor | None,
+    map_weights: Tensor,
+    options: RMIOptions,
+    floor: float | None,
+    with_parts: bool,
+) -> RMISums:
+    """`rmi_sums` by the plain definition."""
+    pixel, rmi, present = functional.rmi_sums(logits, target, valid, class_weights, options)
+    perfect = rmi
+    if with_parts or floor is None:
+        perfect = functional.perfect_rmi(target, valid, logits.shape[1], options, computed_dtype(logits)).detach()
+    return RMISums(joined_sums(pixel, rmi, perfect, map_weights, floor), rmi.detach(), present, perfect)
 
 
 def _pack(options: RMIOptions, backend: str) -> tuple[list[int], str, float]:
@@ -116,7 +124,7 @@ def rmi_operator(
     alpha: float,
     floor: float | None,
     with_gradient: bool,
-    with_perfect: bool,
+    with_parts: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Pixel loss and RMI of a batch.
 
@@ -128,39 +136,27 @@ def rmi_operator(
         map_weights, floor: See `rmi_sums`.
         sizes, method, alpha: See the module.
         with_gradient: Keep the gradient maps for the backward pass.
-        with_perfect: Compute the RMI of perfect predictions too; needed if floor is None.
+        with_parts: Compute what is not None of `RMISums` then.
 
     Returns:
-        The fields of `RMISums`, sums (N, 2) in the dtype of the computation, RMI (N, C) float64, present classes (N, C)
-        bool, RMI of perfect predictions (N, C) float64, or (N, 0) without with_perfect; and gradient maps
+        The fields of `RMISums`: sums (N, 2) in the dtype of the computation, RMI (N, C) float64, present classes (N, C)
+        bool, RMI of perfect predictions (N, C) float64; these three are (N, 0) without with_parts. And gradient maps
         (N, C, *pooled size), or (N, C, 0, ...) without with_gradient.
     """
     options, backend = _unpack(sizes, method, alpha)
-    return _rmi_forward(
-        logits, target, valid, class_weights, map_weights, options, backend, floor, with_gradient, with_perfect
-    )
+    inputs = logits, target, valid, class_weights, map_weights
+    sums, parts, maps = BACKENDS[backend]().rmi_forward(*inputs, options, floor, with_gradient, with_parts)
+    rmi, present, perfect = parts or _empty_parts(logits, 0)
+    if maps is None:
+        maps = sums.new_empty((*logits.shape[:2], *(0,) * (valid.ndim - 1)))
+    return sums, rmi, present, perfect, maps
 
 
-def _rmi_forward(
-    logits: Tensor,
-    target: Tensor,
-    valid: Tensor,
-    class_weights: Tensor | None,
-    map_weights: Tensor,
-    options: RMIOptions,
-    backend: str,
-    floor: float | None,
-    with_gradient: bool,
-    with_perfect: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """`rmi_operator`, unpacked."""
-    functions = BACKENDS[backend]()
-    with without_autocast(logits):
-        pixel, rmi, present, perfect, gradient_maps = functions.rmi_forward(
-            logits, target, valid, class_weights, options, with_gradient, with_perfect
-        )
-        join = functions.join if functions.join is not None and pixel.dtype == torch.float32 else joined_sums
-        return join(pixel, rmi, perfect, map_weights, floor), rmi, present, perfect, gradient_maps
+def _empty_parts(logits: Tensor, classes: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Memory for the last three of `RMISums`."""
+    shape = logits.shape[0], classes
+    rmi, perfect = (logits.new_empty(shape, dtype=torch.float64) for _ in range(2))
+    return rmi, logits.new_empty(shape, dtype=torch.bool), perfect
 
 
 @torch.library.custom_op("rmiseg::rmi_backward", mutates_args=())
@@ -187,27 +183,9 @@ def rmi_backward_operator(
     Returns:
         (N, C, *low), in the dtype of the logits.
     """
+    options, backend = _unpack(sizes, method, alpha)
     saved = logits, target, valid, class_weights, map_weights, gradient_maps
-    return _rmi_backward(grad_sums, *saved, *_unpack(sizes, method, alpha))
-
-
-def _rmi_backward(
-    grad_sums: Tensor,
-    logits: Tensor,
-    target: Tensor,
-    valid: Tensor,
-    class_weights: Tensor | None,
-    map_weights: Tensor,
-    gradient_maps: Tensor,
-    options: RMIOptions,
-    backend: str,
-) -> Tensor:
-    """`rmi_backward_operator`, unpacked."""
-    grad_rmi = grad_sums[:, 1:] * map_weights
-    with without_autocast(logits):
-        return BACKENDS[backend]().rmi_backward(
-            grad_sums[:, 0].contiguous(), grad_rmi, logits, target, valid, class_weights, gradient_maps, options
-        )
+    return BACKENDS[backend]().rmi_backward(grad_sums, *saved, options)
 
 
 @rmi_operator.register_fake
@@ -222,18 +200,14 @@ def _(
     alpha: float,
     floor: float | None,
     with_gradient: bool,
-    with_perfect: bool,
+    with_parts: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     options, _ = _unpack(sizes, method, alpha)
-    classes, size = tuple(logits.shape[:2]), valid.shape[1:]
+    (n, classes), size = logits.shape[:2], valid.shape[1:]
     pooled = pooled_size(size, options.pool, options.pool_size) if with_gradient else (0,) * len(size)
-    return (
-        logits.new_empty((classes[0], 2), dtype=computed_dtype(logits)),
-        logits.new_empty(classes, dtype=torch.float64),
-        logits.new_empty(classes, dtype=torch.bool),
-        logits.new_empty(classes if with_perfect else (classes[0], 0), dtype=torch.float64),
-        logits.new_empty((*classes, *pooled), dtype=computed_dtype(logits)),
-    )
+    dtype = computed_dtype(logits)
+    parts = _empty_parts(logits, classes if with_parts else 0)
+    return logits.new_empty((n, 2), dtype=dtype), *parts, logits.new_empty((n, classes, *pooled), dtype=dtype)
 
 
 @rmi_backward_operator.register_fake
@@ -252,24 +226,44 @@ def _rmi_gradient(ctx: Any, grad_sums: Tensor, *_: Any) -> tuple[Tensor | None, 
 
 
 class _RMI(torch.autograd.Function):
+    """`rmi_operator`, without what it does not return to `rmi_sums`."""
+
     @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:  # those of `_rmi_forward`
-        output = _rmi_forward(*inputs)
-        ctx.save_for_backward(*inputs[:5], output[4])
-        ctx.settings = inputs[5:7]
-        ctx.mark_non_differentiable(*output[1:])
+    def forward(
+        ctx: Any,
+        logits: Tensor,
+        target: Tensor,
+        valid: Tensor,
+        class_weights: Tensor | None,
+        map_weights: Tensor,
+        options: RMIOptions,
+        backend: str,
+        floor: float | None,
+        with_gradient: bool,
+        with_parts: bool,
+    ) -> Any:
+        inputs = logits, target, valid, class_weights, map_weights
+        sums, parts, maps = BACKENDS[backend]().rmi_forward(*inputs, options, floor, with_gradient, with_parts)
+        if with_gradient:
+            ctx.save_for_backward(*inputs, maps)
+            ctx.settings = options, backend
+        if not with_parts:
+            return sums
+        ctx.mark_non_differentiable(*parts)
         ctx.set_materialize_grads(False)
-        return output
+        return sums, *parts
 
     @staticmethod
     def backward(ctx: Any, grad_sums: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+        options, backend = ctx.settings
         if grad_sums is None:
             gradient = None
         elif torch.is_grad_enabled():  # somebody may differentiate again, which the operator refuses
-            gradient = rmi_backward_operator(grad_sums, *ctx.saved_tensors, *_pack(*ctx.settings))
+            gradient = rmi_backward_operator(grad_sums, *ctx.saved_tensors, *_pack(options, backend))
         else:
-            gradient = _rmi_backward(grad_sums, *ctx.saved_tensors, *ctx.settings)
-        return (gradient, *(None,) * 9)
+            saved: tuple[Any, ...] = (*ctx.saved_tensors, options)
+            gradient = BACKENDS[backend]().rmi_backward(grad_sums, *saved)
+        return gradient, None, None, None, None, None, None, None, None, None
 
 
 rmi_operator.register_autograd(_rmi_gradient, setup_context=_save_rmi)

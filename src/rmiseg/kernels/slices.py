@@ -39,7 +39,7 @@ def rmi_forward(
         )
         pixel_sums[n] = sums.double().sum()
         probabilities[n], labels[n] = (_pool(each, options)[0] for each in maps)
-    rmi, perfect, present = native.regions(probabilities, labels, options, with_gradient, with_perfect)
+    rmi, perfect, present, _ = native.regions(probabilities, labels, options, with_gradient, with_perfect)
     gradient_maps = probabilities if with_gradient else probabilities.new_empty((*labels.shape[:2], 0, 0, 0))
     return pixel_sums, rmi, present, perfect, gradient_maps
 
@@ -66,9 +66,8 @@ def rmi_backward(
             maps = _unpool_maxima(gradient_maps[n], probabilities, options)
         else:
             maps = _unpool_averages(gradient_maps[n], depth, options.pool_size)
-        found = native.rmi_backward(
-            grad_pixel[n].expand(depth), grad_rmi[n].expand(depth, -1), *slices, class_weights, maps, options
-        )
+        grad_sums = torch.stack([grad_pixel[n], torch.ones_like(grad_pixel[n])]).expand(depth, 2)
+        found = native.rmi_backward(grad_sums, *slices, class_weights, grad_rmi[n].expand(depth, -1), maps, options)
         gradient[n] = _narrowed(found, logits, options.align_corners)
     return gradient
 

@@ -35,7 +35,7 @@ def rmi_forward(
     with_gradient: bool,
     with_perfect: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """See `rmiseg.kernels.backends.Backend`."""
+    """See `rmiseg.kernels.backends`."""
     blocks = _Blocks(logits, target, valid, class_weights, options.align_corners)
     pixel_sums = blocks.pixel_sums("ce") if options.pixel_loss == "ce" else blocks.zeros(len(logits))
     pooled = pooled_size(valid.shape[1:], options.pool, options.pool_size)
@@ -67,7 +67,7 @@ def rmi_backward(
     gradient_maps: Tensor,
     options: RMIOptions,
 ) -> Tensor:
-    """See `rmiseg.kernels.backends.Backend`."""
+    """See `rmiseg.kernels.backends`."""
     blocks = _Blocks(logits, target, valid, class_weights, options.align_corners)
     if options.pixel_loss == "ce":
         gradient = blocks.cross_entropy_gradient(grad_pixel)
@@ -109,7 +109,7 @@ def pixel_backward(
     pixel_loss: str,
     align_corners: bool,
 ) -> Tensor:
-    """See `rmiseg.kernels.backends.Backend`."""
+    """See `rmiseg.kernels.backends`."""
     blocks = _Blocks(logits, target, valid, class_weights, align_corners)
     if pixel_loss == "ce":
         return blocks.cross_entropy_gradient(grad_pixel).to(logits.dtype)

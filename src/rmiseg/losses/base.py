@@ -186,7 +186,15 @@ class SegmentationLoss(nn.Module):
         Raises:
             ValueError: Shapes that do not fit, or (see `check_target`) labels that are not classes.
         """
+        if mask is None and not return_parts and self.reduction == "mean" and self._given_weights is None:
+            loss = self._at_once(logits, target) if self.inputs.is_whole(logits, target) else None
+            if loss is not None:
+                return loss
         return self._result(self._read(logits, target, mask, return_parts))
+
+    def _at_once(self, logits: Tensor, target: Tensor) -> Tensor | None:
+        """The mean of a batch for which `InputReader.is_whole`, without class weights, if it can be had in one call."""
+        return None
 
     def _result(self, batch: Batch, **schedule: int) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
         sums, counts, parts = self.sample_terms(batch)
@@ -226,11 +234,11 @@ class SegmentationLoss(nn.Module):
             values = values * batch.class_weights.to(values.dtype).unsqueeze(1)
         return values.sum(dim=1)
 
-    def _pixel_counts(self, target: Target) -> Tensor:
-        """Valid pixels of every sample: (N,); for multilabel masks the mean over the classes."""
+    def _counts_by_sample(self, counts: Tensor) -> Tensor:
+        """Counts (N, K) of `Target.counts` (M, K): for multilabel masks, means over the classes."""
         if self.mode != "multilabel":
-            return target.counts
-        return target.counts.view(-1, self.num_classes).to(widest(target.counts.device)).mean(dim=1)
+            return counts
+        return counts.view(-1, self.num_classes, counts.shape[1]).to(widest(counts.device)).mean(dim=1)
 
     def extra_repr(self) -> str:
         text = f"num_classes={self.num_classes}, ignore_index={self.ignore_index}"

@@ -31,7 +31,7 @@ class Target(NamedTuple):
     Attributes:
         values: Class ids (M, *size) int64, or soft targets (M, C, *size); see `rmiseg.functional`.
         valid: (M, *size) bool, what counts.
-        counts: (M,) int64, the pixels that do.
+        counts: (M, 2) int64, the pixels that do, and 1 where there is one, else 0.
         unknown: (M,) bool, those with something that neither can be used nor is ignored; or int64, in how many pixels.
         chosen: (N,) bool, the samples that count; None for all M.
     """
@@ -157,6 +157,20 @@ class InputReader:
             logits = logits.flatten(0, 1).unsqueeze(1)
         return Batch(logits, read, is_checked, class_weights, with_parts)
 
+    def is_whole(self, logits: Tensor, target: Tensor) -> bool:
+        """True if these are images and class ids of fitting shapes, of which nothing but labels is left to check.
+
+        Those are looked at on the CPU, and nowhere else.
+        """
+        if logits.ndim != 4 or target.ndim != 3 or self.mode != "multiclass" or target.requires_grad:
+            return False
+        (n, classes, h, w), (samples, height, width) = logits.shape, target.shape
+        return (
+            (n == samples and classes == self.num_classes and n > 0 and 0 < h <= height and 0 < w <= width)
+            and (logits.is_floating_point() and not target.is_floating_point() and logits.device == target.device)
+            and (self.check_target is not True or logits.device.type == "cpu")
+        )
+
     def _check_logits(self, logits: Tensor) -> None:
         shape = tuple(logits.shape)
         if logits.ndim not in ((4, 5) if self.takes_any_target else (4,)):
@@ -214,7 +228,9 @@ class InputReader:
         if mask is None and (labels := self._read_at_once(target, is_soft)) is not None:
             return Target(*labels)
         values, valid, unknown, samples = self._read_pixels(target, mask, is_soft)
-        return Target(values, valid, valid.flatten(1).sum(dim=1), unknown.flatten(1).any(dim=1), samples)
+        counts = valid.flatten(1).sum(dim=1, keepdim=True)
+        counts = torch.cat([counts, counts.clamp(max=1)], dim=1)
+        return Target(values, valid, counts, unknown.flatten(1).any(dim=1), samples)
 
     def _read_at_once(self, target: Tensor, is_soft: bool) -> Labels | None:
         if self.mode == "multiclass":

@@ -13,6 +13,7 @@ from rmiseg.functional import cross_entropy_counts, cross_entropy_sums
 from rmiseg.kernels.backends import check_implementation
 from rmiseg.kernels.means import Shares
 from rmiseg.kernels.pixel import pixel_sums
+from rmiseg.kernels.whole import WholeLoss, whole_loss
 from rmiseg.losses.base import LossOptions, LossTerms, SegmentationLoss
 from rmiseg.losses.inputs import IGNORE_INDEX, Batch, Target
 
@@ -43,6 +44,12 @@ class _PixelLoss(SegmentationLoss):
         check_implementation(implementation)
         self.implementation = implementation
 
+    def _at_once(self, logits: Tensor, target: Tensor) -> Tensor | None:
+        if self.from_probabilities or type(self) not in (CELoss, BCELoss):  # another may be another loss
+            return None
+        loss = WholeLoss(self.inputs.ignored, self.name, self.align_corners, self.shares())
+        return whole_loss(logits, target, loss, self.implementation)
+
     def sample_terms(self, batch: Batch) -> LossTerms:
         target, weights = batch.target, batch.class_weights
         sums = pixel_sums(
@@ -63,7 +70,7 @@ class _PixelLoss(SegmentationLoss):
     def sample_counts(self, target: Target, class_weights: Tensor | None) -> Tensor:
         if self.name == "ce" and class_weights is not None:
             return cross_entropy_counts(target.values, target.valid, class_weights).unsqueeze(1)
-        return self._pixel_counts(target).unsqueeze(1)
+        return self._counts_by_sample(target.counts[:, :1])
 
     def shares(self) -> Shares:
         return Shares(1.0, PIXEL_EXTRA[self.name])
@@ -114,6 +121,9 @@ class CELoss(_PixelLoss):
         sums = cross_entropy_sums(logits, target.values, target.valid, weights, self.label_smoothing).unsqueeze(1)
         counts = self.sample_counts(target, weights)
         return LossTerms(sums, counts, {"pixel": pixel_mean(self.name, sums.sum(), counts.sum()).detach()})
+
+    def _at_once(self, logits: Tensor, target: Tensor) -> Tensor | None:
+        return None if self.label_smoothing else super()._at_once(logits, target)
 
     def extra_repr(self) -> str:
         smoothing = f", label_smoothing={self.label_smoothing}" if self.label_smoothing else ""

@@ -15,7 +15,8 @@ from rmiseg.functional import PIXEL_SUMS, RMI_ALPHA, RMIOptions, cross_entropy_c
 from rmiseg.kernels.backends import check_implementation
 from rmiseg.kernels.means import Shares
 from rmiseg.kernels.pixel import pixel_sums
-from rmiseg.kernels.rmi import rmi_sums
+from rmiseg.kernels.rmi import RMISums, rmi_sums
+from rmiseg.kernels.whole import WholeLoss, whole_loss
 from rmiseg.losses.base import LossOptions, LossTerms, SegmentationLoss, check_choice
 from rmiseg.losses.inputs import IGNORE_INDEX, Batch, Target
 from rmiseg.losses.pixelwise import PIXEL_EXTRA, pixel_mean
@@ -119,24 +120,33 @@ class RMILoss(SegmentationLoss):
         self.subtract_floor = subtract_floor
         self.implementation = implementation
 
+    def _options(self, size: Sequence[int]) -> tuple[RMIOptions, float | None]:
+        """The options for targets of a size, and what RMI counts from; None for perfect predictions."""
+        positions = self._positions(size)
+        count = positions if self.covariance == "mean" else 1
+        # Dividing covariances by their number of positions is multiplying alpha by it, but for a constant.
+        settings = self.region_size, self.pool, self.pool_size, self.pixel_loss, self.align_corners
+        return RMIOptions(*settings, self.alpha * count), None if self.subtract_floor else 0.5 * math.log(count)
+
+    def _at_once(self, logits: Tensor, target: Tensor) -> Tensor | None:
+        if self.from_probabilities or type(self) is not RMILoss:  # another may be another loss
+            return None
+        options, floor = self._options(target.shape[1:])
+        loss = WholeLoss(self.inputs.ignored, self.pixel_loss, self.align_corners, self.shares(), options, floor)
+        return whole_loss(logits, target, loss, self.implementation)
+
     def sample_terms(self, batch: Batch) -> LossTerms:
         """Sums of the pixel loss, over valid pixels, and of RMI, over classes: (N, 2), and their counts."""
         target, weights = batch.target, batch.class_weights
-        positions = self._positions(tuple(target.valid.shape[1:]))
-        count = positions if self.covariance == "mean" else 1
+        options, floor = self._options(target.valid.shape[1:])
         pixel_weights = weights if self.mode == "multiclass" else None
         logits = self._logits(batch)
         inputs = (logits, target.values, target.valid, pixel_weights)
-        counted = self._counted_maps(target)
-        map_weights = counted.to(widest(counted.device)).unsqueeze(1)
+        map_weights = self._counted(target)[:, 1:]
         if weights is None or self.mode == "multilabel":  # whose maps are of one class each, see `_by_sample`
-            map_weights = map_weights.expand(logits.shape[:2])
+            map_weights = map_weights.expand(-1, logits.shape[1])
         else:
-            map_weights = map_weights * weights
-        # Dividing covariances by their number of positions is multiplying alpha by it, but for a constant.
-        settings = self.region_size, self.pool, self.pool_size, self.pixel_loss, self.align_corners
-        options = RMIOptions(*settings, self.alpha * count)
-        floor = None if self.subtract_floor else 0.5 * math.log(count)
+            map_weights = map_weights * weights.to(widest(weights.device))
         found = rmi_sums(*inputs, map_weights, options, self.implementation, floor, batch.with_parts)
         sums = found.sums
         if self.from_probabilities and self.pixel_loss == "ce":  # whose logits are not those of a sigmoid
@@ -144,43 +154,42 @@ class RMILoss(SegmentationLoss):
             own = pixel_sums(*inputs, "ce", self.align_corners, self.implementation)
             sums = torch.stack([own, sums[:, 1]], dim=1)
         sums = self._by_sample(sums, batch)
-        counts = self._counts(target, weights, counted)
-        if not batch.with_parts:
-            return LossTerms(sums, counts, {})
-        shown = found.present & (counted > 0).unsqueeze(1)
+        counts = self.sample_counts(target, weights)
+        parts = self._parts(sums, counts, found, self._counted(target)[:, 1:] > 0) if batch.with_parts else {}
+        return LossTerms(sums, counts, parts)
+
+    def _parts(self, sums: Tensor, counts: Tensor, found: RMISums, counted: Tensor) -> dict[str, Tensor]:
+        assert found.rmi is not None
+        assert found.present is not None
+        assert found.perfect is not None
+        shown = found.present & counted
         above_perfect = (found.rmi - found.perfect).masked_fill(~shown, 0).sum() / shown.sum().clamp(min=1)
         pixel = pixel_mean(self.pixel_loss, sums[:, 0].sum(), counts[:, 0].sum()).detach()
-        return LossTerms(sums, counts, {"pixel": pixel, "rmi": above_perfect.to(pixel.dtype)})
+        return {"pixel": pixel, "rmi": above_perfect.to(pixel.dtype)}
 
-    def _counted_maps(self, target: Target) -> Tensor:
-        """1 for maps that count in the mean of RMI, those with a valid pixel, else 0: (M,)."""
-        return target.counts.clamp(max=1)
+    def _counted(self, target: Target) -> Tensor:
+        """Valid pixels of every map, and 1 if it counts in the mean of RMI, else 0: (M, 2)."""
+        return target.counts
 
     def sample_counts(self, target: Target, class_weights: Tensor | None) -> Tensor:
-        return self._counts(target, class_weights, self._counted_maps(target))
-
-    def _counts(self, target: Target, class_weights: Tensor | None, counted: Tensor) -> Tensor:
         """Valid pixels, and samples of which RMI counts: (N, 2); for multilabel masks, means over the classes."""
-        if self.pixel_loss == "ce" and class_weights is not None:
-            pixel_counts = cross_entropy_counts(target.values, target.valid, class_weights)
-        else:
-            pixel_counts = self._pixel_counts(target)
-        samples = counted.to(pixel_counts.dtype)
-        if self.mode == "multilabel":
-            samples = samples.view(-1, self.num_classes).mean(dim=1)
-        return torch.stack([pixel_counts, samples], dim=1)
+        counts = self._counts_by_sample(self._counted(target))
+        if self.pixel_loss != "ce" or class_weights is None:
+            return counts
+        pixel_counts = cross_entropy_counts(target.values, target.valid, class_weights)
+        return torch.stack([pixel_counts, counts[:, 1].to(pixel_counts.dtype)], dim=1)
 
     def shares(self) -> Shares:
         weight, extra = float(self.weight_lambda), PIXEL_EXTRA[self.pixel_loss]
         return Shares(1.0, extra, weight) if self.combination == "additive" else Shares(weight, extra, 1 - weight)
 
-    def _positions(self, size: tuple[int, ...]) -> int:
+    def _positions(self, size: Sequence[int]) -> int:
         """Number of regions in targets of a size, which must not be too small for one."""
         pooled = pooled_size(size, self.pool, self.pool_size)
         thin = len(size) == 3 and min(size) < self.pool_size  # which torch does not pool
         if min(pooled) < self.region_size or thin:
             raise ValueError(
-                f"target of size {size} is {pooled} after pooling by {self.pool_size}, "
+                f"target of size {tuple(size)} is {pooled} after pooling by {self.pool_size}, "
                 f"too small for regions of {' x '.join([str(self.region_size)] * len(size))}; use larger crops, "
                 "a smaller pool_size or a smaller region_size"
             )

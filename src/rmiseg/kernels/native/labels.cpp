@@ -115,11 +115,14 @@ void rmiseg_read_labels(const Labels* l) {
         tallies[task] = finish(l->valid + at, count);
     });
     for (int64_t n = 0; n < l->samples; ++n) {
-        l->counts[n] = l->unknown[n] = 0;
+        int64_t count = 0;
+        l->unknown[n] = 0;
         for (int64_t block = 0; block < blocks; ++block) {
-            l->counts[n] += tallies[n * blocks + block].count;
+            count += tallies[n * blocks + block].count;
             l->unknown[n] |= tallies[n * blocks + block].unknown;
         }
+        l->counts[2 * n] = count;
+        l->counts[2 * n + 1] = count > 0;
     }
 }
 }

@@ -33,6 +33,12 @@ LEAF bool widen(const T* __restrict map, int64_t count, double* __restrict out) 
     return nonzero;
 }
 
+// The same for one of a problem's maps.
+inline bool widen_map(const Regions& r, const void* maps, int64_t index, int64_t count, double* out) {
+    return r.is_double ? widen(static_cast<const double*>(maps) + index * count, count, out)
+                       : widen(static_cast<const float*>(maps) + index * count, count, out);
+}
+
 LEAF void subtract(double value, int64_t count, double* __restrict out) {
     for (int64_t i = 0; i < count; ++i) out[i] -= value;
 }
@@ -109,10 +115,7 @@ struct Pair {
         const void* const sources[2] = {r.probabilities, r.labels};
         for (int kind = 0; kind < 2; ++kind) {
             map[kind] = scratch.take<double>(count + PAD);
-            const bool nonzero = r.is_double
-                                     ? widen(static_cast<const double*>(sources[kind]) + index * count, count, map[kind])
-                                     : widen(static_cast<const float*>(sources[kind]) + index * count, count, map[kind]);
-            absent = !nonzero;  // of the labels, which come last
+            absent = !widen_map(r, sources[kind], index, count, map[kind]);  // of the labels, which come last
             subtract(sum(map[kind], count) / double(count), count, map[kind]);
             std::fill(map[kind] + count, map[kind] + count + PAD, 0.0);
             turned[kind] = scratch.take<double>(r.depth * 2 * near * r.height + PAD);

@@ -270,6 +270,12 @@ void interpolated_row(const Plan<T>& plan, int64_t task, Scratch& scratch) {
     }
 }
 
+// The gradient in one of a sample's sums.
+template <class T>
+T grad_of(const Problem& p, int64_t n, int64_t k) {
+    return static_cast<const T*>(p.grad_sums)[n * p.grad_strides[0] + k * p.grad_strides[1]];
+}
+
 // Rows of the gradient in the probabilities of one class, from that in its pooled map.
 template <class T>
 class Unpool {
@@ -282,7 +288,7 @@ class Unpool {
 
     void start(int64_t n, int64_t c) {
         map = plan.map(p.gradient_maps, n, c);
-        grad_rmi = T(p.grad_rmi[n * p.classes + c]);
+        grad_rmi = T(double(grad_of<T>(p, n, 1)) * p.map_weights.at(n, c));
         at = -1;
         if (p.pool == MAXIMUM) probabilities.start(n, c);
     }
@@ -380,7 +386,7 @@ void backward_block(const Plan<T>& plan, int64_t task, Scratch& scratch) {
         const T class_weight = p.class_weights ? T(p.class_weights[c]) : T(1);
         if (p.pool != NONE) unpool.start(n, c);
         std::fill(sums, sums + sum_count, T(0));
-        const T grad_pixel = T(static_cast<const T*>(p.grad_pixel)[n] * (p.pixel_loss == BCE && p.class_weights ? p.class_weights[c] : 1.0));
+        const T grad_pixel = T(grad_of<T>(p, n, 0) * (p.pixel_loss == BCE && p.class_weights ? p.class_weights[c] : 1.0));
         for (int64_t y = top; y < bottom; ++y) {
             const int64_t at = (y - top) * p.width;
             const Row row = row_of(p.gradient, p.gradient_strides, p.element, n, c, plan.small ? 0 : y);

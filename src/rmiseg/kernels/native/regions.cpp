@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "common.h"
+#include "copies.h"
 #include "covariance.h"
 #include "gradient.h"
 #include "interface.h"
@@ -47,12 +48,23 @@ double perfect_rmi(const double* G, int64_t d, int64_t stride, double alpha, Scr
     return value;
 }
 
-template <class T>
+// A pair of maps of any size, of images or volumes.
+struct WholeMaps : Pair {
+    using Pair::Pair;
+    void covariance(double* G, int64_t stride, Scratch& scratch) const { ::covariance(*this, G, stride, scratch); }
+    template <class T>
+    void gradient(const double* K, T* out, Scratch& scratch) const {
+        region_gradient(*this, K, out, scratch);
+    }
+};
+
+// Maps: `WholeMaps` or `Copies`.
+template <class T, class Maps>
 void regions(const Regions& r, int64_t index, Scratch& scratch) {
-    const Pair pair(r, index, scratch);
+    const Maps pair(r, index, scratch);
     const int64_t d = pair.d, stride = padded(2 * d), count = r.depth * r.height * r.width;
     T* const gradient = static_cast<T*>(r.probabilities) + index * count;
-    r.present[index] = !pair.absent;
+    if (r.present) r.present[index] = !pair.absent;
     if (pair.absent) {
         // Nothing to explain: RMI is at its floor, whatever the covariance of p is, and has no gradient.
         const double nothing = pair.finite() ? 0 : std::numeric_limits<double>::quiet_NaN();
@@ -63,12 +75,25 @@ void regions(const Regions& r, int64_t index, Scratch& scratch) {
     }
     double* const G = scratch.take<double>(2 * d * stride);
     std::fill(G, G + 2 * d * stride, 0.0);
-    covariance(pair, G, stride, scratch);
+    pair.covariance(G, stride, scratch);
     if (r.perfect) r.perfect[index] = perfect_rmi(G, d, stride, r.alpha, scratch);
     for (int64_t i = 0; i < 2 * d; ++i) G[i * stride + i] += r.alpha;
     factorize(G, 2 * d, stride);
     r.rmi[index] = log_diagonal(G, d, 2 * d, stride) / d;
-    if (r.with_gradient) region_gradient(pair, gradient_weights(G, d, stride, scratch), gradient, scratch);
+    if (r.with_gradient) pair.gradient(gradient_weights(G, d, stride, scratch), gradient, scratch);
+}
+
+// Both sums of every sample.
+template <class T>
+void join(const Regions& r) {
+    const int64_t classes = r.maps / std::max<int64_t>(r.samples, 1);
+    for (int64_t n = 0; n < r.samples; ++n) {
+        double sum = 0;
+        for (int64_t c = 0, map = n * classes; c < classes; ++c, ++map)
+            sum += (r.rmi[map] - (r.from_perfect ? r.perfect[map] : r.floor)) * r.map_weights.at(n, c);
+        static_cast<T*>(r.sums)[2 * n] = static_cast<const T*>(r.pixel_sums)[n];
+        static_cast<T*>(r.sums)[2 * n + 1] = T(sum);
+    }
 }
 
 }  // namespace
@@ -78,8 +103,9 @@ extern "C" {
 int64_t rmiseg_regions_size() { return sizeof(Regions); }
 
 void rmiseg_regions(const Regions* r) {
-    for_each_task(r->maps, r->threads, [&](int64_t map, Scratch& scratch) {
-        r->is_double ? regions<double>(*r, map, scratch) : regions<float>(*r, map, scratch);
-    });
+    const auto run = Copies::serve(*r) ? (r->is_double ? regions<double, Copies> : regions<float, Copies>)
+                                       : (r->is_double ? regions<double, WholeMaps> : regions<float, WholeMaps>);
+    for_each_task(r->maps, r->threads, [&](int64_t map, Scratch& scratch) { run(*r, map, scratch); });
+    if (r->sums) r->is_double ? join<double>(*r) : join<float>(*r);
 }
 }

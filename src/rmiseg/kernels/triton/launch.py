@@ -105,14 +105,15 @@ def rmi_forward(
     with_perfect: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """See `rmiseg.kernels.backends.Backend`."""
-    whole = _Problem.of(logits, target, valid, class_weights, options)
+    whole = Problem.of(logits, target, valid, class_weights, options)
     gradient_maps = whole.batch.empty(*logits.shape[:2], *(whole.pooling.shape if with_gradient else (0, 0)))
     parts = []
-    slices = _samples(whole)
+    slices = slices_of(whole)
     for at in slices:
         alone = len(slices) == 1
-        problem = whole if alone else _Problem.of(logits[at], target[at], valid[at], class_weights, options)
-        sums, probabilities, labels = problem.forward()
+        problem = whole if alone else Problem.of(logits[at], target[at], valid[at], class_weights, options)
+        rows, probabilities, labels = problem.forward()
+        sums = row_sums(rows, whole.batch.dtype)
         regions = Regions.of(probabilities, labels, options, with_gradient)
         if with_gradient:
             regions.write_gradient(gradient_maps[at])
@@ -137,7 +138,7 @@ def rmi_backward(
 ) -> Tensor:
     """See `rmiseg.kernels.backends.Backend`."""
     gradient = torch.empty_like(logits)
-    problem = _Problem.of(logits, target, valid, class_weights, options)
+    problem = Problem.of(logits, target, valid, class_weights, options)
     problem.backward(grad_pixel, gradient, gradient_maps, grad_rmi.contiguous())
     return gradient
 
@@ -156,7 +157,8 @@ def pixel_forward(
 ) -> Tensor:
     """See `rmiseg.kernels.backends.Backend`."""
     batch = Batch.of(logits, target, valid, class_weights)
-    return _Problem(batch, Reading.of(batch, align_corners), _NO_POOLING, pixel_loss == "ce").forward()[0]
+    rows, _, _ = Problem(batch, Reading.of(batch, align_corners), NO_POOLING, pixel_loss == "ce").forward()
+    return row_sums(rows, batch.dtype)
 
 
 @on_its_device
@@ -172,7 +174,7 @@ def pixel_backward(
     """See `rmiseg.kernels.backends.Backend`."""
     gradient = torch.empty_like(logits)
     batch = Batch.of(logits, target, valid, class_weights)
-    problem = _Problem(batch, Reading.of(batch, align_corners), _NO_POOLING, pixel_loss == "ce")
+    problem = Problem(batch, Reading.of(batch, align_corners), NO_POOLING, pixel_loss == "ce")
     problem.backward(grad_pixel, gradient)
     return gradient
 
@@ -204,7 +206,7 @@ class _Pooling:
         return Windows(self.kind, self.size if has_windows else 4, self.size // 2 if has_windows else 0)
 
 
-_NO_POOLING = _Pooling("none", 1)
+NO_POOLING = _Pooling("none", 1)
 
 
 @dataclass(frozen=True)
@@ -244,7 +246,7 @@ class _Grid:
 
 
 @dataclass(frozen=True)
-class _Problem:
+class Problem:
     """A batch as the kernels take it, and the loss that is asked for."""
 
     batch: Batch
@@ -255,13 +257,13 @@ class _Problem:
     @classmethod
     def of(
         cls, logits: Tensor, target: Tensor, valid: Tensor, class_weights: Tensor | None, options: RMIOptions
-    ) -> _Problem:
+    ) -> Problem:
         batch = Batch.of(logits, target, valid, class_weights)
         reading = Reading.of(batch, options.align_corners)
         return cls(batch, reading, _Pooling.of(batch, options), options.pixel_loss == "ce")
 
     def forward(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Pixel sums (N,), and pooled probabilities and labels (N, C, ph, pw)."""
+        """Pixel sums of programs (N, programs) float64, and pooled probabilities and labels (N, C, ph, pw)."""
         batch, pooling = self.batch, self.pooling
         grid = _Grid.of(batch, pooling.windows, FORWARD, split_classes=not self.cross_entropy)
         sums = batch.logits.new_empty((batch.samples, grid.programs), dtype=torch.float64)
@@ -288,7 +290,7 @@ class _Problem:
             blocks = -(-pooling.height * pooling.width // cells)
             settings = {"READING": self.reading, "CELLS": cells, "CLAMP": self.cross_entropy, **FUSED, "num_warps": 4}
             launch(interp_kernel, batch.samples * batch.classes * blocks, batch, pooled, blocks, **settings)
-        return row_sums(sums, batch.dtype), probabilities, labels
+        return sums, probabilities, labels
 
     def _nearest_labels(self) -> Tensor:
         """One-hot labels at the pixels that F.interpolate takes for the nearest: (N, C, ph, pw)."""
@@ -368,7 +370,7 @@ class _Problem:
         return log_sums
 
 
-def _samples(problem: _Problem) -> list[slice]:
+def slices_of(problem: Problem) -> list[slice]:
     """Slices of the batch whose pooled maps fit into MAPS_BYTES, or single samples. Beside full-size logits all do."""
     batch = problem.batch
     if not batch.is_small:

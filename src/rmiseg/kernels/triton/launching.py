@@ -18,8 +18,8 @@ from rmiseg.kernels.triton.region_kernels import MapsCut, SumsCut
 MOST = 4096
 """Launches that are remembered: shapes of images can differ without end."""
 
-WITHOUT_TENSORS = {Bands, MapsCut, SumsCut, Tiles}
-"""Arguments that are like no others but themselves."""
+ALIKE_IF_EQUAL = {int, float, type(None), Bands, MapsCut, SumsCut, Tiles}
+"""Types of most arguments that are not tensors, and have none in them."""
 
 _compiled: dict[tuple[Any, ...], tuple[Any, list[Any]]] = {}
 """Compiled kernels, and the constants that they are called with."""
@@ -31,7 +31,8 @@ def launch(kernel: Any, programs: int, *arguments: Any, **constants: Any) -> Non
     Args:
         kernel: A function of Triton.
         programs: Number of its programs; none are launched for 0.
-        arguments: Its first arguments, in order: tensors, numbers, None, and tuples of them.
+        arguments: Its first arguments, in order: tensors, numbers, None, and tuples of them. The first is a tensor, or
+            a tuple that begins with one.
         constants: The others, which are compiled into it, and options of the compiler.
     """
     if programs == 0:
@@ -39,7 +40,8 @@ def launch(kernel: Any, programs: int, *arguments: Any, **constants: Any) -> Non
     if not isinstance(kernel, JITFunction):  # interpreted
         kernel[(programs,)](*arguments, **constants)
         return
-    key: list[Any] = [id(kernel), *constants.values()]
+    first = arguments[0][0] if isinstance(arguments[0], tuple) else arguments[0]
+    key: list[Any] = [id(kernel), first.get_device(), *constants.values()]
     _add_likeness(arguments, key)
     like = tuple(key)
     found = _compiled.get(like)
@@ -55,13 +57,13 @@ def launch(kernel: Any, programs: int, *arguments: Any, **constants: Any) -> Non
 
 
 def _add_likeness(arguments: tuple[Any, ...], key: list[Any]) -> None:
-    """Everything that a compiled kernel depends on: devices, dtypes and alignment of tensors; numbers as they are."""
+    """All that a compiled kernel depends on beside the device: dtypes and alignment of tensors; numbers as they are."""
     for each in arguments:
         kind = type(each)
-        if kind is int or kind in WITHOUT_TENSORS:  # most are, and asking for instances of Tensor takes time
+        if kind in ALIKE_IF_EQUAL:
             key.append(each)
-        elif isinstance(each, Tensor):
-            key += (each.dtype, each.get_device(), each.data_ptr() & 15 == 0)
+        elif kind is Tensor or isinstance(each, Tensor):
+            key += (each.dtype, each.data_ptr() & 15 == 0)
         elif isinstance(each, tuple):
             _add_likeness(each, key)
         else:

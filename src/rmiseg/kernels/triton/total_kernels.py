@@ -38,7 +38,7 @@ def join_kernel(
     pixel,  # (N,) float32
     rmi,  # (N, classes) float64
     perfect,  # (N, classes) float64, or None
-    map_weights,  # (N, classes) float64, in any strides
+    map_weights,  # (N, classes) float64 or int64, in any strides
     out,  # (N, 2) float32, written
     floor,
     classes,
@@ -96,3 +96,76 @@ def loss_kernel(
         tl.store(gradient + n, (slope * spread) + n * 0.0, mask=n < samples)
         if region_share is not None:
             tl.store(gradient + samples + n, (region_slope * spread) + n * 0.0, mask=n < samples)
+
+
+@triton.jit
+def sample_totals_kernel(
+    rows,  # (N, columns) float64: sums of programs of the pixel loss
+    tallies,  # (N, blocks, 2) int32: pixels that count, and those whose label is unknown
+    rmi,  # (N, classes) float64, or None
+    totals,  # (N, 4) float64, written: the pixel loss, RMI from its floor if a pixel counts, and both kinds of pixels
+    columns,
+    blocks,
+    classes,
+    floor,
+    LANES: tl.constexpr,
+):
+    """Sums of one sample, of which the loss is made."""
+    n = tl.program_id(0).to(tl.int64)
+    pixels = strided_sum(tallies + n * blocks * 2, 2, blocks, LANES)
+    tl.store(totals + 4 * n, strided_sum(rows + n * columns, 1, columns, LANES))
+    if rmi is not None:
+        above = strided_sum(rmi + n * classes, 1, classes, LANES) - classes * floor
+        tl.store(totals + 4 * n + 1, tl.where(pixels > 0, above, 0.0))
+    tl.store(totals + 4 * n + 2, pixels)
+    tl.store(totals + 4 * n + 3, strided_sum(tallies + n * blocks * 2 + 1, 2, blocks, LANES))
+
+
+@triton.jit
+def whole_loss_kernel(
+    totals,  # (N, 4) float64, see `sample_totals_kernel`
+    loss,  # () float32, written
+    slopes,  # (2,) float32, written: derivatives of the loss in the pixel loss and in RMI of all samples
+    samples,
+    pixel_share,  # the fields of `rmiseg.kernels.means.Shares`
+    extra,
+    region_share,
+    LANES: tl.constexpr,
+):
+    """The loss of a batch, see `rmiseg.kernels.means.loss_of_sums`; NaN if a label is unknown."""
+    counted = tl.zeros([LANES], tl.float64)
+    for start in range(0, samples, LANES):
+        n = start + tl.arange(0, LANES)
+        counted += (tl.load(totals + 4 * n + 2, mask=n < samples, other=0.0) > 0).to(tl.float64)
+    divisor = strided_sum(totals + 2, 4, samples, LANES) + extra
+    slope = (pixel_share / tl.where(divisor > 0, divisor, 1.0)).to(tl.float32)
+    value = strided_sum(totals, 4, samples, LANES) * slope
+    region_slope = slope * 0.0
+    if region_share is not None:
+        count = tl.sum(counted, axis=0)
+        region_slope = tl.where(count > 0, region_share / tl.where(count > 0, count, 1.0), 0.0).to(tl.float32)
+        value += strided_sum(totals + 1, 4, samples, LANES) * region_slope
+    value = tl.where(strided_sum(totals + 3, 4, samples, LANES) > 0, float("nan"), value.to(tl.float32))
+    # As `spread_non_finite` has it: infinity times 0 is NaN.
+    spread = 1.0 + value * 0.0
+    tl.store(loss, value * spread)
+    tl.store(slopes, slope * spread)
+    tl.store(slopes + 1, region_slope * spread)
+
+
+@triton.jit
+def upstream_kernel(
+    grad_loss,  # () float32
+    slopes,  # (2,) float32
+    grad_pixel,  # (N,) float32, written
+    grad_rmi,  # (maps,) float64, written, or None
+    samples,
+    maps,
+    LANES: tl.constexpr,
+):
+    """The gradients in the pixel loss of each sample, and in RMI of each map."""
+    at = tl.program_id(0) * LANES + tl.arange(0, LANES)
+    grad = tl.load(grad_loss)
+    tl.store(grad_pixel + at, grad * tl.load(slopes) + at * 0.0, mask=at < samples)
+    if grad_rmi is not None:
+        tl.store(grad_rmi + at, (grad * tl.load(slopes + 1)).to(tl.float64) + at * 0.0, mask=at < maps)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from rmiseg.kernels.means import Shares
+from rmiseg.kernels.regions import joined_sums
 from rmiseg.kernels.triton.launching import launch
 from rmiseg.kernels.triton.regions import FUSED
 from rmiseg.kernels.triton.total_kernels import join_kernel, loss_kernel, row_sums_kernel
@@ -27,7 +28,9 @@ def row_sums(rows: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def join(pixel: Tensor, rmi: Tensor, perfect: Tensor, map_weights: Tensor, floor: float | None) -> Tensor:
-    """See `rmiseg.kernels.backends.Backend`."""
+    """`rmiseg.kernels.regions.joined_sums`, in one launch; of float64, in ordinary operations."""
+    if pixel.dtype != torch.float32:  # numbers that are arguments of a kernel are float32
+        return joined_sums(pixel, rmi, perfect, map_weights, floor)
     out = pixel.new_empty((len(pixel), 2))
     less = (perfect, 0.0) if floor is None else (None, float(floor))
     sources = pixel, rmi, less[0], map_weights, out, less[1], rmi.shape[1], *map_weights.stride()

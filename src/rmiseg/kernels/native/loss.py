@@ -1,0 +1,88 @@
+"""A whole loss of class ids on the CPU in one call of the compiled library, and another for its gradient."""
+
+from __future__ import annotations
+
+from array import array
+
+import torch
+from torch import Tensor
+
+from rmiseg.functional import pooled_size
+from rmiseg.kernels.native import ELEMENTS, NO_POOLING, NO_STRIDES, PIXEL_LOSSES, POOLS, WHOLE
+from rmiseg.kernels.native.library import call
+from rmiseg.kernels.whole import WholeLoss
+
+
+def loss_forward(
+    logits: Tensor, target: Tensor, loss: WholeLoss, with_gradient: bool
+) -> tuple[Tensor | None, tuple[Tensor | None, ...]]:
+    """See `rmiseg.kernels.backends.Backend`."""
+    if loss.regions is not None and loss.regions.pool == "interp":  # whose labels are pooled elsewhere
+        return None, ()
+    target = target.contiguous() if target.dtype in WHOLE else target.long().contiguous()
+    size, dtype = target.shape, torch.float64 if logits.dtype == torch.float64 else torch.float32
+    maps = ids = None
+    if target.dtype != torch.int64:
+        ids = torch.empty(size, dtype=torch.int64)
+    if loss.regions is not None and with_gradient:
+        pooled = pooled_size(size[1:], loss.regions.pool, loss.regions.pool_size)
+        maps = torch.empty((*logits.shape[:2], *pooled), dtype=dtype)
+    valid, slopes, value = (
+        torch.empty(size, dtype=torch.bool),
+        torch.empty(2, dtype=dtype),
+        torch.empty((), dtype=dtype),
+    )
+    found = _call("rmiseg_loss_forward", loss, logits, target, ids, valid, maps, slopes, value, None)
+    return value if found else None, (target if ids is None else ids, valid, maps, slopes)
+
+
+def loss_backward(
+    grad_loss: Tensor,
+    logits: Tensor,
+    target: Tensor,
+    valid: Tensor,
+    maps: Tensor | None,
+    slopes: Tensor,
+    loss: WholeLoss,
+) -> Tensor:
+    """See `rmiseg.kernels.backends.Backend`."""
+    gradient = torch.empty_like(logits)
+    _call("rmiseg_loss_backward", loss, logits, target, None, valid, maps, slopes, grad_loss, gradient)
+    return gradient
+
+
+def _call(
+    function: str,
+    loss: WholeLoss,
+    logits: Tensor,
+    target: Tensor,
+    ids: Tensor | None,
+    valid: Tensor,
+    maps: Tensor | None,
+    slopes: Tensor,
+    value: Tensor,
+    gradient: Tensor | None,
+) -> bool:
+    """Call a function that takes a `Loss`, with its fields in the order of native/interface.h."""
+    (n, classes, h, w), (_, height, width) = logits.shape, target.shape
+    pooling, region_size, alpha = NO_POOLING, 1, 1.0
+    if loss.regions is not None:
+        ph, pw = pooled_size((height, width), loss.regions.pool, loss.regions.pool_size)
+        pooling = POOLS[loss.regions.pool], loss.regions.pool_size, ph, pw
+        region_size, alpha = loss.regions.region_size, loss.regions.alpha
+    ignored, shares = array("q", loss.ignored), loss.shares
+    fields = (
+        *(torch.get_num_threads(), n, classes, h, w, height, width),
+        *(ELEMENTS[logits.dtype], WHOLE[target.dtype], loss.align_corners, PIXEL_LOSSES[loss.pixel_loss], *pooling),
+        *(region_size, len(ignored), loss.floor is None, shares.extra),
+        *logits.stride(),
+        *(NO_STRIDES if gradient is None else gradient.stride()),
+        *(alpha, loss.floor or 0.0, shares.pixel, shares.regions or 0.0),
+        *(ignored.buffer_info()[0], logits.data_ptr(), target.data_ptr()),
+        0 if ids is None else ids.data_ptr(),
+        valid.data_ptr(),
+        0 if maps is None else maps.data_ptr(),
+        *(slopes.data_ptr(), value.data_ptr()),
+        0 if gradient is None else gradient.data_ptr(),
+    )
+    return bool(call(function, fields))
