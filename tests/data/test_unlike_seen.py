@@ -128,3 +128,20 @@ def test_training_on_many_images_warns_too(tmp_path, monkeypatch):
     open_training_data("folder", str(root), ("train", "val"), console=Console(file=stream, width=200))
     assert "is black" in stream.getvalue()
     assert "does not occur" not in stream.getvalue()  # which some masks do not tell
+
+
+def test_red_and_blue_exchanged(tmp_path):
+    """As where OpenCV writes colors that are given as red, green and blue."""
+
+    def blue(path: Path) -> None:
+        Image.fromarray(np.where(DEFECT[..., None], [0, 0, 255], 0).astype(np.uint8)).save(path)
+
+    root = data_set(tmp_path, "{background: [0, 0, 0], defect: [255, 0, 0]}", blue)
+    with pytest.raises(ValueError, match=r"exchanged.*classes: \{background: \[0, 0, 0\], defect: \[0, 0, 255\]\}"):
+        open_training_data("folder", str(root), ("train", "val"))
+
+
+def test_no_number_is_no_class(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", np.where(DEFECT, 1, np.nan).astype(np.float32))
+    with pytest.raises(ValueError, match="NaN is none, so save a number such as 255"):
+        read_raw_mask(tmp_path / "a.tif", rgb=False)

@@ -160,3 +160,16 @@ def test_what_the_option_val_leaves(tmp_path):
         load_split("folder", root, "val", options={"val": []})
     with pytest.raises(ValueError, match="the option val names all images, so that none is left for train"):
         load_split("folder", root, "train", options={"val": ["a", "b"]})
+
+
+def test_images_in_folders_and_masks_in_none(tmp_path):
+    root = pairs(tmp_path, "images", "masks", "a1", "b1", "c1")
+    for name in "abc":
+        (root / "images" / name).mkdir()
+        shutil.move(root / "images" / f"{name}1.png", root / "images" / name)
+    train = load_split("folder", root, "train")
+    assert all(sample.image.name == sample.mask.name for sample in train.samples)
+    assert any("3 of 3 images have masks of other names, in other folders" in note for note in train.notes)
+    for name in "abc":  # now the names alone do not tell
+        (root / "images" / name / f"{name}1.png").rename(root / "images" / name / "1.png")
+    assert "and a/1.png and a1.png do not" in refused(root)

@@ -137,7 +137,8 @@ def pair(images: Mapping[str, Path], masks: Mapping[str, Path]) -> tuple[dict[st
 
     Names that are the same are pairs. Of those that are left, pairs are names that differ in capitals or Unicode form
     alone; then in zeros before a number (7 and 007); then in a word such as mask, label or gt, or in a second suffix
-    such as .jpg; then in a beginning and an ending that all images that are left have in common, and all masks.
+    such as .jpg; then in folders, of which images or masks have none; then in a beginning and an ending that all images
+    that are left have in common, and all masks.
 
     Args:
         images: Images by their paths without suffix.
@@ -195,7 +196,7 @@ def why_unpaired(images: Mapping[str, Path], masks: Mapping[str, Path], pairs: M
             f"{mask_start} to {mask_end}: is the mask of each image numbered {abs(by)} "
             f"{'higher' if by > 0 else 'lower'}? Then no pair of equal numbers is right: rename the masks"
         )
-    for rule in (*(rule for _, rule in _RULES[:-1]), _last_parts):
+    for rule in (*(rule for _, rule in _RULES[:-2]), _last_parts):
         found, others = rule(left, free)
         several: dict[str, list[str]] = {}
         for key, stand_in in others.items():
@@ -208,7 +209,7 @@ def why_unpaired(images: Mapping[str, Path], masks: Mapping[str, Path], pairs: M
                 )
     return (
         f"an image and its mask have the same name, or names that differ in the same way throughout, and "
-        f"{images[left[0]].name} and {masks[free[0]].name} do not"
+        f"{left[0] + images[left[0]].suffix} and {free[0] + masks[free[0]].suffix} do not"
     )
 
 
@@ -261,6 +262,13 @@ def _last_parts(images: list[str], masks: list[str]) -> tuple[dict[str, str], di
     return {key: folded(key).rpartition("/")[2] for key in images}, {
         key: folded(key).rpartition("/")[2] for key in masks
     }
+
+
+def _one_side_flat(images: list[str], masks: list[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Names without their folders, where images or masks lie in none, if nearly all are pairs then."""
+    rows = _last_parts(images, masks)
+    flat = any(not any("/" in key for key in keys) for keys in (images, masks))
+    return rows if flat and len(_match(*rows)) >= 0.8 * max(len(images), len(masks)) else ({}, {})
 
 
 def _strip_mask(images: list[str], masks: list[str]) -> tuple[dict[str, str], dict[str, str]]:
@@ -317,6 +325,7 @@ _RULES: tuple[tuple[str, Callable[[list[str], list[str]], tuple[dict[str, str], 
     ("which say that they are masks", _strip_mask),
     ("where those of the images say that they are images", _strip_image),
     ("where all say what they are", _strip_both),
+    ("in other folders", _one_side_flat),
     ("but for a beginning and an ending that all images, and all masks, have", _strip_common),
 )
 """Rules, and what each takes names to be: from names of images and of masks to what stands for each."""

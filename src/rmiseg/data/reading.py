@@ -307,7 +307,8 @@ def _whole(values: NDArray[Any], mode: str) -> NDArray[Any]:
         return values
     values = values.astype(np.float64)  # of 16 bits, the limit below would be too much
     if not (np.isfinite(values) & (np.abs(values) < 1 << 31)).all() or (values != np.rint(values)).any():
-        raise ValueError("its values are floats, and not whole numbers: save the numbers of the classes")
+        which = ": NaN is none, so save a number such as 255 for what is unknown" if np.isnan(values).any() else ""
+        raise ValueError(f"its values are floats, and not whole numbers{which or ': save the numbers of the classes'}")
     return values.astype(np.int64)
 
 

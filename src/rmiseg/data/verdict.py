@@ -78,6 +78,8 @@ def renumbered(classes: ClassTable, reports: Sequence[SplitReport]) -> str:
     """
     exact = np.sum([report.exact_pixels for report in reports], axis=0)
     unknown = {value for report in reports for value in report.unknown_values}
+    if exchanged := _exchanged(classes, unknown):
+        return exchanged
     found = unknown | _ignored(reports).keys() | {value for value, n in zip(classes.values, exact) if n}
     if classes.rgb or classes.nearest or classes.also or not unknown or len(found) != len(classes):
         return ""
@@ -93,6 +95,19 @@ def renumbered(classes: ClassTable, reports: Sequence[SplitReport]) -> str:
         f"The masks hold as many values as there are classes. If these follow in the same order, write this into "
         f"dataset.yaml: `classes: {line}`"
     )
+
+
+def _exchanged(classes: ClassTable, unknown: set[RawValue]) -> str:
+    """The line to write, if all unknown colors are known ones with red and blue exchanged, as OpenCV takes colors."""
+    known = set(classes.known)
+    if not unknown or not all(isinstance(color, tuple) and color[::-1] in known for color in unknown):
+        return ""
+    colors = {
+        name: [list(color[::-1]) for color in classes.values_of(index) if isinstance(color, tuple)]
+        for index, name in enumerate(classes.names)
+    }
+    line = yaml_line({name: values if values[1:] else values[0] for name, values in colors.items()})
+    return f"Red and blue are exchanged, as OpenCV takes colors: write this into dataset.yaml: `classes: {line}`"
 
 
 def unscored(reports: Sequence[SplitReport]) -> list[str]:
