@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import pytest
 import yaml
@@ -53,6 +54,24 @@ def test_help_is_quick_and_shows_defaults():
 )
 def test_lists_without_brackets(written, meant):
     assert bracketed(written.split()) == meant
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("data check FOLDER", "is given by --root"),
+        ("train FOLDER", "is a folder; one with images is given by --data.root"),
+        ("plan FOLDER", "is a folder; one with images is given by --data.root"),
+        ("train --train.steps 2 recipe.yaml FOLDER", "is given by --data.root"),
+        ("data check --rot FOLDER", "did you mean --root"),
+    ],
+)
+def test_a_folder_where_none_is_taken(written, said, tmp_path, capsys):
+    (tmp_path / "recipe.yaml").write_text("optim: {lr: 0.02}\n")
+    places = {"FOLDER": str(tmp_path), "recipe.yaml": str(tmp_path / "recipe.yaml")}
+    with suppress(SystemExit):  # where options are wrong
+        main([places.get(each, each) for each in written.split()])
+    assert said in capsys.readouterr().err
 
 
 def test_recipe_may_stand_behind_options(tmp_path, capsys):

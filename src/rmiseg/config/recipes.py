@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import dataclasses
 import difflib
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -163,7 +164,8 @@ def read_recipe(path: Path) -> dict[str, Any]:
 def _read(path: Path, readers: tuple[Path, ...]) -> dict[str, Any]:
     if not is_file(path):
         of = f", the base of {readers[-1]}," if readers else ""
-        raise FileNotFoundError(f"recipe {shortened(str(path))}{of} does not exist")
+        wrong = "is a folder; one with images is given by --data.root" if os.path.isdir(path) else "does not exist"
+        raise FileNotFoundError(f"recipe {shortened(str(path))}{of} {wrong}")
     if path.resolve() in readers:
         way = shortened(", ".join(each.name for each in readers))
         raise ValueError(f"{path} is its own base, by way of {way}")

@@ -15,7 +15,12 @@ def in_words(message: str, config: type | None) -> str:
     if found := re.search(r"unrecognized arguments: (\S+)", message):
         option = found[1].partition("=")[0]
         known = [f"--{name}" for name in option_kinds(config)] if config else []
-        return f"there is no option {option}{closest(option, known)}" if known else f"what is {found[1]!r}?"
+        if known and option.startswith("-"):
+            return f"there is no option {option}{closest(option, known)}"
+        roots = [name for name in ("--root", "--data.root") if name in known]
+        return f"what is {shortened(found[1])!r}?" + "".join(
+            f" A folder of images is given by {name}" for name in roots
+        )
     if found := re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message):
         return f"there is no command {found[1]}{closest(found[1], re.findall('[a-z-]+', found[2]))}"
     if found := re.search(r"arguments? (?:are|is) required: (.*)", message):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -38,6 +39,9 @@ from rmiseg.runtime.distributed import gather
 
 PENDING = 2
 """Images that may wait to be counted while the model goes on."""
+
+COUNTERS = 4
+"""Threads that count beside a GPU, which takes less time for an image than one of them. Beside a CPU one is enough."""
 
 
 @dataclass(frozen=True)
@@ -160,8 +164,13 @@ class _Counter:
         self.metrics = metrics
         self.crf = crf
         self.results = 1 + len(crf.iterations if crf else ())
-        self.threads = crf.workers if crf else 1
         self.crf_seconds: list[float] = []
+
+    def threads(self, device: torch.device) -> int:
+        """Images to count at a time, beside a model on this device."""
+        if self.crf:
+            return self.crf.workers
+        return 1 if device.type == "cpu" else min(COUNTERS, os.cpu_count() or 1)
 
     def __call__(
         self, outputs: list[TileLogits], image: Tensor, target: np.ndarray, align_corners: bool
@@ -228,17 +237,19 @@ def _evaluate(
     was_training = model.training
     model.eval()
     started = time.perf_counter()
-    pool, place = ThreadPoolExecutor(counter.threads), next(model.parameters()).device.type
+    device = next(model.parameters()).device
+    threads = counter.threads(device)
+    pool = ThreadPoolExecutor(threads)
     with worker_deaths(), sizes_vary(), pool as executor, forward_time(model) as seconds:
         for batch in loader:
             image, target = batch["image"][0], batch["mask"][0].numpy()
-            with torch.autocast(place, dtype, enabled=dtype is not None):
+            with torch.autocast(device.type, dtype, enabled=dtype is not None):
                 outputs = list(run_tiles(model, *_shown(image, target.shape, tiling, image_scale)))
             if loss is not None and tiling is None:
                 with torch.inference_mode():
                     losses.append(loss(outputs[0].logits[None], batch["mask"]))
             pending.append((batch, executor.submit(counter, outputs, image, target, model.align_corners)))
-            if len(pending) > PENDING + counter.threads - 1:
+            if len(pending) > PENDING + threads - 1:
                 collect()
         while pending:
             collect()

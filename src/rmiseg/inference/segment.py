@@ -16,7 +16,10 @@ from rmiseg.inference.tiles import TileLogits
 from rmiseg.kernels import native
 
 STRIP_ELEMENTS = 1 << 21
-"""Scores of all classes that are made at once: 8 MB."""
+"""Scores of all classes that are made at once on a CPU: 8 MB, which stay in its caches."""
+
+LARGE_STRIP_ELEMENTS = 1 << 25
+"""The same elsewhere: 128 MB, in few launches."""
 
 
 def id_strips(
@@ -66,7 +69,7 @@ def probabilities(outputs: list[TileLogits], size: tuple[int, int], align_corner
 def _score_strips(outputs: list[TileLogits], rows: slice, width: int, align_corners: bool) -> Iterator[Tensor]:
     """Mean probabilities (C, some rows, W) float32 of rows of the image."""
     classes = outputs[0].logits.shape[0]
-    step = max(1, STRIP_ELEMENTS // (classes * width))
+    step = _rows_at_once(outputs[0].logits, width)
     for top in range(rows.start, rows.stop, step):
         bottom = min(top + step, rows.stop)
         scores = torch.zeros(classes, bottom - top, width, device=outputs[0].logits.device)
@@ -98,12 +101,18 @@ def argmax_logits(logits: Tensor, size: tuple[int, int], align_corners: bool) ->
     if logits.device.type == "cpu" and native.is_available() and logits.dtype in native.ELEMENTS:
         return native.argmax(logits, size, align_corners)
     ids = torch.empty(len(logits), *size, dtype=torch.uint8, device=logits.device)
-    step = max(1, STRIP_ELEMENTS // (logits.shape[1] * size[1]))
+    step = _rows_at_once(logits[0], size[1])
     for sample, out in zip(logits, ids):
         for top in range(0, size[0], step):
             rows = slice(top, min(top + step, size[0]))
             out[rows] = interpolated_rows(sample, rows, size, align_corners).argmax(dim=0)
     return ids
+
+
+def _rows_at_once(logits: Tensor, width: int) -> int:
+    """Rows of scores (C, rows, width) float32 that fit, of logits (C, h, w)."""
+    elements = STRIP_ELEMENTS if logits.device.type == "cpu" else LARGE_STRIP_ELEMENTS
+    return max(1, elements // (logits.shape[0] * width))
 
 
 def interpolated_rows(logits: Tensor, rows: slice, size: tuple[int, int], align_corners: bool) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -152,7 +153,7 @@ def _time_steps(config: TrainConfig, step: TrainStep, train: LabeledImages) -> f
             started = time.perf_counter()
     finally:
         loader.close()
-    return sum(times[WARM:]) / TIMED
+    return statistics.median(times[WARM:])  # one that other work slowed down says little
 
 
 def _epoch(loader: Any, epoch: int) -> Iterator[Any]:

@@ -8,24 +8,26 @@ from typing import NamedTuple
 import triton
 import triton.language as tl
 
-COLUMNS = tl.constexpr(32)
-"""One warp: sums over columns need no shared memory and no barrier. 129 columns (513 pooled by 4) waste a fifth."""
+LANES = tl.constexpr(32)
+"""One warp: sums over columns need no shared memory and no barrier."""
 
 
 class MapsCut(NamedTuple):
-    """Pooled maps, cut into bands of rows and chunks of COLUMNS columns.
+    """Pooled maps, cut into bands of rows and chunks of columns.
 
     Attributes:
         height, width: h and w.
         inner_rows, inner_columns: Rows and columns that are not among the R - 1 first and last.
-        bands: Bands: one for each other row, and those of the inner rows.
-        chunks: Chunks of columns.
+        rows: Rows of a band: for the lag sums of one of inner rows, and each other row is a band of its own.
+        bands: Bands of rows.
+        chunks: Chunks of columns, those of LANES lanes.
     """
 
     height: int
     width: int
     inner_rows: int
     inner_columns: int
+    rows: int
     bands: int
     chunks: int
 
@@ -53,12 +55,59 @@ class SumsCut(NamedTuple):
 
 
 @triton.jit
-def _band(band, cut, ROWS: tl.constexpr, R: tl.constexpr):
-    """First row of a band, and the row after its last."""
-    edges = cut.height - cut.inner_rows
-    start = tl.where(band < edges, tl.where(band < R - 1, band, band + cut.inner_rows), R - 1 + (band - edges) * ROWS)
-    stop = tl.where(band < edges, start + 1, tl.minimum(start + ROWS, R - 1 + cut.inner_rows))
-    return start, stop
+def lane_columns(chunk, cut, R: tl.constexpr, COLUMNS: tl.constexpr):
+    """Number of each lane in its map, its first column, and how many of its adjacent columns count.
+
+    The first lanes have one edge column each, the others COLUMNS inner ones: edges need sums and weights of their own.
+    """
+    edges = cut.width - cut.inner_columns
+    lane = chunk * LANES + tl.arange(0, LANES)
+    inner = (lane - edges) * COLUMNS
+    column = tl.where(lane < edges, tl.where(lane < R - 1, lane, lane + cut.inner_columns), R - 1 + inner)
+    return lane, column, tl.where(lane < edges, 1, cut.inner_columns - inner)
+
+
+@triton.jit
+def load_row(maps, row, column, cut, R: tl.constexpr, COLUMNS: tl.constexpr):
+    """Values in a row from R - 1 columns before each lane's first to R - 1 after its last, 0 beyond the map."""
+    row = row + column * 0
+    here = (row >= 0) & (row < cut.height)
+    values = ()
+    for i in tl.static_range(COLUMNS + 2 * (R - 1)):
+        shifted = column + (i - (R - 1))
+        mask = (shifted >= 0) & (shifted < cut.width) & here
+        values = values + (tl.load(maps + row * cut.width + shifted, mask=mask, other=0.0),)
+    return values
+
+
+@triton.jit
+def _own_columns(values, counting, R: tl.constexpr, COLUMNS: tl.constexpr):
+    """A row's values in each lane's own columns in float64, 0 in those that do not count."""
+    own = ()
+    for p in tl.static_range(COLUMNS):
+        own = own + (tl.where(p < counting, values[R - 1 + p].to(tl.float64), 0.0),)
+    return own
+
+
+@triton.jit
+def _sums_over_lanes(values, COUNT: tl.constexpr):
+    """Sums over lanes of COUNT tiles: lane l of result j holds that of number LANES * j + l.
+
+    Each stage adds up two tiles at once, one in half of the lanes: a fifth of the exchanges of sums one by one.
+    """
+    lane = tl.arange(0, LANES)
+    for stage in tl.static_range(5):
+        upper = (lane >> stage & 1) == 1
+        added = ()
+        for i in tl.static_range((COUNT + (2 << stage) - 1) // (2 << stage)):
+            first = values[2 * i]
+            second = tl.zeros([LANES], tl.float64)
+            if 2 * i + 1 < (COUNT + (1 << stage) - 1) // (1 << stage):
+                second = values[2 * i + 1]
+            other = tl.gather(tl.where(upper, first, second), lane ^ (1 << stage), 0)
+            added = added + (tl.where(upper, second, first) + other,)
+        values = added
+    return values
 
 
 @triton.jit
@@ -67,70 +116,95 @@ def lag_sums_kernel(
     labels,  # (maps, h, w), the same
     sums,  # (maps, bands, lags, column edges + chunks) float64, written
     cut: MapsCut,
-    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
     R: tl.constexpr,
-    PAIRS: tl.constexpr,  # bit 2 k + k' for products of kinds k and k': all, or one pair where registers do not suffice
+    FIRST: tl.constexpr,  # products of kinds k and k', the first pair and how many, pairs numbered 2 k + k':
+    PAIRS: tl.constexpr,  # all 4, or 1 where registers do not suffice
 ):
     """Sums over a band of rows and a chunk of columns, of products at every lag and of the maps themselves."""
     SPAN: tl.constexpr = 2 * R - 1  # column lags -(R - 1) to R - 1
-    PRODUCTS: tl.constexpr = 4 * R * SPAN
+    LAGS: tl.constexpr = 4 * R * SPAN + 2
+    PRODUCTS: tl.constexpr = PAIRS * R * SPAN
+    # A map's own sum goes with its products with itself.
+    TOTALS: tl.constexpr = 2 if PAIRS == 4 else (1 if FIRST % 3 == 0 else 0)
     chunk = tl.program_id(0) % cut.chunks
     band = (tl.program_id(0) // cut.chunks) % cut.bands
     index = (tl.program_id(0) // cut.chunks // cut.bands).to(tl.int64)
-    start, stop = _band(band, cut, ROWS, R)
-    column = chunk * COLUMNS + tl.arange(0, COLUMNS)
-    base = index * cut.height * cut.width
-    zero = tl.zeros([COLUMNS], tl.float64)
+    row_edges = cut.height - cut.inner_rows
+    start = tl.where(band < R - 1, band, band + cut.inner_rows)
+    start = tl.where(band < row_edges, start, R - 1 + (band - row_edges) * cut.rows)
+    stop = tl.where(band < row_edges, start + 1, tl.minimum(start + cut.rows, R - 1 + cut.inner_rows))
+    lane, column, counting = lane_columns(chunk, cut, R, COLUMNS)
+    probabilities += index * cut.height * cut.width
+    labels += index * cut.height * cut.width
+    zero = tl.zeros([LANES], tl.float64)
 
     # Values in this chunk's columns of the R - 1 rows before, the latest first, of both kinds.
     before = ()
     for a in tl.static_range(1, R):
-        row = start - a + column * 0
         for k in tl.static_range(2):
-            maps = probabilities if k == 0 else labels
-            mask = (column < cut.width) & (row >= 0)
-            before = before + (tl.load(maps + base + row * cut.width + column, mask=mask, other=0.0).to(tl.float64),)
-    products = ()
+            values = load_row(probabilities if k == 0 else labels, start - a, column, cut, R, COLUMNS)
+            before = before + _own_columns(values, counting, R, COLUMNS)
+    products, totals = (), (zero, zero)
     for _ in tl.static_range(PRODUCTS):
         products = products + (zero,)
-    totals = (zero, zero)
+    ahead = load_row(probabilities, start, column, cut, R, COLUMNS)
+    ahead = ahead + load_row(labels, start, column, cut, R, COLUMNS)
+    EACH: tl.constexpr = COLUMNS + SPAN - 1
     for row in range(start, stop):
-        # At column lag b: latest[k * SPAN + b + R - 1].
+        # In column p of a lane, at column lag b: latest[k * EACH + p + b + R - 1].
         latest = ()
+        for i in tl.static_range(2 * EACH):
+            latest = latest + (ahead[i].to(tl.float64),)
+        rows = _own_columns(ahead[:EACH], counting, R, COLUMNS) + _own_columns(ahead[EACH:], counting, R, COLUMNS)
+        rows = rows + before
+        # The next row is on its way while this one is worked on.
+        ahead = load_row(probabilities, row + 1, column, cut, R, COLUMNS)
+        ahead = ahead + load_row(labels, row + 1, column, cut, R, COLUMNS)
+        added = ()
         for k in tl.static_range(2):
-            maps = probabilities if k == 0 else labels
-            for b in tl.static_range(SPAN):
-                shifted = column + (b - (R - 1))
-                mask = (shifted >= 0) & (shifted < cut.width)
-                at = maps + base + row * cut.width + shifted
-                latest = latest + (tl.load(at, mask=mask, other=0.0).to(tl.float64),)
-        rows = (latest[R - 1], latest[SPAN + R - 1]) + before
-        totals = (totals[0] + rows[0], totals[1] + rows[1])
+            total = totals[k]
+            for p in tl.static_range(COLUMNS):
+                total += rows[k * COLUMNS + p]
+            added = added + (total,)
+        totals = added
         added = ()
         for a in tl.static_range(R):
-            for k in tl.static_range(2):
-                for other in tl.static_range(2):
-                    for b in tl.static_range(SPAN):
-                        total = products[((a * 2 + k) * 2 + other) * SPAN + b]
-                        # Else the same as another, with both sides exchanged.
-                        counts = a > 0 or k < other or (k == other and b >= R - 1)
-                        if counts and PAIRS >> (2 * k + other) & 1:
-                            total += rows[2 * a + k] * latest[other * SPAN + b]
-                        added = added + (total,)
+            for pair in tl.static_range(FIRST, FIRST + PAIRS):
+                for b in tl.static_range(SPAN):
+                    total = products[(a * PAIRS + pair - FIRST) * SPAN + b]
+                    # Else the same as another, with both sides exchanged.
+                    if a > 0 or pair == 1 or (pair != 2 and b >= R - 1):
+                        for p in tl.static_range(COLUMNS):
+                            total += rows[(2 * a + pair // 2) * COLUMNS + p] * latest[pair % 2 * EACH + p + b]
+                    added = added + (total,)
         products = added
-        before = rows[: 2 * (R - 1)]
+        before = rows[: 2 * (R - 1) * COLUMNS]
 
-    inner = (column >= R - 1) & (column < R - 1 + cut.inner_columns)
-    edge = tl.where(column < R - 1, column, column - cut.inner_columns)
+    if TOTALS == 2:
+        products = products + totals
+    if TOTALS == 1:
+        products = products + (totals[FIRST // 3],)
     edges = cut.width - cut.inner_columns
-    out = sums + (index * cut.bands + band) * (PRODUCTS + 2) * (edges + cut.chunks)
-    every = products + totals
-    for lag in tl.static_range(PRODUCTS + 2):
-        # A map's own sum goes with its products with itself.
-        if PAIRS >> (lag // SPAN % 4 if lag < PRODUCTS else 3 * (lag - PRODUCTS)) & 1:
-            tl.store(out + lag * (edges + cut.chunks) + edge, every[lag], mask=(column < cut.width) & (inner == 0))
-            inside = tl.sum(tl.where(inner, every[lag], 0.0), axis=0)
-            tl.store(out + lag * (edges + cut.chunks) + edges + chunk, inside)
+    out = sums + (index * cut.bands + band) * LAGS * (edges + cut.chunks)
+    inside = ()
+    for i in tl.static_range(PRODUCTS + TOTALS):
+        tl.store(out + _lag(i, SPAN, R, FIRST, PAIRS) * (edges + cut.chunks) + lane, products[i], mask=lane < edges)
+        inside = inside + (tl.where(lane < edges, 0.0, products[i]),)
+    inside = _sums_over_lanes(inside, PRODUCTS + TOTALS)
+    for j in tl.static_range((PRODUCTS + TOTALS + LANES - 1) // LANES):
+        i = j * LANES + tl.arange(0, LANES)
+        at = out + _lag(i, SPAN, R, FIRST, PAIRS) * (edges + cut.chunks) + edges + chunk
+        tl.store(at, inside[j], mask=i < PRODUCTS + TOTALS)
+
+
+@triton.jit
+def _lag(i, SPAN: tl.constexpr, R: tl.constexpr, FIRST: tl.constexpr, PAIRS: tl.constexpr):
+    """Number of a lag among all, from that among those of some pairs of kinds."""
+    if PAIRS == 4:
+        return i
+    # Only pairs 0 and 3 have the sum of a map itself.
+    return tl.where(i < R * SPAN, (i // SPAN * 4 + FIRST) * SPAN + i % SPAN, 4 * R * SPAN + FIRST // 3)
 
 
 @triton.jit
@@ -231,95 +305,3 @@ def assemble_kernel(
         weights += index * D * (2 * D + 1)
         tl.store(weights + u[:, None] * (2 * D + 1) + u[None, :], scaled, mask=(u < D)[:, None] & (u < 2 * D)[None, :])
         tl.store(weights + u * (2 * D + 1) + 2 * D, center, mask=u < D)
-
-
-@triton.jit
-def taps_kernel(
-    weights,  # (maps, d, 2d + 1) float64
-    taps,  # (maps, 2R - 1 classes of rows, 2R - 1 classes of columns, 2 (2R - 1)^2 + 1) float64, written
-    cut: MapsCut,
-    R: tl.constexpr,
-    TAPS: tl.constexpr,
-    CLASSES: tl.constexpr,
-):
-    """Weights in the gradient of the values around one, by kind, column lag and row lag; last, the constant.
-
-    A class of rows is an edge, or (number R - 1) everything inside; so with columns. Windows that would reach beyond
-    the edge do not exist, and their weights are not in the sum.
-    """
-    D: tl.constexpr = R * R
-    SPAN: tl.constexpr = 2 * R - 1
-    LAST: tl.constexpr = 2 * SPAN * SPAN
-    row_class = tl.program_id(0) % SPAN
-    index = (tl.program_id(0) // SPAN).to(tl.int64)
-    tap = tl.arange(0, TAPS)[:, None]
-    column_class = tl.arange(0, CLASSES)[None, :]
-    # A line of each class. Where there is nothing inside, nobody asks for that class.
-    row = tl.where(row_class < R, row_class, row_class - 1 + cut.inner_rows) + tap * 0
-    column = tl.where(column_class < R, column_class, column_class - 1 + cut.inner_columns)
-    k = tap // (SPAN * SPAN)
-    b = tap // SPAN % SPAN - (R - 1)
-    a = tap % SPAN - (R - 1)
-    total = tl.zeros([TAPS, CLASSES], tl.float64)
-    for i in tl.static_range(R):
-        for j in tl.static_range(R):
-            exists = (row >= i) & (row - i <= cut.height - R) & (column >= j) & (column - j <= cut.width - R)
-            lag = (tap < LAST) & (i + a >= 0) & (i + a < R) & (j + b >= 0) & (j + b < R)
-            at = tl.where(tap == LAST, 2 * D, k * D + (i + a) * R + j + b)
-            source = weights + index * D * (2 * D + 1) + (i * R + j) * (2 * D + 1) + at
-            total += tl.load(source, mask=exists & (lag | (tap == LAST)), other=0.0)
-    out = taps + ((index * SPAN + row_class) * SPAN + column_class) * (LAST + 1) + tap
-    tl.store(out, total, mask=(tap <= LAST) & (column_class < SPAN))
-
-
-@triton.jit
-def maps_gradient_kernel(
-    probabilities,  # (maps, h, w) float32 or float64
-    labels,  # (maps, h, w), the same
-    taps,  # (maps, 2R - 1 classes of rows, 2R - 1 classes of columns, 2 (2R - 1)^2 + 1) float64
-    gradient,  # (maps, h, w), as the probabilities, written
-    cut: MapsCut,
-    ROWS: tl.constexpr,
-    R: tl.constexpr,
-):
-    """Gradient in the probabilities of a band of rows and a chunk of columns: a convolution of both maps."""
-    SPAN: tl.constexpr = 2 * R - 1
-    LAST: tl.constexpr = 2 * SPAN * SPAN
-    chunk = tl.program_id(0) % cut.chunks
-    band = (tl.program_id(0) // cut.chunks) % cut.bands
-    index = (tl.program_id(0) // cut.chunks // cut.bands).to(tl.int64)
-    start, stop = _band(band, cut, ROWS, R)
-    column = chunk * COLUMNS + tl.arange(0, COLUMNS)
-    base = index * cut.height * cut.width
-    row_edges = cut.height - cut.inner_rows
-    row_class = tl.where(band < row_edges, tl.where(band < R - 1, band, band + 1), R - 1)
-    column_class = tl.where(
-        column < R - 1, column, tl.where(column < R - 1 + cut.inner_columns, R - 1, column - cut.inner_columns + 1)
-    )
-    own_taps = taps + ((index * SPAN + row_class) * SPAN + tl.minimum(column_class, SPAN - 1)) * (LAST + 1)
-
-    center = tl.load(own_taps + LAST)
-    totals = ()
-    for _ in tl.static_range(ROWS):
-        totals = totals + (-center,)
-    # Values of a column are loaded once for all row lags, taps once for all rows.
-    for k in tl.static_range(2):
-        maps = probabilities if k == 0 else labels
-        for b in range(SPAN):
-            shifted = column + (b - (R - 1))
-            values = ()
-            for i in tl.static_range(ROWS + SPAN - 1):
-                row = start - (R - 1) + i + column * 0
-                mask = (shifted >= 0) & (shifted < cut.width) & (row >= 0) & (row < cut.height)
-                at = maps + base + row * cut.width + shifted
-                values = values + (tl.load(at, mask=mask, other=0.0).to(tl.float64),)
-            for a in tl.static_range(SPAN):
-                tap = tl.load(own_taps + (k * SPAN + b) * SPAN + a)
-                added = ()
-                for i in tl.static_range(ROWS):
-                    added = added + (totals[i] + tap * values[i + a],)
-                totals = added
-    for i in tl.static_range(ROWS):
-        row = start + i + column * 0
-        mask = (column < cut.width) & (row < stop)
-        tl.store(gradient + base + row * cut.width + column, totals[i].to(gradient.dtype.element_ty), mask=mask)

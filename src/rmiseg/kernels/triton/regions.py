@@ -7,9 +7,11 @@ Pairs with equal kinds and lags differ only in how far the sum reaches into the 
 the products are summed once a lag, 53 sums for R = 3 instead of the 171 of the direct way, with each of the outer rows
 and columns apart; `assemble_kernel` puts the sums together and eliminates, all in registers.
 
-A program of `lag_sums_kernel` and `maps_gradient_kernel` is one warp on 32 columns of a map, and walks down its rows:
-every row is loaded once and kept for the next R - 1. Rows come in bands: each of the R - 1 first and last is a band of
-its own, the inner ones are cut into bands of ROWS.
+A program of `lag_sums_kernel` and `maps_gradient_kernel` is one warp that walks down the rows of a map: every row is
+loaded once, while the one before it is worked on, and kept for the next R - 1. Each of the R - 1 first and last columns
+has a lane of its own; other lanes have some adjacent inner columns, since neighbors share most of what they load and
+convert to float64, and since the fewer warps a row takes, the fewer sums over lanes there are. 129 columns (513 pooled
+by 4) are 4 edges and 25 times 5. Rows come in bands; for the lag sums, each of the R - 1 first and last is one alone.
 
 Larger regions than MAX_REGION_SIZE would need more registers than there are; `regions` serves them.
 """
@@ -17,6 +19,7 @@ Larger regions than MAX_REGION_SIZE would need more registers than there are; `r
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,31 +30,39 @@ from rmiseg.functional import RMIOptions
 from rmiseg.kernels import regions
 from rmiseg.kernels.triton.arguments import power_of_2
 from rmiseg.kernels.triton.launching import MOST, launch
-from rmiseg.kernels.triton.region_kernels import (
-    COLUMNS,
-    MapsCut,
-    SumsCut,
-    assemble_kernel,
-    lag_sums_kernel,
-    maps_gradient_kernel,
-    taps_kernel,
-)
+from rmiseg.kernels.triton.region_gradient import maps_gradient_kernel, taps_kernel
+from rmiseg.kernels.triton.region_kernels import LANES, MapsCut, SumsCut, assemble_kernel, lag_sums_kernel
 
 MAX_REGION_SIZE = 7
 """The covariances of larger regions do not fit into the registers of a program."""
 
-AT_ONCE = 4
-"""R = 4 takes 114 sums of float64, two registers each, of the 255 registers a thread may have. Larger regions are gone
-through once for each pair of kinds: 91 sums for R = 7."""
+AT_ONCE = 3
+"""R = 3 takes 55 sums of float64, two registers each, of the 255 registers a thread may have. Larger regions are gone
+through once for each pair of kinds: 92 sums for R = 7."""
+
+VALUES = 104
+"""Values of float64 that a thread of the lag sums has registers for beside addresses."""
+
+COLUMNS = 6
+"""The most columns of a lane."""
 
 TILE_VALUES = 8
 """Values of a tile of the covariance for each thread that eliminates in it."""
 
-ROWS = 64
+ROWS = 21
 """Rows of an inner band: enough that the sums over lanes at its end cost little, few enough to fill a GPU."""
 
-GRADIENT_ROWS = 4
-"""Rows of an inner band of the gradient: each weight is loaded once for all of them, and all sums stay in registers."""
+GRADIENT_ROWS = 33
+"""Rows of a band of the gradient, for which 2 (R - 1) more are read."""
+
+GRADIENT_COLUMNS = 6
+"""The most columns of a lane in the gradient."""
+
+GRADIENT_REGISTERS = 168
+"""The most registers of a thread of the gradient, so that an SM holds twelve warps."""
+
+GRADIENT_VALUES = 50
+"""Values of float64 that fit into these; more columns would also take the compiler half a minute where R = 5."""
 
 FUSED = {"enable_fp_fusion": True}
 """For every kernel: multiply and add in one instruction, which newer versions of Triton do only if told to."""
@@ -62,7 +73,7 @@ PASS_BYTES = 1 << 27
 
 @dataclass(frozen=True)
 class _Cut:
-    """The cut of one side of the maps: `edges` lines of their own, and `inner` lines in `blocks`.
+    """The cut of one side of the maps: `edges` lines of their own, and `inner` lines between them.
 
     Lines 0 to R - 2 and the last R - 1 are edges, numbered in order; all lines are edges where there are fewer.
     `single` of the edges count at any one offset, beginning with edge number `offset`.
@@ -70,7 +81,6 @@ class _Cut:
 
     side: int
     region_size: int
-    block: int
 
     @property
     def inner(self) -> int:
@@ -79,10 +89,6 @@ class _Cut:
     @property
     def edges(self) -> int:
         return self.side - self.inner
-
-    @property
-    def blocks(self) -> int:
-        return -(-self.inner // self.block)
 
     @property
     def single(self) -> int:
@@ -122,15 +128,16 @@ class Regions:
         covariance = probabilities.new_empty((n, c, 2 * d, 2 * d), dtype=torch.float64)
         weights = covariance.new_empty((n, c, d, 2 * d + 1)) if with_gradient else None
         rmi, present = covariance.new_empty((n, c)), probabilities.new_empty((n, c), dtype=torch.uint8)
-        cuts = _Cuts.of(probabilities.shape, size, ROWS)
+        cuts = _Cuts.of(probabilities.shape, size, ROWS, COLUMNS, GRADIENT_COLUMNS)
         every = probabilities, labels, covariance, rmi, present, weights
         for maps in cuts.passes():
             count = maps.stop - maps.start
             sums = covariance.new_empty((count, cuts.bands, cuts.lags, cuts.columns))
             part = every if count == cuts.maps else tuple(_part(each, maps) for each in every)
-            settings: dict[str, Any] = {"ROWS": ROWS, "R": size, **FUSED, "num_warps": 1}
-            for pairs in (0b1111,) if size <= AT_ONCE else (0b0001, 0b0010, 0b0100, 0b1000):
-                settings["PAIRS"] = pairs
+            settings: dict[str, Any] = {"COLUMNS": cuts.lanes.columns, "R": size}
+            settings |= {"PAIRS": 4 if size <= AT_ONCE else 1, **FUSED, "num_warps": 1}
+            for first in range(0, 4, settings["PAIRS"]):
+                settings["FIRST"] = first
                 launch(lag_sums_kernel, count * cuts.bands * cuts.chunks, *part[:2], sums, cuts.of_maps, **settings)
             settings = {"R": size, "TILE": cuts.tile, "ALPHA": alpha, **FUSED, "num_warps": cuts.warps}
             launch(assemble_kernel, count, sums, *part[2:], cuts.of_sums, **settings)
@@ -143,15 +150,16 @@ class Regions:
             factor = regions.region_factor(self.covariance, self.alpha)
             out.copy_(regions.region_gradient(self.probabilities, self.labels, factor, size))
             return
-        cuts, span = _Cuts.of(self.probabilities.shape, size, ROWS), 2 * size - 1
-        taps = self.weights.new_empty((cuts.maps, span, span, 2 * span**2 + 1))
-        settings: dict[str, Any] = {"R": size, "TAPS": power_of_2(taps.shape[-1]), **FUSED, "num_warps": 4}
+        cuts, span = _Cuts.of(self.probabilities.shape, size, ROWS, COLUMNS, GRADIENT_COLUMNS), 2 * size - 1
+        taps = self.weights.new_empty((cuts.maps, span, 2 * span**2 + 1, span))
+        settings: dict[str, Any] = {"R": size, "TAPS": power_of_2(taps.shape[2]), **FUSED, "num_warps": 4}
         settings["CLASSES"] = power_of_2(span)
         launch(taps_kernel, cuts.maps * span, self.weights, taps, cuts.of_maps, **settings)
-        bands = cuts.rows.edges + -(-cuts.rows.inner // GRADIENT_ROWS)
-        sources = self.probabilities, self.labels, taps, out, cuts.of_maps._replace(bands=bands)
-        settings = {"ROWS": GRADIENT_ROWS, "R": size, **FUSED, "num_warps": 1}
-        launch(maps_gradient_kernel, cuts.maps * bands * cuts.chunks, *sources, **settings)
+        lanes, bands = cuts.gradient_lanes, -(-self.probabilities.shape[2] // GRADIENT_ROWS)
+        cut = cuts.of_maps._replace(rows=GRADIENT_ROWS, bands=bands, chunks=lanes.chunks)
+        settings = {"COLUMNS": lanes.columns, "R": size, **FUSED, "num_warps": 1, "maxnreg": GRADIENT_REGISTERS}
+        sources = self.probabilities, self.labels, taps, out, cut
+        launch(maps_gradient_kernel, cuts.maps * bands * lanes.chunks, *sources, **settings)
 
 
 def _part(tensor: Tensor | None, maps: slice) -> Tensor | None:
@@ -159,25 +167,46 @@ def _part(tensor: Tensor | None, maps: slice) -> Tensor | None:
     return None if tensor is None else tensor.flatten(0, 1)[maps]
 
 
+class _Lanes:
+    """The lanes of a row: `columns` inner columns or one edge each, in `chunks` of LANES.
+
+    Of at most `most` columns, as many as cost least, for which a thread `needs` no more values than there is room for.
+    """
+
+    def __init__(self, cut: _Cut, most: int, room: int, needs: Callable[[int], int]) -> None:
+        def chunks(columns: int) -> int:
+            return -(-(cut.edges - (-cut.inner // columns)) // int(LANES.value))
+
+        possible = [columns for columns in range(most, 1, -1) if needs(columns) <= room]
+        # A row takes time for each column of a lane, and some for each lane.
+        self.columns = min([*possible, 1], key=lambda columns: chunks(columns) * (columns + 1))
+        self.chunks = chunks(self.columns)
+
+
 class _Cuts:
     """The cuts of pooled maps (N, C, h, w) for one region size, in bands of `rows` inner rows."""
 
-    def __init__(self, shape: tuple[int, ...], region_size: int, rows: int) -> None:
+    def __init__(self, shape: tuple[int, ...], region_size: int, rows: int, most: int, gradient_most: int) -> None:
         height, width = shape[2:]
         self.maps = shape[0] * shape[1]
-        self.rows, columns = _Cut(height, region_size, rows), _Cut(width, region_size, COLUMNS.value)
-        self.bands, self.chunks = self.rows.edges + self.rows.blocks, -(-width // COLUMNS.value)
+        self.rows, columns, span = _Cut(height, region_size), _Cut(width, region_size), 2 * region_size - 1
+        kinds = 2 if region_size <= AT_ONCE else 1
+        sums = kinds**2 * region_size * span
+        self.lanes = _Lanes(columns, most, VALUES, lambda p: sums + kinds * (region_size * p + span))
+        self.gradient_lanes = _Lanes(columns, gradient_most, GRADIENT_VALUES, lambda p: span * p + 2 * (p + span))
+        blocks = -(-self.rows.inner // rows)
+        self.bands, self.chunks = self.rows.edges + blocks, self.lanes.chunks
         self.columns = columns.edges + self.chunks
-        self.lags = 4 * region_size * (2 * region_size - 1) + 2
+        self.lags = 4 * region_size * span + 2
         self.tile = max(2, power_of_2(2 * region_size**2))
         self.warps = max(1, min(16, self.tile**2 // (32 * TILE_VALUES)))
-        self.of_maps = MapsCut(height, width, self.rows.inner, columns.inner, self.bands, self.chunks)
+        self.of_maps = MapsCut(height, width, self.rows.inner, columns.inner, rows, self.bands, self.chunks)
         self.of_sums = SumsCut(
             positions=(height - region_size + 1) * (width - region_size + 1),
             bands=self.bands,
             row_edges=self.rows.edges,
             row_single=self.rows.single,
-            row_blocks=self.rows.blocks,
+            row_blocks=blocks,
             column_edges=columns.edges,
             column_single=columns.single,
             chunks=self.chunks,
@@ -185,9 +214,9 @@ class _Cuts:
 
     @staticmethod
     @functools.lru_cache(maxsize=MOST)
-    def of(shape: tuple[int, ...], region_size: int, rows: int) -> _Cuts:
+    def of(shape: tuple[int, ...], region_size: int, *constants: int) -> _Cuts:
         """The same for the same arguments: they are from step to step."""
-        return _Cuts(shape, region_size, rows)
+        return _Cuts(shape, region_size, *constants)
 
     def passes(self) -> list[slice]:
         """Slices of the maps whose sums fit into PASS_BYTES."""
