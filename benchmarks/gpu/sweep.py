@@ -24,7 +24,7 @@ REGIONS = (FULL, "RMI"), (FULL, "RMI pool 2"), (FULL, "RMI R 5")
 REGION_SWEEPS: tuple[Sweep, ...] = (
     ("regions.GRADIENT_COLUMNS", (2, 3, 6), REGIONS),
     ("regions.COLUMNS", (3, 6), REGIONS),
-    ("regions.GRADIENT_REGISTERS", (None, 168, 128), REGIONS[:2]),
+    ("regions.GRADIENT_REGISTERS", (255, 168, 128), REGIONS[:2]),
     ("regions.AT_ONCE", (2, 3), REGIONS[:2]),
     ("regions.ROWS", (21, 25, 32, 63), REGIONS[:2]),
     ("regions.GRADIENT_ROWS", (17, 33, 65), REGIONS[:2]),

@@ -31,7 +31,8 @@ def is_plain_call(*tensors: Tensor) -> bool:
     """True if nothing but autograd sees the operations on tensors: no recording, no subclass, no dispatch mode."""
     if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
         return False
-    modes = torch._C._len_torch_dispatch_stack() + torch._ops._len_torch_dispatch_stack_pre_dispatch()
+    modes = torch._C._len_torch_dispatch_stack()
+    modes += torch._ops._len_torch_dispatch_stack_pre_dispatch()  # type: ignore[no-untyped-call]  # nor is it by torch
     return modes == 0 and all(type(tensor) in (Tensor, torch.nn.Parameter) for tensor in tensors)
 
 

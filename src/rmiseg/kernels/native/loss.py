@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from rmiseg.functional import pooled_size
-from rmiseg.kernels.native import ELEMENTS, NO_POOLING, NO_STRIDES, PIXEL_LOSSES, POOLS, WHOLE
+from rmiseg.kernels.native import ELEMENTS, NO_STRIDES, PIXEL_LOSSES, POOLS, WHOLE
 from rmiseg.kernels.native.library import call
 from rmiseg.kernels.whole import WholeLoss
 
@@ -21,18 +22,17 @@ def loss_forward(
         return None, ()
     target = target.contiguous() if target.dtype in WHOLE else target.long().contiguous()
     size, dtype = target.shape, torch.float64 if logits.dtype == torch.float64 else torch.float32
-    maps = ids = None
-    if target.dtype != torch.int64:
-        ids = torch.empty(size, dtype=torch.int64)
-    if loss.regions is not None and with_gradient:
+    ids = None if target.dtype == torch.int64 else torch.empty(size, dtype=torch.int64)
+    maps, pooled = None, tuple[int, ...]((0, 0))
+    if loss.regions is not None:
         pooled = pooled_size(size[1:], loss.regions.pool, loss.regions.pool_size)
-        maps = torch.empty((*logits.shape[:2], *pooled), dtype=dtype)
+        maps = torch.empty((*logits.shape[:2], *pooled), dtype=dtype) if with_gradient else None
     valid, slopes, value = (
         torch.empty(size, dtype=torch.bool),
         torch.empty(2, dtype=dtype),
         torch.empty((), dtype=dtype),
     )
-    found = _call("rmiseg_loss_forward", loss, logits, target, ids, valid, maps, slopes, value, None)
+    found = _call("rmiseg_loss_forward", loss, pooled, logits, target, ids, valid, maps, slopes, value, None)
     return value if found else None, (target if ids is None else ids, valid, maps, slopes)
 
 
@@ -47,13 +47,15 @@ def loss_backward(
 ) -> Tensor:
     """See `rmiseg.kernels.backends.Backend`."""
     gradient = torch.empty_like(logits)
-    _call("rmiseg_loss_backward", loss, logits, target, None, valid, maps, slopes, grad_loss, gradient)
+    pooled = (0, 0) if maps is None else maps.shape[2:]
+    _call("rmiseg_loss_backward", loss, pooled, logits, target, None, valid, maps, slopes, grad_loss, gradient)
     return gradient
 
 
 def _call(
     function: str,
     loss: WholeLoss,
+    pooled: Sequence[int],
     logits: Tensor,
     target: Tensor,
     ids: Tensor | None,
@@ -65,15 +67,15 @@ def _call(
 ) -> bool:
     """Call a function that takes a `Loss`, with its fields in the order of native/interface.h."""
     (n, classes, h, w), (_, height, width) = logits.shape, target.shape
-    pooling, region_size, alpha = NO_POOLING, 1, 1.0
-    if loss.regions is not None:
-        ph, pw = pooled_size((height, width), loss.regions.pool, loss.regions.pool_size)
-        pooling = POOLS[loss.regions.pool], loss.regions.pool_size, ph, pw
-        region_size, alpha = loss.regions.region_size, loss.regions.alpha
+    pool, pool_size, region_size, alpha = 0, 0, 1, 1.0
+    if (regions := loss.regions) is not None:
+        pool, pool_size = POOLS[regions.pool], regions.pool_size
+        region_size, alpha = regions.region_size, regions.alpha
     ignored, shares = array("q", loss.ignored), loss.shares
     fields = (
         *(torch.get_num_threads(), n, classes, h, w, height, width),
-        *(ELEMENTS[logits.dtype], WHOLE[target.dtype], loss.align_corners, PIXEL_LOSSES[loss.pixel_loss], *pooling),
+        *(ELEMENTS[logits.dtype], WHOLE[target.dtype], loss.align_corners, PIXEL_LOSSES[loss.pixel_loss]),
+        *(pool, pool_size, *pooled),
         *(region_size, len(ignored), loss.floor is None, shares.extra),
         *logits.stride(),
         *(NO_STRIDES if gradient is None else gradient.stride()),

@@ -41,7 +41,7 @@ AT_ONCE = 3
 through once for each pair of kinds: 92 sums for R = 7."""
 
 VALUES = 104
-"""Values of float64 that a thread has registers for beside addresses: they limit how many columns a lane may have."""
+"""Values of float64 that a thread of the lag sums has registers for beside addresses."""
 
 COLUMNS = 6
 """The most columns of a lane."""
@@ -58,8 +58,11 @@ GRADIENT_ROWS = 33
 GRADIENT_COLUMNS = 6
 """The most columns of a lane in the gradient."""
 
-GRADIENT_REGISTERS: int | None = None
-"""The most registers of a thread of the gradient; None for as many as the compiler takes."""
+GRADIENT_REGISTERS = 168
+"""The most registers of a thread of the gradient, so that an SM holds twelve warps."""
+
+GRADIENT_VALUES = 50
+"""Values of float64 that fit into these; more columns would also take the compiler half a minute where R = 5."""
 
 FUSED = {"enable_fp_fusion": True}
 """For every kernel: multiply and add in one instruction, which newer versions of Triton do only if told to."""
@@ -167,14 +170,14 @@ def _part(tensor: Tensor | None, maps: slice) -> Tensor | None:
 class _Lanes:
     """The lanes of a row: `columns` inner columns or one edge each, in `chunks` of LANES.
 
-    Of at most `most` columns, as many as cost least, `needs` of them values in registers.
+    Of at most `most` columns, as many as cost least, for which a thread `needs` no more values than there is room for.
     """
 
-    def __init__(self, cut: _Cut, most: int, needs: Callable[[int], int]) -> None:
+    def __init__(self, cut: _Cut, most: int, room: int, needs: Callable[[int], int]) -> None:
         def chunks(columns: int) -> int:
             return -(-(cut.edges - (-cut.inner // columns)) // int(LANES.value))
 
-        possible = [columns for columns in range(most, 1, -1) if needs(columns) <= VALUES]
+        possible = [columns for columns in range(most, 1, -1) if needs(columns) <= room]
         # A row takes time for each column of a lane, and some for each lane.
         self.columns = min([*possible, 1], key=lambda columns: chunks(columns) * (columns + 1))
         self.chunks = chunks(self.columns)
@@ -188,8 +191,9 @@ class _Cuts:
         self.maps = shape[0] * shape[1]
         self.rows, columns, span = _Cut(height, region_size), _Cut(width, region_size), 2 * region_size - 1
         kinds = 2 if region_size <= AT_ONCE else 1
-        self.lanes = _Lanes(columns, most, lambda p: kinds**2 * region_size * span + kinds * (region_size * p + span))
-        self.gradient_lanes = _Lanes(columns, gradient_most, lambda p: span * p + 2 * (p + span))
+        sums = kinds**2 * region_size * span
+        self.lanes = _Lanes(columns, most, VALUES, lambda p: sums + kinds * (region_size * p + span))
+        self.gradient_lanes = _Lanes(columns, gradient_most, GRADIENT_VALUES, lambda p: span * p + 2 * (p + span))
         blocks = -(-self.rows.inner // rows)
         self.bands, self.chunks = self.rows.edges + blocks, self.lanes.chunks
         self.columns = columns.edges + self.chunks

@@ -1,0 +1,74 @@
+"""Draws a PNG: how far RMI + Dice is ahead of CE + Dice on each data set, a dot a seed.
+
+Run: python docs/pictures/rmi_or_ce.py docs/pictures/rmi_or_ce.png experiments/results/recipes
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+SCORES = {"mean_iou": "mIoU", "boundary_mean_iou": "boundary IoU"}
+SHORT, FULL = ("300 steps", "#0b7285"), ("the whole recipe", "#e8590c")
+PAIRS = {  # by data set, the names of runs without their seeds: RMI + Dice, and CE + Dice
+    "CamVid": [("camvid/lite0-rmi4-dice", "camvid/lite0-ce-dice", SHORT)],
+    "nuclei": [
+        ("nuclei/lite0-unet-rmi2-dice-turned", "nuclei/lite0-unet-ce-dice-turned", SHORT),
+        ("nuclei/nuclei-best", "nuclei/nuclei-best-ce-dice", FULL),
+    ],
+    "vessels": [
+        ("vessels/lite0-unet-rmi2-dice-turned", "vessels/lite0-unet-ce-dice-turned", SHORT),
+        ("vessels/vessels-best", "vessels/vessels-best-ce-dice", FULL),
+    ],
+    "cracks": [
+        ("cracks/lite0-unet-rmi2-dice-turned", "cracks/lite0-unet-ce-dice-turned", SHORT),
+        ("cracks/cracks-best", "cracks/cracks-best-ce-dice", FULL),
+    ],
+    "tiles": [("tiles/lite0-rmi2-dice-flipped", "tiles/lite0-ce-dice-flipped", SHORT)],
+}
+
+
+def main(out: str, folder: str) -> None:
+    figure = Figure(figsize=(8.6, 3.2), dpi=130, layout="constrained")
+    for axis, (score, title) in zip(figure.subplots(1, len(SCORES), sharey=True), SCORES.items()):
+        axis.axvline(0, color="#868e96", linewidth=0.8)
+        for row, pairs in enumerate(PAIRS.values()):
+            for rmi, ce, (length, color) in pairs:
+                first, second = (runs(Path(folder), name, score) for name in (rmi, ce))
+                for seed in first.keys() & second.keys():
+                    height = row + (0.12 if length == FULL[0] else -0.12)
+                    axis.plot(100 * (first[seed] - second[seed]), height, "o", color=color)
+        axis.set_yticks(range(len(PAIRS)), list(PAIRS))
+        axis.set_ylim(len(PAIRS) - 0.5, -0.5)
+        axis.set_xscale("symlog", linthresh=3)
+        axis.set_xticks([-15, -8, -3, -1, 0, 1, 3], ["-15", "-8", "-3", "-1", "0", "+1", "+3"])
+        axis.minorticks_off()
+        axis.set_xlim(-17, 4.5)
+        axis.set_title(f"RMI + Dice less CE + Dice: points of {title}", fontsize=10)
+        axis.spines[["top", "right", "left"]].set_visible(False)
+        axis.tick_params(axis="y", length=0)
+    for length, color in (SHORT, FULL):
+        axis.plot([], [], "o", color=color, label=length)
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    figure.savefig(out, format="png")
+
+
+def runs(folder: Path, name: str, score: str) -> dict[int, float]:
+    """A score of the last weights by seed, where it was measured."""
+    found = {}
+    for path in folder.glob(f"{name}*.json"):
+        if seed := re.fullmatch(rf"{re.escape(Path(name).name)}(?:-seed(\d+))?", path.stem):
+            scores = json.loads(path.read_text())["last"]
+            if score in scores:
+                found[int(seed[1] or 0)] = scores[score]
+    return found
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
+    main(*sys.argv[1:])
