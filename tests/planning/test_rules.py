@@ -107,7 +107,7 @@ def test_pool_size():
     assert images.pool_size(THIN, 4.0).value == 4
 
 
-def test_loss_where_nearly_all_is_ground():
+def test_loss():
     (dice,) = images.loss(THIN)
     assert (dice.option, dice.value) == ("loss.plus", {"dice": 1.0})
     assert "ground" in dice.because
@@ -116,7 +116,8 @@ def test_loss_where_nearly_all_is_ground():
     seldom = images.loss(replace(nuclei, masks=100))  # both are in ten of them
     assert {each.option: each.value for each in seldom} == {"loss.name": "ce", "loss.plus": {"dice": 1.0}}
     assert "nucleus is in 10 of 100" in seldom[0].because
-    assert images.loss(profile(("car", 0.3, 30.0))) == []
+    assert [each.option for each in images.loss(profile(("car", 0.3, 30.0)))] == ["loss.plus"]
+    assert images.loss(profile(("car", 0.3, 30.0), masks=100)) == []
     assert images.loss(profile()) == []  # a class alone
 
 

@@ -28,7 +28,7 @@ SELDOM = 1 / 3
 """Share of the images that show a rare class below which crops look for it even where they show whole images, and
 below which RMI does not find it in time."""
 GROUND = 0.8
-"""Share of the most frequent class from which on Dice stands beside the loss."""
+"""Share of the most frequent class from which on cross entropy takes the place of RMI if a class is seldom."""
 VARIED = 2000
 """Number of images from which on their colors vary by themselves."""
 UPRIGHT = 0.02
@@ -152,21 +152,24 @@ def pool_size(profile: DataProfile, scale: float) -> Decision:
 
 
 def loss(profile: DataProfile) -> list[Decision]:
-    """The loss where nearly all is ground: RMI and Dice, and cross entropy and Dice if many images lack a class; else
-    nothing is decided.
+    """The loss: RMI and Dice where a third of the masks show every class; if not, cross entropy and Dice where nearly
+    all is ground; else nothing is decided.
 
     Of a class that a crop does not show RMI says nothing, and its gradient is tens of times that of the pixel loss, so
     that what few images show is found late. Dice looks at the pixels of a class in all crops together.
     """
     ground = max(profile.shown, key=lambda each: each.share)
     others = [each for each in profile.shown if each is not ground]
-    if ground.share < GROUND or not others:
+    if not others:
         return []
-    dice = Decision("loss.plus", {"dice": 1.0}, f"what is not {ground.name} is found sooner with it")
     fewest = min(others, key=lambda each: each.images)
     if fewest.images >= SELDOM * profile.masks:
-        return [dice]
+        reason = f"each class is in a third of the masks or more, and what is not {ground.name} is found sooner with it"
+        return [Decision("loss.plus", {"dice": 1.0}, reason)]
+    if ground.share < GROUND:
+        return []
     reason = f"{fewest.name} is in {fewest.images} of {profile.masks} masks: RMI would find it late"
+    dice = Decision("loss.plus", {"dice": 1.0}, f"what is not {ground.name} is found sooner with it")
     return [Decision("loss.name", "ce", reason), dice]
 
 
