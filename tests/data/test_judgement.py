@@ -165,7 +165,7 @@ def test_a_mask_is_turned_by_its_own_orientation(tmp_path):
         np.testing.assert_array_equal(pixels.mean(axis=-1) > 128, ids == 1)
     report = check_dataset("folder", CASES / "exif180_both", workers=0)
     (warning,) = report.warnings
-    assert "have the pixels of one of train" in warning  # and nothing of orientations
+    assert "with the pixels of one of train" in warning  # and nothing of orientations
     assert report.problems == []
 
 

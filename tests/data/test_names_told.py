@@ -83,6 +83,6 @@ def test_images_of_two_splits_with_the_same_pixels(tmp_path):
     write_image(root / "images/val/c.png", seed=1)
     write_mask(root / "masks/val/c.png")
     (warning,) = check_dataset("folder", root, workers=0).warnings
-    assert warning.startswith(f"1 image of val have the pixels of one of train, e.g. {root / 'images/val/c.png'} and ")
+    assert warning.startswith(f"1 image of val with the pixels of one of train, e.g. {root / 'images/val/c.png'} and ")
     write_image(root / "images/val/c.png", seed=2)
     assert check_dataset("folder", root, workers=0).warnings == []

@@ -174,6 +174,21 @@ def test_soft_masks_after_masks_of_zeros_and_ones(case, mode, record):
     assert recorded(logits, soft + 2).isnan()
 
 
+@pytest.mark.parametrize("mode", ["ids", "binary", "multilabel"])
+@pytest.mark.parametrize("case", ["rmi", "bce"])
+def test_traced_losses_take_batches_of_other_sizes(case, mode):
+    loss, logits, target = example(case, None, mode, torch.float32)
+    mask = torch.rand(len(target), *target.shape[-2:]) > 0.3
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        recorded = torch.jit.trace(lambda x, y, z: loss(x, y, mask=z), (logits, target, mask), check_trace=False)
+    for batch in (slice(1), [0, 1, 1]):
+        given = logits[batch], target[batch], mask[batch]
+        expected = loss(*given[:2], mask=given[2]).item()
+        assert recorded(*given).item() == pytest.approx(expected, rel=1e-5)
+        assert traced(loss, logits, target)(*given[:2]).item() == pytest.approx(loss(*given[:2]).item(), rel=1e-5)
+
+
 @RECORDERS
 def test_probabilities_out_of_range_in_a_recorded_loss(record):
     loss, logits, target = build("ce", 3, from_probabilities=True), *example("ce", None, "ids", torch.float32)[1:]

@@ -126,7 +126,7 @@ def _warnings(scans: list[Split], reports: list[SplitReport], contents: list[dic
             warnings.append(both)
         elif alike := sorted((seen[content], others[content]) for content in seen.keys() & others.keys()):
             doubles.append(
-                f"{count(len(alike), 'image')} of {second.name} have the pixels of one of {first.name}, e.g. "
+                f"{count(len(alike), 'image')} of {second.name} with the pixels of one of {first.name}, e.g. "
                 f"{alike[0][1]} and {alike[0][0]}: scores on images that were trained on say nothing"
             )
     return warnings + warnings_of(scans[0].classes, reports) + doubles

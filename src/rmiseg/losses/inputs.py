@@ -254,7 +254,7 @@ class InputReader:
         self, target: Tensor, mask: Tensor | None, is_soft: bool
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """Values, valid and chosen as in `Target`, and third the pixels (M, *size) that are unknown."""
-        count = len(target)
+        whole = target
         if self.mode != "multiclass":
             target = self._masks(target)
         ignored = torch.zeros_like(target, dtype=torch.bool)
@@ -272,8 +272,9 @@ class InputReader:
                 unknown = unknown | (target != values)
         if mask is None:
             return values, valid, unknown, None
-        samples, pixels = self._read_mask(mask, count, tuple(valid.shape[1:]))
-        pixels = pixels.repeat_interleave(len(valid) // max(count, 1), dim=0)
+        samples, pixels = self._read_mask(mask, whole.shape[0], tuple(valid.shape[1:]))
+        if self.mode == "multilabel":
+            pixels = pixels.unsqueeze(1).expand(-1, whole.shape[1], *pixels.shape[1:]).flatten(0, 1)
         return values, valid & pixels, unknown & pixels, samples
 
     def _read_binary(self, target: Tensor, ignored: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -300,7 +301,7 @@ class InputReader:
             return mask, mask.view(-1, *(1,) * len(size))
         if shape not in ((count, *size), (count, 1, *size)):
             raise ValueError(f"mask must have shape {(count, *size)} or ({count},), got {shape}")
-        return None, mask.view(count, *size)
+        return None, mask.squeeze(1) if mask.ndim > 1 + len(size) else mask
 
     def _check_labels(self, read: Target, target: Tensor, mask: Tensor | None) -> bool:
         """Raise on labels that are neither a class nor ignored; False if they may not be looked at."""
