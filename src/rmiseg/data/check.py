@@ -22,6 +22,7 @@ from rmiseg.data.verdict import (
     class_problems,
     count,
     ignored_note,
+    may_share,
     on_both_sides,
     palette_problems,
     unscored,
@@ -119,8 +120,7 @@ def _warnings(scans: list[Split], reports: list[SplitReport], contents: list[dic
     ]
     doubles = []
     for (first, seen), (second, others) in combinations(zip(scans, contents), 2):
-        names = (first.name, second.name)
-        if "trainval" in names or all(name.startswith("train") for name in names):
+        if may_share(first, second):
             continue
         if both := on_both_sides(first, second):
             warnings.append(both)

@@ -203,10 +203,15 @@ def warnings_of(classes: ClassTable, reports: Sequence[SplitReport], all_read: b
     return warnings
 
 
-def on_both_sides(first: Split, second: Split) -> str:
-    """Say that two splits share images, where that is seldom intended; "" if they do not, or some others contain."""
+def may_share(first: Split, second: Split) -> bool:
+    """True if two splits are meant to have images in common: parts of train, and trainval."""
     names = (first.name, second.name)
-    if "trainval" in names or (first.name != second.name and all(name.startswith("train") for name in names)):
+    return "trainval" in names or (first.name != second.name and all(name.startswith("train") for name in names))
+
+
+def on_both_sides(first: Split, second: Split) -> str:
+    """Say that two splits share images, where that is seldom intended; "" if they do not, or may."""
+    if may_share(first, second):
         return ""
     both = {sample.image for sample in first.samples} & {sample.image for sample in second.samples}
     if not both:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -34,6 +33,7 @@ from rmiseg.inference.crf import DenseCRF
 from rmiseg.inference.segment import probabilities, segment
 from rmiseg.inference.tiles import Area, Tile, TileLogits, plan_tiles, run_tiles, whole_image
 from rmiseg.models.base import SegmentationModel
+from rmiseg.runtime.cores import usable_cores
 from rmiseg.runtime.device import sizes_vary
 from rmiseg.runtime.distributed import gather
 
@@ -170,7 +170,7 @@ class _Counter:
         """Images to count at a time, beside a model on this device."""
         if self.crf:
             return self.crf.workers
-        return 1 if device.type == "cpu" else min(COUNTERS, os.cpu_count() or 1)
+        return 1 if device.type == "cpu" else min(COUNTERS, usable_cores())
 
     def __call__(
         self, outputs: list[TileLogits], image: Tensor, target: np.ndarray, align_corners: bool

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from rmiseg.functional import pooled_size
+from rmiseg.functional import computed_dtype, pooled_size
 from rmiseg.kernels.native import ELEMENTS, NO_STRIDES, PIXEL_LOSSES, POOLS, WHOLE
 from rmiseg.kernels.native.library import call
 from rmiseg.kernels.whole import WholeLoss
@@ -21,7 +21,7 @@ def loss_forward(
     if loss.regions is not None and loss.regions.pool == "interp":  # whose labels are pooled elsewhere
         return None, ()
     target = target.contiguous() if target.dtype in WHOLE else target.long().contiguous()
-    size, dtype = target.shape, torch.float64 if logits.dtype == torch.float64 else torch.float32
+    size, dtype = target.shape, computed_dtype(logits)
     ids = None if target.dtype == torch.int64 else torch.empty(size, dtype=torch.int64)
     maps, pooled = None, tuple[int, ...]((0, 0))
     if loss.regions is not None:

@@ -43,7 +43,7 @@ def loss_forward(
                 maps = torch.empty_like(probabilities)
                 regions.write_gradient(maps)
     samples, columns = rows.shape
-    totals, slopes = rows.new_empty((samples, 4)), logits.new_empty(2, dtype=torch.float32)
+    totals, slopes = rows.new_empty((samples, 5)), logits.new_empty(2, dtype=torch.float32)
     value = slopes.new_empty(())
     sources = rows, tallies, rmi, totals, columns, tallies.shape[1], logits.shape[1], float(loss.floor)
     launch(sample_totals_kernel, samples, *sources, LANES=ROW_LANES, **SETTINGS)

@@ -60,6 +60,18 @@ def join_kernel(
 
 
 @triton.jit
+def _slopes(pixels, counted, pixel_share, extra, region_share):
+    """Derivatives of a loss in the sums of the pixel loss and of RMI, float32; see `rmiseg.kernels.means.Shares`."""
+    divisor = pixels + extra
+    slope = (pixel_share / tl.where(divisor > 0, divisor, 1.0)).to(tl.float32)
+    region_slope = slope * 0.0
+    if region_share is not None:
+        counts_any = (pixels > 0) & (counted > 0)
+        region_slope = tl.where(counts_any, region_share / tl.where(counts_any, counted, 1.0), 0.0).to(tl.float32)
+    return slope, region_slope
+
+
+@triton.jit
 def loss_kernel(
     sums,  # (N, K) float32, in any strides, as the counts
     counts,  # (N, K) int64 or float64
@@ -76,14 +88,12 @@ def loss_kernel(
 ):
     """The loss of a batch, see `rmiseg.kernels.means.loss_of_sums`."""
     pixels = strided_sum(counts, strides[2], samples, LANES)
-    divisor = pixels + extra
-    slope = (pixel_share / tl.where(divisor > 0, divisor, 1.0)).to(tl.float32)
-    value = strided_sum(sums, strides[0], samples, LANES) * slope
-    region_slope = slope * 0.0
+    counted = pixels * 0.0
     if region_share is not None:
         counted = strided_sum(counts + strides[3], strides[2], samples, LANES)
-        counts_any = (pixels > 0) & (counted > 0)
-        region_slope = tl.where(counts_any, region_share / tl.where(counts_any, counted, 1.0), 0.0).to(tl.float32)
+    slope, region_slope = _slopes(pixels, counted, pixel_share, extra, region_share)
+    value = strided_sum(sums, strides[0], samples, LANES) * slope
+    if region_share is not None:
         value += strided_sum(sums + strides[1], strides[0], samples, LANES) * region_slope
     value = value.to(tl.float32)
     if unknown is not None:
@@ -103,7 +113,7 @@ def sample_totals_kernel(
     rows,  # (N, columns) float64: sums of programs of the pixel loss
     tallies,  # (N, blocks, 2) int32: pixels that count, and those whose label is unknown
     rmi,  # (N, classes) float64, or None
-    totals,  # (N, 4) float64, written: the pixel loss, RMI from its floor if a pixel counts, and both kinds of pixels
+    totals,  # (N, 5) float64, written: pixel loss, RMI from its floor, both kinds of pixels, and 1 if a pixel counts
     columns,
     blocks,
     classes,
@@ -113,17 +123,18 @@ def sample_totals_kernel(
     """Sums of one sample, of which the loss is made."""
     n = tl.program_id(0).to(tl.int64)
     pixels = strided_sum(tallies + n * blocks * 2, 2, blocks, LANES)
-    tl.store(totals + 4 * n, strided_sum(rows + n * columns, 1, columns, LANES))
+    tl.store(totals + 5 * n, strided_sum(rows + n * columns, 1, columns, LANES))
     if rmi is not None:
         above = strided_sum(rmi + n * classes, 1, classes, LANES) - classes * floor
-        tl.store(totals + 4 * n + 1, tl.where(pixels > 0, above, 0.0))
-    tl.store(totals + 4 * n + 2, pixels)
-    tl.store(totals + 4 * n + 3, strided_sum(tallies + n * blocks * 2 + 1, 2, blocks, LANES))
+        tl.store(totals + 5 * n + 1, tl.where(pixels > 0, above, 0.0))
+    tl.store(totals + 5 * n + 2, pixels)
+    tl.store(totals + 5 * n + 3, strided_sum(tallies + n * blocks * 2 + 1, 2, blocks, LANES))
+    tl.store(totals + 5 * n + 4, (pixels > 0).to(tl.float64))
 
 
 @triton.jit
 def whole_loss_kernel(
-    totals,  # (N, 4) float64, see `sample_totals_kernel`
+    totals,  # (N, 5) float64, see `sample_totals_kernel`
     loss,  # () float32, written
     slopes,  # (2,) float32, written: derivatives of the loss in the pixel loss and in RMI of all samples
     samples,
@@ -133,19 +144,12 @@ def whole_loss_kernel(
     LANES: tl.constexpr,
 ):
     """The loss of a batch, see `rmiseg.kernels.means.loss_of_sums`; NaN if a label is unknown."""
-    counted = tl.zeros([LANES], tl.float64)
-    for start in range(0, samples, LANES):
-        n = start + tl.arange(0, LANES)
-        counted += (tl.load(totals + 4 * n + 2, mask=n < samples, other=0.0) > 0).to(tl.float64)
-    divisor = strided_sum(totals + 2, 4, samples, LANES) + extra
-    slope = (pixel_share / tl.where(divisor > 0, divisor, 1.0)).to(tl.float32)
-    value = strided_sum(totals, 4, samples, LANES) * slope
-    region_slope = slope * 0.0
+    pixels, counted = strided_sum(totals + 2, 5, samples, LANES), strided_sum(totals + 4, 5, samples, LANES)
+    slope, region_slope = _slopes(pixels, counted, pixel_share, extra, region_share)
+    value = strided_sum(totals, 5, samples, LANES) * slope
     if region_share is not None:
-        count = tl.sum(counted, axis=0)
-        region_slope = tl.where(count > 0, region_share / tl.where(count > 0, count, 1.0), 0.0).to(tl.float32)
-        value += strided_sum(totals + 1, 4, samples, LANES) * region_slope
-    value = tl.where(strided_sum(totals + 3, 4, samples, LANES) > 0, float("nan"), value.to(tl.float32))
+        value += strided_sum(totals + 1, 5, samples, LANES) * region_slope
+    value = tl.where(strided_sum(totals + 3, 5, samples, LANES) > 0, float("nan"), value.to(tl.float32))
     # As `spread_non_finite` has it: infinity times 0 is NaN.
     spread = 1.0 + value * 0.0
     tl.store(loss, value * spread)
