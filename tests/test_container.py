@@ -1,12 +1,16 @@
-"""The files of the container name what exists; to build it takes a Docker daemon, which tests do not have."""
+"""The files of the container name what exists; `docker/check.sh` builds it, where there are tools for that."""
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import subprocess
 import tomllib
 from fnmatch import fnmatch
 from pathlib import Path
 
+import pytest
 import yaml
 
 from rmiseg.config.commands import COMMANDS
@@ -69,3 +73,12 @@ def test_compose_builds_the_same_image_and_runs_commands_that_exist():
             assert any(each.startswith("tensorboard") for each in EXTRAS["train"])
         else:
             assert service["command"][0] in COMMANDS
+
+
+@pytest.mark.nightly
+@pytest.mark.skipif(
+    os.geteuid() != 0 or not all(map(shutil.which, ("debootstrap", "buildah"))),
+    reason="needs root, debootstrap, buildah",
+)
+def test_image_is_built_and_trains():
+    subprocess.run([PROJECT / "docker" / "check.sh"], check=True, timeout=3600)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from rmiseg.planning.decisions import Decision
 from rmiseg.planning.profile import ClassProfile, DataProfile
 
@@ -18,10 +16,10 @@ THIN_SHARE, LINE_SHARE = 1 / 3, 1 / 2
 classes gains by those alone, and all of the training pays), and that must be lines for the network to be another."""
 MOST_ENLARGED = 2.0
 SMALLEST_CROP, CROP_STEP = 32, 32
-CROPS = {"cpu": 320, "cuda": 512}
+CROPS = {"cpu": 256, "cuda": 512}
 """Longest side of a crop by device."""
-SMALLEST_SIDE = 192
-"""Longest side of a crop in a training that is short of time, at least."""
+HURRIED_CROP = 192
+"""Longest side of a crop in a training that is short of time."""
 PART, RARE = 0.8, 0.05
 """Share of an image that a crop shows, and of the pixels that a class has, below which crops look for rare classes."""
 SELDOM = 1 / 3
@@ -68,17 +66,17 @@ def image_scale(profile: DataProfile, full_size: bool = False) -> Decision:
     return Decision("data.image_scale", 1.0, f"images of {profile.size[0]} x {profile.size[1]} are shown as they are")
 
 
-def crop_size(profile: DataProfile, scale: float, device: str, share: float = 1.0) -> Decision:
+def crop_size(profile: DataProfile, scale: float, device: str, hurried: bool = False) -> Decision:
     """Size of crops: that of the images, so that little of a crop is padding, up to what the device computes soon.
 
     Args:
         profile: Facts of the data.
         scale: Factor of images.
         device: Kind of the device.
-        share: Share of the usual pixels of a step that there is time for; batches take a half of it first.
+        hurried: Whether there is no time for as many of the usual steps as it takes to learn.
     """
     usual = CROPS.get(device, CROPS["cuda"])
-    most = max(min(SMALLEST_SIDE, usual), int(usual * math.sqrt(min(1.0, 2 * share))))
+    most = HURRIED_CROP if hurried else usual
     sides = [round(side * scale) for side in profile.size]
     crop = tuple(max(SMALLEST_CROP, min(most, side) // CROP_STEP * CROP_STEP) for side in sides)
     if most < usual and max(sides) > most:

@@ -78,12 +78,11 @@ def decide(
     Raises:
         ValueError: A budget of time that is not enough for a step.
     """
-    deciding = _decided(config, profile, machine, measures, given, 1.0)
+    deciding = _decided(config, profile, machine, measures, given)
     steps = deciding.config.train.steps
-    if config.train.hours is not None and steps is not None:
-        share = schedule.share_of_step(steps, machine.device)
-        if share < 1 and any(map(deciding.is_open, ("data.crop_size", "data.batch_size"))):
-            deciding = _decided(config, profile, machine, measures, given, share)
+    hurried = config.train.hours is not None and steps is not None and schedule.is_hurried(steps, machine.device)
+    if hurried and deciding.is_open("data.crop_size"):
+        deciding = _decided(config, profile, machine, measures, given, hurried=True)
     return Plan(deciding.config, tuple(deciding.decisions), tuple(_notes(profile)))
 
 
@@ -93,13 +92,13 @@ def _decided(
     machine: Machine,
     measures: Measures,
     given: Iterable[str],
-    share: float,
+    hurried: bool = False,
 ) -> _Deciding:
-    """All decisions; `share` is that of the usual pixels of a step that there is time for."""
+    """All decisions; a training is hurried if there is no time for as many of the usual steps as it takes to learn."""
     deciding = _Deciding(config, given)
     _decide_network(deciding, profile, machine, measures)
-    _decide_images(deciding, profile, machine.device, share)
-    _decide_batches(deciding, profile, machine, measures.memory, share)
+    _decide_images(deciding, profile, machine.device, hurried)
+    _decide_batches(deciding, profile, machine, measures.memory)
     _decide_length(deciding, profile, machine, measures.pace)
     deciding.take(network.workers(machine))
     return deciding
@@ -130,10 +129,10 @@ def _given_source(source: str, backbone: str) -> str:
     return source if source != "package" or backbone in PACKAGES else "none"
 
 
-def _decide_images(deciding: _Deciding, profile: DataProfile, device: str, share: float) -> None:
+def _decide_images(deciding: _Deciding, profile: DataProfile, device: str, hurried: bool) -> None:
     deciding.take(images.image_scale(profile, deciding.config.model.name == network.UNET))
     scale = deciding.config.data.image_scale
-    deciding.take(images.crop_size(profile, scale, device, share))
+    deciding.take(images.crop_size(profile, scale, device, hurried))
     if deciding.is_open("data.scale_step"):
         deciding.take(*images.scales(profile))
     if deciding.config.data.transform == "scale-crop":  # others cannot be told where to look
@@ -150,11 +149,10 @@ def _decide_batches(
     profile: DataProfile,
     machine: Machine,
     memory: Callable[[TrainConfig], MemoryNeed] | None,
-    share: float,
 ) -> None:
     if deciding.is_open("data.batch_size"):
         need = memory(deciding.config) if memory is not None and machine.usable else None
-        deciding.take(*schedule.batch_size(profile.images, machine, need, share))
+        deciding.take(*schedule.batch_size(profile.images, machine, need))
     config = deciding.config
     if deciding.is_open("train.epochs"):
         deciding.take(schedule.repeat(profile.images, config.data.batch_size, config.train.accumulate))
@@ -180,7 +178,7 @@ def _decide_length(
     deciding.take(schedule.val_every(total, epoch_steps, step_images * math.prod(data.crop_size), pixels))
     backbone = deciding.config.model.backbone
     if deciding.is_open("optim.lr"):  # a rate that is given is one of SGD, the default
-        deciding.take(*schedule.optimizer(backbone, total, deciding.config.model.name))
+        deciding.take(*schedule.optimizer(backbone))
     optim = deciding.config.optim
     deciding.take(*schedule.learning_rate(optim.name, backbone, step_images, total), schedule.norm_momentum(total))
 

@@ -7,9 +7,8 @@ import math
 from rmiseg.planning.decisions import Decision
 from rmiseg.planning.machine import GIGABYTE, Machine
 from rmiseg.planning.memory import MemoryNeed
-from rmiseg.planning.network import UNET
 
-BATCHES = {"cpu": 8, "cuda": 16}
+BATCHES = {"cpu": 4, "cuda": 16}
 SMALLEST_BATCH = 2
 """Batch norm needs two: behind the pooling over whole images there is one value of each."""
 EPOCH_STEPS = 50
@@ -27,25 +26,19 @@ LEFT_OVER = 0.01
 """Weight that batch norm's first statistics may have left after a tenth of the training."""
 LEARNING_RATES = {"sgd": {"light": 0.05, "heavy": 0.01}, "adamw": {"light": 7e-4, "heavy": 1e-4}}
 """Learning rates at batches of 8 by optimizer, of light backbones (MobileNets, EfficientNets) and of others."""
-SHORT = 500
-"""Steps below which light backbones learn more with AdamW than with SGD."""
 LIGHT = ("efficientnet", "mobilenet", "mnasnet", "fbnet", "ghostnet", "mixnet", "hardcorenas")
 
 
-def batch_size(images: int, machine: Machine, need: MemoryNeed | None, share: float = 1.0) -> list[Decision]:
+def batch_size(images: int, machine: Machine, need: MemoryNeed | None) -> list[Decision]:
     """Images in a batch, and batches whose gradients add up to a step.
 
     Args:
         images: Number of images to train on.
         machine: The machine.
         need: Memory that a step needs; None if that is not known.
-        share: Share of the usual pixels of a step that there is time for.
     """
-    usual = BATCHES.get(machine.device, BATCHES["cuda"])
-    batch, reason = usual, f"usual for {'a GPU' if machine.has_gpu else 'a CPU'}"
-    if share < 1:
-        batch = max(usual // 2, math.floor(share * usual / 2) * 2)
-        reason = f"fewer than the usual {usual}, so that there is time for more steps"
+    batch = BATCHES.get(machine.device, BATCHES["cuda"])
+    reason = "usual for a GPU" if machine.has_gpu else "few, so that a CPU has time for many steps"
     if images < batch:
         batch = max(SMALLEST_BATCH, images // 2 * 2)
         reason = f"there are {images} images" if images > 1 else "there is one image, of which a batch has two crops"
@@ -119,14 +112,14 @@ def val_every(total: int, epoch_steps: int, train_pixels: float, val_pixels: flo
     return Decision("train.val_every", every, f"{math.ceil(epochs / every)} evaluations{share}")
 
 
-def share_of_step(count: int, device: str) -> float:
-    """Share of the usual pixels of a step with which a budget of time is enough for the fewest steps that learn.
+def is_hurried(count: int, device: str) -> bool:
+    """Tell whether there is time for fewer steps than it takes to learn; of GPUs nothing is known.
 
     Args:
         count: Steps that there is time for.
-        device: Kind of the device; of GPUs nothing is known.
+        device: Kind of the device.
     """
-    return min(1.0, count / STEPS["cpu"][0]) if device == "cpu" else 1.0
+    return device == "cpu" and count < STEPS["cpu"][0]
 
 
 def norm_momentum(total: int) -> Decision:
@@ -145,19 +138,15 @@ def norm_momentum(total: int) -> Decision:
     return Decision("train.norm_momentum", value, reason)
 
 
-def optimizer(backbone: str | None, total: int, model: str = "") -> list[Decision]:
-    """The optimizer: AdamW for light backbones in short trainings, and in a U-Net; else there is nothing to decide.
+def optimizer(backbone: str | None) -> list[Decision]:
+    """The optimizer: AdamW for light backbones; else there is nothing to decide.
 
     Args:
         backbone: Name of the backbone; None if there is none.
-        total: Optimizer steps.
-        model: Name of the network.
     """
-    if _is_light(backbone) and model == UNET:
-        return [Decision("optim.name", "adamw", "the U-Net over a light backbone was trained with it alone")]
-    if _is_light(backbone) and total < SHORT:
-        return [Decision("optim.name", "adamw", f"in {total} steps a light backbone learns more with it than with SGD")]
-    return []
+    if not _is_light(backbone):
+        return []
+    return [Decision("optim.name", "adamw", "light backbones learned more with it than with SGD")]
 
 
 def learning_rate(optimizer: str, backbone: str | None, step_images: int, total: int) -> list[Decision]:
