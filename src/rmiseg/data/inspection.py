@@ -14,7 +14,7 @@ from PIL import Image
 from rmiseg.data.bands import RGB, Bands
 from rmiseg.data.classes import IGNORE_INDEX, ClassTable, Color, RawValue
 from rmiseg.data.images import Sample, Split, size_mismatch
-from rmiseg.data.opening import image_header
+from rmiseg.data.opening import decoded, image_header
 from rmiseg.data.reading import RawMask, read_image, read_raw_mask
 from rmiseg.data.tiff import ORIENTATION, valid_orientation
 
@@ -230,7 +230,7 @@ def inspect(sample: Sample, classes: ClassTable, *, decode: bool = True, bands: 
             found.unreadable.append(str(error))
     else:
         try:
-            found.image_size = _size(sample.image)
+            found.image_size = _size(sample.image, bands)
         except (ValueError, OSError, ModuleNotFoundError) as error:
             found.unreadable.append(str(error))
     if sample.mask is None:
@@ -293,16 +293,16 @@ def _histogram(values: NDArray[Any]) -> dict[int, int]:
     return dict(zip(found.tolist(), counts.tolist()))
 
 
-def _size(path: Path) -> tuple[int, int]:
+def _size(path: Path, bands: Bands) -> tuple[int, int]:
     """Width and height of an image, turned as its orientation says, by its header."""
-    height, width = image_header(path).size
+    height, width = image_header(path, bands.pages).size
     return (height, width) if _orientation(path) > 4 else (width, height)
 
 
 def _orientation(path: Path) -> int:
     """The EXIF orientation of an image file, 1 if it has none, by its header."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=decoded()) as image:
             # Of a PNG, Pillow would look for EXIF data behind the pixels, too, and decode them all.
             known = image.format != "PNG" or "exif" in image.info
             return valid_orientation(image.getexif().get(ORIENTATION, 1)) if known else 1

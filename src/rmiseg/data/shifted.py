@@ -133,7 +133,7 @@ class _Looks:
         pixels = 0
         for sample, place in chosen:
             try:
-                height, width = image_header(sample.image).size
+                height, width = image_header(sample.image, bands.pages).size
             except (ValueError, OSError, ModuleNotFoundError):
                 continue
             pixels += height * width
@@ -152,7 +152,7 @@ def _edges(sample: Sample, place: tuple[Path, int], classes: ClassTable, bands: 
     """The edges of an image and its mask; None if they cannot be read, or differ in size."""
     assert sample.mask is not None
     try:
-        step = max(1, -(-max(image_header(sample.image).size) // LONG_SIDE))
+        step = max(1, -(-max(image_header(sample.image, bands.pages).size) // LONG_SIDE))
         reduction = next(each for each in (8, 4, 2, 1) if each <= step)
         times = -(-step // reduction)
         gray = read_image(sample.image, reduction, bands).mean(axis=-1, dtype=np.float32)

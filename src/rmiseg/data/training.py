@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from rmiseg.data.bands import Ranges
+from rmiseg.data.bands import Bands, Ranges
 from rmiseg.data.choice import check_bands, choose_bands, spread
 from rmiseg.data.finding import load_split, load_splits
 from rmiseg.data.held_out import divide
@@ -78,10 +78,10 @@ def open_training_data(
         check_bands(train, chosen)
         check_bands(val, chosen)
     lines = [*train.notes, *val.notes, *decisions]
-    reports = [_sampled(train), _sampled(val)]
+    reports = [_sampled(train, chosen), _sampled(val, chosen)]
     problems = _problems([train, val], reports)
     if problems and any(len(split) > SAMPLE for split in (train, val)):
-        reports = [_read_all(split, console) for split in (train, val)]
+        reports = [_read_all(split, chosen, console) for split in (train, val)]
         problems = _problems([train, val], reports)
     if problems:
         raise ValueError("\n".join([*problems, f"`rmiseg data check --root {root}` says more"]))
@@ -121,15 +121,15 @@ def _refuse_unreadable(split: Split, report: SplitReport, root: str) -> None:
                 raise ValueError(f"{error}\n{renumbered(split.classes, [report])}".rstrip()) from None
 
 
-def _sampled(split: Split) -> SplitReport:
+def _sampled(split: Split, bands: Bands) -> SplitReport:
     report = SplitReport.of(split)
     for index in spread(len(split), SAMPLE):
-        report.add(inspect(split.samples[index], split.classes, decode=False))
+        report.add(inspect(split.samples[index], split.classes, decode=False, bands=bands))
     return report
 
 
-def _read_all(split: Split, console: Console) -> SplitReport:
+def _read_all(split: Split, bands: Bands, console: Console) -> SplitReport:
     report = SplitReport.of(split)
     for sample in track(split.samples, f"reading the masks of {split.name}", console, total=len(split)):
-        report.add(inspect(sample, split.classes, decode=False))
+        report.add(inspect(sample, split.classes, decode=False, bands=bands))
     return report
