@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import filecmp
 import hashlib
+import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from rmiseg.data.classes import IGNORE_INDEX, ClassTable, Color, RawValue
 from rmiseg.data.images import Sample, Split, size_mismatch
 from rmiseg.data.opening import decoded, image_header
 from rmiseg.data.reading import RawMask, read_image, read_raw_mask
+from rmiseg.data.seams import seams
 from rmiseg.data.tiff import ORIENTATION, valid_orientation
 
 FLAT_SHARE = 0.001
@@ -40,6 +43,7 @@ class Inspection:
             class or ignored, and the class id.
         palette: Colors of the raw values in the mask, of a file with a palette.
         unique: Those values whose color has no other value in that palette.
+        seams: What `rmiseg.data.seams` counts in the mask, of three classes or more.
         transparent: True if the mask has transparent pixels beside others.
         inverted: True if zero is white in the file of the mask, and most of its values are not zero.
         orientations: EXIF orientations of image and mask, if they differ, and the sizes do not tell.
@@ -57,6 +61,7 @@ class Inspection:
     flat: tuple[RawValue, int] | None = None
     palette: dict[int, Color] = field(default_factory=dict)
     unique: set[int] = field(default_factory=set)
+    seams: np.ndarray | None = None
     transparent: bool = False
     inverted: bool = False
     orientations: tuple[int, int] | None = None
@@ -84,6 +89,7 @@ class SplitReport:
         class_pixels: Pixels of each class, (C,) int64, over the readable masks.
         class_images: Masks in which each class occurs, (C,) int64.
         exact_pixels: Pixels of each class whose value is that of the class, and not the nearest one to it, (C,) int64.
+        seams: What `rmiseg.data.seams` counts, (3, C) int64.
         class_files: A mask in which each class occurs that does.
         ignored_images: Masks in which an ignored value occurs.
         ignored_file: The first of them.
@@ -116,6 +122,7 @@ class SplitReport:
     class_images: np.ndarray
     exact_pixels: np.ndarray
     ignored_with: np.ndarray
+    seams: np.ndarray
     class_files: dict[int, Path] = field(default_factory=dict)
     ignored_images: int = 0
     ignored_file: Path | None = None
@@ -150,6 +157,7 @@ class SplitReport:
             class_images=np.zeros(len(split.classes), np.int64),
             exact_pixels=np.zeros(len(split.classes), np.int64),
             ignored_with=np.zeros(len(split.classes), np.int64),
+            seams=np.zeros((3, len(split.classes)), np.int64),
             notes=list(split.notes),
             warnings=list(split.warnings),
         )
@@ -188,6 +196,8 @@ class SplitReport:
                 self.ignored_file = self.ignored_file or found.sample.mask
                 self.ignored_with += counts > 0
             self.ignored_pixels += int(found.counts[-1])
+        if found.seams is not None:
+            self.seams += found.seams
         for value, pixels in found.ignored.items():
             self.ignored_values[value] = self.ignored_values.get(value, 0) + pixels
         if found.flat and found.sample.mask:
@@ -236,6 +246,11 @@ def inspect(sample: Sample, classes: ClassTable, *, decode: bool = True, bands: 
     if sample.mask is None:
         return found
     mask_size = None
+    if _are_same(sample.image, sample.mask):
+        found.unreadable.append(
+            f"image {sample.image} and mask {sample.mask} are the same file, byte for byte: save what it should "
+            f"be in the place of one"
+        )
     try:
         mask = read_raw_mask(sample.mask, classes.rgb, classes.lossy)
         mask_size = (mask.values.shape[1], mask.values.shape[0])
@@ -253,6 +268,13 @@ def inspect(sample: Sample, classes: ClassTable, *, decode: bool = True, bands: 
     return found
 
 
+def _are_same(one: Path, other: Path) -> bool:
+    try:
+        return os.path.getsize(one) == os.path.getsize(other) and filecmp.cmp(one, other, shallow=False)
+    except OSError:  # what is wrong with it, reading says
+        return False
+
+
 def _count(found: Inspection, mask: RawMask, classes: ClassTable) -> None:
     ids, found.unknown = classes.encode(mask.values)
     found.counts = np.bincount(ids.ravel(), minlength=256)
@@ -265,6 +287,8 @@ def _count(found: Inspection, mask: RawMask, classes: ClassTable) -> None:
         found.ignored = {value: count for value, count in pixels.items() if count}
         return
     counts = _histogram(mask.values)
+    if len(classes) > 2 and not classes.also:
+        found.seams = seams(ids, classes)
     if classes.nearest and len(counts) == 2:
         found.flat = _flat(counts, classes)
     found.ignored = {value: counts[value] for value in classes.ignore if isinstance(value, int) and value in counts}

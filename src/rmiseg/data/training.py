@@ -14,7 +14,7 @@ from rmiseg.data.held_out import divide
 from rmiseg.data.images import Split
 from rmiseg.data.inspection import SplitReport, inspect
 from rmiseg.data.reading import read_mask
-from rmiseg.data.shifted import shift_warnings
+from rmiseg.data.shifted import fit_warnings
 from rmiseg.data.two_ways import two_ways
 from rmiseg.data.verdict import (
     class_problems,
@@ -93,7 +93,7 @@ def open_training_data(
     warnings = warnings_of(train.classes, reports, all_read=len(train) <= SAMPLE >= len(val))
     warnings += [both] if (both := on_both_sides(train, val)) else []
     if not console.quiet:
-        warnings += shift_warnings([*train.samples, *val.samples], train.classes, chosen)
+        warnings += fit_warnings([*train.samples, *val.samples], train.classes, chosen)
     for warning in warnings:
         console.print(f"warning: {warning}", markup=False, soft_wrap=True)
     return train.with_bands(chosen), val.with_bands(chosen)

@@ -17,6 +17,7 @@ from rmiseg.data.classes import ClassTable, RawValue
 from rmiseg.data.description import Description
 from rmiseg.data.images import Split
 from rmiseg.data.inspection import SplitReport
+from rmiseg.data.seams import is_seam
 
 SELDOM = 2
 """Factor by which pixels nearest to a class may exceed those that hold its value, where nobody said what is ignored; a
@@ -184,7 +185,12 @@ def warnings_of(classes: ClassTable, reports: Sequence[SplitReport], all_read: b
         for report in reports
         if (turned := report.turned_otherwise)
     ]
-    warnings += _alpha_warnings(reports) + _between(classes, reports) + _unlike_seen(classes, reports)
+    warnings += (
+        _alpha_warnings(reports)
+        + _between(classes, reports)
+        + _seams(classes, reports)
+        + _unlike_seen(classes, reports)
+    )
     absent: dict[tuple[str, ...], list[int]] = {}
     for index in range(len(classes) if all_read else 0):
         names = tuple(report.name for report in reports if report.class_pixels.any() and not report.class_pixels[index])
@@ -290,6 +296,22 @@ def _between(classes: ClassTable, reports: Sequence[SplitReport]) -> list[str]:
         f"class. Save the masks without smoothing, if there is a way"
         for index, value in enumerate(classes.values)
         if isinstance(value, int) and levels[0] < value < levels[-1] and near[index] > BETWEEN * exact[index]
+    ]
+
+
+def _seams(classes: ClassTable, reports: Sequence[SplitReport]) -> list[str]:
+    """Warn of classes that are seams between two others, as interpolation makes them."""
+    counts = np.sum([each.seams for each in reports], axis=0)
+    found = [index for index in range(len(classes)) if is_seam(*counts[:, index].tolist())]
+    if classes.nearest or not found:
+        return []
+    first, (pixels, between, _) = found[0], counts[:, found[0]]
+    names = ", ".join(f"{classes.names[index]} ({classes.values[index]})" for index in found[:5])
+    return [
+        f"{between / pixels:.0%} of the pixels of class {classes.names[first]} lie in seams between lower and higher "
+        f"values than {classes.values[first]}, and these hardly touch: were the masks resized with "
+        f"interpolation, which makes 1 between 0 and 2? So it is with {names}. Resize them without (nearest neighbor); "
+        f"all is well with a class that is the outline of another"
     ]
 
 

@@ -169,7 +169,7 @@ def _image(task: dict[str, Any], path: Path, unused: Tally) -> tuple[LabeledImag
 
 
 def _worth(annotation: dict[str, Any]) -> tuple[bool, str]:
-    """Whether an annotation is called ground truth, and when it was changed: the largest is taken."""
+    """Rank of an annotation: one called ground truth comes before others, and then the latest."""
     changed = annotation.get("updated_at") or annotation.get("created_at") or ""
     return annotation.get("ground_truth") is True, str(changed)
 
