@@ -60,7 +60,8 @@ class Page:
     def upload(self, gr: Any, sources: list[str], **options: Any) -> Any:
         """A part that takes an image: with a preview, unless a browser and Pillow cannot show what the models take."""
         if all(each.bands == RGB for each in self.predictors):
-            return gr.Image(type="filepath", label="Image", sources=sources, **options)
+            # The file as it is: gradio would decode gray, palettes and 16 bits itself, of any size, and pack them anew.
+            return gr.Image(type="filepath", image_mode=None, label="Image", sources=sources, **options)
         return gr.File(label="Image", file_types=IMAGES, **options)
 
     def look(self, path: str | None, kind: str, *choices: Any) -> tuple[Any, ...]:
