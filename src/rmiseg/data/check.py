@@ -13,6 +13,7 @@ from rich.console import Console
 from rmiseg.data.bands import Bands
 from rmiseg.data.choice import choose_bands
 from rmiseg.data.classes import ClassTable
+from rmiseg.data.doubts import may_share, on_both_sides, warnings_of
 from rmiseg.data.finding import missing_split, scan_splits
 from rmiseg.data.images import Split
 from rmiseg.data.inspection import Inspection, SplitReport, inspect
@@ -22,11 +23,8 @@ from rmiseg.data.verdict import (
     class_problems,
     count,
     ignored_note,
-    may_share,
-    on_both_sides,
     palette_problems,
     unscored,
-    warnings_of,
 )
 from rmiseg.runtime.cores import made_by, worker_count
 from rmiseg.runtime.progress import track

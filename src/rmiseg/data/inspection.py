@@ -16,7 +16,7 @@ from PIL import Image
 from rmiseg.data.bands import RGB, Bands
 from rmiseg.data.classes import IGNORE_INDEX, ClassTable, Color, RawValue
 from rmiseg.data.images import Sample, Split, size_mismatch
-from rmiseg.data.opening import decoded, image_header
+from rmiseg.data.opening import decoded, has_deep_values, image_header
 from rmiseg.data.reading import RawMask, read_image, read_raw_mask
 from rmiseg.data.seams import seams
 from rmiseg.data.tiff import ORIENTATION, valid_orientation
@@ -46,6 +46,7 @@ class Inspection:
         seams: What `rmiseg.data.seams` counts in the mask, of three classes or more.
         transparent: True if the mask has transparent pixels beside others.
         inverted: True if zero is white in the file of the mask, and most of its values are not zero.
+        deep: True if the image has more than 8 bits, and no range of values is known.
         orientations: EXIF orientations of image and mask, if they differ, and the sizes do not tell.
     """
 
@@ -64,6 +65,7 @@ class Inspection:
     seams: np.ndarray | None = None
     transparent: bool = False
     inverted: bool = False
+    deep: bool = False
     orientations: tuple[int, int] | None = None
 
 
@@ -106,6 +108,7 @@ class SplitReport:
         values: Raw values that palettes give each color, likewise.
         transparent: Masks that have transparent pixels beside others.
         inverted: Masks whose zero is white, and most of whose values are not zero.
+        deep: Images of more than 8 bits whose range of values is not known, since most others have 8.
         turned_alone: Pairs of which the image is turned by its EXIF orientation, and the mask is not.
         turned_otherwise: Pairs of which the mask is turned by its EXIF orientation, and the image not, or otherwise.
         smallest: Smallest width and smallest height of the readable images; None if there is none.
@@ -138,6 +141,7 @@ class SplitReport:
     values: dict[Color, dict[int, Path]] = field(default_factory=dict)
     transparent: list[Path] = field(default_factory=list)
     inverted: list[Path] = field(default_factory=list)
+    deep: list[Path] = field(default_factory=list)
     turned_alone: list[Sample] = field(default_factory=list)
     turned_otherwise: list[Sample] = field(default_factory=list)
     smallest: tuple[int, int] | None = None
@@ -211,6 +215,8 @@ class SplitReport:
             self.transparent.append(found.sample.mask)
         if found.inverted and found.sample.mask is not None:
             self.inverted.append(found.sample.mask)
+        if found.deep:
+            self.deep.append(found.sample.image)
         if found.orientations:
             (self.turned_alone if found.orientations[1] == 1 else self.turned_otherwise).append(found.sample)
         if size := found.image_size:
@@ -243,6 +249,7 @@ def inspect(sample: Sample, classes: ClassTable, *, decode: bool = True, bands: 
             found.image_size = _size(sample.image, bands)
         except (ValueError, OSError, ModuleNotFoundError) as error:
             found.unreadable.append(str(error))
+    found.deep = bands.count == RGB.count and bands.ranges is None and has_deep_values(sample.image)
     if sample.mask is None:
         return found
     mask_size = None

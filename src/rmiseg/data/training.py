@@ -9,6 +9,7 @@ from rich.console import Console
 
 from rmiseg.data.bands import Bands, Ranges
 from rmiseg.data.choice import check_bands, choose_bands, spread
+from rmiseg.data.doubts import on_both_sides, warnings_of
 from rmiseg.data.finding import load_split, load_splits
 from rmiseg.data.held_out import divide
 from rmiseg.data.images import Split
@@ -19,11 +20,9 @@ from rmiseg.data.two_ways import two_ways
 from rmiseg.data.verdict import (
     class_problems,
     ignored_note,
-    on_both_sides,
     palette_problems,
     renumbered,
     unscored,
-    warnings_of,
 )
 from rmiseg.runtime.progress import track
 
