@@ -130,12 +130,36 @@ def test_http(served, runs, image, tmp_path):
         client.predict(client_module.handle_file(str(large)), api_name="/segment")
     no_image = tmp_path / "no.png"
     no_image.write_bytes(b"nothing")
-    with pytest.raises(Exception, match=r"no\.png"):
+    with pytest.raises(Exception, match=r"^cannot read image no\.png: it is of no kind of image"):
         client.predict(client_module.handle_file(str(no_image)), api_name="/segment")
     heavy = tmp_path / "heavy.png"
     heavy.write_bytes(bytes(1_100_000))
     with pytest.raises(Exception, match=r"(?i)too large|413|exceed"):
         client.predict(client_module.handle_file(str(heavy)), api_name="/segment")
+
+
+@pytest.mark.parametrize(("mode", "suffix"), [("L", ".jpg"), ("P", ".png"), ("I;16", ".png"), ("CMYK", ".jpg")])
+def test_files_are_read_as_they_are(served, runs, image, tmp_path, mode, suffix):
+    """And not by gradio before, which packs what is not RGB anew, and makes 16 bits white."""
+    client_module = pytest.importorskip("gradio_client")
+    client = client_module.Client(served, verbose=False, download_files=str(tmp_path))
+    path = tmp_path / f"a b{suffix}"
+    picture = Image.open(image).convert("RGB")
+    if mode == "I;16":
+        Image.fromarray(np.asarray(picture.convert("L")).astype(np.uint16) * 257).save(path)
+    else:
+        picture.convert(mode).save(path)
+    mask, _ = client.predict(client_module.handle_file(str(path)), api_name="/segment")
+    assert (np.asarray(Image.open(mask)) == Predictor.from_run(runs[0], "cpu")(path)).all()
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_large_images_are_not_decoded_whatever_their_mode(served, tmp_path, mode):
+    client_module = pytest.importorskip("gradio_client")
+    client = client_module.Client(served, verbose=False, download_files=str(tmp_path))
+    Image.new(mode, (9000, 9000)).save(tmp_path / "bomb.png")
+    with pytest.raises(Exception, match="9000 x 9000 pixels, more than the 200000"):
+        client.predict(client_module.handle_file(str(tmp_path / "bomb.png")), api_name="/segment")
 
 
 def test_no_other_file_is_read(served, tmp_path):

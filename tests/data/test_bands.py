@@ -15,7 +15,7 @@ from torchvision import tv_tensors
 from miniatures import every, write_png, write_values
 from rmiseg.config import DataConfig
 from rmiseg.data import OwnImages, check_dataset, load_split, normalize, open_training_data, read_image
-from rmiseg.data.bands import Bands, checked_bands, checked_ranges
+from rmiseg.data.bands import Bands, checked_bands, checked_ranges, scaled_values
 from rmiseg.data.choice import choose_bands
 from rmiseg.data.deep import RangeFinder, turned
 from rmiseg.data.reading import band_values
@@ -205,6 +205,34 @@ def test_pages_are_bands_where_that_is_said(tmp_path):
     np.testing.assert_array_equal(band_values(tmp_path / "i.tif", 5), values)
     with pytest.raises(ValueError, match=r"holds 5 pages.*`bands: 5`"):
         read_image(tmp_path / "i.tif")
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+@pytest.mark.parametrize("bands", ["3", "{red: 3, green: 2, blue: 1}", "5"])
+def test_pages_from_check_to_training(tmp_path, bands, dtype):
+    count = 5 if bands == "5" else 3
+    values = values_of(count, dtype)
+    root = data_set(tmp_path, values, yaml=f"bands: {bands}")
+    for path in root.glob("images/*/*.tif"):
+        tifffile.imwrite(path, np.moveaxis(values, -1, 0), photometric="minisblack")
+    assert check_dataset("folder", root, workers=0).problem_count == 0
+    for split in open_training_data("folder", str(root), ("train", "val")):
+        assert split.bands.count == count
+        pixels = split.read_image(0)
+        if dtype == "uint8":
+            np.testing.assert_array_equal(pixels, values)
+        else:
+            assert split.bands.ranges is not None
+            assert (pixels == 255).any()
+    (root / "dataset.yaml").write_text("classes: [a, b]")
+    with pytest.raises(ValueError, match=rf"holds {count} pages.*write `bands: {count}` into dataset.yaml"):
+        open_training_data("folder", str(root), ("train", "val"))
+
+
+def test_numbers_far_away_do_not_overflow():
+    values = np.array([[-3.4e38, 0, 0.5, 1, np.nan, np.inf]], np.float32)
+    with np.errstate(all="raise"):
+        assert scaled_values(values, (0.0, 1.0)).tolist() == [[0, 0, 128, 255, 0, 255]]
 
 
 def test_a_value_for_no_data_does_not_set_the_range(tmp_path):

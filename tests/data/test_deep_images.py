@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
-from miniatures import write_png, write_values
+from miniatures import every, write_image, write_png, write_values
 from rmiseg.config import DataConfig, ModelConfig
 from rmiseg.data import ClassTable, check_dataset, class_ids, load_split, open_training_data, read_image, read_mask
 from rmiseg.data.bands import Bands, checked_range
@@ -163,6 +165,26 @@ def test_several_images_in_a_file_are_refused_with_their_number(tmp_path, suffix
         read_image(tmp_path / f"i{suffix}")
     with pytest.raises(ValueError, match=rf"i\{suffix}: it holds 3 (pages|frames)"):
         read_raw_mask(tmp_path / f"i{suffix}", rgb=False)
+
+
+def test_a_few_deep_images_among_many_are_told(tmp_path, monkeypatch):
+    """Where those that are looked at to find the range have 8 bits."""
+    monkeypatch.setattr("rmiseg.data.choice.SAMPLE", 2)
+    for number in range(5):
+        write_image(tmp_path / "images" / "train" / f"{number}.png")
+        write_values(tmp_path / "masks" / "train" / f"{number}.png", every(0, 1))
+    write_image(tmp_path / "images" / "val" / "v.png")
+    write_values(tmp_path / "masks" / "val" / "v.png", every(0, 1))
+    Image.fromarray(np.full((16, 24), 4000, np.uint16)).save(tmp_path / "images" / "train" / "2.png")
+    (tmp_path / "dataset.yaml").write_text("classes: [a, b]")
+    stream = io.StringIO()
+    open_training_data("folder", str(tmp_path), ("train", "val"), console=Console(file=stream, width=2000))
+    for text in (stream.getvalue(), check_dataset("folder", tmp_path, workers=0).warnings[0]):
+        assert "train: 1 image of more than 8 bits among others of 8" in text
+        assert "`range: [0, 4095]`" in text
+    (tmp_path / "dataset.yaml").write_text("classes: [a, b]\nrange: [0, 4095]")
+    assert check_dataset("folder", tmp_path, workers=0).warnings == []
+    assert load_split("folder", tmp_path, "train").read_image(2).min() > 240
 
 
 def test_smaller_copies_in_a_tiff_are_no_pages(tmp_path):

@@ -145,6 +145,23 @@ def test_colors_before_names(tmp_path):
     assert (classes.names, classes.values) == (("a", "b"), ((0, 0, 0), (255, 0, 0)))
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "classes: [{name: background, id: 0}, {name: car, id: 1}]",
+            r"such as `\{background: 0, something: 1\}`, not \[\{",
+        ),
+        ("classes: {background: [0, 0, 0, 255], car: [255, 0, 0, 255]}", "A color has three numbers, without alpha"),
+        ("classes: {a: 1, b: 1}", "it can be one of them alone$"),
+        (f"classes: {{a: 0, b: {'x' * 999}}}", r"x \.\.\. is neither a mask value"),
+    ],
+)
+def test_near_misses_are_answered_with_what_is_right(tmp_path, text, message):
+    with pytest.raises(ValueError, match=message):
+        described(tmp_path, text)
+
+
 @pytest.mark.parametrize("value", [".inf", ".nan", "0.5", "'x'"])
 def test_values_that_are_none(tmp_path, value):
     with pytest.raises(ValueError, match=r"neither a mask value such as 3 nor a color|given twice"):

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from rmiseg.data import check_dataset, open_training_data, scan_split, shifted
+from rmiseg.data import check_dataset, edges, open_training_data, scan_split, shifted
 from rmiseg.data.bands import RGB
 
 
@@ -67,9 +67,52 @@ def test_masks_of_others(tmp_path, kind, where):
     assert f"warning: {warning}" in stream.getvalue().replace("\n", "")
 
 
+@pytest.mark.parametrize(
+    ("turn", "size", "said"),
+    [
+        (lambda mask: mask[::-1], (48, 64), "far better upside down,"),
+        (lambda mask: mask[:, ::-1], (48, 64), "far better mirrored from left to right,"),
+        (lambda mask: mask[::-1, ::-1], (48, 64), "far better turned by 180 degrees,"),
+        (np.transpose, (64, 64), "far better with rows and columns exchanged,"),
+        (np.rot90, (64, 64), "far better turned by -90 degrees,"),
+        (lambda mask: mask, (64, 64), ""),
+    ],
+)
+def test_masks_that_are_turned(tmp_path, turn, size, said):
+    root = squares(tmp_path, beside(20, 0), size=size)
+    for path in (root / "masks").iterdir():
+        Image.fromarray(np.ascontiguousarray(turn(np.asarray(Image.open(path))))).save(path)
+    stream = io.StringIO()
+    open_training_data("folder", str(root), ("train", "val"), console=Console(file=stream, width=2000))
+    warnings = check_dataset("folder", root, workers=0).warnings
+    assert [said in warning for warning in warnings] == [True] * bool(said)
+    assert ("masks seem to be turned" in stream.getvalue()) == bool(said)
+
+
+@pytest.mark.parametrize("share", [1, 4, 10, 16, 19])
+def test_masks_whose_classes_are_exchanged(tmp_path, share):
+    root = squares(tmp_path, beside(20, 0))
+    for path in sorted((root / "masks").iterdir())[:share]:
+        Image.fromarray(1 - np.asarray(Image.open(path))).save(path)
+    (warning,) = check_dataset("folder", root, workers=0).warnings
+    assert f"of 20 that were looked at, {min(share, 20 - share)} are like the others" in warning
+
+
+def test_masks_of_large_and_of_small_objects(tmp_path):
+    """Objects that fill the image are as bright as small ones."""
+    root = squares(tmp_path, beside(20, 0))
+    for number in range(6):
+        mask = np.zeros((48, 64), np.uint8)
+        mask[2 + number : 40 + number, 2 + 2 * number : 52 + 2 * number] = 1
+        Image.fromarray(mask).save(root / "masks" / f"img_{number}.png")
+        noise = np.random.default_rng(number).normal(90 + 60 * mask, 25)
+        Image.fromarray(noise.clip(0, 255).astype(np.uint8)).save(root / "images" / f"img_{number}.png")
+    assert check_dataset("folder", root, workers=0).warnings == []
+
+
 def test_more_images_are_looked_at_where_none_fits(tmp_path):
     split = scan_split("folder", squares(tmp_path, beside(70, 35), count=70, size=(24, 32)), "train")
-    (warning,) = shifted.shift_warnings(split.samples, split.classes, RGB, most=12)
+    (warning,) = shifted.fit_warnings(split.samples, split.classes, RGB, most=12)
     assert "of 56 that were looked at, the edges of" in warning
     assert "another image far better" in warning
 
@@ -95,7 +138,7 @@ def test_images_that_are_alike(tmp_path):
 
 def test_images_that_are_large(tmp_path, monkeypatch):
     """They are read at a lower resolution, as many as take some seconds."""
-    monkeypatch.setattr(shifted, "LONG_SIDE", 40)
+    monkeypatch.setattr(edges, "LONG_SIDE", 40)
     root = squares(tmp_path, beside(16, 3), count=16, size=(80, 96))
     assert "3 places before" in check_dataset("folder", root, workers=0).warnings[0]
     monkeypatch.setattr(shifted, "MOST_PIXELS", 80 * 96 * 11)

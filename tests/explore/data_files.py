@@ -17,6 +17,7 @@ from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, ge
 
 from rmiseg.config import DataImportConfig
 from rmiseg.data import ClassTable, read_mask
+from rmiseg.data.bands import Bands
 from rmiseg.data.description import read_description
 from rmiseg.data.labels import import_labels
 from rmiseg.data.opening import image_header, nodata_of
@@ -162,7 +163,7 @@ def image_readers(folder: Path) -> dict[str, Reader]:
             continue
         mask.convert("RGB").save(path, lossless=True) if path.suffix == ".webp" else mask.save(path)
     return {
-        "GeoTIFF": ([tiff], lambda: (image_header(tiff), nodata_of(tiff), deep_values(tiff, 4)), False),
+        "GeoTIFF": ([tiff], lambda: (image_header(tiff), nodata_of(tiff), deep_values(tiff, Bands(4))), False),
         "DICOM": ([dicom], lambda: (image_header(dicom), deep_values(dicom)), False),
         "NIfTI": ([volume], lambda: [deep_values(path) for path in slices_of(volume)[:8]], False),
         "NIfTI, packed": ([packed], lambda: [deep_values(path) for path in slices_of(packed)[:8]], False),

@@ -99,6 +99,20 @@ def test_pyvips_gives_the_same_areas(tmp_path, suffix, dtype, bands):
     np.testing.assert_allclose(read(Area(3, 5, 40, 50)).astype(int), whole[3:43, 5:55], atol=1)
 
 
+@pytest.mark.parametrize("content", ["<svg xmlns='http://www.w3.org/2000/svg' width='9' height='9'/>", "GIF"])
+def test_pyvips_opens_what_is_an_image(tmp_path, content):
+    """Not all that it knows, for which it calls other libraries; nor the first of several frames."""
+    pytest.importorskip("pyvips")
+    frames = [Image.new("L", (9, 9), value) for value in (1, 2)]
+    path = tmp_path / "i.png"
+    if content == "GIF":
+        frames[0].save(path, "GIF", save_all=True, append_images=frames[1:])
+    else:
+        path.write_text(content)
+    with pytest.raises(ValueError, match=r"cannot read image .*i\.png"):
+        open_large(path, Bands())
+
+
 def test_one_large_strip_is_read_as_other_files_are(tmp_path, monkeypatch):
     monkeypatch.setattr(large, "_through_pyvips", lambda path, bands: None)
     monkeypatch.setattr(large, "CACHE", 1000)
@@ -152,7 +166,7 @@ def write_ids(path: Path, ids: np.ndarray, geography: list) -> None:
 def test_results_lie_where_their_image_does(tmp_path):
     tifffile.imwrite(tmp_path / "i.tif", np.zeros((70, 90), np.uint16), extratags=GEOGRAPHY)
     ids = RNG.integers(0, 2, (170, 90)).astype(np.uint8)
-    write_ids(tmp_path / "o.tif", ids, geography_of(tmp_path / "i.tif", 1))
+    write_ids(tmp_path / "o.tif", ids, geography_of(tmp_path / "i.tif"))
     with tifffile.TiffFile(tmp_path / "o.tif") as file:
         page = file.pages[0]
         np.testing.assert_array_equal(page.asarray(), ids)
@@ -165,7 +179,7 @@ def test_results_lie_where_their_image_does(tmp_path):
 
 def test_results_of_other_images_have_no_place(tmp_path):
     Image.new("RGB", (90, 70)).save(tmp_path / "i.png")
-    assert geography_of(tmp_path / "i.png", 3) == geography_of(None, 3) == []
+    assert geography_of(tmp_path / "i.png") == geography_of(None) == []
     writer = tiff_writer(tmp_path / "o.tif", (170, 90), bytes(768), [])
     with pytest.raises(ValueError, match="100 of 170 rows"), writer as write:
         write(np.zeros((100, 90), np.uint8))
@@ -175,7 +189,7 @@ def test_results_of_other_images_have_no_place(tmp_path):
 def test_rasterio_reads_the_place(tmp_path):
     rasterio = pytest.importorskip("rasterio")
     tifffile.imwrite(tmp_path / "i.tif", np.zeros((70, 90), np.uint16), extratags=GEOGRAPHY)
-    write_ids(tmp_path / "o.tif", np.zeros((70, 90), np.uint8), geography_of(tmp_path / "i.tif", 1))
+    write_ids(tmp_path / "o.tif", np.zeros((70, 90), np.uint8), geography_of(tmp_path / "i.tif"))
     with rasterio.open(tmp_path / "i.tif") as image, rasterio.open(tmp_path / "o.tif") as result:
         assert result.crs == image.crs
         assert result.crs.to_epsg() == 32633

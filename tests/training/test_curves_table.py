@@ -24,3 +24,13 @@ def test_what_is_no_table_is_told_and_not_overwritten(tmp_path, content):
         with pytest.raises(ValueError, match=r"curves.csv is no table of curves \(.*put a copy of it back, or move it"):
             read()
     assert path.read_bytes() == content + b"\n"
+
+
+def test_tables_that_somebody_edited_are_in_the_order_of_steps(tmp_path):
+    path = tmp_path / "curves.csv"
+    path.write_bytes("\ufeffstep,curve,value\r\n3,loss,3\r\n1,loss,1\r\n2,loss,9\r\n2,loss,2\r\n1,iou,0\r\n".encode())
+    assert read_table(path)["loss"] == ([1, 2, 3], [1, 2, 3])
+    logger = TableLogger()
+    logger.open(tmp_path, {}, 3)
+    logger.close()
+    assert path.read_text().split() == ["step,curve,value", "1,loss,1", "1,iou,0", "2,loss,2"]

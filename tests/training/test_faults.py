@@ -91,3 +91,12 @@ def test_the_clock_is_set_back(tmp_path, monkeypatch):
     events = EventAccumulator(str(tmp_path)).Reload()
     assert [(event.step, event.value) for event in events.Scalars("loss")] == expected
     assert read_event_files(tmp_path)["loss"] == tuple(map(list, zip(*expected)))
+
+
+def test_files_of_systems_among_the_states(data, tmp_path):
+    """As of folders that were looked at in Windows, or on network drives."""
+    states = tmp_path / "run" / "checkpoints" / "resume"
+    config = configuration(data, tmp_path / "run")
+    assert fit(config, At(3, lambda run: (states / "Thumbs.db").write_bytes(b""))).steps == 4
+    assert [path.name for path in states.iterdir()] == ["Thumbs.db"]
+    assert (tmp_path / "run" / "result.json").is_file()

@@ -60,7 +60,10 @@ class Page:
     def upload(self, gr: Any, sources: list[str], **options: Any) -> Any:
         """A part that takes an image: with a preview, unless a browser and Pillow cannot show what the models take."""
         if all(each.bands == RGB for each in self.predictors):
-            return gr.Image(type="filepath", label="Image", sources=sources, **options)
+            part = gr.Image(type="filepath", label="Image", sources=sources, **options)
+            # gradio would open the file itself: decode gray, palettes and 16 bits, of any size, and pack them anew.
+            part.preprocess = lambda upload: None if upload is None else upload.path
+            return part
         return gr.File(label="Image", file_types=IMAGES, **options)
 
     def look(self, path: str | None, kind: str, *choices: Any) -> tuple[Any, ...]:

@@ -45,7 +45,7 @@ def look(predictor: Predictor, path: Path, max_pixels: int) -> Seen:
     Raises:
         OSError, ValueError: The file is no image that can be read, or is too large.
     """
-    height, width = image_header(path).size
+    height, width = image_header(path, predictor.bands.pages).size
     if width * height > max_pixels:
         raise ValueError(
             f"the image has {width} x {height} pixels, more than the {max_pixels} that are taken here; make it "

@@ -49,6 +49,11 @@ class Bands:
         """Bands that are taken for red, green and blue; None of fewer than three."""
         return self.picture or ((0, 1, 2) if self.count >= 3 else None)
 
+    @property
+    def pages(self) -> int:
+        """Number of pages of a TIFF file that are bands; 1 where nobody said so, as of three pages."""
+        return 1 if self.count == 3 and self.picture is None else self.count
+
     def picture_of(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return what people are shown of an image (H, W, B): (H, W, 3)."""
         shown = self.picture or tuple(min(band, self.count - 1) for band in range(3))
@@ -99,7 +104,7 @@ def checked_bands(bands: Any) -> tuple[int | None, tuple[int, int, int] | None]:
     if type(bands) is int:
         if not 1 <= bands <= MOST_BANDS:
             raise ValueError(f"`bands` must be 1 to {MOST_BANDS}, not {bands}")
-        return bands, None
+        return bands, (0, 1, 2) if bands == 3 else None  # so that three pages are bands, too
     numbers = list(bands.values()) if isinstance(bands, dict) else []
     if not numbers or not all(type(number) is int and 1 <= number <= MOST_BANDS for number in numbers):
         raise ValueError(
@@ -131,8 +136,8 @@ def scaled_values(values: NDArray[Any], ranges: Ranges) -> NDArray[np.uint8]:
         return values
     if ranges is not None:
         low, high = np.array(ranges, np.float32).T
-        shares = (values.astype(np.float32) - low) / (high - low)
-        pixels: NDArray[np.uint8] = np.rint(255 * np.nan_to_num(np.clip(shares, 0, 1))).astype(np.uint8)
+        shares = (np.clip(values.astype(np.float32), low, high) - low) / (high - low)
+        pixels: NDArray[np.uint8] = np.rint(255 * np.nan_to_num(shares)).astype(np.uint8)
         return pixels
     if values.dtype == np.uint16:
         return (values >> 8).astype(np.uint8)

@@ -13,20 +13,18 @@ from rich.console import Console
 from rmiseg.data.bands import Bands
 from rmiseg.data.choice import choose_bands
 from rmiseg.data.classes import ClassTable
+from rmiseg.data.doubts import may_share, on_both_sides, warnings_of
 from rmiseg.data.finding import missing_split, scan_splits
 from rmiseg.data.images import Split
 from rmiseg.data.inspection import Inspection, SplitReport, inspect
-from rmiseg.data.shifted import MANY, shift_warnings
+from rmiseg.data.shifted import MANY, fit_warnings
 from rmiseg.data.two_ways import two_ways
 from rmiseg.data.verdict import (
     class_problems,
     count,
     ignored_note,
-    may_share,
-    on_both_sides,
     palette_problems,
     unscored,
-    warnings_of,
 )
 from rmiseg.runtime.cores import made_by, worker_count
 from rmiseg.runtime.progress import track
@@ -90,7 +88,7 @@ def check_dataset(
     problems = problems or unscored(reports) or two_ways(scans[0].classes, scans[0].description, reports)
     warnings = [f"there is no split {split}, which training needs. {missing_split(split)}" for split in absent]
     samples = [each for scan in scans for each in scan.samples]
-    warnings += shift_warnings(samples, scans[0].classes, bands, most=MANY, workers=worker_count(workers, len(samples)))
+    warnings += fit_warnings(samples, scans[0].classes, bands, most=MANY, workers=worker_count(workers, len(samples)))
     warnings += _warnings(scans, reports, contents)
     return Report(name, Path(root), scans[0].classes, reports, warnings, problems)
 

@@ -43,7 +43,7 @@ def choose_bands(
         count = count or split.description.band_count
         picture = picture or split.description.picture
     ranges = ranges if ranges is not None else split.bands.ranges
-    headers = _headers(split)
+    headers = _headers(split, 1 if count is None else Bands(count, picture=picture).pages)
     notes: list[str] = []
     if count is None:
         count = _common_count(headers)
@@ -60,7 +60,7 @@ def choose_bands(
         if not any(map(has_deep_values, headers)):
             notes.append("the range of values does nothing: images of 8 bits are read as they are")
         return Bands(count, checked_ranges(ranges, count), picture), notes
-    found, note = _ranges(list(headers), count)
+    found, note = _ranges(list(headers), Bands(count, picture=picture))
     return Bands(count, found, picture), [*notes, *note]
 
 
@@ -72,7 +72,7 @@ def check_bands(split: Split, bands: Bands) -> None:
         ModuleNotFoundError: an image needs a package that is not installed.
     """
     allowed = (1, RGB.count) if bands.count == RGB.count else (bands.count,)
-    for path, header in _headers(split).items():
+    for path, header in _headers(split, bands.pages).items():
         if header is not None and header.bands not in allowed and header.bands + header.alpha != bands.count:
             raise ValueError(f"image {path} of {split.name}: {wrong_bands(header.bands, bands.count)}")
 
@@ -82,13 +82,13 @@ def spread(size: int, most: int) -> list[int]:
     return sorted(set(np.linspace(0, size - 1, min(size, most)).round().astype(int).tolist())) if size else []
 
 
-def _headers(split: Split) -> dict[Path, Header | None]:
+def _headers(split: Split, pages: int) -> dict[Path, Header | None]:
     """Headers of some images; None of those that cannot be read, which is said when they are needed."""
     headers: dict[Path, Header | None] = {}
     for index in spread(len(split), SAMPLE):
         path = split.samples[index].image
         try:
-            headers[path] = image_header(path)
+            headers[path] = image_header(path, pages)
         except (ValueError, OSError):
             headers[path] = None
     return headers
@@ -131,13 +131,13 @@ def _alpha_note(headers: Mapping[Path, Header | None], count: int) -> list[str]:
     return []
 
 
-def _ranges(paths: list[Path], count: int) -> tuple[Ranges, list[str]]:
+def _ranges(paths: list[Path], bands: Bands) -> tuple[Ranges, list[str]]:
     """The range of values of images of more than 8 bits, and what to say of it."""
-    finder = RangeFinder(apart=count != RGB.count)
+    finder = RangeFinder(apart=bands.count != RGB.count)
     kinds: set[str] = set()
     for path in paths:
         try:
-            values = deep_values(path, count)
+            values = deep_values(path, bands)
             nodata = None if values is None else nodata_of(path)
         except (ValueError, OSError):
             continue
@@ -151,7 +151,7 @@ def _ranges(paths: list[Path], count: int) -> tuple[Ranges, list[str]]:
     rest = f"; the others of {len(paths)} have 8 bits and are read as they are" if less else ""
     left_out = f"; {_listed(finder.left_out)} is left out, which stands for no data" if finder.left_out else ""
     where = f"the percentiles {SHARES[0]:g} and {SHARES[1]:g} of {counted(finder.images, 'training image')}"
-    if count == RGB.count:
+    if bands.count == RGB.count:
         said = f"the values {_span(ranges)} become 0 to 255, which are {where}"
     else:
         each = ", ".join(f"{number}: {_span(pair)}" for number, pair in enumerate(ranges or (), start=1))

@@ -71,7 +71,10 @@ class ClassTable:
         if len({isinstance(raw, tuple) for raw in raws}) > 1:
             raise ValueError(f"mask values and mask colors cannot be mixed: {', '.join(map(str, raws))}")
         if (twice := _repeated(raws)) is not None:
-            raise ValueError(f"mask value {twice} is given twice, among classes and ignored values")
+            raise ValueError(
+                f"mask value {twice} is given twice, among classes and ignored values: it can be one of them "
+                f"alone{'. A color has three numbers, without alpha' if self.also else ''}"
+            )
         for color in [raw for raw in raws if isinstance(raw, tuple)] + list(self.palette):
             if len(color) != 3 or not all(0 <= channel <= 255 for channel in color):
                 raise ValueError(f"color {color} is not three numbers from 0 to 255")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from rmiseg.config.recipes import read_yaml
+from rmiseg.config.recipes import read_yaml, shortened
 from rmiseg.data.bands import RGB, Bands, Ranges, checked_bands, checked_ranges
 from rmiseg.data.classes import IGNORE_INDEX, ClassTable, Color, RawValue, voc_palette
 from rmiseg.data.reading import SMOOTHED_SHARE, SMOOTHED_VALUES, read_raw_mask
@@ -152,8 +152,8 @@ def _classes(classes: Any) -> tuple[tuple[str, ...], tuple[tuple[RawValue, ...],
     names = list(classes) if isinstance(classes, list | dict) else []
     if not names or not all(isinstance(name, str) for name in names):
         raise ValueError(
-            f"`classes` must be a list of names, or a mapping from names to mask values, not {classes!r} "
-            f"(names such as true, null or 1 need quotes)"
+            f"`classes` must be a list of names, or a mapping from names to mask values, such as `{{background: 0, "
+            f"something: 1}}`, not {shortened(repr(classes), 200)} (names such as true, null or 1 need quotes)"
         )
     raws = list(classes.values()) if isinstance(classes, dict) else list(range(len(names)))
     single = any(_is_single(raw) for raw in raws)
@@ -209,7 +209,8 @@ def _color(value: Any) -> Color:
     if isinstance(value, str) and re.fullmatch("#[0-9a-fA-F]{6}", value):
         return (int(value[1:3], 16), int(value[3:5], 16), int(value[5:7], 16))
     hint = "; a color that begins with # needs quotes" if value is None else ""
-    raise ValueError(f"{value!r} is neither a mask value such as 3 nor a color such as [128, 0, 0] or '#800000'{hint}")
+    given = shortened(repr(value), 200)
+    raise ValueError(f"{given} is neither a mask value such as 3 nor a color such as [128, 0, 0] or '#800000'{hint}")
 
 
 def suggest(paths: list[Path], files: int = 20, most: int = 40) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import filecmp
 import hashlib
+import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,9 @@ from PIL import Image
 from rmiseg.data.bands import RGB, Bands
 from rmiseg.data.classes import IGNORE_INDEX, ClassTable, Color, RawValue
 from rmiseg.data.images import Sample, Split, size_mismatch
-from rmiseg.data.opening import image_header
+from rmiseg.data.opening import decoded, has_deep_values, image_header
 from rmiseg.data.reading import RawMask, read_image, read_raw_mask
+from rmiseg.data.seams import seams
 from rmiseg.data.tiff import ORIENTATION, valid_orientation
 
 FLAT_SHARE = 0.001
@@ -40,8 +43,10 @@ class Inspection:
             class or ignored, and the class id.
         palette: Colors of the raw values in the mask, of a file with a palette.
         unique: Those values whose color has no other value in that palette.
+        seams: What `rmiseg.data.seams` counts in the mask, of three classes or more.
         transparent: True if the mask has transparent pixels beside others.
         inverted: True if zero is white in the file of the mask, and most of its values are not zero.
+        deep: True if the image has more than 8 bits, and no range of values is known.
         orientations: EXIF orientations of image and mask, if they differ, and the sizes do not tell.
     """
 
@@ -57,8 +62,10 @@ class Inspection:
     flat: tuple[RawValue, int] | None = None
     palette: dict[int, Color] = field(default_factory=dict)
     unique: set[int] = field(default_factory=set)
+    seams: np.ndarray | None = None
     transparent: bool = False
     inverted: bool = False
+    deep: bool = False
     orientations: tuple[int, int] | None = None
 
 
@@ -84,6 +91,7 @@ class SplitReport:
         class_pixels: Pixels of each class, (C,) int64, over the readable masks.
         class_images: Masks in which each class occurs, (C,) int64.
         exact_pixels: Pixels of each class whose value is that of the class, and not the nearest one to it, (C,) int64.
+        seams: What `rmiseg.data.seams` counts, (3, C) int64.
         class_files: A mask in which each class occurs that does.
         ignored_images: Masks in which an ignored value occurs.
         ignored_file: The first of them.
@@ -100,6 +108,7 @@ class SplitReport:
         values: Raw values that palettes give each color, likewise.
         transparent: Masks that have transparent pixels beside others.
         inverted: Masks whose zero is white, and most of whose values are not zero.
+        deep: Images of more than 8 bits whose range of values is not known, since most others have 8.
         turned_alone: Pairs of which the image is turned by its EXIF orientation, and the mask is not.
         turned_otherwise: Pairs of which the mask is turned by its EXIF orientation, and the image not, or otherwise.
         smallest: Smallest width and smallest height of the readable images; None if there is none.
@@ -116,6 +125,7 @@ class SplitReport:
     class_images: np.ndarray
     exact_pixels: np.ndarray
     ignored_with: np.ndarray
+    seams: np.ndarray
     class_files: dict[int, Path] = field(default_factory=dict)
     ignored_images: int = 0
     ignored_file: Path | None = None
@@ -131,6 +141,7 @@ class SplitReport:
     values: dict[Color, dict[int, Path]] = field(default_factory=dict)
     transparent: list[Path] = field(default_factory=list)
     inverted: list[Path] = field(default_factory=list)
+    deep: list[Path] = field(default_factory=list)
     turned_alone: list[Sample] = field(default_factory=list)
     turned_otherwise: list[Sample] = field(default_factory=list)
     smallest: tuple[int, int] | None = None
@@ -150,6 +161,7 @@ class SplitReport:
             class_images=np.zeros(len(split.classes), np.int64),
             exact_pixels=np.zeros(len(split.classes), np.int64),
             ignored_with=np.zeros(len(split.classes), np.int64),
+            seams=np.zeros((3, len(split.classes)), np.int64),
             notes=list(split.notes),
             warnings=list(split.warnings),
         )
@@ -188,6 +200,8 @@ class SplitReport:
                 self.ignored_file = self.ignored_file or found.sample.mask
                 self.ignored_with += counts > 0
             self.ignored_pixels += int(found.counts[-1])
+        if found.seams is not None:
+            self.seams += found.seams
         for value, pixels in found.ignored.items():
             self.ignored_values[value] = self.ignored_values.get(value, 0) + pixels
         if found.flat and found.sample.mask:
@@ -201,6 +215,8 @@ class SplitReport:
             self.transparent.append(found.sample.mask)
         if found.inverted and found.sample.mask is not None:
             self.inverted.append(found.sample.mask)
+        if found.deep:
+            self.deep.append(found.sample.image)
         if found.orientations:
             (self.turned_alone if found.orientations[1] == 1 else self.turned_otherwise).append(found.sample)
         if size := found.image_size:
@@ -230,12 +246,18 @@ def inspect(sample: Sample, classes: ClassTable, *, decode: bool = True, bands: 
             found.unreadable.append(str(error))
     else:
         try:
-            found.image_size = _size(sample.image)
+            found.image_size = _size(sample.image, bands)
         except (ValueError, OSError, ModuleNotFoundError) as error:
             found.unreadable.append(str(error))
+    found.deep = bands.count == RGB.count and bands.ranges is None and has_deep_values(sample.image)
     if sample.mask is None:
         return found
     mask_size = None
+    if _are_same(sample.image, sample.mask):
+        found.unreadable.append(
+            f"image {sample.image} and mask {sample.mask} are the same file, byte for byte: save what it should "
+            f"be in the place of one"
+        )
     try:
         mask = read_raw_mask(sample.mask, classes.rgb, classes.lossy)
         mask_size = (mask.values.shape[1], mask.values.shape[0])
@@ -253,6 +275,13 @@ def inspect(sample: Sample, classes: ClassTable, *, decode: bool = True, bands: 
     return found
 
 
+def _are_same(one: Path, other: Path) -> bool:
+    try:
+        return os.path.getsize(one) == os.path.getsize(other) and filecmp.cmp(one, other, shallow=False)
+    except OSError:  # what is wrong with it, reading says
+        return False
+
+
 def _count(found: Inspection, mask: RawMask, classes: ClassTable) -> None:
     ids, found.unknown = classes.encode(mask.values)
     found.counts = np.bincount(ids.ravel(), minlength=256)
@@ -265,6 +294,8 @@ def _count(found: Inspection, mask: RawMask, classes: ClassTable) -> None:
         found.ignored = {value: count for value, count in pixels.items() if count}
         return
     counts = _histogram(mask.values)
+    if len(classes) > 2 and not classes.also:
+        found.seams = seams(ids, classes)
     if classes.nearest and len(counts) == 2:
         found.flat = _flat(counts, classes)
     found.ignored = {value: counts[value] for value in classes.ignore if isinstance(value, int) and value in counts}
@@ -293,16 +324,16 @@ def _histogram(values: NDArray[Any]) -> dict[int, int]:
     return dict(zip(found.tolist(), counts.tolist()))
 
 
-def _size(path: Path) -> tuple[int, int]:
+def _size(path: Path, bands: Bands) -> tuple[int, int]:
     """Width and height of an image, turned as its orientation says, by its header."""
-    height, width = image_header(path).size
+    height, width = image_header(path, bands.pages).size
     return (height, width) if _orientation(path) > 4 else (width, height)
 
 
 def _orientation(path: Path) -> int:
     """The EXIF orientation of an image file, 1 if it has none, by its header."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=decoded()) as image:
             # Of a PNG, Pillow would look for EXIF data behind the pixels, too, and decode them all.
             known = image.format != "PNG" or "exif" in image.info
             return valid_orientation(image.getexif().get(ORIENTATION, 1)) if known else 1

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 from PIL import Image, UnidentifiedImageError
 
+from rmiseg.data.damage import check_png, damaged
 from rmiseg.data.deep import header, is_deep, unmapped
 from rmiseg.data.dicom import dicom_header, is_dicom
 from rmiseg.data.tiff import Header, TiffImage, is_tiff, several, stored_nodata
 from rmiseg.data.volumes import is_slice, read_slice, slice_header
+from rmiseg.runtime.places import said_of
 
 NEW_SUBFILE_TYPE = 254
 """Number of the TIFF tag that says whether a page is a smaller copy (1) or a mask of transparency (4) of another."""
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "DIB", "GIF", "WEBP", "PPM", "TGA", "AVIF", "JPEG2000")
+"""Formats that are decoded, whatever a file is called. Pillow knows others: for some it starts programs (EPS)."""
 
 T = TypeVar("T")
 
@@ -24,12 +30,30 @@ T = TypeVar("T")
 logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)
 # tifffile does so for every tag that it cannot use, such as -9999 for no data in a file of uint16.
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)
+# Of damaged tags Pillow warns without the name of the file.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
-def opened(path: Path, kind: str, read: Callable[[Image.Image], T], otherwise: Callable[[], T] | None = None) -> T:
+def opened(
+    path: Path,
+    kind: str,
+    read: Callable[[Image.Image], T],
+    otherwise: Callable[[], T] | None = None,
+    *,
+    pages: int = 1,
+    pixels: bool = True,
+) -> T:
     """Do something with an image or a mask that Pillow opens, or otherwise with a file that it does not know.
 
     Such are DICOM files, and TIFF files of other bands and types.
+
+    Args:
+        path: The file.
+        kind: image or mask, that it is taken for.
+        read: What is done with an image of Pillow's, not yet loaded.
+        otherwise: What is done with another file.
+        pages: Number of pages of a TIFF file that are bands of one image, which Pillow does not know.
+        pixels: False if its header alone is read.
 
     Raises:
         FileNotFoundError, ValueError, ModuleNotFoundError: as `read_image`.
@@ -42,7 +66,9 @@ def opened(path: Path, kind: str, read: Callable[[Image.Image], T], otherwise: C
             return otherwise()
         try:
             # Pillow, not torchvision.io: the latter is deprecated, and reads no TIFF or BMP.
-            with open_image(path, kind) as image:
+            with open_image(path, kind, pages) as image:
+                if image.format == "PNG" and pixels:
+                    check_png(path)
                 return read(image)
         except UnidentifiedImageError:
             if otherwise is None or not (is_tiff(path) or is_dicom(path)):
@@ -83,25 +109,40 @@ def said(path: Path, kind: str, work: Callable[[], T]) -> T:
             f"cannot read {kind} {path}: images of more than {most:.0f} million pixels are not read at once. Cut image "
             "and mask into tiles, such as 2048 x 2048"
         ) from error
-    except Exception as error:  # decoders fail in many ways: OSError, SyntaxError, struct.error, EOFError, ...
-        raise ValueError(f"cannot read {kind} {path}: {error}") from error
+    except (ValueError, OSError) as error:
+        if isinstance(error, ValueError) or error.errno is not None:
+            raise ValueError(f"cannot read {kind} {path}: {said_of(error)}") from error
+        raise ValueError(f"cannot read {kind} {path}: {damaged(str(error))}") from error
+    except Exception as error:  # decoders fail in many ways: SyntaxError, struct.error, EOFError, IndexError, ...
+        raise ValueError(f"cannot read {kind} {path}: {damaged(str(error))}") from error
 
 
-def open_image(path: Path, kind: str = "image") -> Image.Image:
+def open_image(path: Path, kind: str = "image", bands: int = 1) -> Image.Image:
     """Open an image file that holds one image.
 
     Args:
         path: The file.
         kind: image or mask, that it is taken for.
+        bands: See `opened`, pages.
 
     Raises:
+        UnidentifiedImageError: it is of none of the `FORMATS`, or its pages are bands.
         ValueError: it holds several: pages of a TIFF, frames of an animation.
     """
-    image = Image.open(path)
+    image = Image.open(path, formats=decoded())
     if image.format in ("TIFF", "GIF", "WEBP", "PNG") and (pages := _pages(image)) > 1:
         image.close()
+        if pages == bands and image.format == "TIFF":
+            raise UnidentifiedImageError
         raise ValueError(several(pages, "pages" if image.format == "TIFF" else "frames", kind))
     return unmapped(image)
+
+
+@functools.cache
+def decoded() -> tuple[str, ...]:
+    """Those of the `FORMATS` that this Pillow was built with."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def _pages(image: Image.Image) -> int:
@@ -117,8 +158,12 @@ def _pages(image: Image.Image) -> int:
     return pages
 
 
-def image_header(path: Path) -> Header:
+def image_header(path: Path, pages: int = 1) -> Header:
     """Return what an image file holds, by its header.
+
+    Args:
+        path: The file.
+        pages: Number of pages of a TIFF file that are bands of one image.
 
     Raises:
         FileNotFoundError, ValueError: as `read_image`.
@@ -129,10 +174,10 @@ def image_header(path: Path) -> Header:
             return slice_header(path)
         if is_dicom(path):
             return dicom_header(path)
-        with TiffImage(path) as image:
+        with TiffImage(path, pages) as image:
             return image.header
 
-    return opened(path, "image", header, otherwise)
+    return opened(path, "image", header, otherwise, pages=pages, pixels=False)
 
 
 def nodata_of(path: Path) -> float | None:
@@ -145,6 +190,8 @@ def nodata_of(path: Path) -> float | None:
 def has_deep_values(path: Path) -> bool:
     """Return whether the values of an image of gray or colors have more than 8 bits; False if it cannot be read."""
     try:
-        return opened(path, "image", is_deep, lambda: not is_slice(path) or read_slice(path).dtype.itemsize > 1)
+        return opened(
+            path, "image", is_deep, lambda: not is_slice(path) or read_slice(path).dtype.itemsize > 1, pixels=False
+        )
     except (ValueError, OSError, ModuleNotFoundError):
         return False

@@ -71,12 +71,12 @@ def read_image(path: Path, reduction: int = 1, bands: Bands = RGB) -> NDArray[np
         return reduced(rgb_pixels(image), reduction)
 
     def read_otherwise() -> NDArray[np.uint8]:
-        values = _unknown_to_pillow(path)
+        values = _unknown_to_pillow(path, bands.pages)
         if values.ndim == 3 and values.shape[-1] != 3:
             raise ValueError(wrong_bands(values.shape[-1], 3))
         return reduced(scaled(values, bands.ranges), reduction)
 
-    return opened(path, "image", read, read_otherwise)
+    return opened(path, "image", read, read_otherwise, pages=bands.pages)
 
 
 def band_values(path: Path, count: int) -> NDArray[Any]:
@@ -125,12 +125,12 @@ def wrong_bands(found: int, expected: int) -> str:
     return f"it has {found} bands, and {wanted} expected: are all images alike?"
 
 
-def deep_values(path: Path, count: int = 3) -> NDArray[Any] | None:
+def deep_values(path: Path, bands: Bands = RGB) -> NDArray[Any] | None:
     """Read the values of an image as they are, if they have more than 8 bits.
 
     Args:
         path: File of the image.
-        count: Number of bands, see `Bands`.
+        bands: How many there are; their ranges do not matter.
 
     Returns:
         (H, W) or (H, W, 3), or (H, W, count) where other bands than three are asked for; None of 8 bits.
@@ -138,21 +138,24 @@ def deep_values(path: Path, count: int = 3) -> NDArray[Any] | None:
     Raises:
         FileNotFoundError, ValueError: as `read_image`.
     """
-    if count != RGB.count:
-        values = band_values(path, count)
+    if bands.count != RGB.count:
+        values = band_values(path, bands.count)
         return None if values.dtype == np.uint8 else values
+
+    def read(image: Image.Image) -> NDArray[Any] | None:
+        return read_deep(image, path) if is_deep(image) else None
 
     def read_otherwise() -> NDArray[Any] | None:
-        values = _unknown_to_pillow(path)
+        values = _unknown_to_pillow(path, bands.pages)
         return None if values.dtype == np.uint8 else values
 
-    return opened(path, "image", lambda image: read_deep(image, path) if is_deep(image) else None, read_otherwise)
+    return opened(path, "image", read, read_otherwise, pages=bands.pages)
 
 
-def _unknown_to_pillow(path: Path, stored: bool = False) -> NDArray[Any]:
+def _unknown_to_pillow(path: Path, pages: int = 1, stored: bool = False) -> NDArray[Any]:
     if is_slice(path):
         return read_slice(path)
-    return read_dicom(path) if is_dicom(path) else read_tiff(path, stored=stored)
+    return read_dicom(path) if is_dicom(path) else read_tiff(path, pages=pages, stored=stored)
 
 
 def reduced(pixels: NDArray[np.uint8], reduction: int) -> NDArray[np.uint8]:

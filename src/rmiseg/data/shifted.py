@@ -1,4 +1,4 @@
-"""Masks that lie beside the wrong image: shifted by some places in the order of names, or shuffled.
+"""Masks that do not fit their images: shifted by some places in the order of names, shuffled, turned, inverted.
 
 Edges of a mask lie where its image changes. The blocks of a checkerboard halve them: the image that one half fits best,
 of all of its size, is the right one if the other half fits it best, too, and both far better than the mask's own.
@@ -9,26 +9,26 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rmiseg.data.bands import Bands
-from rmiseg.data.classes import IGNORE_INDEX, ClassTable
+from rmiseg.data.classes import ClassTable
+from rmiseg.data.edges import Edges, edges_of
 from rmiseg.data.images import Sample
 from rmiseg.data.opening import image_header
-from rmiseg.data.reading import read_image, read_mask
+from rmiseg.data.reversed import reversal_warnings
 from rmiseg.data.volumes import is_slice
 from rmiseg.runtime.cores import made_by
 
 FEW, MANY, BLOCK = 48, 512, 12
 """Images that are looked at; where their own masks fit them no better than others; and neighbors in a row."""
-LONG_SIDE, MOST_PIXELS = 256, 800_000_000
-"""Pixels of the longer side at which edges are compared, and of all images together beyond which no more are read."""
-LEAST_EDGE, LEAST_PAIRS, SQUARE = 8, 12, 8
-"""Pixels of each half of a mask's edges, comparable masks, and pixels of a side of the blocks that halve them."""
+MOST_PIXELS = 800_000_000
+"""Pixels of all images together beyond which no more are read."""
+LEAST_EDGE, LEAST_PAIRS = 8, 12
+"""Pixels of each half of a mask's edges, and comparable masks."""
 FIT, GAIN, HALF = 5.0, 3.0, 2.0
 """Least fit of another image, least difference to that of the own, and least fit for each half, in standard deviations
 of the fits of all images. Of 728 right pairs of five real data sets none has such an image; of the same shuffled, 95 to
@@ -38,27 +38,10 @@ LEAST_FOUND, SHARE, CHANCE = 4, 0.05, 2.0
 images are looked at."""
 
 
-@dataclass(frozen=True)
-class _Edges:
-    """Edges of an image and its mask.
-
-    Attributes:
-        sample: Both.
-        place: Their folder, and their place in it.
-        strength: Ranks (h, w) uint8 of how strong the image's edges are, from 0 to 255.
-        halves: Indices of the pixels of the mask's edges, for each half.
-    """
-
-    sample: Sample
-    place: tuple[Path, int]
-    strength: NDArray[np.uint8]
-    halves: tuple[NDArray[np.intp], NDArray[np.intp]]
-
-
-def shift_warnings(
+def fit_warnings(
     samples: Sequence[Sample], classes: ClassTable, bands: Bands, *, most: int = FEW, workers: int = 0
 ) -> list[str]:
-    """Warn, if the edges in masks fit other images than their own far better.
+    """Warn, if the edges in masks fit other images than their own far better, or their own if they are turned.
 
     Args:
         samples: Pairs of all splits: those of one folder are in the order of their names, whatever their splits.
@@ -68,12 +51,14 @@ def shift_warnings(
         workers: Processes that read images; 0 reads in this one.
     """
     samples = [each for each in {each.image: each for each in samples}.values() if not is_slice(each.image)]
-    known: dict[Sample, _Edges | None] = {}
+    known: dict[Sample, Edges | None] = {}
     for number in dict.fromkeys((most, max(most, MANY))):
         chosen = _chosen([each for each in samples if each.mask is not None], number)
         work = _Looks([(sample, place) for sample, place in chosen if sample not in known], classes, bands)
         known |= zip([sample for sample, _ in work.chosen], made_by(work, workers if len(work) else 0))
         read = [edges for edges in known.values() if edges is not None]
+        if reversed_masks := reversal_warnings(read):
+            return reversed_masks
         looked_at, own, found = _compared(read)
         if len(found) >= max(LEAST_FOUND, SHARE * looked_at):
             return [_warning(looked_at, found)]
@@ -82,7 +67,7 @@ def shift_warnings(
     return []
 
 
-def _warning(looked_at: int, found: list[tuple[_Edges, _Edges]]) -> str:
+def _warning(looked_at: int, found: list[tuple[Edges, Edges]]) -> str:
     own, other = found[0]
     example = f"such as those of {own.sample.mask} the image {other.sample.image}, and not {own.sample.image}"
     beginning = f"of {looked_at} that were looked at, the edges of {len(found)} fit"
@@ -133,7 +118,7 @@ class _Looks:
         pixels = 0
         for sample, place in chosen:
             try:
-                height, width = image_header(sample.image).size
+                height, width = image_header(sample.image, bands.pages).size
             except (ValueError, OSError, ModuleNotFoundError):
                 continue
             pixels += height * width
@@ -144,49 +129,17 @@ class _Looks:
     def __len__(self) -> int:
         return len(self.chosen)
 
-    def __getitem__(self, index: int) -> _Edges | None:
-        return _edges(*self.chosen[index], self.classes, self.bands)
+    def __getitem__(self, index: int) -> Edges | None:
+        return edges_of(*self.chosen[index], self.classes, self.bands)
 
 
-def _edges(sample: Sample, place: tuple[Path, int], classes: ClassTable, bands: Bands) -> _Edges | None:
-    """The edges of an image and its mask; None if they cannot be read, or differ in size."""
-    assert sample.mask is not None
-    try:
-        step = max(1, -(-max(image_header(sample.image).size) // LONG_SIDE))
-        reduction = next(each for each in (8, 4, 2, 1) if each <= step)
-        times = -(-step // reduction)
-        gray = read_image(sample.image, reduction, bands).mean(axis=-1, dtype=np.float32)
-        ids = read_mask(sample.mask, classes)
-    except (ValueError, OSError, ModuleNotFoundError):
-        return None
-    step = reduction * times
-    if gray.shape != tuple(-(-size // reduction) for size in ids.shape) or min(ids.shape) < 2 * step:
-        return None
-    rows, columns = (size // step for size in ids.shape)
-    gray = gray[: rows * times, : columns * times].reshape(rows, times, columns, times).mean(axis=(1, 3))
-    ids = ids[step // 2 :: step, step // 2 :: step][:rows, :columns]
-    down, right = np.abs(np.diff(gray, axis=0))[:, :-1], np.abs(np.diff(gray, axis=1))[:-1]
-    strength = np.maximum(down, right)
-    if not strength.any():
-        return None
-    levels = (16 * strength).astype(np.intp)
-    counts = np.bincount(levels.ravel())
-    ranks = (np.cumsum(counts) - counts / 2)[levels] / levels.size
-    known = ids != IGNORE_INDEX
-    edges = ((ids[1:] != ids[:-1]) & known[1:] & known[:-1])[:, :-1]
-    edges |= ((ids[:, 1:] != ids[:, :-1]) & known[:, 1:] & known[:, :-1])[:-1]
-    first = np.add.outer(np.arange(rows - 1) // SQUARE, np.arange(columns - 1) // SQUARE) % 2 == 0
-    halves = np.flatnonzero(edges & first), np.flatnonzero(edges & ~first)
-    return _Edges(sample, place, (255 * ranks).astype(np.uint8), halves)
-
-
-def _compared(read: Sequence[_Edges]) -> tuple[int, float, list[tuple[_Edges, _Edges]]]:
+def _compared(read: Sequence[Edges]) -> tuple[int, float, list[tuple[Edges, Edges]]]:
     """Number of masks that could be compared, the median fit of their own images, and those with others that fit."""
-    sizes: dict[tuple[int, ...], list[_Edges]] = {}
+    sizes: dict[tuple[int, ...], list[Edges]] = {}
     for each in read:
         sizes.setdefault(each.strength.shape, []).append(each)
     owns: list[float] = []
-    found: list[tuple[_Edges, _Edges]] = []
+    found: list[tuple[Edges, Edges]] = []
     for group in sizes.values():
         masks = [index for index, each in enumerate(group) if min(map(len, each.halves)) >= LEAST_EDGE]
         if len(masks) < LEAST_PAIRS:

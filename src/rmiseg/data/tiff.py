@@ -228,7 +228,7 @@ def several(number: int, unit: str, kind: str = "image") -> str:
         kind: image or mask, that it was taken for.
     """
     hint = f"; if they are bands of one image, write `bands: {number}` into dataset.yaml"
-    bands = hint if (unit, kind) == ("pages", "image") and number != 3 else ""
+    bands = hint if (unit, kind) == ("pages", "image") else ""
     return f"it holds {number} {unit}, which are several images: save each as a file of its own{bands}"
 
 

@@ -7,23 +7,22 @@ from typing import Any
 
 from rich.console import Console
 
-from rmiseg.data.bands import Ranges
+from rmiseg.data.bands import Bands, Ranges
 from rmiseg.data.choice import check_bands, choose_bands, spread
+from rmiseg.data.doubts import on_both_sides, warnings_of
 from rmiseg.data.finding import load_split, load_splits
 from rmiseg.data.held_out import divide
 from rmiseg.data.images import Split
 from rmiseg.data.inspection import SplitReport, inspect
 from rmiseg.data.reading import read_mask
-from rmiseg.data.shifted import shift_warnings
+from rmiseg.data.shifted import fit_warnings
 from rmiseg.data.two_ways import two_ways
 from rmiseg.data.verdict import (
     class_problems,
     ignored_note,
-    on_both_sides,
     palette_problems,
     renumbered,
     unscored,
-    warnings_of,
 )
 from rmiseg.runtime.progress import track
 
@@ -78,10 +77,10 @@ def open_training_data(
         check_bands(train, chosen)
         check_bands(val, chosen)
     lines = [*train.notes, *val.notes, *decisions]
-    reports = [_sampled(train), _sampled(val)]
+    reports = [_sampled(train, chosen), _sampled(val, chosen)]
     problems = _problems([train, val], reports)
     if problems and any(len(split) > SAMPLE for split in (train, val)):
-        reports = [_read_all(split, console) for split in (train, val)]
+        reports = [_read_all(split, chosen, console) for split in (train, val)]
         problems = _problems([train, val], reports)
     if problems:
         raise ValueError("\n".join([*problems, f"`rmiseg data check --root {root}` says more"]))
@@ -93,7 +92,7 @@ def open_training_data(
     warnings = warnings_of(train.classes, reports, all_read=len(train) <= SAMPLE >= len(val))
     warnings += [both] if (both := on_both_sides(train, val)) else []
     if not console.quiet:
-        warnings += shift_warnings([*train.samples, *val.samples], train.classes, chosen)
+        warnings += fit_warnings([*train.samples, *val.samples], train.classes, chosen)
     for warning in warnings:
         console.print(f"warning: {warning}", markup=False, soft_wrap=True)
     return train.with_bands(chosen), val.with_bands(chosen)
@@ -121,15 +120,15 @@ def _refuse_unreadable(split: Split, report: SplitReport, root: str) -> None:
                 raise ValueError(f"{error}\n{renumbered(split.classes, [report])}".rstrip()) from None
 
 
-def _sampled(split: Split) -> SplitReport:
+def _sampled(split: Split, bands: Bands) -> SplitReport:
     report = SplitReport.of(split)
     for index in spread(len(split), SAMPLE):
-        report.add(inspect(split.samples[index], split.classes, decode=False))
+        report.add(inspect(split.samples[index], split.classes, decode=False, bands=bands))
     return report
 
 
-def _read_all(split: Split, console: Console) -> SplitReport:
+def _read_all(split: Split, bands: Bands, console: Console) -> SplitReport:
     report = SplitReport.of(split)
     for sample in track(split.samples, f"reading the masks of {split.name}", console, total=len(split)):
-        report.add(inspect(sample, split.classes, decode=False))
+        report.add(inspect(sample, split.classes, decode=False, bands=bands))
     return report

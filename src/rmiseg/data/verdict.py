@@ -15,14 +15,11 @@ import yaml
 
 from rmiseg.data.classes import ClassTable, RawValue
 from rmiseg.data.description import Description
-from rmiseg.data.images import Split
 from rmiseg.data.inspection import SplitReport
 
 SELDOM = 2
 """Factor by which pixels nearest to a class may exceed those that hold its value, where nobody said what is ignored; a
 class beyond it is not what the masks hold."""
-BETWEEN = 1.05
-"""Likewise, of a class whose value lies between others, beyond which smoothed edges are mistaken for it."""
 
 
 def class_problems(classes: ClassTable, description: Description | None, reports: Sequence[SplitReport]) -> list[str]:
@@ -83,7 +80,7 @@ def renumbered(classes: ClassTable, reports: Sequence[SplitReport]) -> str:
     found = unknown | _ignored(reports).keys() | {value for value, n in zip(classes.values, exact) if n}
     if classes.rgb or classes.nearest or classes.also or not unknown or len(found) != len(classes):
         return ""
-    levels = [color[0] for color in _one_color_each(reports).values() if len(set(color)) == 1]
+    levels = [color[0] for color in one_color_each(reports).values() if len(set(color)) == 1]
     if sorted(levels) == sorted(value for value in classes.values if isinstance(value, int)):
         colors = yaml_line({name: [value] * 3 for name, value in zip(classes.names, classes.values)})
         return (
@@ -162,135 +159,18 @@ def palette_problems(reports: Sequence[SplitReport]) -> list[str]:
     return []
 
 
-def warnings_of(classes: ClassTable, reports: Sequence[SplitReport], all_read: bool = True) -> list[str]:
-    """List what need not be wrong, but seldom is intended.
-
-    Args:
-        classes: The classes.
-        reports: Findings in the splits.
-        all_read: False if only some of the masks were read, which do not tell that a class is absent.
-    """
-    warnings = list(dict.fromkeys(warning for report in reports for warning in report.warnings))
-    warnings += [
-        f"{report.name}: {count(len(turned), 'image')} turned by the EXIF orientation, with a mask that has none, e.g. "
-        f"{turned[0].image}: was the mask drawn on the image as it is stored? Then turn the mask, or remove the "
-        f"orientation from the image"
-        for report in reports
-        if (turned := report.turned_alone)
-    ]
-    warnings += [
-        f"{report.name}: {count(len(turned), 'mask')} turned by an EXIF orientation that the image does not have, e.g. "
-        f"{turned[0].mask}: was it drawn on the image as it is stored? Then remove the orientation from the mask"
-        for report in reports
-        if (turned := report.turned_otherwise)
-    ]
-    warnings += _alpha_warnings(reports) + _between(classes, reports) + _unlike_seen(classes, reports)
-    absent: dict[tuple[str, ...], list[int]] = {}
-    for index in range(len(classes) if all_read else 0):
-        names = tuple(report.name for report in reports if report.class_pixels.any() and not report.class_pixels[index])
-        if names:
-            absent.setdefault(names, []).append(index)
-    for names, indices in absent.items():
-        if len(indices) == 1:
-            index = indices[0]
-            warnings.append(
-                f"class {classes.names[index]} (mask value {classes.values[index]}) does not occur in "
-                f"{', '.join(names)}"
-            )
-        else:
-            shown = ", ".join(classes.names[index] for index in indices[:10]) + (", ..." if len(indices) > 10 else "")
-            warnings.append(f"{len(indices)} of {len(classes)} classes do not occur in {', '.join(names)}: {shown}")
-    return warnings
-
-
-def may_share(first: Split, second: Split) -> bool:
-    """True if two splits are meant to have images in common: parts of train, and trainval."""
-    names = (first.name, second.name)
-    return "trainval" in names or (first.name != second.name and all(name.startswith("train") for name in names))
-
-
-def on_both_sides(first: Split, second: Split) -> str:
-    """Say that two splits share images, where that is seldom intended; "" if they do not, or may."""
-    if may_share(first, second):
-        return ""
-    both = {sample.image for sample in first.samples} & {sample.image for sample in second.samples}
-    if not both:
-        return ""
-    return (
-        f"{count(len(both), 'image')} in both {first.name} and {second.name}, e.g. {min(both)}: scores on images that "
-        f"were trained on say nothing"
-    )
-
-
-def _alpha_warnings(reports: Sequence[SplitReport]) -> list[str]:
-    return [
-        f"{report.name}: {count(len(paths), 'mask')} with transparent pixels, e.g. {paths[0]}: what is stored below "
-        f"the transparency counts, which no program shows. If transparent is a class, put it on a background of its own"
-        for report in reports
-        if (paths := report.transparent)
-    ]
-
-
 def _alpha_hint(reports: Sequence[SplitReport]) -> str:
     paths = [path for report in reports for path in report.transparent]
     return f". Is the class in the transparency of {paths[0]}? That is not read: save it as gray" if paths else ""
 
 
-def _unlike_seen(classes: ClassTable, reports: Sequence[SplitReport]) -> list[str]:
-    """Warn where the values of masks are other than what programs show: then black is not the first class."""
-    warnings = [
-        f"{report.name}: {count(len(paths), 'mask')} of TIFF files whose zero is white (MinIsWhite), and most pixels "
-        f"are not 0, e.g. {paths[0]}: the stored values count, so that programs show {classes.names[0]} in white, and "
-        f"all else in gray or black. If black is {classes.names[0]}, save the masks as PNG"
-        for report in reports
-        if (paths := report.inverted) and not classes.rgb
-    ]
-    colors = {} if classes.rgb else _one_color_each(reports)
-    ids = dict(zip(classes.known, classes.known_ids))
-    black = next((value for value, color in colors.items() if color == (0, 0, 0)), None)
-    if (
-        black is None
-        or black not in ids
-        or not 0 < ids[black] < len(classes)
-        or (first := classes.values[0]) not in colors
-    ):
-        return warnings
-    named = {classes.names[0]: [0, 0, 0]}
-    named |= {classes.names[ids[black]]: list(colors[first])} if len(classes) == 2 else {}
-    more = "" if len(classes) == 2 else "the like of "
-    path = next(files[color] for report in reports for color in [(0, 0, 0)] if (files := report.colors.get(black)))
-    return [
-        *warnings,
-        f"value {first}, {classes.names[0]}, has the color {list(colors[first])} in the palettes of the masks, and "
-        f"{black}, {classes.names[ids[black]]}, is black, e.g. in {path}: the values count, not what programs show. If "
-        f"black is {classes.names[0]}, write {more}this into dataset.yaml: `classes: {yaml_line(named)}`",
-    ]
-
-
-def _one_color_each(reports: Sequence[SplitReport]) -> dict[int, tuple[int, int, int]]:
+def one_color_each(reports: Sequence[SplitReport]) -> dict[int, tuple[int, int, int]]:
     """The color of each value of masks with palettes, where all palettes give it the same."""
     colors: dict[int, set[tuple[int, int, int]]] = {}
     for report in reports:
         for value, files in report.colors.items():
             colors.setdefault(value, set()).update(files)
     return {value: min(each) for value, each in colors.items() if len(each) == 1}
-
-
-def _between(classes: ClassTable, reports: Sequence[SplitReport]) -> list[str]:
-    """Warn where smoothed edges between two classes pass the value of a third, as which they are read."""
-    if not classes.nearest or classes.rgb:
-        return []
-    levels = sorted(value for value in classes.known if isinstance(value, int))
-    near, exact = (
-        np.sum([getattr(each, name) for each in reports], axis=0) for name in ("class_pixels", "exact_pixels")
-    )
-    return [
-        f"{1 - exact[index] / near[index]:.1%} of the pixels of class {classes.names[index]} hold another value that "
-        f"is nearest to {value}: smoothed edges between {levels[0]} and {levels[-1]} pass it, and are read as this "
-        f"class. Save the masks without smoothing, if there is a way"
-        for index, value in enumerate(classes.values)
-        if isinstance(value, int) and levels[0] < value < levels[-1] and near[index] > BETWEEN * exact[index]
-    ]
 
 
 def count(number: int, noun: str) -> str:

@@ -20,11 +20,11 @@ STRIP = 64
 """Rows of a strip."""
 
 
-def geography_of(path: Path | None, bands: int) -> list[Any]:
-    """Return the tags that say where on earth an image of so many bands lies, as `tiff_writer` takes them."""
+def geography_of(path: Path | None, pages: int = 1) -> list[Any]:
+    """Return the tags that say where on earth an image lies, as `tiff_writer` takes them; its pages may be bands."""
     if path is None or not is_tiff(path):
         return []
-    with TiffImage(path, pages=bands) as image:
+    with TiffImage(path, pages) as image:
         return image.geography
 
 

@@ -51,7 +51,7 @@ def open_large(path: Path, bands: Bands) -> tuple[tuple[int, int], Reader]:
 
 def _in_areas(path: Path, bands: Bands) -> tuple[tuple[int, int], Reader] | None:
     """A TIFF file read area by area; None if its colors, its orientation or its size of strips need more."""
-    image = TiffImage(path, pages=bands.count)
+    image = TiffImage(path, pages=bands.pages)
     page, found = image.pages[0], image.header
     photometric = page.tags.get(PHOTOMETRIC)
     coded = photometric and photometric.value not in PLAIN
@@ -77,6 +77,8 @@ def _through_pyvips(path: Path, bands: Bands) -> tuple[tuple[int, int], Reader] 
         pyvips = import_extra("pyvips", "large", f"reading {path}")
     except (ImportError, OSError):  # the package, or the library behind it
         return None
+    if not is_tiff(path):  # pyvips opens much else, such as SVG and PDF, and of several frames the first
+        _through_pillow(path).close()
     image = pyvips.Image.new_from_file(str(path), access="random").autorot()
     _check((image.height, image.width), MOST_CACHED)
     if image.interpretation not in ("srgb", "b-w", "rgb16", "grey16", "multiband", "scrgb"):
@@ -95,11 +97,7 @@ def _through_pyvips(path: Path, bands: Bands) -> tuple[tuple[int, int], Reader] 
 
 def _whole(path: Path, bands: Bands) -> tuple[tuple[int, int], Reader]:
     """An image that Pillow holds, with 4 bytes a pixel; of an area a copy is made."""
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-    try:
-        image = open_image(path)
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
+    image = _through_pillow(path)
     _check((image.height, image.width), MOST_WHOLE)
     if bands.count != RGB.count or (is_deep(image) and image.mode not in ("F", "I", "I;16", "I;16B")):
         raise ValueError(
@@ -116,6 +114,15 @@ def _whole(path: Path, bands: Bands) -> tuple[tuple[int, int], Reader]:
         return rgb_pixels(part)
 
     return (image.height, image.width), read
+
+
+def _through_pillow(path: Path) -> Image.Image:
+    """An image of any number of pixels, not yet decoded."""
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        return open_image(path)
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
 
 
 def _pixels(values: np.ndarray, found: int, bands: Bands) -> np.ndarray:

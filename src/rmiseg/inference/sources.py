@@ -178,7 +178,7 @@ def array_frame(name: Path, pixels: np.ndarray, file: Path | None = None) -> Fra
 
 
 def _image_frame(source: Source, windows: bool, bands: Bands) -> Frame:
-    height, width = _size(source.file)
+    height, width = _size(source.file, bands)
     if width * height <= LARGE:
         return array_frame(source.name, read_image(source.file, bands=bands), source.file)
     if not windows:
@@ -189,11 +189,11 @@ def _image_frame(source: Source, windows: bool, bands: Bands) -> Frame:
     return Frame(source.name, size, read, file=source.file)
 
 
-def _size(path: Path) -> tuple[int, int]:
+def _size(path: Path, bands: Bands) -> tuple[int, int]:
     """Height and width by the header; those of what is no image are 0, and reading it says why."""
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
-        return image_header(path).size
+        return image_header(path, bands.pages).size
     except Exception:
         return 0, 0
     finally:

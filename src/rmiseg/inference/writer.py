@@ -179,7 +179,7 @@ class Writer:
     def _pictures(self, folder: Path, frame: Frame) -> Pictures:
         paths = [folder / each.path(frame.name) for each in self.formats]
         with_place = any(each.mode == TIFF for each in self.formats)
-        geography = geography_of(frame.file, self.predictor.bands.count) if with_place else []
+        geography = geography_of(frame.file, self.predictor.bands.pages) if with_place else []
         return Pictures(paths, self.formats, frame.size, self.predictor.classes, geography)
 
 

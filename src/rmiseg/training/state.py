@@ -161,7 +161,7 @@ class StateFolder:
         """Remove all states, and leftovers of a killed process, which are half written."""
         for path in [*self.files(), *leftovers(self.path)]:
             path.unlink(missing_ok=True)
-        if self.path.is_dir():
+        if self.path.is_dir() and not any(self.path.iterdir()):  # systems put files of their own there
             self.path.rmdir()
 
 

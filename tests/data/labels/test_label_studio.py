@@ -90,8 +90,21 @@ def test_tasks(tmp_path):
     assert {name: (mask == 1).sum() for name, mask in masks.items()} == {"train/a": 12, "train/b": 12, "train/c": 0}
     assert (masks["train/a"] == 2).sum() == 16 * 12 - 12
     assert (masks["train/c"] == 2).sum() == 12
-    assert report.notes == ["1 images have several annotations, of which the latest is taken"]
-    assert report.unused.lines()[0].startswith("1 images have predictions alone")
+    assert report.notes == [
+        "1 images have several annotations, of which the latest is taken, or that called ground truth"
+    ]
+    assert report.unused.lines()[0].startswith("1 images have predictions or drafts alone")
+
+
+def test_ground_truth_comes_before_the_latest(tmp_path):
+    results = [("2024-01-01", True, SMALL), ("2024-01-02", False, SQUARE)]
+    annotations = [
+        {"result": [polygon("road", corners)], "updated_at": day, "ground_truth": truth}
+        for day, truth, corners in results
+    ]
+    tasks = [{"data": {"image": "a.jpg"}, "annotations": annotations}]
+    _, masks, _ = imported(write_tasks(tmp_path / "studio", *tasks, images=("a.jpg",)), val=0)
+    assert masks["train/a"].sum() == 12
 
 
 def test_other_labels(tmp_path):

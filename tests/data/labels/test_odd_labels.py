@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
+from rmiseg.config import DataImportConfig
+from rmiseg.data.labels import import_labels
 from support.labels import SIZE, imported, write_json, write_photo
 
 TRIANGLE = [[2, 3], [20, 4], [18, 19]]
@@ -70,7 +75,9 @@ def test_shares_in_place_of_pixels_and_pixels_in_place_of_shares(tmp_path):
     (root / "labels").mkdir()
     (root / "data.yaml").write_text("names: [car]\nnc: 1\n")
     (root / "labels" / "a.txt").write_text("0 1 1 3 1 3 3\n")
-    with pytest.raises(ValueError, match=r"a.txt, line 1: coordinates are shares .*: are these pixels\?"):
+    with pytest.raises(
+        ValueError, match=r"a.txt, line 1: coordinates are shares .*: are these pixels, or key points\?"
+    ):
         imported(root)
     (root / "labels" / "a.txt").write_text("0 -0.2 0.1 1.3 0.1 0.5 0.9\n")  # a little beyond the image
     assert imported(root, val=0)[1]["train/a"].any()
@@ -163,3 +170,78 @@ def test_yolo_labels_whose_description_has_names_alone(tmp_path, names, line, me
     (tmp_path / "data.yaml").write_text(f"names: {names}")
     with pytest.raises(ValueError, match=message):
         imported(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("reference", "file"),
+    [
+        ("images/a%20b.png", "a b.png"),
+        ("a%20b.png?token=1&x=y", "a b.png"),
+        ("/data/upload/3/0a1b2c3d-a_b.png", "a b.png"),
+        ("IMAGES\\A%20B.PNG", "a b.png"),
+        ("a%20b.png", "a%20b.png"),  # as it is, first
+    ],
+)
+def test_images_by_what_systems_make_of_their_names(tmp_path, reference, file):
+    write_photo(tmp_path / "photos" / "a b.png")
+    write_photo(tmp_path / "photos" / file)
+    image = {"id": 1, "file_name": reference, "height": SIZE[0], "width": SIZE[1]}
+    row = {"id": 1, "image_id": 1, "category_id": 1, "segmentation": [FLAT]}
+    content = {"images": [image], "annotations": [row], "categories": [{"id": 1, "name": "car"}]}
+    write_json(tmp_path / "a.json", content)
+    _, masks, _ = imported(tmp_path, val=0)
+    assert list(masks) == [f"train/{Path(file).stem}"]
+
+
+def test_two_images_of_such_names_are_refused(tmp_path):
+    root = coco(tmp_path / "x", [FLAT])
+    (root / "a.png").unlink()
+    for name in ("a b.png", "a_b.png"):
+        write_photo(root / name)
+    (root / "a.json").write_text((root / "a.json").read_text().replace("a.png", "0a1b2c3d-A_B.png"))
+    with pytest.raises(ValueError, match="of which there are several"):
+        imported(root)
+
+
+def test_an_image_that_lies_elsewhere_and_inside_of_its_labels(tmp_path):
+    write_photo(tmp_path / "elsewhere" / "a.png")
+    data = base64.b64encode((tmp_path / "elsewhere" / "a.png").read_bytes()).decode()
+    labelme(tmp_path / "x", {})
+    for name in ("..\\pictures\\c.jpg", "/home/other/d.jpg", "C:\\Users\\e.jpg", "/", ".."):
+        stem = name.replace("\\", "/").rpartition("/")[2].removesuffix(".jpg") or "none"
+        shape = {"label": "car", "points": TRIANGLE, "shape_type": "polygon"}
+        write_json(tmp_path / "x" / f"{stem}.json", {"imagePath": name, "imageData": data, "shapes": [shape]})
+    _, masks, _ = imported(tmp_path / "x", val=0)
+    assert set(masks) == {"train/a", "train/c", "train/d", "train/e", "train/none"}
+
+
+def test_what_was_imported_before_is_no_source(tmp_path):
+    root = labelme(tmp_path / "x", {})
+    config = DataImportConfig(source=str(root), out=str(root / "mydata"), val=0, empty="background", overwrite=True)
+    for _ in range(2):
+        import_labels(config)
+        assert len(list((root / "mydata" / "masks").rglob("*.png"))) == 1
+
+
+def test_labels_twice_are_told_with_the_remedy(tmp_path):
+    root = coco(tmp_path / "x", [FLAT])
+    (root / "b.json").write_text((root / "a.json").read_text())
+    with pytest.raises(ValueError, match=r"labels twice, .*: leave one, or name one file as the source"):
+        imported(root)
+
+
+def test_key_points_of_yolo_are_no_outlines(tmp_path):
+    write_photo(tmp_path / "images" / "a.png")
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "a.txt").write_text("0 0.5 0.5 0.3 0.3 0.1 0.1 2 0.2 0.2 2\n")
+    (tmp_path / "data.yaml").write_text("names: [car]\nnc: 1\n")
+    with pytest.raises(ValueError, match="or key points"):
+        imported(tmp_path)
+
+
+def test_masks_in_labels_start_no_programs(tmp_path):
+    stream = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(stream, "EPS")  # for which Pillow would start Ghostscript
+    mask = {"shape_type": "mask", "points": [[1, 1], [4, 4]], "mask": base64.b64encode(stream.getvalue()).decode()}
+    with pytest.raises(ValueError, match="a mask cannot be read: cannot identify"):
+        imported(labelme(tmp_path / "x", mask))

@@ -16,6 +16,8 @@ from rmiseg.data.pairing import IMAGE_SUFFIXES, folded, walk
 from rmiseg.runtime.files import parse_json
 
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
+IMPORT_FILE = "import.json"
+"""File that says from where a data set was imported; a folder with it may be replaced, and is no source."""
 HASHED = re.compile(r"^[0-9a-f]{8}-")
 """Beginning that Label Studio gives the names of images."""
 
@@ -51,7 +53,7 @@ class Documents:
     @cached_property
     def names(self) -> list[str]:
         """Paths of all files below the folder, sorted; of one file, its name."""
-        return walk(self.root) if self.source.is_dir() else [self.source.name]
+        return _walked(self.root) if self.source.is_dir() else [self.source.name]
 
     def files(self, *suffixes: str) -> list[Path]:
         """Return the files of some suffixes, in lower case."""
@@ -59,7 +61,7 @@ class Documents:
 
     def image_files(self) -> list[Path]:
         """Return all images of the source, and of the folder of images."""
-        others = [self.images / name for name in walk(self.images)] if self.images else []
+        others = [self.images / name for name in _walked(self.images)] if self.images else []
         return [path for path in [*self.files(*IMAGE_SUFFIXES), *others] if path.suffix.lower() in IMAGE_SUFFIXES]
 
     def json(self, path: Path) -> Any:
@@ -108,9 +110,7 @@ class Documents:
             Path(os.path.normpath(document.parent / name))
         )
         index = self._images_of_images if outside else self._images_by_name
-        candidates = index.get(last) or index.get(HASHED.sub("", last)) or []
-        if not candidates:  # in other capitals or another form of Unicode
-            candidates = [path for key, paths in index.items() if folded(key) == folded(last) for path in paths]
+        candidates = index.get(last) or index.get(HASHED.sub("", last)) or index.get(f"/{_plain(last)}") or []
         if len(candidates) > 1:
             candidates = _most_alike(parts, candidates)
         if len(candidates) > 1:
@@ -143,19 +143,33 @@ class Documents:
 
     @cached_property
     def _images_by_name(self) -> dict[str, list[Path]]:
-        below = [self.root / name for name in walk(self.root)]
-        return _by_name([*below, *([self.images / name for name in walk(self.images)] if self.images else [])])
+        below = [self.root / name for name in _walked(self.root)]
+        return _by_name([*below, *([self.images / name for name in _walked(self.images)] if self.images else [])])
 
     @cached_property
     def _images_of_images(self) -> dict[str, list[Path]]:
-        return _by_name([self.images / name for name in walk(self.images)] if self.images else [])
+        return _by_name([self.images / name for name in _walked(self.images)] if self.images else [])
+
+
+def _walked(folder: Path) -> list[str]:
+    """Paths of all files below a folder, but for data sets that an earlier import wrote there."""
+    names = walk(folder)
+    made = tuple(name.removesuffix(IMPORT_FILE) for name in names if name.endswith(f"/{IMPORT_FILE}"))
+    return [name for name in names if not name.startswith(made)] if made else names
+
+
+def _plain(name: str) -> str:
+    """A name without what systems make of it: of addresses, of uploads, of other capitals and forms of Unicode."""
+    return folded(HASHED.sub("", unquote(name.partition("?")[0])).replace(" ", "_"))
 
 
 def _by_name(paths: list[Path]) -> dict[str, list[Path]]:
+    """Images by their names and, behind a slash, which no name holds, by these as they are `_plain`."""
     index: dict[str, list[Path]] = {}
     for path in dict.fromkeys(Path(os.path.normpath(path)) for path in paths):
         if path.suffix.lower() in IMAGE_SUFFIXES:
             index.setdefault(path.name, []).append(path)
+            index.setdefault(f"/{_plain(path.name)}", []).append(path)
     return index
 
 

@@ -28,7 +28,7 @@ from rmiseg.data.labels.annotations import (
     Region,
     Size,
 )
-from rmiseg.data.labels.documents import Documents
+from rmiseg.data.labels.documents import IMPORT_FILE, Documents
 from rmiseg.data.labels.drawing import DrawnLabels, draw_labels
 from rmiseg.data.labels.pictures import Picture, embedded_picture, look_at
 from rmiseg.data.labels.report import ImportReport
@@ -38,8 +38,6 @@ from rmiseg.runtime.files import remove_leftovers, to_json
 from rmiseg.runtime.places import check_room, writable_folder
 from rmiseg.runtime.progress import track
 
-MARK = "import.json"
-"""File that says from where a data set was imported; a folder with it may be replaced."""
 BACKGROUND = "background"
 
 
@@ -80,7 +78,7 @@ def import_labels(config: DataImportConfig, console: Console | None = None) -> I
                 f"height (0 to 1)? {labels.TITLE} is read in {'shares' if name == 'yolo' else 'pixels or percent'}"
             )
         (folder / "dataset.yaml").write_text(_description(classes, report), encoding="utf-8")
-        (folder / MARK).write_text(to_json(report.as_dict(classes)), encoding="utf-8")
+        (folder / IMPORT_FILE).write_text(to_json(report.as_dict(classes)), encoding="utf-8")
     return report
 
 
@@ -130,14 +128,17 @@ def _pictures(
                 "images without labels are left out (--empty background takes them as background)", image.reference
             )
             continue
-        path = image.path or documents.find_image(image.reference, image.document)
+        path = image.path or (None if image.embedded else documents.find_image(image.reference, image.document))
         picture = embedded_picture(image) if path is None and image.embedded else None
         if picture is None and path is None:
             report.unused.add("images are not found (--images names their folder)", image.reference)
             continue
         if path is not None:
             if path in seen:
-                raise ValueError(f"the image {path} has labels twice, in {seen[path].document} and {image.document}")
+                raise ValueError(
+                    f"the image {path} has labels twice, in {seen[path].document} and {image.document}: leave one, or "
+                    f"name one file as the source"
+                )
             seen[path] = image
             picture = look_at(path, image)
         assert picture is not None
@@ -284,7 +285,7 @@ def _check_free(out: Path, overwrite: bool) -> None:
     check_room(out.absolute().parent)
     if not os.path.lexists(out) or (out.is_dir() and not any(out.iterdir())):
         return
-    if not (out / MARK).is_file():
+    if not (out / IMPORT_FILE).is_file():
         raise FileExistsError(f"{out} exists, and is not of `rmiseg data import`; name another --out")
     if not overwrite:
         raise FileExistsError(f"{out} exists; --overwrite replaces it, or name another --out")

@@ -1,7 +1,8 @@
 """Label Studio's JSON: tasks with polygons and brush strokes. Later labels lie in front.
 
 Polygons are drawn by pycocotools, from the corners that label-studio-sdk exports to COCO; strokes are exact by its own
-decoder. Of several annotations of an image the latest is taken; predictions are read only once somebody submitted them.
+decoder. Of several annotations of an image the latest is taken, or that called ground truth; predictions are read only
+once somebody submitted them.
 """
 
 from __future__ import annotations
@@ -69,7 +70,9 @@ class LabelStudio(LabelFormat):
                 found.images.append(image)
                 several += count > 1
         if several:
-            found.notes.append(f"{several} images have several annotations, of which the latest is taken")
+            found.notes.append(
+                f"{several} images have several annotations, of which the latest is taken, or that called ground truth"
+            )
         return found
 
     def part(self, labels: PreLabels, file: Path) -> str:
@@ -130,11 +133,13 @@ def _image(task: dict[str, Any], path: Path, unused: Tally) -> tuple[LabeledImag
         image = LabeledImage(f"task{task.get('id', '')}", path, embedded=reference.partition(",")[2])
         reference = image.reference
     if not annotations:
-        if task.get("predictions"):
-            unused.add("images have predictions alone, which nobody has submitted", PurePosixPath(reference).name)
+        if task.get("predictions") or task.get("drafts"):
+            unused.add(
+                "images have predictions or drafts alone, which nobody has submitted", PurePosixPath(reference).name
+            )
         return image, 0
-    latest = max(annotations, key=lambda each: str(each.get("updated_at") or each.get("created_at") or ""))
-    results = latest["result"]
+    chosen = max(annotations, key=_worth)
+    results = chosen["result"]
     labels = {each["id"]: label for each in results if (label := _label(each)) and "id" in each}
     for number, each in enumerate(results, start=1):
         value = each.get("value", {})
@@ -161,6 +166,12 @@ def _image(task: dict[str, Any], path: Path, unused: Tally) -> tuple[LabeledImag
             title, example = f"label {number}, {name!r}", f"{name} in {reference}"
             add_region(image, partial(_region, name, value, image.size), title, unused, reason, example)
     return image, len(annotations)
+
+
+def _worth(annotation: dict[str, Any]) -> tuple[bool, str]:
+    """Rank of an annotation: one called ground truth comes before others, and then the latest."""
+    changed = annotation.get("updated_at") or annotation.get("created_at") or ""
+    return annotation.get("ground_truth") is True, str(changed)
 
 
 def _is_pages(value: Any) -> bool:

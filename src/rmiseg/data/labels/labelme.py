@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from rmiseg.config.registry import register
@@ -60,7 +60,12 @@ class Labelme(JSONFormat):
         """See `JSONFormat.read_file`."""
         image = _image(path, content, found.unused)
         image.split = split_of(path, documents.root)
-        image.path = documents.find_image(image.reference, path)
+        try:
+            image.path = documents.find_image(image.reference, path)
+        except ValueError:
+            if not image.embedded:
+                raise
+            image.reference = PurePosixPath(image.reference.replace("\\", "/")).name or path.stem
         found.images.append(image)
 
     def part(self, labels: PreLabels, file: Path) -> str:

@@ -10,6 +10,7 @@ from PIL import Image, UnidentifiedImageError
 
 from rmiseg.data.labels.annotations import LabeledImage, Size
 from rmiseg.data.labels.shapes import from_base64
+from rmiseg.data.opening import decoded
 from rmiseg.data.tiff import ORIENTATION
 from rmiseg.runtime.extras import import_extra
 
@@ -54,7 +55,7 @@ def look_at(path: Path, labels: LabeledImage) -> Picture:
         ValueError: It is no image, or one too large to be read.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=decoded()) as image:
             stored, orientation = _header(image)
     except UnidentifiedImageError as error:
         if path.suffix.lower() not in (".tif", ".tiff"):
@@ -74,7 +75,7 @@ def embedded_picture(labels: LabeledImage) -> Picture:
     title = f"{labels.document}: the image {labels.reference}, which it holds,"
     try:
         content = from_base64(labels.embedded)
-        with Image.open(io.BytesIO(content)) as image:
+        with Image.open(io.BytesIO(content), formats=decoded()) as image:
             suffix = EMBEDDED.get(image.format or "")
             stored, orientation = _header(image)
     except Exception as error:

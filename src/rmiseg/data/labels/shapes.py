@@ -19,6 +19,7 @@ from PIL import Image, ImageDraw
 
 from rmiseg.config.recipes import shortened
 from rmiseg.data.labels.annotations import Size
+from rmiseg.data.opening import decoded
 from rmiseg.runtime.extras import import_extra
 
 FARTHEST = 4
@@ -216,7 +217,7 @@ def bitmap(text: str, left: int, top: int, size: Size, *, alpha: bool = False) -
         if packed.unconsumed_tail:
             raise ValueError(f"a mask is larger than its image of {size[1]} x {size[0]} pixels")
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=decoded()) as image:
             _area(*image.size, size)
             values = np.array(image)
     except ValueError:

@@ -23,7 +23,7 @@ from rmiseg.data.labels.shapes import filled_polygon, points, rectangle
 
 OTHER_TEXTS = ("classes.txt", "labels.txt", "obj.names", "readme.txt", "labelmap.txt")
 """Names of text files that hold no objects; so do those that begin with README."""
-FARTHEST = 1.5
+FARTHEST = 1.0
 """Distance from the middle, in widths and heights of the image, beyond which a coordinate is none of a share."""
 
 
@@ -181,7 +181,7 @@ def _regions(path: Path, names: dict[int, str], found: Annotations) -> list[Regi
                     found.unused.add("numbers at the end of polygons are taken for confidences", where)
                 corners = points(values[1 : 1 + (len(values) - 1) // 2 * 2])
             if (np.abs(corners - 0.5) > FARTHEST).any():
-                raise ValueError("coordinates are shares of width and height, 0 to 1: are these pixels?")
+                raise ValueError("coordinates are shares of width and height, 0 to 1: are these pixels, or key points?")
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from error
         regions.append(Region(names[class_id], partial(relative_polygon, corners), box=len(values) < 7))

@@ -48,7 +48,8 @@ class TableLogger(Logger):
 def read_rows(path: Path) -> list[list[str]]:
     """Read the whole lines of a table, without its header; none where there is no file.
 
-    A last line that was cut short when its process was killed is left out.
+    A last line that was cut short when its process was killed is left out. The lines are in the order of steps, and of
+    a value that is there twice the last counts, also where somebody edited the file.
 
     Raises:
         ValueError: The file is no such table.
@@ -56,13 +57,15 @@ def read_rows(path: Path) -> list[list[str]]:
     if not path.is_file():
         return []
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
         rows = list(csv.reader(text[: text.rfind("\n") + 1].splitlines()))
         if rows and tuple(rows[0]) != COLUMNS:
             raise ValueError(f"it does not begin with {','.join(COLUMNS)}")
         kept = [row for row in rows[1:] if len(row) == len(COLUMNS) and row[0].isdecimal()]
         for _, _, value in kept:
             float(value)
+        kept = list({(int(step), name): [step, name, value] for step, name, value in kept}.values())
+        kept.sort(key=lambda row: int(row[0]))
     except (ValueError, csv.Error) as error:
         raise ValueError(f"{path} is no table of curves ({error}): put a copy of it back, or move it away") from error
     return kept
