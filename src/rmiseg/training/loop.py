@@ -17,7 +17,7 @@ import torch
 from rich.console import Console
 
 from rmiseg.config import TrainConfig
-from rmiseg.config.registry import short_name
+from rmiseg.config.registry import loss_title
 from rmiseg.data import Batch
 from rmiseg.evaluation.evaluate import Evaluation, evaluate_model
 from rmiseg.evaluation.metrics import Scores
@@ -157,7 +157,7 @@ class TrainingRun:
         # It follows what replaces all that was written for this step.
         self.curves.add_training(self.state.step, self.state.curves)
         several = f", {world_size()} processes ({config.train.strategy})" if world_size() > 1 else ""
-        loss = " + ".join(short_name(name) for name in (config.loss.name, *config.loss.plus))
+        loss = loss_title(config.loss.name, config.loss.plus)
         self.console.print(
             f"Training {config.model} and the {loss} loss: {len(self.parts.train)} images, "
             f"{len(self.classes)} classes, {self.total_steps} steps ({self.epochs} epochs) on {self.device}{several}",
