@@ -86,7 +86,7 @@ def test_commands_of_the_quickstart(tmp_path, monkeypatch):
     text = (PROJECT / "docs" / "quickstart.md").read_text().replace("--train.steps 80", "--train.steps 3")
     (tmp_path / "examples").symlink_to(PROJECT / "examples")
     for block in re.findall(r"^```bash\n(.*?)^```$", text, flags=re.S | re.M):
-        for line in block.splitlines():
+        for line in block.replace("\\\n", "").splitlines():
             program, *arguments = shlex.split(line)
             if program == "python":
                 monkeypatch.setattr(sys, "argv", arguments)

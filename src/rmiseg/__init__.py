@@ -1,7 +1,7 @@
 """Semantic segmentation with losses that see regions, not lone pixels.
 
 The losses are at the top, and need only torch: `from rmiseg import RMILoss`. So are the trainer, the predictor and a
-function for each step on the way from images to a model in use; they need `pip install "rmiseg[train]"`.
+function for each step on the way from images to a model in use; they need the extra `train`.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ from rmiseg.data import ClassTable
 from rmiseg.inference.checkpoint import Checkpoint, save_checkpoint
 from rmiseg.inference.predictor import Predictor
 from rmiseg.models import build_model
+from support.accessibility import violations
 
 pytestmark = pytest.mark.slow
 
@@ -219,6 +220,30 @@ def test_in_a_browser(runs, image, width, count):
         browser.close()
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_accessibility(runs, image, scheme):
+    """On a phone and a desktop, before and after an image, on every tab."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with serving(runs[:1]) as url, sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        for width in (390, 1280):
+            with browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 900}) as context:
+                page = context.new_page()
+                page.set_default_timeout(60_000)
+                page.goto(url)
+                page.locator("input[type=file]").first.wait_for(state="attached")
+                assert violations(page) == []
+                page.locator("input[type=file]").first.set_input_files(str(image))
+                page.locator("table.legend td").first.wait_for()
+                for tab in page.get_by_role("tab").all():
+                    tab.click()
+                    page.wait_for_timeout(500)  # colors of a tab fade in
+                    assert violations(page) == []
+        browser.close()
+
+
 def test_many_images(runs, image, tmp_path):
     pytest.importorskip("gradio")
     from rmiseg.app.page import Page
@@ -247,5 +272,5 @@ def test_labels_for_a_tool(image, monkeypatch):
     for name in kinds():
         assert str(image.parent) not in download([seen], [image], name, CLASSES).read_bytes().decode("latin1")
     monkeypatch.setitem(sys.modules, "cv2", None)
-    with pytest.raises(ModuleNotFoundError, match=r"rmiseg\[labels\]"):
+    with pytest.raises(ModuleNotFoundError, match=r"\.\[labels\]"):
         download([seen], [image], "labelme", CLASSES)

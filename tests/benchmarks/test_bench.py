@@ -240,7 +240,7 @@ def test_bad_types_are_usage_errors(capsys):
 def test_without_matplotlib_nothing_is_measured(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "matplotlib.axes", None)
     monkeypatch.delitem(sys.modules, "rmiseg.benchmarks.picture", raising=False)
-    assert 'pip install "rmiseg[bench]"' in error_of([], tmp_path / "new", capsys)
+    assert 'pip install ".[bench]"' in error_of([], tmp_path / "new", capsys)
     assert not (tmp_path / "new").exists()
     extras = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     assert any(name.startswith("matplotlib") for name in extras["optional-dependencies"]["bench"])

@@ -37,7 +37,7 @@ def test_a_missing_package_is_told_with_its_extra(monkeypatch, capsys, arguments
     assert main(arguments) == 1
     error = capsys.readouterr().err
     assert f"needs the package {package}" in error
-    assert f'pip install "rmiseg[{extra}]"' in error
+    assert f'pip install ".[{extra}]"' in error
 
 
 def test_it_is_told_without_torch():
@@ -46,7 +46,7 @@ def test_it_is_told_without_torch():
         "assert main(['export', 'run']) == 1; assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert 'pip install "rmiseg[onnx]"' in run.stderr
+    assert 'pip install ".[onnx]"' in run.stderr
 
 
 def test_the_tables_name_what_there_is():

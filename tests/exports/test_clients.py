@@ -180,7 +180,7 @@ def test_cpp_with_torch(image, tmp_path):
             torch.testing.assert_close(library(images), segmenter(images), rtol=0, atol=1e-4)
     said = run_client(build("torch", tmp_path), tmp_path / "model-aoti.pt2", image, tmp_path / "result.ppm")
     with torch.no_grad():
-        ids = segmenter(torch.from_numpy(np.asarray(Image.open(image))).permute(2, 0, 1)[None]).argmax(dim=1)[0].numpy()
+        ids = segmenter(torch.from_numpy(np.array(Image.open(image))).permute(2, 0, 1)[None]).argmax(dim=1)[0].numpy()
     colors = np.asarray(CLASSES.palette, np.uint8)[ids]
     assert (np.asarray(Image.open(tmp_path / "result.ppm")) == colors).all(axis=2).mean() > 0.999
     assert [line.rpartition(":")[0] for line in said.splitlines()] == list(CLASSES.names)

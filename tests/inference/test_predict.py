@@ -200,7 +200,7 @@ def test_video_without_its_package(checkpoint, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "av", None)
     (tmp_path / "film.mp4").write_bytes(b"")
     assert main(["predict", str(checkpoint), str(tmp_path / "film.mp4"), "--out", str(tmp_path / "out")]) == 1
-    assert 'pip install "rmiseg[video]"' in capsys.readouterr().err
+    assert 'pip install ".[video]"' in capsys.readouterr().err
 
 
 def test_an_unfinished_picture_does_not_appear(tmp_path):

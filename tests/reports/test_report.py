@@ -19,6 +19,7 @@ from rmiseg.cli import main
 from rmiseg.data import load_split, read_image, read_mask
 from rmiseg.inference.predictor import Predictor
 from rmiseg.reports.page import select_images, short_names
+from support.accessibility import violations
 
 pytestmark = pytest.mark.slow
 
@@ -48,7 +49,10 @@ def data(shapes, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def runs(data, tmp_path_factory) -> list[Path]:
     folder = tmp_path_factory.mktemp("runs")
-    for name, options in (("one", ["--loss.name", "rmi"]), ("<i>two", ["--seed", "1", "--loss.name", "ce"])):
+    for name, options in (
+        ("one", ["--loss.name", "rmi"]),
+        ("<i>two", ["--seed", "1", "--loss.name", "ce", "--loss.plus", "{dice: 1}"]),
+    ):
         arguments = ["train", *TRAINING, *options, "--data.root", str(data), "--out", str(folder / name)]
         assert main(arguments) == 0
     return [folder / "one", folder / "<i>two"]
@@ -91,7 +95,7 @@ def test_content(page, runs, data):
     assert content["data"] == {"name": "folder", "split": "val", "images": len(split.samples)}
     assert [entry["name"] for entry in content["classes"]] == ["ground", HOSTILE, "disc"]
     assert [run["name"] for run in content["runs"]] == ["one", "<i>two"]
-    assert [run["loss"] for run in content["runs"]] == ["rmi", "ce"]
+    assert [run["loss"] for run in content["runs"]] == ["rmi", "ce + dice"]
     assert len(content["images"]) == 3
     for run, path in zip(content["runs"], runs):
         result = json.loads((path / "result.json").read_text())
@@ -265,6 +269,15 @@ def test_theme(tab, browser, page):
     system.goto(page.as_uri())
     assert system.evaluate(background) == dark
     system.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_accessibility(browser, page, scheme, width):
+    with browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 900}) as context:
+        opened = context.new_page()
+        opened.goto(page.as_uri())
+        assert violations(opened) == []
 
 
 def test_classes_are_sorted(tab, page):

@@ -31,6 +31,7 @@ from rmiseg.benchmarks.measure import (
 from rmiseg.benchmarks.report import Case, Measurement, case_table, plural, write_csv
 from rmiseg.config import BenchLossConfig
 from rmiseg.runtime.device import select_device
+from rmiseg.runtime.extras import remedy
 
 RESULTS_FILE, PICTURE_FILE = "results.csv", "speed.png"
 BUSY = 1.0  # load average from which on a warning is given
@@ -51,7 +52,7 @@ def run_loss_benchmark(config: BenchLossConfig, console: Console) -> None:
         from rmiseg.benchmarks.picture import draw
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            f'the picture is drawn with matplotlib ({error}): pip install "rmiseg[bench]"', name=error.name
+            f"the picture is drawn with matplotlib ({error}): {remedy('bench')}", name=error.name
         ) from error
     _check(config)
     names, missing = choose(config.losses)

@@ -23,8 +23,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         from rmiseg.config.parser import parse_command, with_its_recipe
     except ModuleNotFoundError as error:
+        from rmiseg.runtime.extras import remedy
+
         print(
-            f'error: {error}: only the losses are installed; for the commands, pip install "rmiseg[train]"',
+            f"error: {error}: only the losses are installed; for the commands, {remedy('train')}",
             file=sys.stderr,
         )
         return 1

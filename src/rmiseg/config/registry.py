@@ -288,6 +288,11 @@ def short_name(name: str) -> str:
     return name.rpartition(".")[2] if name.startswith(GIVEN) else name
 
 
+def loss_title(name: str, plus: Iterable[str]) -> str:
+    """The name of a loss for people, with the losses that are added to it."""
+    return " + ".join(map(short_name, (name, *plus)))
+
+
 def loaded_plugins() -> tuple[str, ...]:
     """The plugins that `load_plugins` imported."""
     return tuple(_plugins)

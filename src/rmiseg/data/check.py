@@ -19,15 +19,10 @@ from rmiseg.data.images import Split
 from rmiseg.data.inspection import Inspection, SplitReport, inspect
 from rmiseg.data.shifted import MANY, fit_warnings
 from rmiseg.data.two_ways import two_ways
-from rmiseg.data.verdict import (
-    class_problems,
-    count,
-    ignored_note,
-    palette_problems,
-    unscored,
-)
+from rmiseg.data.verdict import class_problems, ignored_note, palette_problems, unscored
 from rmiseg.runtime.cores import made_by, worker_count
 from rmiseg.runtime.progress import track
+from rmiseg.runtime.words import counted
 
 
 @dataclass
@@ -112,7 +107,7 @@ class _Inspections:
 def _warnings(scans: list[Split], reports: list[SplitReport], contents: list[dict[bytes, Path]]) -> list[str]:
     """List things that need not be wrong, but seldom are intended."""
     warnings = [
-        f"{report.name}: {count(len(unused), 'mask')} without image, e.g. {unused[0]}"
+        f"{report.name}: {counted(len(unused), 'mask')} without image, e.g. {unused[0]}"
         for report in reports
         if (unused := report.masks_without_image)
     ]
@@ -124,7 +119,7 @@ def _warnings(scans: list[Split], reports: list[SplitReport], contents: list[dic
             warnings.append(both)
         elif alike := sorted((seen[content], others[content]) for content in seen.keys() & others.keys()):
             doubles.append(
-                f"{count(len(alike), 'image')} of {second.name} with the pixels of one of {first.name}, e.g. "
+                f"{counted(len(alike), 'image')} of {second.name} with the pixels of one of {first.name}, e.g. "
                 f"{alike[0][1]} and {alike[0][0]}: scores on images that were trained on say nothing"
             )
     return warnings + warnings_of(scans[0].classes, reports) + doubles

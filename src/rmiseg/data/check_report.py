@@ -11,7 +11,8 @@ from rmiseg.data.check import Report
 from rmiseg.data.classes import describe_classes
 from rmiseg.data.inspection import SplitReport
 from rmiseg.data.reading import smoothed
-from rmiseg.data.verdict import count, renumbered
+from rmiseg.data.verdict import renumbered
+from rmiseg.runtime.words import counted
 
 MOST_CLASSES = 40
 """Classes up to which the table has those, too, that do not occur."""
@@ -39,7 +40,7 @@ def print_report(report: Report, console: Console | None = None, most: int = 10)
         _print_list(console, f"{split.name}: unreadable", split.unreadable, most)
         _print_list(console, f"{split.name}: sizes that differ", split.size_mismatches, most)
         unknown = [
-            f"value {value}: {count(found.pixels, 'pixel')} in {count(len(found.files), 'mask')}, "
+            f"value {value}: {counted(found.pixels, 'pixel')} in {counted(len(found.files), 'mask')}, "
             f"{', '.join(map(str, found.files[:3]))}{', ...' if len(found.files) > 3 else ''}"
             for value, found in sorted(split.unknown_values.items())
         ]
@@ -59,13 +60,13 @@ def print_report(report: Report, console: Console | None = None, most: int = 10)
             console.print(escape(f"  {split.name}: {hint.strip()}"), soft_wrap=True)
     for warning in report.warnings:
         console.print(f"[yellow]warning[/] {escape(warning)}", soft_wrap=True)
-    images = count(sum(split.images for split in report.splits), "image")
+    images = counted(sum(split.images for split in report.splits), "image")
     if report.problem_count:
-        verdict = f"[bold red]{count(report.problem_count, 'problem')}[/] in {images}"
+        verdict = f"[bold red]{counted(report.problem_count, 'problem')}[/] in {images}"
     else:
         verdict = f"[bold green]no problems[/] in {images}"
     if report.warnings:
-        verdict += f", {count(len(report.warnings), 'warning')}"
+        verdict += f", {counted(len(report.warnings), 'warning')}"
     console.print(verdict)
 
 

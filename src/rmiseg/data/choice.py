@@ -14,7 +14,7 @@ from rmiseg.data.images import Split
 from rmiseg.data.opening import has_deep_values, image_header, nodata_of
 from rmiseg.data.reading import band_values, deep_values, wrong_bands
 from rmiseg.data.tiff import Header
-from rmiseg.data.verdict import count as counted
+from rmiseg.runtime.words import counted
 
 SAMPLE, ALPHA_SAMPLE = 32, 4
 """Images that are looked at, and those whose alpha is."""

@@ -25,6 +25,7 @@ from PIL import Image
 from rmiseg.config.registry import register
 from rmiseg.data.folder import Folder
 from rmiseg.data.images import Split
+from rmiseg.runtime.extras import remedy
 
 CLASSES = {"background": (0, 0, 0), "gray matter": (230, 120, 60), "white matter": (240, 240, 220)}
 
@@ -117,7 +118,7 @@ def _load_volume() -> tuple[_Array, _Array]:
         from nilearn.datasets import load_mni152_gm_template, load_mni152_template, load_mni152_wm_template
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            f'the demo data are made from the package nilearn ({error}): pip install "rmiseg[demo]"', name=error.name
+            f"the demo data are made from the package nilearn ({error}): {remedy('demo')}", name=error.name
         ) from error
     image, gray, white = (
         # 160 x 192 around the brain; the first axis goes from left to right, the second from back to front.

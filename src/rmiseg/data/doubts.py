@@ -13,7 +13,8 @@ from rmiseg.data.classes import ClassTable
 from rmiseg.data.images import Split
 from rmiseg.data.inspection import SplitReport
 from rmiseg.data.seams import is_seam
-from rmiseg.data.verdict import count, one_color_each, yaml_line
+from rmiseg.data.verdict import one_color_each, yaml_line
+from rmiseg.runtime.words import counted
 
 BETWEEN = 1.05
 """Factor by which pixels nearest to a class whose value lies between others may exceed those that hold it; beyond, it
@@ -30,15 +31,15 @@ def warnings_of(classes: ClassTable, reports: Sequence[SplitReport], all_read: b
     """
     warnings = list(dict.fromkeys(warning for report in reports for warning in report.warnings))
     warnings += [
-        f"{report.name}: {count(len(turned), 'image')} turned by the EXIF orientation, with a mask that has none, e.g. "
-        f"{turned[0].image}: was the mask drawn on the image as it is stored? Then turn the mask, or remove the "
+        f"{report.name}: {counted(len(turned), 'image')} turned by the EXIF orientation, with a mask that has none, "
+        f"e.g. {turned[0].image}: was the mask drawn on the image as it is stored? Then turn the mask, or remove the "
         f"orientation from the image"
         for report in reports
         if (turned := report.turned_alone)
     ]
     warnings += [
-        f"{report.name}: {count(len(turned), 'mask')} turned by an EXIF orientation that the image does not have, e.g. "
-        f"{turned[0].mask}: was it drawn on the image as it is stored? Then remove the orientation from the mask"
+        f"{report.name}: {counted(len(turned), 'mask')} turned by an EXIF orientation that the image does not have, "
+        f"e.g. {turned[0].mask}: was it drawn on the image as it is stored? Then remove the orientation from the mask"
         for report in reports
         if (turned := report.turned_otherwise)
     ]
@@ -49,7 +50,7 @@ def warnings_of(classes: ClassTable, reports: Sequence[SplitReport], all_read: b
         + _unlike_seen(classes, reports)
     )
     warnings += [
-        f"{report.name}: {count(len(report.deep), 'image')} of more than 8 bits among others of 8, e.g. "
+        f"{report.name}: {counted(len(report.deep), 'image')} of more than 8 bits among others of 8, e.g. "
         f"{report.deep[0]}: of 16 bits the higher 8 are seen, so that 10 or 12 bits are nearly black. Save all alike, "
         f"or write what is black and white into dataset.yaml, as in `range: [0, 4095]`"
         for report in reports
@@ -87,14 +88,14 @@ def on_both_sides(first: Split, second: Split) -> str:
     if not both:
         return ""
     return (
-        f"{count(len(both), 'image')} in both {first.name} and {second.name}, e.g. {min(both)}: scores on images that "
-        f"were trained on say nothing"
+        f"{counted(len(both), 'image')} in both {first.name} and {second.name}, e.g. {min(both)}: scores on images "
+        f"that were trained on say nothing"
     )
 
 
 def _alpha_warnings(reports: Sequence[SplitReport]) -> list[str]:
     return [
-        f"{report.name}: {count(len(paths), 'mask')} with transparent pixels, e.g. {paths[0]}: what is stored below "
+        f"{report.name}: {counted(len(paths), 'mask')} with transparent pixels, e.g. {paths[0]}: what is stored below "
         f"the transparency counts, which no program shows. If transparent is a class, put it on a background of its own"
         for report in reports
         if (paths := report.transparent)
@@ -104,7 +105,7 @@ def _alpha_warnings(reports: Sequence[SplitReport]) -> list[str]:
 def _unlike_seen(classes: ClassTable, reports: Sequence[SplitReport]) -> list[str]:
     """Warn where the values of masks are other than what programs show: then black is not the first class."""
     warnings = [
-        f"{report.name}: {count(len(paths), 'mask')} of TIFF files whose zero is white (MinIsWhite), and most pixels "
+        f"{report.name}: {counted(len(paths), 'mask')} of TIFF files whose zero is white (MinIsWhite), and most pixels "
         f"are not 0, e.g. {paths[0]}: the stored values count, so that programs show {classes.names[0]} in white, and "
         f"all else in gray or black. If black is {classes.names[0]}, save the masks as PNG"
         for report in reports

@@ -9,7 +9,8 @@ import numpy as np
 from rmiseg.data.classes import IGNORE_INDEX, ClassTable, RawValue
 from rmiseg.data.description import Description
 from rmiseg.data.inspection import SplitReport
-from rmiseg.data.verdict import count, yaml_line, yaml_value
+from rmiseg.data.verdict import yaml_line, yaml_value
+from rmiseg.runtime.words import counted
 
 
 def two_ways(classes: ClassTable, description: Description | None, reports: Sequence[SplitReport]) -> list[str]:
@@ -44,8 +45,8 @@ def _ignored(classes: ClassTable, description: Description, reports: Sequence[Sp
     other = next(report.class_files[apart[0]] for report in reports if apart[0] in report.class_files)
     held = ", ".join(map(str, classes.values_of(apart[0])))
     return [
-        f"{count(ignored, 'mask')} of {' and '.join(report.name for report in reports if report.ignored_images)}, such "
-        f"as {first}, {'holds' if ignored == 1 else 'hold'} {value}, which is ignored unless dataset.yaml says "
+        f"{counted(ignored, 'mask')} of {' and '.join(report.name for report in reports if report.ignored_images)}, "
+        f"such as {first}, {'holds' if ignored == 1 else 'hold'} {value}, which is ignored unless dataset.yaml says "
         f"otherwise, and none of these holds {names}, as others do, such as {other} with {held}: is that class written "
         f"in two ways? If so, write {'the like of ' if apart[1:] else ''}this into {description.path.name}: "
         f"`classes: {_with(classes, apart[0], classes.ignore[0])}`; if {value} is to be ignored, `ignore: {value}`"

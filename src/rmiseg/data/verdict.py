@@ -173,11 +173,6 @@ def one_color_each(reports: Sequence[SplitReport]) -> dict[int, tuple[int, int, 
     return {value: min(each) for value, each in colors.items() if len(each) == 1}
 
 
-def count(number: int, noun: str) -> str:
-    """Say how many of something there are."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
 def _ignored(reports: Sequence[SplitReport]) -> dict[RawValue, int]:
     ignored: dict[RawValue, int] = {}
     for report in reports:

@@ -19,7 +19,7 @@ from rmiseg.data.opening import open_image
 from rmiseg.data.reading import rgb_pixels, wrong_bands
 from rmiseg.data.tiff import CACHE, PHOTOMETRIC, TiffImage, is_tiff
 from rmiseg.inference.tiles import Area
-from rmiseg.runtime.extras import import_extra
+from rmiseg.runtime.extras import import_extra, remedy
 
 Reader: TypeAlias = Callable[[Area], np.ndarray]
 """Returns an area of an image, (height, width, B) uint8."""
@@ -101,8 +101,8 @@ def _whole(path: Path, bands: Bands) -> tuple[tuple[int, int], Reader]:
     _check((image.height, image.width), MOST_WHOLE)
     if bands.count != RGB.count or (is_deep(image) and image.mode not in ("F", "I", "I;16", "I;16B")):
         raise ValueError(
-            'an image of so many pixels, bands and bits is read through pyvips: pip install "rmiseg[large]"; or save '
-            "it as a tiled TIFF file"
+            f"an image of so many pixels, bands and bits is read through pyvips: {remedy('large')}; or save it as a "
+            "tiled TIFF file"
         )
     image.load()
     ImageOps.exif_transpose(image, in_place=True)
@@ -139,9 +139,5 @@ def _check(size: tuple[int, int], most: int) -> None:
         return
     raise ValueError(
         f"it has {width} x {height} pixels, and {most:,} of such a file are read at most"
-        + (
-            '; a tiled TIFF file is read in parts, and others are with pip install "rmiseg[large]"'
-            if most < MOST_PIXELS
-            else ""
-        )
+        + (f"; a tiled TIFF file is read in parts, and others are with {remedy('large')}" if most < MOST_PIXELS else "")
     )

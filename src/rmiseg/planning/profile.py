@@ -184,7 +184,7 @@ def _headers(split: Split, indices: list[int]) -> tuple[list[tuple[int, int]], i
     try:
         for index in indices:
             try:
-                header = image_header(split.samples[index].image)
+                header = image_header(split.samples[index].image, split.bands.pages)
                 sizes.append(header.size)
                 known.append(index)
                 bands = 3 if header.bands >= 3 else bands

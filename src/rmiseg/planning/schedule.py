@@ -7,6 +7,7 @@ import math
 from rmiseg.planning.decisions import Decision
 from rmiseg.planning.machine import GIGABYTE, Machine
 from rmiseg.planning.memory import MemoryNeed
+from rmiseg.runtime.words import counted
 
 BATCHES = {"cpu": 4, "cuda": 16}
 SMALLEST_BATCH = 2
@@ -109,7 +110,7 @@ def val_every(total: int, epoch_steps: int, train_pixels: float, val_pixels: flo
     epochs = math.ceil(total / epoch_steps)
     every = max(1, math.ceil(epochs / wanted))
     share = f" in {VALIDATION_SHARE:.0%} of the time" if wanted < VALIDATIONS else ""
-    return Decision("train.val_every", every, f"{math.ceil(epochs / every)} evaluations{share}")
+    return Decision("train.val_every", every, f"{counted(math.ceil(epochs / every), 'evaluation')}{share}")
 
 
 def is_hurried(count: int, device: str) -> bool:

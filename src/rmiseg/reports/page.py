@@ -23,6 +23,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from rmiseg.config import EvaluateConfig, ReportConfig
+from rmiseg.config.registry import loss_title
 from rmiseg.data import LabeledImages
 from rmiseg.data.classes import ClassTable
 from rmiseg.evaluation.evaluate import Evaluation
@@ -290,7 +291,7 @@ def _content(runs: Sequence[Run], images: LabeledImages, pictures: list[dict[str
             {
                 "name": run.name,
                 "model": str(run.checkpoint),
-                "loss": _loss_name(run.path),
+                "loss": _loss(run.path),
                 "steps": run.checkpoint.step,
                 "scores": run.evaluation.summary(),
                 "scope": run.evaluation.everywhere.scope,
@@ -310,9 +311,10 @@ def _thinned(steps: Sequence[int], values: Sequence[float]) -> tuple[list[int], 
     return [steps[i] for i in kept], [float(f"{values[i]:.6g}") for i in kept]
 
 
-def _loss_name(path: Path) -> str | None:
-    """Return the loss that the run was trained with, as its config.yaml says; None where that does not exist."""
+def _loss(path: Path) -> str | None:
+    """Return the losses that the run was trained with, as its config.yaml says; None where that does not exist."""
     if not (path / CONFIG_FILE).is_file():
         return None
-    name = stored_options(path).get("loss.name")
-    return None if name is None else str(name)
+    options = stored_options(path)
+    name = options.get("loss.name")
+    return None if name is None else loss_title(str(name), options.get("loss.plus") or ())

@@ -60,6 +60,11 @@ def is_installed(extra: str) -> bool:
     return all(map(_is_there, PACKAGES[extra]))
 
 
+def remedy(extra: str) -> str:
+    """Return the command that installs an extra; there is no rmiseg on a package index yet."""
+    return f'pip install ".[{extra}]" in the checkout of rmiseg'
+
+
 def import_extra(module: str, extra: str, purpose: str) -> Any:
     """Import a module of an optional package.
 
@@ -78,5 +83,5 @@ def _is_there(package: str) -> bool:
 
 
 def _missing(package: str, extra: str, purpose: str, reason: str, name: str | None = None) -> ModuleNotFoundError:
-    text = f'{purpose} needs the package {package} ({reason}): pip install "rmiseg[{extra}]"'
+    text = f"{purpose} needs the package {package} ({reason}): {remedy(extra)}"
     return ModuleNotFoundError(text, name=name or package)

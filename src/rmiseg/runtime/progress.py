@@ -25,7 +25,9 @@ class RateColumn(ProgressColumn):
     """Images per second, over the last half minute, or over the whole time at the end."""
 
     def render(self, task: Task) -> Text:
-        return Text(f"{task.finished_speed or task.speed or 0.0:.1f} img/s")
+        if task.finished_time:  # rich's own speed begins after the first image, most of a short time
+            return Text(f"{task.completed / task.finished_time:.1f} img/s")
+        return Text(f"{task.speed or 0.0:.1f} img/s")
 
 
 def track(items: Iterable[T], description: str, console: Console | None, total: int | None) -> Iterator[T]:

@@ -17,7 +17,7 @@ import torch
 from rich.console import Console
 
 from rmiseg.config import TrainConfig
-from rmiseg.config.registry import short_name
+from rmiseg.config.registry import loss_title
 from rmiseg.data import Batch
 from rmiseg.evaluation.evaluate import Evaluation, evaluate_model
 from rmiseg.evaluation.metrics import Scores
@@ -35,6 +35,7 @@ from rmiseg.runtime.distributed import (
 )
 from rmiseg.runtime.signals import Preempted, TerminationRequest
 from rmiseg.runtime.tensor_files import first_sentence, not_finite
+from rmiseg.runtime.words import counted
 from rmiseg.training.assembly import make_loaders, make_model, make_step, with_class_weights
 from rmiseg.training.average import ScoredModel
 from rmiseg.training.budget import Budget
@@ -157,10 +158,11 @@ class TrainingRun:
         # It follows what replaces all that was written for this step.
         self.curves.add_training(self.state.step, self.state.curves)
         several = f", {world_size()} processes ({config.train.strategy})" if world_size() > 1 else ""
-        loss = " + ".join(short_name(name) for name in (config.loss.name, *config.loss.plus))
+        loss = loss_title(config.loss.name, config.loss.plus)
         self.console.print(
-            f"Training {config.model} and the {loss} loss: {len(self.parts.train)} images, "
-            f"{len(self.classes)} classes, {self.total_steps} steps ({self.epochs} epochs) on {self.device}{several}",
+            f"Training {config.model} and the {loss} loss: {counted(len(self.parts.train), 'image')}, "
+            f"{len(self.classes)} classes, {counted(self.total_steps, 'step')} ({counted(self.epochs, 'epoch')}) on "
+            f"{self.device}{several}",
             markup=False,
         )
 
