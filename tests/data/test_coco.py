@@ -132,7 +132,7 @@ def test_coco_of_2014_in_folder_images(coco_root):
 
 def test_coco_without_pycocotools(coco_root, monkeypatch):
     monkeypatch.setitem(sys.modules, "pycocotools.mask", None)
-    with pytest.raises(ModuleNotFoundError, match=r'pip install "rmiseg\[coco\]"'):
+    with pytest.raises(ModuleNotFoundError, match=r'pip install "\.\[coco\]"'):
         load_split("coco", coco_root, "train")
 
 

@@ -362,7 +362,7 @@ def test_demo_failure_leaves_nothing(tmp_path, tiny_volume, monkeypatch):
 
 def test_demo_without_nilearn(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "nilearn.datasets", None)
-    with pytest.raises(ModuleNotFoundError, match=r'pip install "rmiseg\[demo\]"'):
+    with pytest.raises(ModuleNotFoundError, match=r'pip install "\.\[demo\]"'):
         write_demo_data(tmp_path / "demo")
 
 

@@ -107,7 +107,7 @@ def test_voc_trainaug_without_annotations_shows_where_they_belong(voc_home):
 def test_sbd_without_scipy(voc_home, monkeypatch):
     write_sbd(voc_home / "SBD" / "dataset" / "cls" / "2008_000002.mat", every(1))
     monkeypatch.setitem(sys.modules, "scipy.io", None)
-    with pytest.raises(ModuleNotFoundError, match=r'needs the package scipy.*pip install "rmiseg\[sbd\]"'):
+    with pytest.raises(ModuleNotFoundError, match=r'needs the package scipy.*pip install "\.\[sbd\]"'):
         load_split("voc", voc_home, "trainaug")
 
 

@@ -174,5 +174,5 @@ def test_what_cannot_be_is_refused(name, options, error, message):
 )
 def test_missing_library_names_the_extra(name, module, extra, monkeypatch):
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(ModuleNotFoundError, match=rf'the loss {name} needs .*pip install "rmiseg\[{extra}\]"'):
+    with pytest.raises(ModuleNotFoundError, match=rf'the loss {name} needs .*pip install "\.\[{extra}\]"'):
         build_loss(name, num_classes=3)

@@ -267,7 +267,7 @@ def test_torchvision_without_a_network(monkeypatch):
                                                        ("hf:nvidia/mit-b0", "transformers", "hf")])  # fmt: skip
 def test_without_the_library(monkeypatch, name, module, extra):
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(ModuleNotFoundError, match=rf'pip install "rmiseg\[{extra}\]"'):
+    with pytest.raises(ModuleNotFoundError, match=rf'pip install "\.\[{extra}\]"'):
         build_model(name, num_classes=3, weights="none")
 
 

@@ -35,7 +35,7 @@ def planned(shapes, tmp_path_factory):
 def test_decisions_are_stored_as_plain_values(planned):
     stored = options(planned)
     assert stored["data"]["crop_size"] == [32, 64]
-    assert stored["data"]["repeat"] == 50
+    assert stored["data"]["repeat"] == 25
     assert len(stored["data"]["options"]["val"]) == 2
     assert stored["model"]["backbone"] == "test_efficientnet"
     assert stored["train"]["steps"] == 2
