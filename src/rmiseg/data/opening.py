@@ -109,12 +109,10 @@ def said(path: Path, kind: str, work: Callable[[], T]) -> T:
             f"cannot read {kind} {path}: images of more than {most:.0f} million pixels are not read at once. Cut image "
             "and mask into tiles, such as 2048 x 2048"
         ) from error
-    except (ValueError, OSError) as error:
-        if isinstance(error, ValueError) or error.errno is not None:
-            raise ValueError(f"cannot read {kind} {path}: {said_of(error)}") from error
-        raise ValueError(f"cannot read {kind} {path}: {damaged(str(error))}") from error
     except Exception as error:  # decoders fail in many ways: SyntaxError, struct.error, EOFError, IndexError, ...
-        raise ValueError(f"cannot read {kind} {path}: {damaged(str(error))}") from error
+        known = isinstance(error, ValueError) or (isinstance(error, OSError) and error.errno is not None)
+        reason = said_of(error) if known else damaged(str(error))
+        raise ValueError(f"cannot read {kind} {path}: {reason}") from error
 
 
 def open_image(path: Path, kind: str = "image", bands: int = 1) -> Image.Image:
