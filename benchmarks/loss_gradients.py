@@ -18,7 +18,7 @@ from rich.console import Console
 from torch import Tensor
 
 from rmiseg.data import load_split, train_loader
-from rmiseg.data.transforms import normalize
+from rmiseg.data.transforms.pipeline import normalize
 from rmiseg.inference.checkpoint import load_checkpoint
 from rmiseg.losses import BCELoss, CELoss, RMILoss, SegmentationLoss
 from rmiseg.runtime.progress import track

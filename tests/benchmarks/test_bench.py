@@ -17,7 +17,7 @@ from rmiseg.benchmarks.references import references
 from rmiseg.cli import main
 from rmiseg.config import DataConfig
 from rmiseg.data import IGNORE_INDEX, load_split
-from rmiseg.data.transforms import normalize
+from rmiseg.data.transforms.pipeline import normalize
 from rmiseg.training.assembly import train_dataset
 
 pytestmark = pytest.mark.slow

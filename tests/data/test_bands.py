@@ -17,9 +17,9 @@ from rmiseg.config import DataConfig
 from rmiseg.data import OwnImages, check_dataset, load_split, normalize, open_training_data, read_image
 from rmiseg.data.bands import Bands, checked_bands, checked_ranges, scaled_values
 from rmiseg.data.choice import choose_bands
-from rmiseg.data.deep import RangeFinder, turned
-from rmiseg.data.reading import band_values
-from rmiseg.data.transforms import ColorJitter, train_transform
+from rmiseg.data.image_files.deep import RangeFinder, turned
+from rmiseg.data.image_files.reading import band_values
+from rmiseg.data.transforms.pipeline import ColorJitter, train_transform
 
 tifffile = pytest.importorskip("tifffile")
 RNG = np.random.default_rng(0)

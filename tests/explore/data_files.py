@@ -19,10 +19,10 @@ from rmiseg.config import DataImportConfig
 from rmiseg.data import ClassTable, read_mask
 from rmiseg.data.bands import Bands
 from rmiseg.data.description import read_description
+from rmiseg.data.image_files.opening import image_header, nodata_of
+from rmiseg.data.image_files.reading import deep_values, read_raw_mask
+from rmiseg.data.image_files.volumes import slices_of
 from rmiseg.data.labels import import_labels
-from rmiseg.data.opening import image_header, nodata_of
-from rmiseg.data.reading import deep_values, read_raw_mask
-from rmiseg.data.volumes import slices_of
 from rmiseg.inference.labels import LabelFiles
 from rmiseg.inference.sources import Source
 

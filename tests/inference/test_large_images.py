@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rmiseg.data import read_image, tiff
+from rmiseg.data import read_image
 from rmiseg.data.bands import Bands
 from rmiseg.data.classes import class_ids
-from rmiseg.data.reading import band_values
-from rmiseg.data.tiff import GEO_TAGS, TiffImage
+from rmiseg.data.image_files import tiff
+from rmiseg.data.image_files.reading import band_values
+from rmiseg.data.image_files.tiff import GEO_TAGS, TiffImage
 from rmiseg.inference import large
 from rmiseg.inference.geotiff import geography_of, tiff_writer
 from rmiseg.inference.large import open_large

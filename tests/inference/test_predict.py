@@ -14,7 +14,8 @@ from PIL import Image
 
 from rmiseg.cli import main
 from rmiseg.config import CRFConfig, DataConfig, ModelConfig, TilingConfig
-from rmiseg.data import ClassTable, cityscapes, voc
+from rmiseg.data import ClassTable
+from rmiseg.data.sets import cityscapes, voc
 from rmiseg.inference import sources
 from rmiseg.inference.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from rmiseg.inference.outputs import picture_formats, png_writer

@@ -39,7 +39,7 @@ def compile_only(self, *args, grid, warmup=False, **kwargs):
 
 
 def totals(samples):
-    from rmiseg.kernels.means import Shares
+    from rmiseg.kernels.terms import Shares
     from rmiseg.kernels.triton.totals import join, loss_and_gradient
 
     pixel, rmi = torch.zeros(samples), torch.zeros((samples, 3), dtype=torch.float64)
@@ -52,8 +52,8 @@ def totals(samples):
 
 
 def whole(samples, size, *loss):
+    from rmiseg.kernels.terms import WholeLoss
     from rmiseg.kernels.triton.loss import loss_backward, loss_forward
-    from rmiseg.kernels.whole import WholeLoss
 
     logits, target = torch.zeros((samples, 3, *size)), torch.zeros((samples, *size), dtype=torch.long)
     value, saved = loss_forward(logits, target, WholeLoss((255,), *loss), True)
@@ -63,7 +63,7 @@ def whole(samples, size, *loss):
 def main(everything: bool):
     JITFunction.run = compile_only
     from rmiseg.functional import RMIOptions
-    from rmiseg.kernels.means import Shares
+    from rmiseg.kernels.terms import Shares
     from rmiseg.kernels.triton import launch as kernels
 
     def both(shape, size, options, dtype=torch.float32, layout=torch.contiguous_format, weighted=False):

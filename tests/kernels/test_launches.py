@@ -11,6 +11,7 @@ pytest.importorskip("triton")  # conftest.py has told it to interpret where ther
 from rmiseg import functional
 from rmiseg.kernels import backends, labels, means, pixel, rmi, whole
 from rmiseg.kernels import regions as plain_regions
+from rmiseg.kernels.terms import Shares
 from rmiseg.kernels.triton import labels as triton_labels
 from rmiseg.kernels.triton import launch, regions, totals
 from rmiseg.kernels.triton import loss as triton_loss
@@ -86,7 +87,7 @@ def test_a_step_is_that_of_the_plain_definition(on_triton, monkeypatch):
     assert (gradient - expected_gradient).norm() <= 1e-5 * expected_gradient.norm()
 
 
-SHARES = [means.Shares(0.3, 1, 0.7), means.Shares(1.0, 0, 2.0), means.Shares(1.0, 0)]
+SHARES = [Shares(0.3, 1, 0.7), Shares(1.0, 0, 2.0), Shares(1.0, 0)]
 
 
 def sums_and_counts(shares, dtype):

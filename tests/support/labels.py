@@ -11,8 +11,8 @@ from PIL import Image
 
 from rmiseg.config import DataImportConfig
 from rmiseg.data.description import read_description
-from rmiseg.data.finding import scan_splits
 from rmiseg.data.labels import ImportReport, import_labels
+from rmiseg.data.sets.finding import scan_splits
 
 SIZE = (24, 32)
 """Height and width of the images."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from rmiseg.data import read_image
 from rmiseg.data.classes import IGNORE_INDEX, ClassTable
-from rmiseg.data.opening import image_header
+from rmiseg.data.image_files.opening import image_header
 from rmiseg.inference.pictures import colorize, overlay
 from rmiseg.inference.predictor import Predictor
 

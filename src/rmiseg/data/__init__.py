@@ -14,21 +14,21 @@ from typing import TYPE_CHECKING
 from rmiseg.runtime.late import late
 
 if TYPE_CHECKING:
-    from rmiseg.data.adapters import adapt_transform
     from rmiseg.data.balance import balanced_weights
-    from rmiseg.data.check import Report, check_dataset
-    from rmiseg.data.check_report import print_report
+    from rmiseg.data.checking.check import Report, check_dataset
+    from rmiseg.data.checking.report import print_report
     from rmiseg.data.classes import IGNORE_INDEX, ClassTable, class_ids
     from rmiseg.data.dataset import SegmentationDataset
-    from rmiseg.data.demo import write_demo_data
-    from rmiseg.data.finding import available_splits, load_split, scan_split
+    from rmiseg.data.image_files.reading import read_image, read_mask, rgb_pixels
     from rmiseg.data.images import LabeledImages, Sample, Split
-    from rmiseg.data.layout import Layout
     from rmiseg.data.loader import Batch, TrainLoader, eval_loader, train_loader
-    from rmiseg.data.own import OwnImages
-    from rmiseg.data.reading import read_image, read_mask, rgb_pixels
+    from rmiseg.data.sets.demo import write_demo_data
+    from rmiseg.data.sets.finding import available_splits, load_split, scan_split
+    from rmiseg.data.sets.layout import Layout
+    from rmiseg.data.sets.own import OwnImages
     from rmiseg.data.training import open_training_data
-    from rmiseg.data.transforms import eval_transform, normalize, train_transform
+    from rmiseg.data.transforms.adapters import adapt_transform
+    from rmiseg.data.transforms.pipeline import eval_transform, normalize, train_transform
 
 __all__ = [
     "IGNORE_INDEX",
@@ -67,31 +67,31 @@ _PLACES = {
     "ClassTable": "rmiseg.data.classes",
     "IGNORE_INDEX": "rmiseg.data.classes",
     "LabeledImages": "rmiseg.data.images",
-    "Layout": "rmiseg.data.layout",
-    "OwnImages": "rmiseg.data.own",
-    "Report": "rmiseg.data.check",
+    "Layout": "rmiseg.data.sets.layout",
+    "OwnImages": "rmiseg.data.sets.own",
+    "Report": "rmiseg.data.checking.check",
     "Sample": "rmiseg.data.images",
     "SegmentationDataset": "rmiseg.data.dataset",
     "Split": "rmiseg.data.images",
     "TrainLoader": "rmiseg.data.loader",
-    "adapt_transform": "rmiseg.data.adapters",
-    "available_splits": "rmiseg.data.finding",
+    "adapt_transform": "rmiseg.data.transforms.adapters",
+    "available_splits": "rmiseg.data.sets.finding",
     "balanced_weights": "rmiseg.data.balance",
-    "check_dataset": "rmiseg.data.check",
+    "check_dataset": "rmiseg.data.checking.check",
     "class_ids": "rmiseg.data.classes",
     "eval_loader": "rmiseg.data.loader",
-    "eval_transform": "rmiseg.data.transforms",
-    "load_split": "rmiseg.data.finding",
-    "normalize": "rmiseg.data.transforms",
+    "eval_transform": "rmiseg.data.transforms.pipeline",
+    "load_split": "rmiseg.data.sets.finding",
+    "normalize": "rmiseg.data.transforms.pipeline",
     "open_training_data": "rmiseg.data.training",
-    "print_report": "rmiseg.data.check_report",
-    "read_image": "rmiseg.data.reading",
-    "read_mask": "rmiseg.data.reading",
-    "rgb_pixels": "rmiseg.data.reading",
-    "scan_split": "rmiseg.data.finding",
+    "print_report": "rmiseg.data.checking.report",
+    "read_image": "rmiseg.data.image_files.reading",
+    "read_mask": "rmiseg.data.image_files.reading",
+    "rgb_pixels": "rmiseg.data.image_files.reading",
+    "scan_split": "rmiseg.data.sets.finding",
     "train_loader": "rmiseg.data.loader",
-    "train_transform": "rmiseg.data.transforms",
-    "write_demo_data": "rmiseg.data.demo",
+    "train_transform": "rmiseg.data.transforms.pipeline",
+    "write_demo_data": "rmiseg.data.sets.demo",
 }
 """The module of each name. It is imported late, so that checking and importing data sets need no torch."""
 

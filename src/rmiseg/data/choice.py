@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from rmiseg.data.bands import MOST_BANDS, RGB, Bands, Ranges, checked_ranges
-from rmiseg.data.deep import SHARES, RangeFinder
+from rmiseg.data.image_files.deep import SHARES, RangeFinder
+from rmiseg.data.image_files.opening import has_deep_values, image_header, nodata_of
+from rmiseg.data.image_files.reading import band_values, deep_values, wrong_bands
+from rmiseg.data.image_files.tiff import Header
 from rmiseg.data.images import Split
-from rmiseg.data.opening import has_deep_values, image_header, nodata_of
-from rmiseg.data.reading import band_values, deep_values, wrong_bands
-from rmiseg.data.tiff import Header
 from rmiseg.runtime.words import counted
 
 SAMPLE, ALPHA_SAMPLE = 32, 4

@@ -12,11 +12,11 @@ import torch
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
-from rmiseg.data.adapters import Transform, adapt_transform, checked_output
 from rmiseg.data.images import LabeledImages
-from rmiseg.data.mixing import Crop, Mixing
-from rmiseg.data.rare import ClassPlaces, Focus
 from rmiseg.data.seeding import seeded
+from rmiseg.data.transforms.adapters import Transform, adapt_transform, checked_output
+from rmiseg.data.transforms.mixing import Crop, Mixing
+from rmiseg.data.transforms.rare import ClassPlaces, Focus
 
 
 class SegmentationDataset(Dataset[dict[str, Any]]):

@@ -8,22 +8,22 @@ from typing import Any
 from rich.console import Console
 
 from rmiseg.data.bands import Bands, Ranges
-from rmiseg.data.choice import check_bands, choose_bands, spread
-from rmiseg.data.doubts import on_both_sides, warnings_of
-from rmiseg.data.finding import load_split, load_splits
-from rmiseg.data.held_out import divide
-from rmiseg.data.images import Split
-from rmiseg.data.inspection import SplitReport, inspect
-from rmiseg.data.reading import read_mask
-from rmiseg.data.shifted import fit_warnings
-from rmiseg.data.two_ways import two_ways
-from rmiseg.data.verdict import (
+from rmiseg.data.checking.doubts import on_both_sides, warnings_of
+from rmiseg.data.checking.inspection import SplitReport, inspect
+from rmiseg.data.checking.shifted import fit_warnings
+from rmiseg.data.checking.two_ways import two_ways
+from rmiseg.data.checking.verdict import (
     class_problems,
     ignored_note,
     palette_problems,
     renumbered,
     unscored,
 )
+from rmiseg.data.choice import check_bands, choose_bands, spread
+from rmiseg.data.held_out import divide
+from rmiseg.data.image_files.reading import read_mask
+from rmiseg.data.images import Split
+from rmiseg.data.sets.finding import load_split, load_splits
 from rmiseg.runtime.progress import track
 
 SAMPLE = 200

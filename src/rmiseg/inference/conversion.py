@@ -13,12 +13,12 @@ from torch import Tensor
 
 from rmiseg.config import ConvertConfig, DataConfig, ModelConfig
 from rmiseg.data import ClassTable
-from rmiseg.data.ade20k import CLASSES as ADE20K
-from rmiseg.data.camvid import CLASSES as CAMVID
-from rmiseg.data.camvid import WITH_VOID
-from rmiseg.data.cityscapes import CLASSES as CITYSCAPES
 from rmiseg.data.classes import IGNORE_INDEX, voc_palette
-from rmiseg.data.voc import CLASSES as VOC
+from rmiseg.data.sets.ade20k import CLASSES as ADE20K
+from rmiseg.data.sets.camvid import CLASSES as CAMVID
+from rmiseg.data.sets.camvid import WITH_VOID
+from rmiseg.data.sets.cityscapes import CLASSES as CITYSCAPES
+from rmiseg.data.sets.voc import CLASSES as VOC
 from rmiseg.inference.checkpoint import (
     CHECKPOINTS,
     FORMAT,

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from rmiseg.data.classes import IGNORE_INDEX
-from rmiseg.data.tiff import TiffImage, is_tiff
+from rmiseg.data.image_files.tiff import TiffImage, is_tiff
 from rmiseg.runtime.extras import import_extra
 from rmiseg.runtime.files import replacing
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from rmiseg.config.registry import find, names
 from rmiseg.data import ClassTable
+from rmiseg.data.image_files.volumes import is_slice
 from rmiseg.data.labels import LabelFormat, PreLabels
-from rmiseg.data.volumes import is_slice
 from rmiseg.inference.sources import Source
 from rmiseg.runtime.files import replacing
 

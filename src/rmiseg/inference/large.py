@@ -14,10 +14,10 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from rmiseg.data.bands import RGB, Bands, scaled, scaled_values
-from rmiseg.data.deep import is_deep
-from rmiseg.data.opening import open_image
-from rmiseg.data.reading import rgb_pixels, wrong_bands
-from rmiseg.data.tiff import CACHE, PHOTOMETRIC, TiffImage, is_tiff
+from rmiseg.data.image_files.deep import is_deep
+from rmiseg.data.image_files.opening import open_image
+from rmiseg.data.image_files.reading import rgb_pixels, wrong_bands
+from rmiseg.data.image_files.tiff import CACHE, PHOTOMETRIC, TiffImage, is_tiff
 from rmiseg.inference.tiles import Area
 from rmiseg.runtime.extras import import_extra, remedy
 

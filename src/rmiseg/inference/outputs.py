@@ -13,7 +13,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from rmiseg.data import ClassTable, cityscapes, voc
+from rmiseg.data import ClassTable
+from rmiseg.data.sets import cityscapes, voc
 from rmiseg.inference.geotiff import TIFF, tiff_writer
 from rmiseg.inference.pictures import colorize, overlay, palette_bytes
 from rmiseg.runtime.files import replacing

@@ -18,7 +18,7 @@ from rmiseg.config import CRFConfig, PredictConfig, TilingConfig, tiling_config
 from rmiseg.config.commands import PREDICTION_FORMATS
 from rmiseg.config.recipes import shortened
 from rmiseg.data.bands import RGB
-from rmiseg.data.opening import has_deep_values
+from rmiseg.data.image_files.opening import has_deep_values
 from rmiseg.inference.checkpoint import digest, find_checkpoint, load_checkpoint
 from rmiseg.inference.crf import DenseCRF
 from rmiseg.inference.labels import ImageFiles, LabelFiles, writable_labels

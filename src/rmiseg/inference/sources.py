@@ -19,9 +19,9 @@ from torch import Tensor
 from rmiseg.config.commands import VIDEO_SUFFIXES
 from rmiseg.data import read_image
 from rmiseg.data.bands import RGB, Bands
-from rmiseg.data.opening import image_header
-from rmiseg.data.pairing import IMAGE_SUFFIXES, parted
-from rmiseg.data.volumes import is_volume, slices_of
+from rmiseg.data.image_files.opening import image_header
+from rmiseg.data.image_files.volumes import is_volume, slices_of
+from rmiseg.data.sets.pairing import IMAGE_SUFFIXES, parted
 from rmiseg.inference.large import open_large
 from rmiseg.inference.tiles import Area
 from rmiseg.runtime.extras import import_extra

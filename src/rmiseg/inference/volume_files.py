@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from rmiseg.data.volumes import is_slice, slices_of, write_volume
+from rmiseg.data.image_files.volumes import is_slice, slices_of, write_volume
 from rmiseg.inference.labels import PARTS
 from rmiseg.inference.sources import Source
 from rmiseg.runtime.files import replacing

@@ -41,7 +41,7 @@ class Backend(NamedTuple):
         pixel_forward: (logits, target, valid, class_weights, pixel_loss, align_corners) to pixel_sums (N,) wide.
         pixel_backward: (grad_pixel, logits, target, valid, class_weights, pixel_loss, align_corners) to the gradient
             in the logits.
-        loss_forward: (logits, target, `rmiseg.kernels.whole.WholeLoss`, with_gradient) to the loss (), for a target of
+        loss_forward: (logits, target, `rmiseg.kernels.terms.WholeLoss`, with_gradient) to the loss (), for a target of
             any whole numbers; None where there are labels that are no classes, if that can be seen, else NaN; and, if
             with_gradient, tensors that `loss_backward` takes. None where there is no such function.
         loss_backward: (grad_loss, logits, *tensors, WholeLoss) to the gradient in the logits.

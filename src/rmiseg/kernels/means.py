@@ -7,7 +7,7 @@ So where nothing but autograd looks on, a kernel does all of it on CUDA, and pla
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,20 +15,7 @@ from torch import Tensor
 from rmiseg.functional import widest
 from rmiseg.kernels import backends
 from rmiseg.kernels.modes import is_plain_call, is_transformed
-
-
-class Shares(NamedTuple):
-    """The weights of the means in a loss.
-
-    Attributes:
-        pixel: Weight of the mean of the pixel loss.
-        extra: Pixels by which the divisor of its sum is above their number: 0 or 1.
-        regions: Weight of the mean of RMI; None if there is no RMI.
-    """
-
-    pixel: float
-    extra: int
-    regions: float | None = None
+from rmiseg.kernels.terms import Shares
 
 
 def loss_of_sums(sums: Tensor, counts: Tensor, shares: Shares) -> Tensor:

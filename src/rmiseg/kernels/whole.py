@@ -6,37 +6,16 @@ nothing but autograd looks on, and only the mean is asked for, backends do all o
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from rmiseg.functional import RMIOptions
 from rmiseg.kernels import backends
 from rmiseg.kernels.backends import BACKENDS, Backend
-from rmiseg.kernels.means import Shares
 from rmiseg.kernels.modes import is_plain_call, is_transformed
 from rmiseg.kernels.operators import refuse
-
-
-class WholeLoss(NamedTuple):
-    """A loss, and how it is made of its sums.
-
-    Attributes:
-        ignored: Labels that do not count.
-        pixel_loss: "bce" or "ce".
-        align_corners: Corner convention of the interpolation of small logits.
-        shares: See `rmiseg.kernels.means.Shares`.
-        regions: Options of RMI; None if there is none.
-        floor: What RMI counts from; None for `rmiseg.functional.perfect_rmi`.
-    """
-
-    ignored: tuple[int, ...]
-    pixel_loss: str
-    align_corners: bool
-    shares: Shares
-    regions: RMIOptions | None = None
-    floor: float | None = 0.0
+from rmiseg.kernels.terms import WholeLoss
 
 
 def whole_loss(logits: Tensor, target: Tensor, loss: WholeLoss, implementation: str) -> Tensor | None:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from rmiseg.functional import upsample_logits, widened, widest
-from rmiseg.kernels.means import Shares, is_fused, loss_of_sums, mean_loss
+from rmiseg.kernels.means import is_fused, loss_of_sums, mean_loss
+from rmiseg.kernels.terms import Shares
 from rmiseg.losses.inputs import IGNORE_INDEX, Batch, InputReader, Target, logits_of_probabilities
 
 MODES = ("multiclass", "binary", "multilabel")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rmiseg.config.registry import register
 from rmiseg.functional import cross_entropy_counts, focal_sums
-from rmiseg.kernels.means import Shares
+from rmiseg.kernels.terms import Shares
 from rmiseg.losses.base import LossOptions, LossTerms, SegmentationLoss
 from rmiseg.losses.inputs import IGNORE_INDEX, Batch, Target
 from rmiseg.losses.pixelwise import PIXEL_EXTRA, pixel_mean

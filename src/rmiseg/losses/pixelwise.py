@@ -11,9 +11,9 @@ from torch import Tensor
 from rmiseg.config.registry import register
 from rmiseg.functional import cross_entropy_counts, cross_entropy_sums
 from rmiseg.kernels.backends import check_implementation
-from rmiseg.kernels.means import Shares
 from rmiseg.kernels.pixel import pixel_sums
-from rmiseg.kernels.whole import WholeLoss, whole_loss
+from rmiseg.kernels.terms import Shares, WholeLoss
+from rmiseg.kernels.whole import whole_loss
 from rmiseg.losses.base import LossOptions, LossTerms, SegmentationLoss
 from rmiseg.losses.inputs import IGNORE_INDEX, Batch, Target
 

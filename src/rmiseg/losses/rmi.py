@@ -13,10 +13,10 @@ from rmiseg.config.options import RMIConfig
 from rmiseg.config.registry import register
 from rmiseg.functional import PIXEL_SUMS, RMI_ALPHA, RMIOptions, cross_entropy_counts, pooled_size, widest
 from rmiseg.kernels.backends import check_implementation
-from rmiseg.kernels.means import Shares
 from rmiseg.kernels.pixel import pixel_sums
 from rmiseg.kernels.rmi import RMISums, rmi_sums
-from rmiseg.kernels.whole import WholeLoss, whole_loss
+from rmiseg.kernels.terms import Shares, WholeLoss
+from rmiseg.kernels.whole import whole_loss
 from rmiseg.losses.base import LossOptions, LossTerms, SegmentationLoss, check_choice
 from rmiseg.losses.inputs import IGNORE_INDEX, Batch, Target
 from rmiseg.losses.pixelwise import PIXEL_EXTRA, pixel_mean

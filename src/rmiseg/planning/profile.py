@@ -13,7 +13,7 @@ from rich.console import Console
 from rmiseg.data import Split
 from rmiseg.data.bands import Ranges
 from rmiseg.data.classes import IGNORE_INDEX
-from rmiseg.data.opening import image_header
+from rmiseg.data.image_files.opening import image_header
 from rmiseg.runtime.progress import track
 
 HEADERS, MASKS = 1000, 200

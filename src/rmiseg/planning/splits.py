@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from rmiseg.config import DataConfig
-from rmiseg.data.finding import load_split, scan_splits
-from rmiseg.data.folder import Folder
+from rmiseg.data.image_files.volumes import is_slice
 from rmiseg.data.images import Split
-from rmiseg.data.volumes import is_slice
+from rmiseg.data.sets.finding import load_split, scan_splits
+from rmiseg.data.sets.folder import Folder
 from rmiseg.planning.decisions import Decision
 from rmiseg.runtime.files import printable
 from rmiseg.runtime.progress import track

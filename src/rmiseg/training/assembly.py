@@ -31,9 +31,9 @@ from rmiseg.data import (
 )
 from rmiseg.data.bands import Bands
 from rmiseg.data.loader import Loader
-from rmiseg.data.mixing import Mixing
-from rmiseg.data.rare import find_places
-from rmiseg.data.transforms import TrainTransform
+from rmiseg.data.transforms.mixing import Mixing
+from rmiseg.data.transforms.pipeline import TrainTransform
+from rmiseg.data.transforms.rare import find_places
 from rmiseg.inference.conversion import initial_weights
 from rmiseg.models import (
     DEFAULT_BACKBONE,

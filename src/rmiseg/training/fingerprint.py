@@ -10,7 +10,7 @@ import numpy as np
 
 from rmiseg.config import DataConfig
 from rmiseg.data import LabeledImages, Split
-from rmiseg.data.volumes import is_slice
+from rmiseg.data.image_files.volumes import is_slice
 
 SAMPLED = 32
 """Images of a split whose content is looked at; all of them where there are no more."""

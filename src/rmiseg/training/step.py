@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from rmiseg.data import Batch
-from rmiseg.data.transforms import normalize
+from rmiseg.data.transforms.pipeline import normalize
 from rmiseg.evaluation.metrics import confusion_matrix
 from rmiseg.models import SegmentationModel
 from rmiseg.runtime.distributed import add_up, average_buffers, gather, gradients_stay, world_size

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from rmiseg.config.recipes import read_yaml, shortened
-from rmiseg.data.pairing import IMAGE_SUFFIXES, folded, walk
+from rmiseg.data.sets.pairing import IMAGE_SUFFIXES, folded, walk
 from rmiseg.runtime.files import parse_json
 
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")

@@ -18,7 +18,7 @@ from rich.console import Console
 from rmiseg.config.commands import DataImportConfig
 from rmiseg.config.registry import find, names
 from rmiseg.data.classes import IGNORE_INDEX, ClassTable, voc_palette
-from rmiseg.data.deep import turned
+from rmiseg.data.image_files.deep import turned
 from rmiseg.data.labels.annotations import (
     BACKGROUND_NAMES,
     IGNORED_NAMES,

@@ -35,7 +35,7 @@ from rmiseg.data.labels.annotations import (
 from rmiseg.data.labels.documents import Documents, class_name, whole
 from rmiseg.data.labels.outlines import outlines
 from rmiseg.data.labels.shapes import exact_polygons, points, rectangle
-from rmiseg.data.pairing import IMAGE_SUFFIXES
+from rmiseg.data.sets.pairing import IMAGE_SUFFIXES
 
 LABEL_KEYS = ("polygonlabels", "brushlabels", "rectanglelabels", "ellipselabels", "labels")
 AREA_KEYS = {"points", "rle", "x"}

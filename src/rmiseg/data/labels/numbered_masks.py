@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rmiseg.config.registry import register
+from rmiseg.data.image_files.reading import read_raw_mask
 from rmiseg.data.labels.annotations import (
     IGNORED_NAMES,
     Annotations,
@@ -27,7 +28,6 @@ from rmiseg.data.labels.annotations import (
 )
 from rmiseg.data.labels.coco import split_of
 from rmiseg.data.labels.documents import Documents, class_name, read_text, whole
-from rmiseg.data.reading import read_raw_mask
 
 TABLE = "_classes.csv"
 MASK_ENDING = "_mask"

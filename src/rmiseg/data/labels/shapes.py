@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from rmiseg.config.recipes import shortened
+from rmiseg.data.image_files.opening import decoded
 from rmiseg.data.labels.annotations import Size
-from rmiseg.data.opening import decoded
 from rmiseg.runtime.extras import import_extra
 
 FARTHEST = 4

@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 
 from rmiseg.data.labels.pictures import Picture
 from rmiseg.data.labels.report import ImportReport
-from rmiseg.data.pairing import folded
+from rmiseg.data.sets.pairing import folded
 
 DOUBTFUL = re.compile(r'[\x00-\x1f<>:"|?*]')
 """Characters that file systems do not take."""

@@ -18,13 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rmiseg.config.registry import register
-from rmiseg.data import voc
 from rmiseg.data.classes import Color, voc_palette
+from rmiseg.data.image_files.reading import read_raw_mask
 from rmiseg.data.labels.annotations import Annotations, LabeledImage, LabelFormat, Region, Size
 from rmiseg.data.labels.coco import SPLITS
 from rmiseg.data.labels.documents import Documents, read_text
-from rmiseg.data.pairing import MASK_SUFFIXES
-from rmiseg.data.reading import read_raw_mask
+from rmiseg.data.sets import voc
+from rmiseg.data.sets.pairing import MASK_SUFFIXES
 
 MASK_FOLDERS = ("SegmentationClassPNG", "SegmentationClass")
 """Folders of masks; the first of them that is there is read."""

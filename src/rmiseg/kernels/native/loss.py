@@ -11,7 +11,7 @@ from torch import Tensor
 from rmiseg.functional import computed_dtype, pooled_size
 from rmiseg.kernels.native import ELEMENTS, NO_STRIDES, PIXEL_LOSSES, POOLS, WHOLE
 from rmiseg.kernels.native.library import call
-from rmiseg.kernels.whole import WholeLoss
+from rmiseg.kernels.terms import WholeLoss
 
 
 def loss_forward(

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from rmiseg.kernels.operators import without_autocast
+from rmiseg.kernels.terms import WholeLoss
 from rmiseg.kernels.triton.arguments import Batch, Reading
 from rmiseg.kernels.triton.labels import tally_labels
 from rmiseg.kernels.triton.launch import NO_POOLING, Problem, on_its_device, slices_of
@@ -15,7 +16,6 @@ from rmiseg.kernels.triton.launching import launch
 from rmiseg.kernels.triton.regions import FUSED, Regions
 from rmiseg.kernels.triton.total_kernels import sample_totals_kernel, upstream_kernel, whole_loss_kernel
 from rmiseg.kernels.triton.totals import LANES, ROW_LANES
-from rmiseg.kernels.whole import WholeLoss
 
 SETTINGS: dict[str, Any] = {**FUSED, "num_warps": 4}
 

@@ -61,7 +61,7 @@ def join_kernel(
 
 @triton.jit
 def _slopes(pixels, counted, pixel_share, extra, region_share):
-    """Derivatives of a loss in the sums of the pixel loss and of RMI, float32; see `rmiseg.kernels.means.Shares`."""
+    """Derivatives of a loss in the sums of the pixel loss and of RMI, float32; see `rmiseg.kernels.terms.Shares`."""
     divisor = pixels + extra
     slope = (pixel_share / tl.where(divisor > 0, divisor, 1.0)).to(tl.float32)
     region_slope = slope * 0.0
@@ -81,7 +81,7 @@ def loss_kernel(
     strides,  # of sums, counts and unknown: 2, 2 and 1
     samples,
     maps,
-    pixel_share,  # the fields of `rmiseg.kernels.means.Shares`
+    pixel_share,  # the fields of `rmiseg.kernels.terms.Shares`
     extra,
     region_share,
     LANES: tl.constexpr,
@@ -138,7 +138,7 @@ def whole_loss_kernel(
     loss,  # () float32, written
     slopes,  # (2,) float32, written: derivatives of the loss in the pixel loss and in RMI of all samples
     samples,
-    pixel_share,  # the fields of `rmiseg.kernels.means.Shares`
+    pixel_share,  # the fields of `rmiseg.kernels.terms.Shares`
     extra,
     region_share,
     LANES: tl.constexpr,

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rmiseg.kernels.means import Shares
 from rmiseg.kernels.regions import joined_sums
+from rmiseg.kernels.terms import Shares
 from rmiseg.kernels.triton.launching import launch
 from rmiseg.kernels.triton.regions import FUSED
 from rmiseg.kernels.triton.total_kernels import join_kernel, loss_kernel, row_sums_kernel

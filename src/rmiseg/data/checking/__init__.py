@@ -1,0 +1,1 @@
+"""Faults of single files, and doubts about a whole data set."""

@@ -1,0 +1,1 @@
+"""Image and mask files, whatever their format, to exact arrays."""
