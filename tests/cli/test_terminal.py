@@ -14,7 +14,7 @@ from miniatures import write_shapes
 from rmiseg.cli import main
 from rmiseg.data.image_files.reading import read_raw_mask
 from rmiseg.runtime.files import visible
-from rmiseg.runtime.terminal import Console
+from rmiseg.runtime.terminal import Console, loading
 
 EVIL = "b\x1b[2J\x1b]0;x\x07\u202egnp"
 
@@ -81,3 +81,19 @@ def test_what_is_in_the_way_of_the_demo_is_told_first(tmp_path, capsys):
     assert main(["demo", "--out", str(tmp_path), "--device", "cpu"]) == 1
     assert "demo.png is a folder, where a file is to be" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["demo.png"]
+
+
+def test_a_terminal_shows_that_libraries_are_loaded_and_a_file_does_not(monkeypatch, capfd):
+    with loading():
+        pass
+    assert capfd.readouterr() == ("", "")
+    monkeypatch.setenv("FORCE_COLOR", "1")  # by which rich takes what it writes to for a terminal
+    with loading():
+        pass
+    shown = capfd.readouterr()
+    assert "loading PyTorch" in shown.err
+    assert not shown.out
+    monkeypatch.setenv("RANK", "1")
+    with loading():
+        pass
+    assert capfd.readouterr() == ("", "")

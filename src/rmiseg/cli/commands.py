@@ -29,12 +29,13 @@ from rmiseg.config import (
     TrainConfig,
 )
 from rmiseg.runtime.files import visible
-from rmiseg.runtime.terminal import Console
+from rmiseg.runtime.terminal import Console, loading
 
 
 def train(config: TrainConfig) -> int:
     """`rmiseg train`"""
-    from rmiseg.training.trainer import Trainer
+    with loading():
+        from rmiseg.training.trainer import Trainer
 
     Trainer(config, console=Console(markup=False)).fit()
     return 0
@@ -42,7 +43,8 @@ def train(config: TrainConfig) -> int:
 
 def plan(config: PlanConfig) -> int:
     """`rmiseg plan`"""
-    from rmiseg.training.estimate import show_plan
+    with loading():
+        from rmiseg.training.estimate import show_plan
 
     show_plan(config, Console(markup=False))
     return 0
@@ -50,9 +52,10 @@ def plan(config: PlanConfig) -> int:
 
 def evaluate(config: EvaluateConfig) -> int:
     """`rmiseg evaluate`"""
-    from rmiseg.evaluation.scoring import check_output, print_scores, score_checkpoint
-    from rmiseg.runtime.distributed import is_main, processes
-    from rmiseg.runtime.files import to_json
+    with loading():
+        from rmiseg.evaluation.scoring import check_output, print_scores, score_checkpoint
+        from rmiseg.runtime.distributed import is_main, processes
+        from rmiseg.runtime.files import to_json
 
     with processes(config.device) as device:
         console = Console(markup=False, stderr=config.json == "-", quiet=not is_main())
@@ -67,10 +70,11 @@ def evaluate(config: EvaluateConfig) -> int:
 
 def compare(config: CompareConfig) -> int:
     """`rmiseg compare`"""
-    from rmiseg.evaluation.compare import compare as compare_runs
-    from rmiseg.evaluation.compare import print_comparison
-    from rmiseg.evaluation.scoring import check_output
-    from rmiseg.runtime.files import to_json
+    with loading():
+        from rmiseg.evaluation.compare import compare as compare_runs
+        from rmiseg.evaluation.compare import print_comparison
+        from rmiseg.evaluation.scoring import check_output
+        from rmiseg.runtime.files import to_json
 
     console = Console(markup=False, stderr=config.json == "-")
     check_output(config.json)
@@ -91,9 +95,10 @@ def compare(config: CompareConfig) -> int:
 
 def crf_search(config: CRFSearchConfig) -> int:
     """`rmiseg crf-search`"""
-    from rmiseg.evaluation.crf_search import print_trials, search_kernels
-    from rmiseg.evaluation.scoring import check_output
-    from rmiseg.runtime.files import to_json
+    with loading():
+        from rmiseg.evaluation.crf_search import print_trials, search_kernels
+        from rmiseg.evaluation.scoring import check_output
+        from rmiseg.runtime.files import to_json
 
     console = Console(markup=False, stderr=config.json == "-")
     check_output(config.json)
@@ -116,8 +121,9 @@ def _write_json(path: str | None, text: str, console: Console) -> None:
 
 def predict(config: PredictConfig) -> int:
     """`rmiseg predict`"""
-    from rmiseg.inference.predict import predict_files
-    from rmiseg.runtime.distributed import is_main, processes
+    with loading():
+        from rmiseg.inference.predict import predict_files
+        from rmiseg.runtime.distributed import is_main, processes
 
     with processes(config.device) as device:
         console = Console(markup=False, quiet=not is_main())
@@ -130,7 +136,8 @@ def predict(config: PredictConfig) -> int:
 
 def export(config: ExportConfig) -> int:
     """`rmiseg export`"""
-    from rmiseg.exports.export import export as export_run
+    with loading():
+        from rmiseg.exports.export import export as export_run
 
     formats = [name.strip() for name in config.format.split(",")]
     console = Console(markup=False, highlight=False)
@@ -151,7 +158,8 @@ def export(config: ExportConfig) -> int:
 
 def app(config: AppConfig) -> int:
     """`rmiseg app`"""
-    from rmiseg.app.page import serve
+    with loading():
+        from rmiseg.app.page import serve
 
     serve(config, Console(markup=False, highlight=False))
     return 0
@@ -159,7 +167,8 @@ def app(config: AppConfig) -> int:
 
 def convert(config: ConvertConfig) -> int:
     """`rmiseg convert`"""
-    from rmiseg.inference.conversion import convert as convert_file
+    with loading():
+        from rmiseg.inference.conversion import convert as convert_file
 
     convert_file(config, Console(markup=False, highlight=False))
     return 0
@@ -184,7 +193,8 @@ def demo(config: DemoConfig) -> int:
 
 def experiment(config: ExperimentConfig) -> int:
     """`rmiseg experiment`"""
-    from rmiseg.experiment.driver import run_experiment
+    with loading():
+        from rmiseg.experiment.driver import run_experiment
 
     run_experiment(config, Console(markup=False))
     return 0
@@ -192,7 +202,8 @@ def experiment(config: ExperimentConfig) -> int:
 
 def models(config: ModelsConfig) -> int:
     """`rmiseg models`"""
-    from rich.progress import track
+    with loading():
+        from rich.progress import track
 
     from rmiseg.models import backbone_models, describe_models
     from rmiseg.models.survey import find_backbones, survey_backbone
@@ -219,7 +230,8 @@ def models(config: ModelsConfig) -> int:
 
 def data_check(config: DataCheckConfig) -> int:
     """`rmiseg data check`"""
-    from rmiseg.data import check_dataset, print_report
+    with loading():
+        from rmiseg.data import check_dataset, print_report
 
     console = Console()
     report = check_dataset(**dataclasses.asdict(config), console=console)
@@ -238,8 +250,9 @@ def data_import(config: DataImportConfig) -> int:
 
 def bench_data(config: BenchDataConfig) -> int:
     """`rmiseg bench data`"""
-    from rmiseg.benchmarks.data import run_data_benchmark
-    from rmiseg.config.parser import train_config
+    with loading():
+        from rmiseg.benchmarks.data import run_data_benchmark
+        from rmiseg.config.parser import train_config
 
     run_data_benchmark(config, train_config(config.recipe), Console(markup=False))
     return 0
@@ -247,7 +260,8 @@ def bench_data(config: BenchDataConfig) -> int:
 
 def bench_forms(config: BenchFormsConfig) -> int:
     """`rmiseg bench forms`"""
-    from rmiseg.benchmarks.forms import run_forms_benchmark
+    with loading():
+        from rmiseg.benchmarks.forms import run_forms_benchmark
 
     run_forms_benchmark(config, Console(markup=False))
     return 0
@@ -255,7 +269,8 @@ def bench_forms(config: BenchFormsConfig) -> int:
 
 def bench_loss(config: BenchLossConfig) -> int:
     """`rmiseg bench loss`"""
-    from rmiseg.benchmarks.loss import run_loss_benchmark
+    with loading():
+        from rmiseg.benchmarks.loss import run_loss_benchmark
 
     run_loss_benchmark(config, Console())
     return 0

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console as RichConsole
@@ -16,3 +19,13 @@ class Console(RichConsole):
     def render_str(self, text: str, **options: Any) -> Text:
         """Make a text of rich."""
         return super().render_str(visible(text), **options)
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """Show on a terminal that libraries are imported, which takes seconds: PyTorch, torchvision, timm."""
+    if os.environ.get("RANK", "0") != "0":  # one of torchrun's processes shows it for all
+        yield
+        return
+    with RichConsole(stderr=True).status("loading PyTorch"):
+        yield
