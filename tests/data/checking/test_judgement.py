@@ -368,3 +368,21 @@ def test_images_that_are_none_are_told_before_the_first_step(tmp_path):
     with pytest.raises(ValueError, match=r"1\.png: it is a web page, and no image"):
         open_training_data("folder", str(root), ("train", "val"))
     open_training_data("folder", str(root), ("train", "val"), on_error="skip")
+
+
+def test_masks_that_are_all_the_same_are_told(tmp_path):
+    drawn = np.zeros((48, 64), np.uint8)
+    drawn[10:30, 20:40] = 1
+    others = [np.roll(drawn, 3 * index, axis=1) for index in range(6)]
+    classes = "classes: [ground, tree]\n"
+    of_splits = [drawn] * 6, [drawn] * 4 + others[1:3], [drawn] * 3 + others[1:4], others
+    told = [
+        warning
+        for name, masks in zip("abcd", of_splits)
+        for warning in check_dataset("folder", data_set(tmp_path / name, classes, *masks), workers=0).warnings
+        if "pixel for pixel" in warning
+    ]
+    assert [each[:35] for each in told] == [
+        "train: 6 of 6 masks are the same, p",
+        "train: 4 of 6 masks are the same, p",
+    ]

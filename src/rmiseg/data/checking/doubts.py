@@ -20,6 +20,9 @@ BETWEEN = 1.05
 """Factor by which pixels nearest to a class whose value lies between others may exceed those that hold it; beyond, it
 is smoothed edges that are mistaken for it."""
 
+EQUAL = 4
+"""Equal masks from which on something is said, if they are most of a split."""
+
 
 def warnings_of(classes: ClassTable, reports: Sequence[SplitReport], all_read: bool = True) -> list[str]:
     """List what need not be wrong, but seldom is intended.
@@ -48,6 +51,7 @@ def warnings_of(classes: ClassTable, reports: Sequence[SplitReport], all_read: b
         + _between(classes, reports)
         + _seams(classes, reports)
         + _unlike_seen(classes, reports)
+        + _repeated(reports)
     )
     warnings += [
         f"{report.name}: {counted(len(report.deep), 'image')} of more than 8 bits among others of 8, e.g. "
@@ -91,6 +95,19 @@ def on_both_sides(first: Split, second: Split) -> str:
         f"{counted(len(both), 'image')} in both {first.name} and {second.name}, e.g. {min(both)}: scores on images "
         f"that were trained on say nothing"
     )
+
+
+def _repeated(reports: Sequence[SplitReport]) -> list[str]:
+    """Warn where masks are the same, pixel for pixel, although each should show another image."""
+    found = []
+    for report in reports:
+        most, first = max(report.drawings.values(), default=(0, None))
+        if most >= EQUAL and 2 * most > report.masks:
+            found.append(
+                f"{report.name}: {most} of {report.masks} masks are the same, pixel for pixel, such as {first}: was "
+                f"one written in the place of all? All is well if camera and scene stand still"
+            )
+    return found
 
 
 def _alpha_warnings(reports: Sequence[SplitReport]) -> list[str]:

@@ -35,6 +35,7 @@ class Inspection:
         size_mismatch: Sizes of image and mask, where they differ.
         image_size: Width and height.
         content: Hash of the pixels of the image; empty if it was not decoded, or is of one value.
+        drawing: Hash of the class ids of the mask; empty if it holds a single one.
         counts: Pixels of each class id, (256,).
         exact: Likewise, of those whose value is that of the class, and not the nearest one to it.
         ignored: Pixels of each ignored raw value.
@@ -55,6 +56,7 @@ class Inspection:
     size_mismatch: str = ""
     image_size: tuple[int, int] | None = None
     content: bytes = b""
+    drawing: bytes = b""
     counts: np.ndarray | None = None
     exact: np.ndarray | None = None
     ignored: dict[RawValue, int] = field(default_factory=dict)
@@ -92,6 +94,7 @@ class SplitReport:
         class_images: Masks in which each class occurs, (C,) int64.
         exact_pixels: Pixels of each class whose value is that of the class, and not the nearest one to it, (C,) int64.
         seams: What `rmiseg.data.checking.seams` counts, (3, C) int64.
+        drawings: Masks of two classes or more by their pixels: how many are equal, and the first of them.
         class_files: A mask in which each class occurs that does.
         ignored_images: Masks in which an ignored value occurs.
         ignored_file: The first of them.
@@ -126,6 +129,7 @@ class SplitReport:
     exact_pixels: np.ndarray
     ignored_with: np.ndarray
     seams: np.ndarray
+    drawings: dict[bytes, tuple[int, Path]] = field(default_factory=dict)
     class_files: dict[int, Path] = field(default_factory=dict)
     ignored_images: int = 0
     ignored_file: Path | None = None
@@ -195,6 +199,9 @@ class SplitReport:
             self.exact_pixels += (found.counts if found.exact is None else found.exact)[: len(counts)]
             for index in np.flatnonzero(counts).tolist():
                 self.class_files.setdefault(index, found.sample.mask or found.sample.image)
+            if found.drawing and found.sample.mask:
+                count, first = self.drawings.get(found.drawing, (0, found.sample.mask))
+                self.drawings[found.drawing] = count + 1, first
             if found.ignored:
                 self.ignored_images += 1
                 self.ignored_file = self.ignored_file or found.sample.mask
@@ -241,7 +248,7 @@ def inspect(sample: Sample, classes: ClassTable, *, decode: bool = True, bands: 
             height, width = pixels.shape[:2]
             found.image_size = (width, height)
             if pixels.min() < pixels.max():
-                found.content = hashlib.blake2b(np.ascontiguousarray(pixels).data, digest_size=8).digest()
+                found.content = _hash(pixels)
         except (ValueError, OSError, ModuleNotFoundError) as error:
             found.unreadable.append(str(error))
     else:
@@ -275,6 +282,10 @@ def inspect(sample: Sample, classes: ClassTable, *, decode: bool = True, bands: 
     return found
 
 
+def _hash(pixels: NDArray[Any]) -> bytes:
+    return hashlib.blake2b(np.ascontiguousarray(pixels).data, digest_size=8).digest()
+
+
 def _are_same(one: Path, other: Path) -> bool:
     try:
         return os.path.getsize(one) == os.path.getsize(other) and filecmp.cmp(one, other, shallow=False)
@@ -286,6 +297,7 @@ def _count(found: Inspection, mask: RawMask, classes: ClassTable) -> None:
     ids, found.unknown = classes.encode(mask.values)
     found.counts = np.bincount(ids.ravel(), minlength=256)
     found.counts[-1] -= sum(found.unknown.values())
+    found.drawing = _hash(ids) if np.count_nonzero(found.counts) > 1 else b""
     if classes.nearest:
         exact = replace(classes, nearest=False).encode(mask.values)[0]
         found.exact = np.bincount(exact.ravel(), minlength=256)
