@@ -12,7 +12,7 @@ from rich.table import Table
 
 from miniatures import write_shapes
 from rmiseg.cli import main
-from rmiseg.data.image_files.reading import read_raw_mask
+from rmiseg.data.image_files.masks import read_raw_mask
 from rmiseg.runtime.files import visible
 from rmiseg.runtime.terminal import Console, loading
 

@@ -19,8 +19,9 @@ from rmiseg.config import DataImportConfig
 from rmiseg.data import ClassTable, read_mask
 from rmiseg.data.bands import Bands
 from rmiseg.data.description import read_description
+from rmiseg.data.image_files.masks import read_raw_mask
 from rmiseg.data.image_files.opening import image_header, nodata_of
-from rmiseg.data.image_files.reading import deep_values, read_raw_mask
+from rmiseg.data.image_files.reading import deep_values
 from rmiseg.data.image_files.volumes import slices_of
 from rmiseg.data.labels import import_labels
 from rmiseg.inference.labels import LabelFiles

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from rmiseg.data.checking.report import print_report
     from rmiseg.data.classes import IGNORE_INDEX, ClassTable, class_ids
     from rmiseg.data.dataset import SegmentationDataset
-    from rmiseg.data.image_files.reading import read_image, read_mask, rgb_pixels
+    from rmiseg.data.image_files.masks import read_mask
+    from rmiseg.data.image_files.reading import read_image, rgb_pixels
     from rmiseg.data.images import LabeledImages, Sample, Split
     from rmiseg.data.loader import Batch, TrainLoader, eval_loader, train_loader
     from rmiseg.data.sets.demo import write_demo_data
@@ -86,7 +87,7 @@ _PLACES = {
     "open_training_data": "rmiseg.data.training",
     "print_report": "rmiseg.data.checking.report",
     "read_image": "rmiseg.data.image_files.reading",
-    "read_mask": "rmiseg.data.image_files.reading",
+    "read_mask": "rmiseg.data.image_files.masks",
     "rgb_pixels": "rmiseg.data.image_files.reading",
     "scan_split": "rmiseg.data.sets.finding",
     "train_loader": "rmiseg.data.loader",

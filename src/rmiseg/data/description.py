@@ -13,7 +13,7 @@ import numpy as np
 from rmiseg.config.recipes import read_yaml, shortened
 from rmiseg.data.bands import RGB, Bands, Ranges, checked_bands, checked_ranges
 from rmiseg.data.classes import IGNORE_INDEX, ClassTable, Color, RawValue, voc_palette
-from rmiseg.data.image_files.reading import SMOOTHED_SHARE, SMOOTHED_VALUES, read_raw_mask
+from rmiseg.data.image_files.masks import SMOOTHED_SHARE, SMOOTHED_VALUES, read_raw_mask
 
 NAMES = ("dataset.yaml", "dataset.yml")
 """Names of the file, in any capitals."""

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from rmiseg.data.bands import RGB, Bands
 from rmiseg.data.classes import ClassTable
 from rmiseg.data.description import Description
-from rmiseg.data.image_files.reading import read_image, read_mask
+from rmiseg.data.image_files.masks import read_mask
+from rmiseg.data.image_files.reading import read_image
 
 
 class LabeledImages(ABC):

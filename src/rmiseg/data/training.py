@@ -21,7 +21,7 @@ from rmiseg.data.checking.verdict import (
 )
 from rmiseg.data.choice import check_bands, choose_bands, spread
 from rmiseg.data.held_out import divide
-from rmiseg.data.image_files.reading import read_mask
+from rmiseg.data.image_files.masks import read_mask
 from rmiseg.data.images import Split
 from rmiseg.data.sets.finding import load_split, load_splits
 from rmiseg.runtime.progress import track

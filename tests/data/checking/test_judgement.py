@@ -16,7 +16,7 @@ from miniatures import every, write_image, write_mask, write_values
 from rmiseg.data import check_dataset, load_split, open_training_data, print_report
 from rmiseg.data import training as opening
 from rmiseg.data.image_files.deep import turned
-from rmiseg.data.image_files.reading import read_raw_mask
+from rmiseg.data.image_files.masks import read_raw_mask
 
 CASES = Path(__file__).parents[1] / "cases"
 

@@ -11,8 +11,8 @@ from PIL import Image, UnidentifiedImageError
 
 from miniatures import every, write_image, write_values
 from rmiseg.data import check_dataset, read_image
+from rmiseg.data.image_files.masks import read_raw_mask
 from rmiseg.data.image_files.opening import FORMATS, image_header, open_image
-from rmiseg.data.image_files.reading import read_raw_mask
 from rmiseg.data.sets.pairing import IMAGE_SUFFIXES
 
 

@@ -15,8 +15,9 @@ from rmiseg.config import DataConfig, ModelConfig
 from rmiseg.data import ClassTable, check_dataset, class_ids, load_split, open_training_data, read_image, read_mask
 from rmiseg.data.bands import Bands, checked_range
 from rmiseg.data.choice import choose_bands
+from rmiseg.data.image_files.masks import read_raw_mask
 from rmiseg.data.image_files.opening import has_deep_values
-from rmiseg.data.image_files.reading import deep_values, read_raw_mask
+from rmiseg.data.image_files.reading import deep_values
 
 CASES = Path(__file__).parents[1] / "cases"
 RNG = np.random.default_rng(0)
@@ -172,7 +173,7 @@ def test_a_few_deep_images_among_many_are_told(tmp_path, monkeypatch):
     monkeypatch.setattr("rmiseg.data.choice.SAMPLE", 2)
     for number in range(5):
         write_image(tmp_path / "images" / "train" / f"{number}.png")
-        write_values(tmp_path / "masks" / "train" / f"{number}.png", every(0, 1))
+        write_values(tmp_path / "masks" / "train" / f"{number}.png", np.roll(every(0, 1), number))
     write_image(tmp_path / "images" / "val" / "v.png")
     write_values(tmp_path / "masks" / "val" / "v.png", every(0, 1))
     Image.fromarray(np.full((16, 24), 4000, np.uint16)).save(tmp_path / "images" / "train" / "2.png")

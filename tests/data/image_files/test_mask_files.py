@@ -13,7 +13,8 @@ from miniatures import every
 from rmiseg.data import read_image, read_mask
 from rmiseg.data.bands import Bands
 from rmiseg.data.classes import ClassTable
-from rmiseg.data.image_files.reading import band_values, deep_values, read_raw_mask
+from rmiseg.data.image_files.masks import read_raw_mask
+from rmiseg.data.image_files.reading import band_values, deep_values
 
 tifffile = pytest.importorskip("tifffile")
 IDS = np.resize(np.array([0, 1, 2, 2, 1], np.uint8), (16, 24))

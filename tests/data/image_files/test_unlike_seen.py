@@ -17,7 +17,8 @@ from rmiseg.data import check_dataset
 from rmiseg.data.checking.inspection import inspect
 from rmiseg.data.classes import class_ids
 from rmiseg.data.image_files.deep import read_tiff
-from rmiseg.data.image_files.reading import deep_values, read_raw_mask
+from rmiseg.data.image_files.masks import read_raw_mask
+from rmiseg.data.image_files.reading import deep_values
 from rmiseg.data.images import Sample
 from rmiseg.data.training import open_training_data
 

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from rmiseg.data.bands import Bands
 from rmiseg.data.classes import IGNORE_INDEX, ClassTable
+from rmiseg.data.image_files.masks import read_mask
 from rmiseg.data.image_files.opening import image_header
-from rmiseg.data.image_files.reading import read_image, read_mask
+from rmiseg.data.image_files.reading import read_image
 from rmiseg.data.images import Sample
 
 LONG_SIDE, SQUARE = 256, 8

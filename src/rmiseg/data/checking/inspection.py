@@ -16,8 +16,9 @@ from PIL import Image
 from rmiseg.data.bands import RGB, Bands
 from rmiseg.data.checking.seams import seams
 from rmiseg.data.classes import IGNORE_INDEX, ClassTable, Color, RawValue
+from rmiseg.data.image_files.masks import RawMask, read_raw_mask
 from rmiseg.data.image_files.opening import decoded, has_deep_values, image_header
-from rmiseg.data.image_files.reading import RawMask, read_image, read_raw_mask
+from rmiseg.data.image_files.reading import read_image
 from rmiseg.data.image_files.tiff import ORIENTATION, valid_orientation
 from rmiseg.data.images import Sample, Split, size_mismatch
 

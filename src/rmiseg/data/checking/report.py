@@ -11,7 +11,7 @@ from rmiseg.data.checking.check import Report
 from rmiseg.data.checking.inspection import SplitReport
 from rmiseg.data.checking.verdict import renumbered
 from rmiseg.data.classes import describe_classes
-from rmiseg.data.image_files.reading import smoothed
+from rmiseg.data.image_files.masks import smoothed
 from rmiseg.runtime.words import counted
 
 MOST_CLASSES = 40

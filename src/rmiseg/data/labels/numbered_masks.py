@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rmiseg.config.registry import register
-from rmiseg.data.image_files.reading import read_raw_mask
+from rmiseg.data.image_files.masks import read_raw_mask
 from rmiseg.data.labels.annotations import (
     IGNORED_NAMES,
     Annotations,

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from rmiseg.config.registry import register
 from rmiseg.data.classes import Color, voc_palette
-from rmiseg.data.image_files.reading import read_raw_mask
+from rmiseg.data.image_files.masks import read_raw_mask
 from rmiseg.data.labels.annotations import Annotations, LabeledImage, LabelFormat, Region, Size
 from rmiseg.data.labels.coco import SPLITS
 from rmiseg.data.labels.documents import Documents, read_text

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from rmiseg.config.registry import register
 from rmiseg.data.classes import ClassTable, voc_palette
 from rmiseg.data.drawn import Drawing, drawn_masks
-from rmiseg.data.image_files.reading import read_raw_mask
+from rmiseg.data.image_files.masks import read_raw_mask
 from rmiseg.data.images import Split
 from rmiseg.data.sets.coco import TEST, YEARS, image_folder, scan_test, sources
 from rmiseg.data.sets.coco_stuff import THINGS, categories

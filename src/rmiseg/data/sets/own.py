@@ -14,7 +14,8 @@ from torch.utils.data import IterableDataset
 
 from rmiseg.data.bands import RGB, Bands
 from rmiseg.data.classes import IGNORE_INDEX, ClassTable, class_ids, describe_classes
-from rmiseg.data.image_files.reading import raw_values, reduced, rgb_pixels
+from rmiseg.data.image_files.masks import raw_values
+from rmiseg.data.image_files.reading import reduced, rgb_pixels
 from rmiseg.data.images import LabeledImages, every_nth, size_mismatch
 from rmiseg.data.seeding import seeded
 
