@@ -18,7 +18,7 @@ PAIRS = {  # by data set, the names of runs without their seeds: RMI + Dice, and
     "CamVid": [("camvid/lite0-rmi4-dice", "camvid/lite0-ce-dice", SHORT)],
     "nuclei": [
         ("nuclei/lite0-unet-rmi2-dice-turned", "nuclei/lite0-unet-ce-dice-turned", SHORT),
-        ("nuclei/nuclei-best", "nuclei/nuclei-best-ce-dice", FULL),
+        ("nuclei/turned-192", "nuclei/turned-192-ce-dice", FULL),
     ],
     "vessels": [
         ("vessels/lite0-unet-rmi2-dice-turned", "vessels/lite0-unet-ce-dice-turned", SHORT),
