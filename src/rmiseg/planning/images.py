@@ -153,8 +153,8 @@ def loss(profile: DataProfile) -> list[Decision]:
     """The loss: RMI and Dice where a third of the masks show every class; if not, cross entropy and Dice where nearly
     all is ground; else nothing is decided.
 
-    Of a class that a crop does not show RMI says nothing, and its gradient is tens of times that of the pixel loss, so
-    that what few images show is found late. Dice looks at the pixels of a class in all crops together.
+    Of a class that a crop does not show RMI says nothing, and the binary cross entropy beside it finds late what few
+    images show (docs/results.md). Dice looks at the pixels of a class in all crops together.
     """
     ground = max(profile.shown, key=lambda each: each.share)
     others = [each for each in profile.shown if each is not ground]
