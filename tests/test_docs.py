@@ -56,6 +56,8 @@ def test_pages_build_strictly(tmp_path):
         for option in dotted_names(command.config):
             assert f'id="{option}"' in page, f"{name} lacks {option}"
     assert "wins and loses" in (site / "results" / "index.html").read_text()
+    links = re.findall(r'href="(\S+)" class="md-nav__link.*?<span[^>]*>\s*([^<]*?)\s*<', losses, flags=re.S)
+    assert ("../../../recipes/", "Recipes") in links
     assert (site / "recipes" / "camvid-best.yaml").is_file()
     assert (site / "experiments" / "camvid.yaml").is_file()
     assert not (site / "site").exists()
@@ -77,6 +79,18 @@ def test_no_page_says_that_an_index_has_it():
 
 def test_readme_is_short():
     assert len((PROJECT / "README.md").read_text().splitlines()) <= 90
+
+
+def test_the_cost_is_said_alike_everywhere():
+    """And first of all on the page of the figures."""
+    sentence = (
+        "he loss takes about the time of `F.cross_entropy` or less on a CPU and half of it on an H100, and 0.4 of its "
+        "memory; a training step takes as long as with cross entropy, and inference does not change"
+    )
+    for name in ("README.md", "docs/index.md", "docs/performance.md"):
+        text = " ".join((PROJECT / name).read_text().split())
+        assert sentence in text, name
+    assert text.startswith(f"# Performance T{sentence}")
 
 
 @pytest.mark.slow
