@@ -71,7 +71,7 @@ def every(*values: int, size: tuple[int, int] = (WIDTH, HEIGHT)) -> np.ndarray:
     return np.resize(np.array(values, np.uint8), size[::-1])
 
 
-def write_sbd(path: Path, values: np.ndarray) -> Path:
+def write_sbd(path: Path, values: np.ndarray, packed: bool = True) -> Path:
     """The struct GTcls of the Semantic Boundaries Dataset: sparse boundaries of 20 classes, values, and classes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     present = [value for value in np.unique(values) if value]
@@ -83,7 +83,7 @@ def write_sbd(path: Path, values: np.ndarray) -> Path:
         "Segmentation": values.astype(np.uint8),
         "CategoriesPresent": np.array(present, np.uint8)[:, None],
     }
-    scipy.io.savemat(path, {"GTcls": struct}, do_compression=True)
+    scipy.io.savemat(path, {"GTcls": struct}, do_compression=packed)
     return path
 
 

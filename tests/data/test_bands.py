@@ -138,6 +138,8 @@ def test_8_bits_are_read_as_they_are(tmp_path):
     ("yaml", "bands"),
     [
         ("bands: {red: 3, green: 2, blue: 1}", Bands(5, picture=(2, 1, 0))),
+        ("bands: {red: 4, green: 2, blue: 1}", Bands(5, picture=(3, 1, 0))),
+        ("bands: {red: 4, green: 2, blue: 1, count: 5}", Bands(5, picture=(3, 1, 0))),
         ("bands: 5", Bands(5)),
         ("bands: {red: 3, green: 2, blue: 1, nir: 5}\nrange: [0, 9]", Bands(5, (0, 9), (2, 1, 0))),
         ("range: [[0, 1], [0, 2], [0, 3], [0, 4], [0, 5]]", Bands(5, tuple((0, high) for high in range(1, 6)))),
@@ -196,6 +198,18 @@ def test_a_band_that_is_called_alpha_is_named(tmp_path):
     root = data_set(tmp_path / "c", values_of(4, "uint8"), yaml="bands: 4", **options)
     assert "alpha" not in said(root)
     assert load_split("folder", root, "train").read_image(0).shape[-1] == 4
+
+
+def test_bands_that_are_named_are_there(tmp_path):
+    """A mapping says which bands there are at least: alpha is one of them where it takes that, but never two."""
+    options = {"photometric": "rgb", "extrasamples": ["unassalpha"]}
+    yaml = "bands: {red: 1, green: 2, blue: 3, nir: 4}"
+    root = data_set(tmp_path / "a", values_of(4, "uint8", (32, 32)), yaml=yaml, **options)
+    assert "images of 4 bands, of which 1, 2, 3 are" in (text := said(root))
+    assert "alpha" not in text
+    (root / "dataset.yaml").write_text("classes: [a, b]\nbands: {red: 5, green: 2, blue: 3}\n")
+    with pytest.raises(ValueError, match=r"0\.tif has 4 bands, but dataset\.yaml names the band 5"):
+        said(root)
 
 
 def test_pages_are_bands_where_that_is_said(tmp_path):

@@ -119,7 +119,7 @@ def test_small_objects_are_in_the_suggestion(tmp_path):
     assert "nearest: true" in text
 
 
-@pytest.mark.parametrize("name", ["", " ", "a\\0b", "\\e[2J", "\\ud800", "a\\rb"])
+@pytest.mark.parametrize("name", ["", " ", "a\\0b", "\\e[2J", "\\ud800", "a\\rb", "a\\nb", "a\\tb"])
 def test_names_that_terminals_and_files_cannot_take(tmp_path, name):
     (tmp_path / "dataset.yaml").write_text(f'classes: ["{name}", other]\n')
     with pytest.raises(ValueError, match=r"dataset\.yaml: .*without control characters"):

@@ -9,6 +9,7 @@ from typing import Any
 
 import nibabel
 import numpy as np
+import scipy.io
 import tifffile
 import yaml
 from PIL import Image
@@ -156,8 +157,11 @@ def image_readers(folder: Path) -> dict[str, Reader]:
     write_dicom(dicom, values[..., 0])
     for path in (volume, packed):
         nibabel.save(nibabel.Nifti1Image(values[..., :3].astype(np.int16), np.eye(4)), path)
-    masks = [folder / f"m{suffix}" for suffix in (".gif", ".webp", ".tif", ".pgm", ".npy")]
+    masks = [folder / f"m{suffix}" for suffix in (".gif", ".webp", ".tif", ".pgm", ".npy", ".mat")]
     for path in masks:
+        if path.suffix == ".mat":
+            scipy.io.savemat(path, {"GTcls": {"Segmentation": values[..., 0] % 21}})
+            continue
         mask = Image.fromarray((values[..., 0] > 1500).astype(np.uint8) * 255)
         if path.suffix == ".npy":
             np.save(path, np.asarray(mask))

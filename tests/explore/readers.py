@@ -207,6 +207,8 @@ def main() -> int:
     bad = 0
     with tempfile.TemporaryDirectory() as scratch:
         every = {**readers(Path(scratch)), **data_readers(Path(scratch))}
+        if unknown := set(options.readers) - every.keys():
+            parser.error(f"{', '.join(sorted(unknown))}: none of {', '.join(every)}")
         for name in options.readers or every:
             chance = random.Random(f"{name} {options.seed}")
             found = explore(name, every[name], options.inputs, chance, options.kept)

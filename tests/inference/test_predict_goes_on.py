@@ -86,6 +86,28 @@ def test_names_that_are_too_long_for_one_format(checkpoint, tmp_path, monkeypatc
     assert len(found.problems[0]) < 1200
 
 
+def test_labels_of_all_images_are_made_of_those_that_could_be_written(checkpoint, tmp_path):
+    photos = write_images(tmp_path / "photos", f"{'m' * 251}.png", "b.png")
+    (photos / "broken.png").write_bytes(b"none")
+    found = predict(checkpoint, photos, out=tmp_path / "out", write=["coco"], device="cpu")
+    assert (found.images, len(found.problems)) == (1, 2)
+    labels = json.loads((tmp_path / "out" / "coco" / "annotations.json").read_text())
+    assert [image["file_name"] for image in labels["images"]] == ["b.png"]
+
+
+def test_labels_of_all_images_that_cannot_be_written_hide_no_other_problem(checkpoint, tmp_path, monkeypatch):
+    def full(self, folder):
+        raise OSError(28, "No space left on device", "annotations.json")
+
+    monkeypatch.setattr("rmiseg.inference.labels.LabelFiles.finish", full)
+    photos = write_images(tmp_path / "photos", "b.png")
+    (photos / "broken.png").write_bytes(b"none")
+    found = predict(checkpoint, photos, out=tmp_path / "out", write=["coco"], device="cpu")
+    assert found.images == 1
+    assert "broken.png" in found.problems[0]
+    assert "annotations.json" in found.problems[1]
+
+
 def test_memory_that_does_not_suffice_for_an_image(checkpoint, tmp_path, monkeypatch):
     photos = write_images(tmp_path / "photos", "a.png", "b.png", "c.png")
     from rmiseg.inference.predictor import Predictor

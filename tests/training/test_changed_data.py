@@ -16,11 +16,13 @@ from rich.console import Console
 
 from miniatures import write_shapes
 from rmiseg.config import OptimConfig
+from rmiseg.config.parser import train_config
 from rmiseg.data import load_split
 from rmiseg.training import assembly
 from rmiseg.training.fingerprint import changes, fingerprint
 from rmiseg.training.run_folder import RunFolder
 from rmiseg.training.state import RunState, StateFolder
+from rmiseg.training.stored_options import as_begun
 from rmiseg.training.trainer import Trainer
 from support.faults import SmallModel, configuration, train
 from support.own_parts import CLASSES, Squares
@@ -173,6 +175,13 @@ def test_config_edited_by_hand(copy, text):
     path.write_text(text)
     with pytest.raises(ValueError, match=re.escape(str(path))):
         resume(copy)
+
+
+def test_a_value_in_config_that_its_option_does_not_take(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text("optim: {lr: fast}\n")
+    with pytest.raises(ValueError, match=rf"{re.escape(str(path))}: optim\.lr: fast is not a number"):
+        as_begun(train_config({"out": str(tmp_path), "resume": "auto", "plan": True}))
 
 
 def test_options_that_are_missing_are_compared(copy):

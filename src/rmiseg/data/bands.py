@@ -95,8 +95,9 @@ def checked_ranges(ranges: Sequence[Any], count: int | None = None) -> Ranges:
     return tuple(checked_range(each) for each in ranges)
 
 
-def checked_bands(bands: Any) -> tuple[int | None, tuple[int, int, int] | None]:
-    """Return the number of bands that the entry `bands` of dataset.yaml says, and which are red, green and blue.
+def checked_bands(bands: Any) -> tuple[int | None, int, tuple[int, int, int] | None]:
+    """Return what the entry `bands` of dataset.yaml says: the number of bands, if it does, how many there are at least,
+    and which are red, green and blue.
 
     Raises:
         ValueError: it is neither a number nor a mapping from names to the numbers of bands.
@@ -104,7 +105,7 @@ def checked_bands(bands: Any) -> tuple[int | None, tuple[int, int, int] | None]:
     if type(bands) is int:
         if not 1 <= bands <= MOST_BANDS:
             raise ValueError(f"`bands` must be 1 to {MOST_BANDS}, not {bands}")
-        return bands, (0, 1, 2) if bands == 3 else None  # so that three pages are bands, too
+        return bands, bands, (0, 1, 2) if bands == 3 else None  # so that three pages are bands, too
     numbers = list(bands.values()) if isinstance(bands, dict) else []
     if not numbers or not all(type(number) is int and 1 <= number <= MOST_BANDS for number in numbers):
         raise ValueError(
@@ -113,10 +114,10 @@ def checked_bands(bands: Any) -> tuple[int | None, tuple[int, int, int] | None]:
         )
     if missing := [color for color in ("red", "green", "blue") if color not in bands]:
         raise ValueError(f"`bands` names no {missing[0]}; pictures need red, green and blue")
-    count = bands.get("count", max(numbers) if max(numbers) > 3 else None)
+    count = bands.get("count")
     if count is not None and count < max(numbers):
         raise ValueError(f"`bands` names the band {max(numbers)} of {count}")
-    return count, (bands["red"] - 1, bands["green"] - 1, bands["blue"] - 1)
+    return count, max(numbers), (bands["red"] - 1, bands["green"] - 1, bands["blue"] - 1)
 
 
 def scaled_values(values: NDArray[Any], ranges: Ranges) -> NDArray[np.uint8]:

@@ -39,14 +39,16 @@ def choose_bands(
         ValueError: images of different bands, or ranges or pictures of other bands than there are.
         ModuleNotFoundError: an image needs a package that is not installed.
     """
+    least = 1
     if split.description is not None:
         count = count or split.description.band_count
+        least = split.description.least_bands
         picture = picture or split.description.picture
     ranges = ranges if ranges is not None else split.bands.ranges
-    headers = _headers(split, 1 if count is None else Bands(count, picture=picture).pages)
+    headers = _headers(split, Bands(count or least, picture=picture).pages)
     notes: list[str] = []
     if count is None:
-        count = _common_count(headers)
+        count = _common_count(headers, least)
         notes += _alpha_note(headers, count)
     if picture is not None and not all(0 <= band < count for band in picture):
         raise ValueError(f"red, green and blue in pictures are the bands {_numbers(picture)}, of {count}")
@@ -94,13 +96,15 @@ def _headers(split: Split, pages: int) -> dict[Path, Header | None]:
     return headers
 
 
-def _common_count(headers: Mapping[Path, Header | None]) -> int:
+def _common_count(headers: Mapping[Path, Header | None], least: int) -> int:
+    """The number of bands of all images; with alpha, where dataset.yaml names a band that there is not without."""
     counts: dict[int, Path] = {}
     for path, header in headers.items():
         if header is not None:
-            counts.setdefault(RGB.count if header.bands == 1 else header.bands, path)
+            bands = RGB.count if header.bands == 1 else header.bands
+            counts.setdefault(bands + (header.alpha and bands < least), path)
     if not counts:
-        return RGB.count
+        return max(RGB.count, least)
     if len(counts) > 1:
         (one, first), (other, second) = list(counts.items())[:2]
         raise ValueError(
@@ -109,12 +113,14 @@ def _common_count(headers: Mapping[Path, Header | None]) -> int:
     (count,) = counts
     if count > MOST_BANDS:
         raise ValueError(f"image {counts[count]} has {count} bands; {MOST_BANDS} are read at most")
+    if count < least:
+        raise ValueError(f"image {counts[count]} has {count} bands, but dataset.yaml names the band {least}")
     return count
 
 
 def _alpha_note(headers: Mapping[Path, Header | None], count: int) -> list[str]:
     """Say that alpha is left out, if it is more than opaque or transparent: then it may be a band."""
-    with_alpha = [path for path, header in headers.items() if header is not None and header.alpha]
+    with_alpha = [path for path, header in headers.items() if header and header.alpha and count != header.bands + 1]
     for index in spread(len(with_alpha), ALPHA_SAMPLE):
         path = with_alpha[index]
         header = headers[path]

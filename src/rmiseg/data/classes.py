@@ -167,7 +167,7 @@ def _is_name(name: Any) -> bool:
     """Tell whether a name can go into files, tables, pages and terminals."""
     if not isinstance(name, str) or not name.strip():
         return False
-    return all(unicodedata.category(each) not in ("Cc", "Cs") or each in "\t\n" for each in name)
+    return all(unicodedata.category(each) not in ("Cc", "Cs") for each in name)
 
 
 def _repeated(items: tuple[Any, ...]) -> Any | None:

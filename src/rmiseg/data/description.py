@@ -32,6 +32,7 @@ class Description:
         ignore_assumed: True if the file does not say what is ignored, so that 255 is.
         value_range: Values of pixels that become 0 and 255, in images of more than 8 bits; None if it does not say.
         band_count: Number of bands of the images; None if it does not say.
+        least_bands: Highest number of a band that it names: there are as many, or more.
         picture: Bands, from 0, that are red, green and blue in pictures; None if it does not say.
     """
 
@@ -40,12 +41,13 @@ class Description:
     ignore_assumed: bool = False
     value_range: Ranges = None
     band_count: int | None = None
+    least_bands: int = 1
     picture: tuple[int, int, int] | None = None
 
     @property
     def bands(self) -> Bands:
         """Bands of the images, as far as it says."""
-        return Bands(self.band_count or RGB.count, self.value_range, self.picture)
+        return Bands(self.band_count or max(RGB.count, self.least_bands), self.value_range, self.picture)
 
 
 def read_description(root: Path, masks: Iterable[Path] = ()) -> Description:
@@ -122,7 +124,7 @@ def _parse(path: Path, spec: Any) -> Description:
     value_range = spec.get("range")
     if value_range is not None and not isinstance(value_range, list):
         raise ValueError(f"`range` must be two numbers, such as [0, 4095], not {value_range!r}")
-    count, picture = (None, None) if spec.get("bands") is None else checked_bands(spec["bands"])
+    count, least, picture = (None, 1, None) if spec.get("bands") is None else checked_bands(spec["bands"])
     classes = ClassTable(
         names=names,
         values=values,
@@ -134,7 +136,7 @@ def _parse(path: Path, spec: Any) -> Description:
     )
     assumed = "ignore" not in spec and bool(classes.ignore)
     ranges = None if value_range is None else checked_ranges(value_range, count)
-    return Description(path, classes, assumed, ranges, count, picture)
+    return Description(path, classes, assumed, ranges, count, least, picture)
 
 
 def _classes(classes: Any) -> tuple[tuple[str, ...], tuple[tuple[RawValue, ...], ...]]:

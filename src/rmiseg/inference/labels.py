@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -97,8 +98,9 @@ class LabelFiles:
         if not self.format.TOGETHER:
             return []
         parts = [folder / self.path(name) for name in self.images]
+        # Path.is_file raises if a name is too long, as that of an image whose labels could not be written may be.
         texts = self.format.compose(
-            [path.read_text(encoding="utf-8") for path in parts if path.is_file()], self.classes
+            [path.read_text(encoding="utf-8") for path in parts if os.path.isfile(path)], self.classes
         )
         for name, text in texts.items():
             _write_text(folder / self.name / name, text)

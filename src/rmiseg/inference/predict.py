@@ -46,7 +46,7 @@ class Predictions(NamedTuple):
     Attributes:
         out: Folder of the files.
         images: Number of images that were segmented.
-        problems: What is wrong with each of the others.
+        problems: What is wrong with each of the others, and with files that are of all images.
         kept: Number of images whose results were there already, with `resume`.
     """
 
@@ -171,7 +171,7 @@ def predict_files(
         with patience() as group:
             results = list(track(writer.run(own), "predicting", console, total=total))
             everywhere = gather((results, writer.crf_seconds), group)
-        together = on_main(writer.finish_labels)
+        together, unfinished = on_main(writer.finish_labels)
     results, seconds = ([each for part in parts for each in part] for parts in zip(*everywhere))
     problems = [problem for problem in results if problem is not None]
     kept = len(sources) - len(wanted)
@@ -181,7 +181,7 @@ def predict_files(
         console.print(f"{'volume' if NIFTI in each.parts else 'labels of all images'}: {each}", markup=False)
     if seconds:
         console.print(f"dense CRF: {sum(seconds) / len(seconds):.2f} s an image")
-    return Predictions(out, len(results) - len(problems), problems, kept)
+    return Predictions(out, len(results) - len(problems), problems + unfinished, kept)
 
 
 def _prepare(

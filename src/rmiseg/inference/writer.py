@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -159,9 +160,16 @@ class Writer:
             for each in self.labels:
                 each.write(folder, frame.name, ids)
 
-    def finish_labels(self) -> list[Path]:
-        """Write the label files that are of all images; returns them."""
-        return [path for folder in self.folders for each in self.labels for path in each.finish(folder)]
+    def finish_labels(self) -> tuple[list[Path], list[str]]:
+        """Write the label files that are of all images; returns them, and what is wrong with the others."""
+        written: list[Path] = []
+        problems: list[str] = []
+        for folder, each in itertools.product(self.folders, self.labels):
+            try:
+                written += each.finish(folder)
+            except (ValueError, OSError) as error:
+                problems.append(said_of(error))
+        return written, problems
 
     def _write_in_strips(self, frame: Frame) -> None:
         """An image that is too large to be held as an array, and its result too."""

@@ -91,7 +91,10 @@ def as_begun(config: TrainConfig) -> TrainConfig:
         given, values = dict[str, Any](), flat(plain_options(config))
         for name in config.given:
             given = merged(given, _nested(name, values[name])) if name in values else given
-        config = replace(train_config({**merged(stored, given), "plan": None}), **own)
+        try:
+            config = replace(train_config({**merged(stored, given), "plan": None}), **own)
+        except ValueError as error:  # what was given has been read without one
+            raise ValueError(f"{folder / CONFIG_FILE}: {error}") from error
     steps = stored.get("train", {}).get("steps")
     if config.train.hours is not None and steps is not None:
         config = replace(config, train=replace(config.train, hours=None, steps=steps))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,13 +101,6 @@ def test_voc_trainaug_without_annotations_shows_where_they_belong(voc_home):
         load_split("voc", voc_home, "trainaug")
     for part in ("SegmentationClassAug does not exist", "train, trainval, val, test", "SBD/dataset/cls/"):
         assert part in str(error.value)
-
-
-def test_sbd_without_scipy(voc_home, monkeypatch):
-    write_sbd(voc_home / "SBD" / "dataset" / "cls" / "2008_000002.mat", every(1))
-    monkeypatch.setitem(sys.modules, "scipy.io", None)
-    with pytest.raises(ModuleNotFoundError, match=r'needs the package scipy.*pip install "\.\[sbd\]"'):
-        load_split("voc", voc_home, "trainaug")
 
 
 def test_damaged_mat_is_named(voc_home):

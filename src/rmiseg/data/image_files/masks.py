@@ -24,11 +24,11 @@ from rmiseg.data.image_files.deep import (
     unstretched,
 )
 from rmiseg.data.image_files.exactness import check_exact, check_exact_tiff
+from rmiseg.data.image_files.matlab import read_categories
 from rmiseg.data.image_files.opening import opened, said
 from rmiseg.data.image_files.reading import unknown_to_pillow
 from rmiseg.data.image_files.tiff import PHOTOMETRIC
 from rmiseg.data.image_files.volumes import is_slice
-from rmiseg.runtime.extras import import_extra
 
 SMOOTHED_VALUES, SMOOTHED_SHARE = 4, 0.6
 """Least number of unknown values in a mask whose edges were smoothed, and least share of its other pixels."""
@@ -63,11 +63,10 @@ def read_raw_mask(path: Path, rgb: bool, lossy: bool = False) -> RawMask:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ModuleNotFoundError: the file is a .mat file, and SciPy is not installed.
         ValueError: the file is damaged, does not keep values exactly, holds another kind of pixels, or several images.
     """
     if path.suffix.lower() == ".mat":
-        return said(path, "mask", lambda: RawMask(_read_sbd(path)))
+        return said(path, "mask", lambda: RawMask(read_categories(path)))
     if path.suffix.lower() == ".npy":
         return said(path, "mask", lambda: RawMask(_read_array(path, rgb)))
 
@@ -190,12 +189,6 @@ def _read_array(path: Path, rgb: bool) -> NDArray[Any]:
     if rgb:
         raise ValueError(f"the classes are given as colors, but the array is {values.shape}")
     return _whole(values.astype(np.uint8) if values.dtype == bool else values, str(values.dtype))
-
-
-def _read_sbd(path: Path) -> NDArray[Any]:
-    """Return the category of each pixel in a MATLAB file of the Semantic Boundaries Dataset."""
-    loadmat = import_extra("scipy.io", "sbd", "reading .mat files").loadmat
-    return np.asarray(loadmat(path, variable_names="GTcls")["GTcls"]["Segmentation"][0, 0])
 
 
 def read_mask(path: Path, classes: ClassTable) -> NDArray[np.uint8]:

@@ -18,7 +18,6 @@ from rmiseg.data.classes import ClassTable, voc_palette
 from rmiseg.data.images import Split
 from rmiseg.data.sets.layout import Layout
 from rmiseg.data.sets.listing import Entry, first_existing, pair_up, read_lines
-from rmiseg.runtime.extras import import_extra
 
 NAMES = (
     "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person "
@@ -82,8 +81,6 @@ def _augmented(home: Path) -> tuple[list[tuple[str, str]], dict[str, Path]]:
     else:
         val = {name for name, _ in _names(_list(home, "val"))}
         names = [(name, masks[name].parent.name) for name in sorted(masks) if name not in val]
-    if any(masks[name].suffix == ".mat" for name, _ in names):
-        import_extra("scipy.io", "sbd", "reading the .mat files of SBD")
     return names, masks
 
 
