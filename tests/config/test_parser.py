@@ -64,6 +64,7 @@ def test_lists_without_brackets(written, meant):
         ("plan FOLDER", "is a folder; one with images is given by --data.root"),
         ("train --train.steps 2 recipe.yaml FOLDER", "is given by --data.root"),
         ("data check --rot FOLDER", "did you mean --root"),
+        ("evaluate --checkpoint runs/a", "no option --checkpoint: give CHECKPOINT without it"),
     ],
 )
 def test_a_folder_where_none_is_taken(written, said, tmp_path, capsys):

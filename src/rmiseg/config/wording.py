@@ -15,6 +15,8 @@ def in_words(message: str, config: type | None) -> str:
     if found := re.search(r"unrecognized arguments: (\S+)", message):
         option = found[1].partition("=")[0]
         known = [f"--{name}" for name in option_kinds(config)] if config else []
+        if option in known:  # one of those that are told by their place
+            return f"there is no option {option}: give {option[2:].upper()} without it, where the line of usage has it"
         if known and option.startswith("-"):
             return f"there is no option {option}{closest(option, known)}"
         roots = [name for name in ("--root", "--data.root") if name in known]
