@@ -89,7 +89,7 @@ def test_prediction_with_labels(run, shapes, tmp_path, capsys):
     together = tmp_path / "out" / "coco" / "annotations.json"
     expected = together.read_text()
     assert len(json.loads(expected)["images"]) == len(list(photos.rglob("*.png")))
-    part = next((tmp_path / "out" / "coco" / "parts").rglob("*.json"))
+    part = next((tmp_path / "out" / "coco" / ".parts").rglob("*.json"))
     part.unlink()
     together.unlink()
     assert "use --overwrite" in error_of(arguments, capsys)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -55,7 +54,6 @@ def written(tmp_path: Path, name: str, all_ids: list[np.ndarray], tolerance: flo
         labels.write(tmp_path / "out", source.name, ids)
     labels.finish(tmp_path / "out")
     folder = tmp_path / "out" / name
-    shutil.rmtree(folder / "parts", ignore_errors=True)
     if name == "label-studio":
         accept_predictions(folder / "tasks.json")
     return folder

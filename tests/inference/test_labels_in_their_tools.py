@@ -67,7 +67,7 @@ def test_supervision(tmp_path):
 def test_datumaro(tmp_path, name, kind):
     datumaro = pytest.importorskip("datumaro", exc_type=ImportError)
     folder = written(tmp_path, name)
-    shutil.rmtree(folder / "parts")
+    shutil.rmtree(folder / ".parts")
     shutil.copytree(tmp_path / "photos", folder / "images")
     if name == "coco":
         (folder / "annotations").mkdir()

@@ -16,7 +16,7 @@ from rmiseg.data.labels import LabelFormat, PreLabels
 from rmiseg.inference.sources import Source
 from rmiseg.runtime.files import replacing
 
-PARTS = "parts"
+PARTS = ".parts"
 """Folder of the labels of single images, of which a file of all is made."""
 
 
