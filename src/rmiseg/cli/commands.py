@@ -176,7 +176,8 @@ def convert(config: ConvertConfig) -> int:
 
 def report(config: ReportConfig) -> int:
     """`rmiseg report`"""
-    from rmiseg.reports.page import write_report
+    with loading():
+        from rmiseg.reports.page import write_report
 
     console = Console(markup=False, highlight=False)
     write_report(config, console)
@@ -230,8 +231,7 @@ def models(config: ModelsConfig) -> int:
 
 def data_check(config: DataCheckConfig) -> int:
     """`rmiseg data check`"""
-    with loading():
-        from rmiseg.data import check_dataset, print_report
+    from rmiseg.data import check_dataset, print_report
 
     console = Console()
     report = check_dataset(**dataclasses.asdict(config), console=console)
