@@ -6,9 +6,9 @@
 
 Each data set is trained with the defaults of the options, as `rmiseg train --plan false` does, and with a plan; with
 --leave-out also with a plan in which one option keeps its default, with --change with a plan in which some options have
-other values. Seconds are those of the processor in the main process, for which train.hours chooses the steps. All have
-the same backbone and weights, which the defaults alone could not have without a network, unless --change says
-otherwise. A line a run is added to the results: steps, seconds a step, mIoU of the last weights, IoU of each class.
+other values. Seconds are those of the processor in the main process, for which train.hours chooses the steps. The
+defaults have EfficientNet-Lite0 and weights of an installed package, which they could not have without a network. A
+line a run is added to the results: steps, seconds a step, mIoU of the last weights, IoU of each class.
 """
 
 from __future__ import annotations
@@ -106,9 +106,9 @@ def main() -> None:
     for each in arguments.data:
         title, _, place = each.partition("=")
         name, _, root = place.partition(":")
-        common = {"seed": arguments.seed, "data": {"name": name, "root": root, "workers": 1}, "model": BACKBONE}
+        common = {"seed": arguments.seed, "data": {"name": name, "root": root, "workers": 1}}
         plan = {**common, "plan": True}
-        runs = {kind: {"defaults": common, "plan": plan}[kind] for kind in arguments.runs}
+        runs = {kind: {"defaults": {**common, "model": BACKBONE}, "plan": plan}[kind] for kind in arguments.runs}
         runs |= {f"plan less {option}": merged(plan, default(option)) for option in arguments.leave_out}
         runs |= {f"plan with {text}": merged(plan, changed(text)) for text in arguments.change}
         for kind, options in runs.items():

@@ -55,7 +55,7 @@ def test_pages_build_strictly(tmp_path):
         page = (site / "reference" / "commands" / name.replace(" ", "-") / "index.html").read_text()
         for option in dotted_names(command.config):
             assert f'id="{option}"' in page, f"{name} lacks {option}"
-    assert "wins and loses" in (site / "results" / "index.html").read_text()
+    assert "wins and loses" in (site / "results" / "camvid" / "index.html").read_text()
     links = re.findall(r'href="(\S+)" class="md-nav__link.*?<span[^>]*>\s*([^<]*?)\s*<', losses, flags=re.S)
     assert ("../../../recipes/", "Recipes") in links
     assert (site / "recipes" / "camvid-best.yaml").is_file()
@@ -236,3 +236,11 @@ def test_options_of_the_original_have_their_counterparts():
     known = flat(asdict(TrainConfig()))
     for option in re.findall(r"--((?:data|model|loss|optim|train)\.[\w.]+)", " ".join(rows.values())):
         assert option in known, option
+
+
+@pytest.mark.parametrize("page", sorted(PROJECT.glob("docs/results/*.md")), ids=lambda page: page.stem)
+def test_pages_of_results_have_every_run(page):
+    filled = runpy.run_path(str(PROJECT / "docs" / "results" / "runs.py"))["filled"]
+    assert filled(page.read_text(), page.stem) == page.read_text(), "python docs/results/runs.py writes the tables"
+    runs = {path.stem for path in (PROJECT / "experiments" / "results" / "recipes" / page.stem).glob("*.json")}
+    assert runs <= set(re.findall(r"^\| `(\S+)` \|", page.read_text(), re.MULTILINE))
