@@ -43,7 +43,7 @@ docs: .venv/test
 .venv/%: pyproject.toml setup.py $(wildcard src/rmiseg/kernels/native/*.cpp src/rmiseg/kernels/native/*.h)
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip install --python $(BIN)/python --editable ".[$*]"
+	$(BIN)/uv pip install --compile-bytecode --python $(BIN)/python --editable ".[$*]"
 # Compiled from source, which not every machine can; its tests are left out where it fails.
 	test $* != test || $(BIN)/uv pip install --python $(BIN)/python --editable ".[crf]" || true
 	touch $@
