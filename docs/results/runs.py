@@ -35,7 +35,7 @@ def table(data: str) -> str:
     best = sorted(results, key=lambda name: -results[name]["last"]["mean_iou"])
     classes = list(next(each["class_iou"] for each in results.values() if "class_iou" in each))
     shown = classes[1:] if len(classes) < 7 else []
-    head = ["run", "network", "loss", "crops", "seed", "steps", "mIoU", "boundary IoU", *shown]
+    head = ["run", "network", "loss", "crops", "steps", "mIoU", "boundary", *shown]
     rows = [head, ["---"] * 4 + ["---:"] * (len(head) - 4)]
     rows += [_row(name, results[name], shown) for name in best]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
@@ -43,9 +43,7 @@ def table(data: str) -> str:
 
 def _row(name: str, result: dict[str, Any], classes: list[str]) -> list[str]:
     options, scores = result.get("options"), result["last"]
-    what = [""] * 4
-    if options is not None:
-        what = [_network(options), _loss(options), _crops(options), str(options["seed"])]
+    what = ["", "", ""] if options is None else [_network(options), _loss(options), _crops(options)]
     numbers = [scores["mean_iou"], scores.get("boundary_mean_iou")]
     numbers += [result.get("class_iou", {}).get(each) for each in classes]
     percent = ["" if number is None else f"{100 * number:.1f}" for number in numbers]
@@ -70,8 +68,9 @@ def _loss(options: dict[str, Any]) -> str:
 
 def _crops(options: dict[str, Any]) -> str:
     height, width = options["data.crop_size"]
+    size = f"{height}" if height == width else f"{height} x {width}"
     turned = ", turned" if "rotate" in options["data.augment"] else ""
-    return f"{options['data.batch_size']} of {height} x {width}{turned}"
+    return f"{options['data.batch_size']} of {size}{turned}"
 
 
 if __name__ == "__main__":
