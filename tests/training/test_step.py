@@ -66,8 +66,7 @@ def test_outcomes_are_read_a_step_later(data, tmp_path, monkeypatch, late):
 
     monkeypatch.setattr(TrainStep, "launch", launched)
     monkeypatch.setattr(StepInFlight, "outcome", read)
-    options = {"epochs": 1, "accumulate": 1, "steps": 6, "checkpoint_every": 4}
-    options["epochs"] = 2  # of three steps each
+    options = {"epochs": 2, "accumulate": 1, "steps": 6, "checkpoint_every": 4, "ema": 0.5}
     fit(configuration(data, tmp_path / "late", **options))
     assert events == [
         *("launch 0", "launch 1", "read", "launch 2", "read", "read"),  # the epoch ends

@@ -18,7 +18,8 @@ class ScoredModel:
     With `train.ema` that is an exponential moving average of the weights (Polyak and Juditsky 1992; as in Tarvainen
     and Valpola, NeurIPS 2017, arXiv:1703.01780): after each step, decay * average + (1 - decay) * weights. The decay
     is (n - 1) / (n + 8) at step number n until it reaches the chosen one, so that the first step begins the average
-    and initial weights have no part in it. Batch norm's statistics are averaged likewise.
+    and initial weights have no part in it. Batch norm's statistics are averaged likewise. A step that was skipped
+    counts as one that changed nothing, so that nobody need wait for a GPU to know.
 
     Args:
         trained: The network that is trained; not divided between processes yet.
@@ -35,11 +36,11 @@ class ScoredModel:
             self.model.requires_grad_(False)
 
     @torch.no_grad()
-    def follow(self, steps: int) -> None:
-        """Take a step into the average: number `steps`, from 1, of those that were taken and not skipped."""
+    def follow(self, step: int) -> None:
+        """Take the weights after step number `step`, from 1, into the average."""
         if self.decay is None:
             return
-        share = 1 - min(self.decay, (steps - 1) / (steps + 8))
+        share = 1 - min(self.decay, (step - 1) / (step + 8))
         pairs = list(zip(self.model.state_dict().values(), self.trained.state_dict().values()))
         floats = [pair for pair in pairs if pair[0].is_floating_point()]
         torch._foreach_lerp_([own for own, _ in floats], [new for _, new in floats], share)

@@ -103,8 +103,7 @@ class TrainingRun:
         self.step = make_step(config, self.model, criterion, device)
         self.confusion = torch.zeros(len(self.classes), len(self.classes), dtype=torch.int64)
         heard = any(type(callback).on_step_end is not Callback.on_step_end for callback in parts.callbacks)
-        # A moving average takes the weights after each step.
-        self.reads_late = device.type == "cuda" and not heard and config.train.ema is None
+        self.reads_late = device.type == "cuda" and not heard
         self.folder = RunFolder(config, asked)
         self.out = self.folder.path
         self.state = RunState()
@@ -207,7 +206,6 @@ class TrainingRun:
                 self._report_skipped(outcome)
             else:
                 self.confusion += outcome.confusion
-                self.scored.follow(state.step - state.skipped)
             scores = Scores.from_confusion(self.confusion)
             progress.advance(state.epoch, outcome.parts["loss"], scores.mean_iou, scores.scope)
             self._log(outcome, scores, progress.wait_share)
@@ -234,6 +232,7 @@ class TrainingRun:
             set_learning_rate(self.optimizer, learning_rate(step, self.total_steps, self.config.optim))
             seed_step(self.config.seed, step, rank())
             late.append(self.step.launch(group, step, lambda: self.request.received))
+            self.scored.follow(step + 1)
             may_wait = 1 if self.reads_late and not self._saves_after(step + 1) else 0
             outcomes = [late.popleft().outcome() for _ in range(len(late) - may_wait)]
             self.step_seconds.append(time.perf_counter() - started)
