@@ -177,6 +177,10 @@ def test_norm_momentum():
     assert [schedule.norm_momentum(total).value for total in (20, 300, 1500, 10**6)] == [0.3, 0.14, 0.05, 0.05]
 
 
+def test_average():
+    assert [schedule.average(total).value for total in (3, 54, 300, 3000, 80_000)] == [0, 0.89, 0.98, 0.998, 0.999925]
+
+
 def test_backbone():
     def chosen(machine, *available):
         decisions = network.backbone(machine, lambda name: "package" if name in available else "none")

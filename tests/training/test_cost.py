@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from rmiseg.config import DataConfig, LossConfig, ModelConfig, OptimConfig, TrainConfig
+from rmiseg.config import DataConfig, LoopConfig, LossConfig, ModelConfig, OptimConfig, TrainConfig
 from rmiseg.planning.memory import MemoryNeed
 from rmiseg.training.assembly import complete
 from rmiseg.training.cost import memory_need, step_cost
@@ -43,6 +43,8 @@ def test_memory_grows_with_crop_and_optimizer():
     adamw = step_cost(small(optim=OptimConfig(name="adamw", lr=1e-3)), 3)
     sgd = step_cost(small(), 3)
     assert adamw.memory - sgd.memory == pytest.approx(4 * sgd.parameters, rel=0.1)
+    averaged = step_cost(small(train=LoopConfig(ema=0.9)), 3)
+    assert averaged.memory - sgd.memory == pytest.approx(4 * sgd.parameters, rel=0.05)
 
 
 @pytest.mark.slow

@@ -181,6 +181,8 @@ def _decide_length(
         deciding.take(*schedule.optimizer(backbone))
     optim = deciding.config.optim
     deciding.take(*schedule.learning_rate(optim.name, backbone, step_images, total), schedule.norm_momentum(total))
+    if train.strategy != "fsdp":  # which divides the weights
+        deciding.take(schedule.average(total))
 
 
 def _notes(profile: DataProfile) -> list[str]:

@@ -25,6 +25,8 @@ WARMUP_SHARE = 0.1
 NORM_MOMENTA = (0.05, 0.3)
 LEFT_OVER = 0.01
 """Weight that batch norm's first statistics may have left after a tenth of the training."""
+REMEMBERED = 6
+"""Part of the training, a sixth, whose weights the moving average remembers."""
 LEARNING_RATES = {"sgd": {"light": 0.05, "heavy": 0.01}, "adamw": {"light": 7e-4, "heavy": 1e-4}}
 """Learning rates at batches of 8 by optimizer, of light backbones (MobileNets, EfficientNets) and of others."""
 LIGHT = ("efficientnet", "mobilenet", "mnasnet", "fbnet", "ghostnet", "mixnet", "hardcorenas")
@@ -137,6 +139,17 @@ def norm_momentum(total: int) -> Decision:
         "the paper's" if value == low else f"in {total} steps the paper's {low:g} would keep what batch norm began with"
     )
     return Decision("train.norm_momentum", value, reason)
+
+
+def average(total: int) -> Decision:
+    """Decay of the moving average of the weights, which is scored in place of the last ones.
+
+    Args:
+        total: Optimizer steps.
+    """
+    forgotten = float(f"{min(REMEMBERED / total, 1):.2g}")
+    reason = f"the mean of about the last {math.ceil(total / REMEMBERED)} steps is better than any of them"
+    return Decision("train.ema", round(1 - forgotten, 12), reason)
 
 
 def optimizer(backbone: str | None) -> list[Decision]:

@@ -23,6 +23,7 @@ from rmiseg.evaluation.evaluate import evaluate_model
 from rmiseg.planning.memory import MemoryNeed
 from rmiseg.planning.pace import Pace
 from rmiseg.training.assembly import make_model, make_step, train_dataset
+from rmiseg.training.average import ScoredModel
 from rmiseg.training.criterion import Criterion
 from rmiseg.training.measuring import timed_recipe
 from rmiseg.training.optim import build_optimizer
@@ -76,14 +77,16 @@ def step_cost(
     on_cpu = replace(config, train=replace(config.train, precision="fp32"))
     with _seeded():
         network = make_model(on_cpu, num_classes, torch.device("cpu"), Console(quiet=True)).train()
+    networks = {network, ScoredModel(network, config.train).model}
     with FakeTensorMode(allow_non_fake_inputs=True):
-        _replace(network, device)
+        for each in networks:
+            _replace(each, device)
         criterion = Criterion(config.loss, num_classes, 10)
         optimizer = build_optimizer(network, config.optim)
         images = torch.empty(size, device=device, dtype=torch.float32)
         target = torch.empty((size[0], height, width), device=device, dtype=torch.uint8)
         _make_state(optimizer)
-        tracker.track_external(network, optimizer, images, target)
+        tracker.track_external(*networks, optimizer, images, target)
         with tracker, counter if count_operations else nullcontext():
             with torch.autocast(device.type, torch.bfloat16, enabled=config.train.precision != "fp32"):
                 output = network(images.to(memory_format=torch.channels_last))
