@@ -80,6 +80,15 @@ def test_the_files_of_a_release_name_one_version():
     assert citation["license"] == project["license"]
 
 
+def test_a_release_has_a_machine_for_each_wheel_and_waits_for_all():
+    wheels = tomllib.loads((PROJECT / "pyproject.toml").read_text())["tool"]["cibuildwheel"]["build"].split()
+    jobs = yaml.safe_load((PROJECT / ".github" / "workflows" / "release.yml").read_text())["jobs"]
+    systems = {"manylinux": "ubuntu", "macosx": "macos", "win": "windows"}
+    machines = [machine.partition("-")[0] for machine in jobs["wheels"]["strategy"]["matrix"]["machine"]]
+    assert machines == [systems[wheel.split("-")[1].split("_")[0]] for wheel in wheels]
+    assert {"publish", *jobs["publish"]["needs"]} == set(jobs)
+
+
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
 def test_workflows_call_what_is_there(path):
     """Every `make` target, script and extra that a workflow names."""

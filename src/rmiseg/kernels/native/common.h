@@ -14,7 +14,7 @@
 extern ParallelFor* rmiseg_parallel_for;  // or null
 
 // A leaf is compiled for several instruction sets; the best that the machine has is chosen when the library is loaded.
-// Not under the sanitizers, which are not ready then.
+// Windows, where that is not to be had, has a library for each (setup.py). Not under the sanitizers, which are not ready then.
 #if defined(__x86_64__) && defined(__linux__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 #define LEAF __attribute__((noinline, target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else

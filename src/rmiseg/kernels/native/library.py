@@ -9,6 +9,7 @@ import struct
 import sys
 from collections.abc import Sequence
 from ctypes import c_char_p, c_int64
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
 
@@ -132,11 +133,21 @@ FUNCTIONS = {
 }
 """The functions of the library, and the structure that each takes."""
 
+LEVELS = {"AVX2": "_v3", "AVX512": "_v4"}
+"""By PyTorch's name for what a CPU can do: the end of the name of its library on Windows, where there are several."""
+
+
+def find() -> ModuleSpec | None:
+    """Find the library, on Windows the best one that the machine can run; None where it was not built."""
+    name = "rmiseg.kernels.native._library"
+    level = LEVELS.get(torch.backends.cpu.get_cpu_capability(), "") if sys.platform == "win32" else ""
+    return importlib.util.find_spec(name + level) or importlib.util.find_spec(name)
+
 
 @functools.cache
 def load() -> Any:
     """The library; None where it was not built."""
-    spec = importlib.util.find_spec("rmiseg.kernels.native._library")
+    spec = find()
     if spec is None or spec.origin is None:
         return None
     library = ctypes.CDLL(spec.origin)
