@@ -14,7 +14,8 @@ from setuptools.command.build_ext import build_ext
 
 SOURCES = "src/rmiseg/kernels/native"
 CHOICES = ("auto", "require", "none")
-IS_WINDOWS = sysconfig.get_platform() == "win-amd64"
+PLATFORM = sysconfig.get_platform()
+IS_WINDOWS = PLATFORM == "win-amd64"
 
 native = os.environ.get("RMISEG_NATIVE", "auto")
 if native not in CHOICES:
@@ -54,7 +55,7 @@ class BuildLibrary(build_ext):
 
 
 libraries = [library("_library")]
-if IS_WINDOWS:  # where no function can have versions, as LEAF in common.h has elsewhere; library.py chooses
+if PLATFORM.endswith(("x86_64", "amd64")):  # of which library.py chooses the best that the machine can run
     libraries += [library(f"_library_{level}", f"-march=x86-64-{level}") for level in ("v3", "v4")]
 setup(
     cmdclass={"build_ext": BuildLibrary},

@@ -20,7 +20,6 @@ COMPILER, OBJDUMP = "x86_64-w64-mingw32-g++", "x86_64-w64-mingw32-objdump"
 @pytest.mark.parametrize("only_base", [False, True])
 def test_the_best_library_that_there_is(monkeypatch, capability, name, only_base):
     asked = []
-    monkeypatch.setattr(sys, "platform", "win32")
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     base = "rmiseg.kernels.native._library"
     found = {base: "base"} if only_base else {base + end: end or "base" for end in ("", *library.LEVELS.values())}

@@ -1,4 +1,5 @@
-// What the compiled kernels share: threads, scratch memory, and leaves, the functions that hold the inner loops.
+// What the compiled kernels share: threads, scratch memory, and leaves, the functions that hold the inner loops. All is compiled
+// once for each set of instructions; library.py loads what is best for the machine.
 
 #pragma once
 
@@ -13,13 +14,7 @@
 
 extern ParallelFor* rmiseg_parallel_for;  // or null
 
-// A leaf is compiled for several instruction sets; the best that the machine has is chosen when the library is loaded.
-// Windows, where that is not to be had, has a library for each (setup.py). Not under the sanitizers, which are not ready then.
-#if defined(__x86_64__) && defined(__linux__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-#define LEAF __attribute__((noinline, target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define LEAF __attribute__((noinline))
-#endif
+#define LEAF __attribute__((noinline))  // so that __restrict counts
 #define INLINE inline __attribute__((always_inline))
 
 // Memory of a thread, used again and again: `take` gives arrays, and `release` takes back all since a mark.

@@ -51,8 +51,7 @@ LEAF void own_products(const double* Z, int64_t n, int64_t stride, double* G, in
                 }
             }
             double found[TILE * TILE];
-            store(totals(sums), found);
-            store(totals(sums + LANES), found + LANES);
+            for (int64_t k = 0; k < TILE * TILE; ++k) found[k] = total(sums[k]);
             for (int64_t a = 0; a < std::min(TILE, n - i); ++a)
                 for (int64_t b = 0; b < std::min(TILE, n - j); ++b) G[(i + a) * G_stride + j + b] = found[a * TILE + b];
         }

@@ -11,7 +11,10 @@
 
 namespace {
 
-// A rectangle of numbers. Reading may go up to 2 LANES beyond its end, where there must be numbers too.
+// Lags at once, the sums of which stay in registers.
+constexpr int64_t MOST_LAGS = 8;
+
+// A rectangle of numbers. Reading may go up to MOST_LAGS + LANES beyond its end, where there must be numbers too.
 struct View {
     const double* data;
     int64_t rows, columns, stride;
@@ -22,7 +25,7 @@ template <int64_t COUNT>
 INLINE void add_lags(View a, const double* b, int64_t b_stride, int64_t lags, double* sums) {
     if constexpr (COUNT > 1)
         if (lags < COUNT) return add_lags<COUNT - 1>(a, b, b_stride, lags, sums);
-    Lanes partial[LANES] = {};
+    Lanes partial[COUNT] = {};
     Lanes inside = {};  // 1 in columns of a, 0 beyond them
     const int64_t rest = a.columns % LANES, whole = a.columns - rest;
     for (int64_t lane = 0; lane < LANES; ++lane) inside[lane] = lane < rest;
@@ -33,13 +36,12 @@ INLINE void add_lags(View a, const double* b, int64_t b_stride, int64_t lags, do
         if (rest)
             for (int64_t k = 0; k < COUNT; ++k) partial[k] += inside * lanes(row + whole) * lanes(other + whole + k);
     }
-    const Lanes found = totals(partial);
-    for (int64_t k = 0; k < COUNT; ++k) sums[k] += found[k];
+    for (int64_t k = 0; k < COUNT; ++k) sums[k] += total(partial[k]);
 }
 LEAF void products_at_lags(View a, const double* b, int64_t b_stride, int64_t lags, double* sums) {
-    for (int64_t parts = (lags + LANES - 1) / LANES, count; parts > 0; --parts, lags -= count, b += count, sums += count) {
+    for (int64_t parts = (lags + MOST_LAGS - 1) / MOST_LAGS, count; parts > 0; --parts, lags -= count, b += count, sums += count) {
         count = (lags + parts - 1) / parts;
-        add_lags<LANES>(a, b, b_stride, count, sums);  // as constants, so that the sums stay in registers
+        add_lags<MOST_LAGS>(a, b, b_stride, count, sums);  // as constants, so that the sums stay in registers
     }
 }
 

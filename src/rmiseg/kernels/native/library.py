@@ -134,13 +134,13 @@ FUNCTIONS = {
 """The functions of the library, and the structure that each takes."""
 
 LEVELS = {"AVX2": "_v3", "AVX512": "_v4"}
-"""By PyTorch's name for what a CPU can do: the end of the name of its library on Windows, where there are several."""
+"""By PyTorch's name for what a CPU can do: the end of the name of its library; others have the one without."""
 
 
 def find() -> ModuleSpec | None:
-    """Find the library, on Windows the best one that the machine can run; None where it was not built."""
+    """Find the best library that the machine can run; None where none was built."""
     name = "rmiseg.kernels.native._library"
-    level = LEVELS.get(torch.backends.cpu.get_cpu_capability(), "") if sys.platform == "win32" else ""
+    level = LEVELS.get(torch.backends.cpu.get_cpu_capability(), "")
     return importlib.util.find_spec(name + level) or importlib.util.find_spec(name)
 
 

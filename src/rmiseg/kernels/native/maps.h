@@ -100,7 +100,7 @@ struct Pair {
     bool absent;         // the class is not in the sample
 
     // What may be read beyond the ends of the arrays.
-    static constexpr int64_t PAD = 4 * LANES;
+    static constexpr int64_t PAD = 32;
 
     Pair(const Regions& r, int64_t index, Scratch& scratch)
         : r(r),

@@ -10,36 +10,26 @@
 
 namespace {
 
-typedef double Lanes __attribute__((vector_size(64)));
-typedef double LooseLanes __attribute__((vector_size(64), aligned(8)));
+// As many as a register holds: GCC copies longer vectors number by number.
+#if defined(__AVX512F__)
 constexpr int64_t LANES = 8;
+#elif defined(__AVX__)
+constexpr int64_t LANES = 4;
+#else
+constexpr int64_t LANES = 2;
+#endif
+typedef double Lanes __attribute__((vector_size(LANES * sizeof(double))));
+typedef double LooseLanes __attribute__((vector_size(LANES * sizeof(double)), aligned(8)));
 
 INLINE Lanes lanes(const double* a) { return *reinterpret_cast<const LooseLanes*>(a); }
 INLINE void store(Lanes values, double* a) { *reinterpret_cast<LooseLanes*>(a) = values; }
 
-#ifdef __clang__
-#define PICK(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
-#else
-typedef int64_t Places __attribute__((vector_size(64)));
-#define PICK(a, b, ...) __builtin_shuffle(a, b, (Places){__VA_ARGS__})
-#endif
-
-// The sums of the lanes of eight vectors, in pairs, then in fours, then all.
-INLINE Lanes totals(const Lanes* a) {
-    Lanes pairs[4], fours[2];
-    for (int k = 0; k < 4; ++k)
-        pairs[k] = PICK(a[2 * k], a[2 * k + 1], 0, 8, 2, 10, 4, 12, 6, 14) +
-                   PICK(a[2 * k], a[2 * k + 1], 1, 9, 3, 11, 5, 13, 7, 15);
-    for (int k = 0; k < 2; ++k)
-        fours[k] = PICK(pairs[2 * k], pairs[2 * k + 1], 0, 1, 8, 9, 4, 5, 12, 13) +
-                   PICK(pairs[2 * k], pairs[2 * k + 1], 2, 3, 10, 11, 6, 7, 14, 15);
-    return PICK(fours[0], fours[1], 0, 1, 2, 3, 8, 9, 10, 11) + PICK(fours[0], fours[1], 4, 5, 6, 7, 12, 13, 14, 15);
-}
-
 INLINE double total(Lanes values) {
-    double sum = 0;
-    for (int64_t lane = 0; lane < LANES; ++lane) sum += values[lane];
-    return sum;
+    double sums[LANES];
+    store(values, sums);
+    for (int64_t half = LANES / 2; half > 0; half /= 2)
+        for (int64_t lane = 0; lane < half; ++lane) sums[lane] += sums[lane + half];
+    return sums[0];
 }
 
 INLINE int64_t padded(int64_t columns) { return (columns + LANES - 1) / LANES * LANES; }
@@ -85,11 +75,14 @@ LEAF void scale_row(double scale, int64_t count, double* __restrict row) {
     for (int64_t j = 0; j < count; ++j) row[j] *= scale;
 }
 
+// Rows that are worked on one by one; all before them, or behind them, at once.
+constexpr int64_t BLOCK = 8;
+
 // Replaces a matrix (n, n), of which the upper triangle is read, by its Cholesky factor U, an upper triangle with
 // U^T U = matrix. Where the matrix is not positive definite, as with numbers that are not finite, the rest is NaN.
 inline void factorize(double* matrix, int64_t n, int64_t stride) {
-    for (int64_t block = 0; block < n; block += LANES) {
-        const int64_t columns = stride - block, end = std::min(block + LANES, n);
+    for (int64_t block = 0; block < n; block += BLOCK) {
+        const int64_t columns = stride - block, end = std::min(block + BLOCK, n);
         double* const right = matrix + block;  // the columns that the block's rows begin at
         subtract_product({right, 1, stride}, right, stride, end - block, columns, block, right + block * stride, stride);
         for (int64_t i = block; i < end; ++i) {
@@ -105,8 +98,8 @@ inline void factorize(double* matrix, int64_t n, int64_t stride) {
 
 // Replaces x (n, stride) by the solution of U x = x, where U (n, n) is an upper triangle.
 inline void solve_upper(const double* U, int64_t n, int64_t U_stride, double* x, int64_t stride) {
-    for (int64_t block = (n - 1) / LANES * LANES; block >= 0; block -= LANES) {
-        const int64_t end = std::min(block + LANES, n);
+    for (int64_t block = (n - 1) / BLOCK * BLOCK; block >= 0; block -= BLOCK) {
+        const int64_t end = std::min(block + BLOCK, n);
         const auto subtract_known = [&](int64_t first, int64_t rows, int64_t from, int64_t to) {
             subtract_product({U + first * U_stride + from, U_stride, 1}, x + from * stride, stride, rows, stride, to - from,
                              x + first * stride, stride);

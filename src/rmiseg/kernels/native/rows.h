@@ -190,6 +190,11 @@ LEAF void take_larger(const T* __restrict from, T number, int64_t count, T* __re
     }
 }
 
+// A value where it counts, and 0 where it does not, be it infinite or no number. It is read in any case: machines that cannot
+// leave out single numbers of a vector would go one by one otherwise.
+INLINE float counted(float value, float weight) { return bits<float>(bits<uint32_t>(value) & -uint32_t(weight != 0)); }
+INLINE double counted(double value, double weight) { return bits<double>(bits<uint64_t>(value) & -uint64_t(weight != 0)); }
+
 // Softmax: the sum of e^(logit - peak).
 template <class T>
 LEAF void add_exponentials(const T* __restrict logit, const T* __restrict peak, int64_t count, T* __restrict total) {
@@ -209,7 +214,7 @@ LEAF void silence(const T* __restrict weight, int64_t count, T* __restrict peak,
 template <class T>
 LEAF void add_truth(const T* __restrict soft, const T* __restrict weight, T class_weight, int64_t count,
                     T* __restrict to) {
-    for (int64_t x = 0; x < count; ++x) to[x] += weight[x] != 0 ? class_weight * soft[x] : T(0);
+    for (int64_t x = 0; x < count; ++x) to[x] += class_weight * counted(soft[x], weight[x]);
 }
 
 template <class T>
@@ -295,9 +300,7 @@ LEAF void forward_row(const T* __restrict logit, Truth<T> truth, const T* __rest
     const int32_t *const __restrict label = truth.label, c = truth.c;
     const T* const __restrict soft = truth.soft;
     for (int64_t x = 0; x < count; ++x) {
-        // What is not finite where it does not count does no harm.
-        const T value = weight[x] != 0 ? logit[x] : T(0);
-        const T share = IS_SOFT && weight[x] != 0 ? soft[x] : T(0);
+        const T value = counted(logit[x], weight[x]), share = IS_SOFT ? counted(soft[x], weight[x]) : T(0);
         const T own = IS_SOFT ? share * value : label[x] == c ? value : T(0);
         if (IS_SOFT && HAS_REGIONS) soft_out[x] = share;
         if (IS_SOFT && IS_CE)
@@ -306,11 +309,10 @@ LEAF void forward_row(const T* __restrict logit, Truth<T> truth, const T* __rest
             pixel[x] += (IS_CE || value < 0 ? T(0) : value) - own;
         if (IS_CE && !HAS_REGIONS) continue;
         // sigmoid; and softplus(value) = max(value, 0) + log(1 + e)
-        const T e = exp_negative(value < 0 ? value : -value);
+        const T e = exp_negative(-std::fabs(value));
         if (!IS_CE) product[x] *= 1 + e;
         if (HAS_REGIONS) {
-            const T larger = 1 / (1 + e);
-            const T p = (value < 0 ? e * larger : larger) * weight[x];
+            const T p = (value < 0 ? e : T(1)) / (1 + e) * weight[x];
             probability[x] = IS_CE && p < T(OFFSET) ? T(OFFSET) : p;
         }
     }
@@ -328,13 +330,12 @@ LEAF void backward_row(const T* __restrict logit, Truth<T> truth, const T* __res
     const int32_t *const __restrict label = truth.label, c = truth.c;
     const T* const __restrict soft = truth.soft;
     for (int64_t x = 0; x < count; ++x) {
-        const T own = IS_SOFT && weight[x] != 0 ? soft[x] : T(0);
-        const T value = weight[x] != 0 ? logit[x] : T(0);
+        const T value = counted(logit[x], weight[x]), own = IS_SOFT ? counted(soft[x], weight[x]) : T(0);
         T gradient = 0, p = 0, q = 0;
         if (!IS_CE || HAS_REGIONS) {
-            const T e = exp_negative(value < 0 ? value : -value), larger = 1 / (1 + e);
-            p = value < 0 ? e * larger : larger;
-            q = value < 0 ? larger : e * larger;  // 1 - p, which keeps its digits where it is small
+            const T e = exp_negative(-std::fabs(value)), larger = 1 / (1 + e);
+            p = (value < 0 ? e : T(1)) * larger;
+            q = (value < 0 ? T(1) : e) * larger;  // 1 - p, which keeps its digits where it is small
         }
         if (HAS_REGIONS) {
             gradient = grad_probability[x] * p * q;
