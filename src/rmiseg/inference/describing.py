@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import timm
 from torch import Tensor
 
 from rmiseg.config import ConvertConfig, ModelConfig
+from rmiseg.config.parser import checked_options
 from rmiseg.config.registry import find
 from rmiseg.inference.checkpoint import PRETRAINED_CONFIG
 from rmiseg.models.conversion import Family
@@ -104,13 +105,14 @@ def describe(state: Mapping[str, Tensor], family: Family, source: Path, config: 
     names = {ours: tensor for name, tensor in state.items() if (ours := family.own_name(name))}
     head = next((head for mark, head in HEADS.items() if any(name.startswith(mark) for name in names)), None)
     last = next((n for n in ("classifier.2.weight", "classifier.weight") if n in names and names[n].ndim > 1), None)
+    if config.model is not None:
+        classes = names[last] if last else list(state.values())[-1]
+        return Description(_overridden(ModelConfig(), config), _classes(classes))
     content = load_file(source) if family in MMSEGMENTATION else None
     settings = read_settings(content)
-    if config.model is None and (head is None or last is None or family is OWN):
+    if head is None or last is None or family is OWN:
         raise ValueError(f"{source} {_unknown(family, state, settings)}. It holds {some(list(state))}. {ADVICE}")
-    num_classes = _classes(names[last] if last else list(state.values())[-1])
-    if config.model is not None:
-        return Description(_overridden(ModelConfig(), config), num_classes)
+    num_classes = _classes(names[last])
     stride = _output_stride(family, settings, source, config)
     _check_dilation(names, family, stride)
     backbone = config.backbone or _backbone(names, settings)
@@ -146,7 +148,7 @@ def _told(head: str, names: Mapping[str, Tensor], last: Tensor) -> dict[str, Any
         "norm_features": "norms.0.weight" in names,
         "auxiliary": auxiliary is not None and auxiliary.shape[:1] == (AUXILIARY_WIDTH,),
     }
-    defaults = {each.name: each.default for each in fields(find("model", head).options or ())}
+    defaults = checked_options(find("model", head), {}, "model.options")
     return {name: value for name, value in told.items() if name in defaults and value != defaults[name]}
 
 
