@@ -146,10 +146,9 @@ def test_other_networks_are_refused(tmp_path, capsys):
     state = dict(small(ASPPHead).state_dict())
     text = CONFIGURATION.replace("contract_dilation=True", "")
     assert "the network has contract_dilation False" in refusal(saved(tmp_path, state, cfg=text), capsys)
-    further = {**state, "decode_head.more.weight": torch.zeros(2)}
-    assert "is no deeplabv3 with resnet26; the file alone has decode_head.more.weight" in refusal(
-        saved(tmp_path, further), capsys
-    )
+    for name in ("decode_head.more.weight", "backbone.norm0.weight"):
+        error = refusal(saved(tmp_path, {**state, name: torch.zeros(2)}), capsys)
+        assert f"is no deeplabv3 with resnet26; the file alone has {name}" in error
     basic = Network(ResNetV1([2, 2, 2, 2], deep=False, dilated=False), ASPPHead).state_dict()
     assert "is a ResNet-18 or 34 of mmsegmentation" in refusal(saved(tmp_path, basic), capsys)
     body = {name: value for name, value in state.items() if not name.startswith("backbone.")}

@@ -101,7 +101,7 @@ def convert(config: ConvertConfig, console: Console) -> Checkpoint:
     model = build_model(num_classes=num_classes, weights="none", architecture=found.architecture, **options)
     fitted = fit(state, model)
     lacking = [f"missing {name}" for name in fitted.missing if not name.startswith(AUXILIARY)] + fitted.misshapen
-    further = [name for name in fitted.unused if re.match(family.head, name)]
+    further = [name for name in fitted.unused if re.match(family.needed, name)]
     if lacking or further:
         what = f"does not hold all of {description}: {some(lacking)}" if lacking else f"is no {description}"
         alone = f"; the file alone has {some(further or fitted.unused)}" if fitted.unused else ""

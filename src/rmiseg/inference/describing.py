@@ -17,7 +17,7 @@ from rmiseg.config.registry import find
 from rmiseg.inference.checkpoint import PRETRAINED_CONFIG
 from rmiseg.models.conversion import Family
 from rmiseg.models.conversion.family import BODY
-from rmiseg.models.conversion.mmsegmentation import DEEPLAB, MMSEGMENTATION
+from rmiseg.models.conversion.mmsegmentation import DEEPLAB, HEAD, MMSEGMENTATION
 from rmiseg.models.conversion.mmsegmentation_settings import Settings, read_classes, read_settings
 from rmiseg.models.conversion.original import ORIGINAL
 from rmiseg.models.conversion.own import OWN
@@ -187,7 +187,7 @@ def _unknown(family: Family, state: Mapping[str, Tensor], settings: Settings | N
     if family is SMP:
         return "is of segmentation-models-pytorch, and does not say of which of its models"
     if family in MMSEGMENTATION:
-        parts = [".".join(name.split(".")[:2]) for name in state if re.match(family.head, name)]
+        parts = [".".join(name.split(".")[:2]) for name in state if re.match(HEAD, name)]
         head = f"{settings.head if settings and settings.head else 'a head'} of {some([*dict.fromkeys(parts)])}"
         return (
             f"is of mmsegmentation, with {head}: no model of rmiseg has that, but those of PSPNet, DeepLabV3, "

@@ -44,7 +44,7 @@ HARMLESS: list[Any] = [
     # The curves that mmengine keeps beside the weights; they name their methods, by getattr.
     *((Unread, name) for name in ("mmengine.logging.history_buffer.HistoryBuffer", "builtins.getattr")),
 ]
-"""What checkpoints of training scripts, of timm, of PyTorch-Encoding and of mmengine hold beside tensors."""
+"""Types that checkpoints of training scripts, of timm, of PyTorch-Encoding and of mmengine hold beside tensors."""
 
 HUB_TIMEOUT = 5.0  # seconds
 

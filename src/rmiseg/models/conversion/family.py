@@ -22,7 +22,7 @@ class Family:
         marks: Patterns that names in its files begin with: a file is of the family if each finds some name.
         table: Patterns that names begin with, and what stands there in this package; the first that fits counts.
         unused: Patterns of names that nothing in this package stands for.
-        head: Pattern that the names of its head begin with. An entry of the head for which nothing in this package
+        needed: Pattern that names begin with, of the head at least. An entry of them for which nothing in this package
             stands makes it another network.
         output_stride: Output stride of its networks, which files do not tell.
         options: Options of the models of this package that make them these.
@@ -34,7 +34,7 @@ class Family:
     marks: tuple[str, ...]
     table: tuple[tuple[str, str], ...]
     unused: tuple[str, ...] = ()
-    head: str = r"(?!)"  # no name
+    needed: str = r"(?!)"  # no name
     output_stride: int = 16
     options: tuple[tuple[str, bool], ...] = ()
     order: tuple[tuple[str, tuple[int, ...]], ...] = ()

@@ -37,7 +37,7 @@ DEEPLAB = Family(
         *conv_norm(rf"{HEAD}sep_bottleneck\.(\d)\.(depthwise|pointwise)_conv", r"decoder.\1.\2", "conv", "bn"),
         (rf"{HEAD}conv_seg\.", "classifier."),
     ),
-    head=HEAD,
+    needed=r"(?:backbone|decode_head)\.",
     output_stride=8,
     order=((r"aspp\.project\.conv\.weight", (1, 2, 3, 4, 0)),),  # the pooled image comes first
 )
@@ -50,7 +50,7 @@ PSPNET = Family(
         *conv_norm(rf"{HEAD}bottleneck", "classifier.0", "conv", "bn"),
         (rf"{HEAD}conv_seg\.", "classifier.2."),
     ),
-    head=HEAD,
+    needed=r"(?:backbone|decode_head)\.",
     output_stride=8,
 )
 UPERNET = Family(
@@ -65,12 +65,12 @@ UPERNET = Family(
         *conv_norm(rf"{HEAD}fpn_bottleneck", "fuse", "conv", "bn"),
         (rf"{HEAD}conv_seg\.", "classifier."),
     ),
-    head=HEAD,
+    needed=r"(?:backbone|decode_head)\.",
     output_stride=32,
     order=((r"fuse\.conv\.weight", (3, 2, 1, 0)),),  # the shallowest map comes first
 )
-OTHER = Family(title="mmsegmentation", marks=(r"backbone\.", HEAD), table=BESIDE_THE_HEAD, head=HEAD)
-"""Of other heads nothing in this package is equal."""
+OTHER = Family(title="mmsegmentation", marks=(r"backbone\.", HEAD), table=BESIDE_THE_HEAD)
+"""Networks whose head no model of this package has."""
 
 MMSEGMENTATION = (DEEPLAB, UPERNET, PSPNET, OTHER)
 """A file is of the first that recognizes it."""

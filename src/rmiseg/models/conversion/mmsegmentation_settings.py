@@ -15,7 +15,7 @@ STRIDES = {((1, 2, 2, 2), (1, 1, 1, 1)): 32, ((1, 2, 2, 1), (1, 1, 1, 2)): 16, (
 
 @dataclass(frozen=True)
 class Settings:
-    """What a configuration says of a network.
+    """Answers of a configuration about a network.
 
     Attributes:
         output_stride: Output stride of the backbone.
@@ -92,7 +92,7 @@ def _meta(content: Any) -> Mapping[Any, Any]:
 
 def _settings(backbone: dict[str, Any], head: Any, images: dict[str, Any]) -> Settings:
     head = head if isinstance(head, dict) else {}  # a cascade has a list of them
-    stride = None
+    stride = 32 if _kind(backbone) == "ConvNeXt" else None
     differences = {}
     if _kind(backbone).startswith("ResNet"):
         stages = (backbone.get("strides", (1, 2, 2, 2)), backbone.get("dilations", (1, 1, 1, 1)))

@@ -30,6 +30,6 @@ ORIGINAL = Family(
         *conv_norm(r"aux_branch", "auxiliary.0"),
         (r"aux_branch\.4\.", "auxiliary.2."),
     ),
-    head=r"(?:aspp|psp_module|decoder|last_conv|main_branch)\.",
+    needed=r"(?:aspp|psp_module|decoder|last_conv|main_branch)\.",
     unused=(r"criterion\.",),
 )
