@@ -89,7 +89,11 @@ def test_convnext(tmp_path):
     images = torch.randn(1, 3, 64, 96)  # of other sizes it leaves out what ours pads
     with torch.no_grad():
         assert_close(logits_of(tmp_path / "ours.pt", images), theirs(images))
-    assert load_checkpoint(tmp_path / "ours.pt").model.backbone == "convnext_tiny"
+    checkpoint = load_checkpoint(tmp_path / "ours.pt")
+    assert checkpoint.model.backbone == "convnext_tiny"
+    body = build_model("linear", num_classes=2, backbone="convnext_tiny", weights=tmp_path / "theirs.pth").backbone
+    for name, value in body.state_dict().items():
+        assert torch.equal(value, checkpoint.weights[f"backbone.{name}"]), name
 
 
 @pytest.mark.slow
