@@ -137,9 +137,22 @@ def test_configuration_in_a_file(tmp_path, capsys):
 def test_what_a_configuration_has_and_no_model_here(change, words):
     assert read_settings({"meta": {"cfg": CONFIGURATION}}).differences == ()
     assert read_settings({"meta": {"config": CONFIGURATION.replace(*change)}}).differences == (words,)
+    assert read_settings({"meta": {"cfg": CONFIGURATION.replace("[123.675,", "['red',")}}).image_mean is None
 
 
-@pytest.mark.parametrize("text", ["model = dict(", "model = 3", "a = b = [*c]\nmodel = {**d}", "", 7])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "model = dict(",
+        "model = 3",
+        "a = b = [*c]\nmodel = {**d}",
+        "model = dict(backbone=dict(type='ResNet', strides={}))",
+        "model = dict(backbone=dict(a={[]}))",
+        f"model = {'[' * 5000}",
+        "",
+        7,
+    ],
+)
 def test_no_configuration(text):
     assert read_settings({"meta": {"cfg": text}}) is None
     assert read_classes({"meta": {"CLASSES": ("a",), "PALETTE": [[0.5, 0, 0]]}}) is None

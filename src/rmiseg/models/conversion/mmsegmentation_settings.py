@@ -53,12 +53,15 @@ def read_settings(content: Any) -> Settings | None:
     meta = _meta(content)
     text = meta.get("cfg") or meta.get("config")  # mmengine's, mmcv's
     try:
-        statements = ast.parse(text).body if isinstance(text, str) else []
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return _read(text) if isinstance(text, str) else None
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):  # whatever somebody wrote there
         return None
+
+
+def _read(text: str) -> Settings | None:
     values = {
         target.id: _value(statement.value)
-        for statement in statements
+        for statement in ast.parse(text).body
         if isinstance(statement, ast.Assign)
         for target in statement.targets
         if isinstance(target, ast.Name)
@@ -110,16 +113,21 @@ def _settings(backbone: dict[str, Any], head: Any, images: dict[str, Any]) -> Se
     scales = head.get("pool_scales", (1, 2, 3, 6))
     differences[f"pool_scales {scales}"] = scales != (1, 2, 3, 6)
     differences["images in blue, green, red"] = False in (images.get("bgr_to_rgb"), images.get("to_rgb"))
-    mean, std = (images.get(name) for name in ("mean", "std"))
+    mean, std = (_three_numbers(images.get(name)) for name in ("mean", "std"))
     return Settings(
         output_stride=stride,
         align_corners=head.get("align_corners") is True,
         backbone=_kind(backbone),
         head=_kind(head),
-        image_mean=mean if isinstance(mean, tuple) else None,
-        image_std=std if isinstance(std, tuple) else None,
+        image_mean=mean,
+        image_std=std,
         differences=tuple(words for words, there in differences.items() if there),
     )
+
+
+def _three_numbers(value: Any) -> tuple[float, ...] | None:
+    plain = isinstance(value, tuple) and len(value) == 3 and all(isinstance(each, int | float) for each in value)
+    return value if plain else None
 
 
 def _kind(part: dict[str, Any]) -> str:
