@@ -1,11 +1,18 @@
-"""Names of the entries of other programs' files, for those of this package: the tables of `rmiseg.models.conversion`
-the other way round, written out apart from them.
+"""Files of other programs: models with random weights, their logits here, and names of their entries for those of this
+package: the tables of `rmiseg.models.conversion` the other way round, written out apart from them.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rmiseg.inference.checkpoint import load_checkpoint
 
 ORIGINAL = [
     (r"backbone\.body\.", "backbone."),
@@ -88,3 +95,27 @@ def encoding_names(ours: str) -> str:
 
 def mmsegmentation_names(ours: str) -> str:
     return _name(ours, MMSEGMENTATION)
+
+
+def shaken(model: nn.Module, seed: int = 0) -> nn.Module:
+    """A model with random weights and statistics, so that every entry matters."""
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for name, value in model.state_dict().items():
+            if name.endswith("running_var"):
+                value.copy_(0.8 + 0.4 * torch.rand(value.shape))
+            elif value.is_floating_point() and value.ndim == 1:
+                value.copy_(0.5 + 0.3 * torch.randn(value.shape))
+            elif value.ndim > 1:
+                value.normal_(0, (2 / value[0].numel()) ** 0.5)
+    return model.eval()
+
+
+def logits_of(checkpoint: Path, images: Tensor) -> Tensor:
+    model = load_checkpoint(checkpoint).build_model(torch.device("cpu"))
+    with torch.no_grad():
+        return F.interpolate(model(images), images.shape[-2:], mode="bilinear", align_corners=model.align_corners)
+
+
+def assert_close(found: Tensor, expected: Tensor) -> None:
+    assert (found - expected).norm() <= 1e-5 * expected.norm()

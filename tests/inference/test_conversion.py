@@ -15,7 +15,7 @@ import torchvision
 from rich.console import Console
 from torch import Tensor, nn
 
-from foreign import encoding_names, mmsegmentation_names, original_names
+from foreign import assert_close, encoding_names, logits_of, mmsegmentation_names, original_names, shaken
 from rmiseg.cli import main
 from rmiseg.config import DataConfig
 from rmiseg.inference.checkpoint import load_checkpoint
@@ -33,30 +33,6 @@ def no_initial_weights(monkeypatch):
     """Zeros: random numbers for the weights of a ResNet-50, which are read from a file next, take a second."""
     for name in ("kaiming_normal_", "kaiming_uniform_", "xavier_uniform_"):
         monkeypatch.setattr(nn.init, name, lambda tensor, *_, **__: nn.init.zeros_(tensor))
-
-
-def shaken(model: nn.Module, seed: int = 0) -> nn.Module:
-    """A model with random weights and statistics, so that every entry matters."""
-    torch.manual_seed(seed)
-    with torch.no_grad():
-        for name, value in model.state_dict().items():
-            if name.endswith("running_var"):
-                value.copy_(0.8 + 0.4 * torch.rand(value.shape))
-            elif value.is_floating_point() and value.ndim == 1:
-                value.copy_(0.5 + 0.3 * torch.randn(value.shape))
-            elif value.ndim > 1:
-                value.normal_(0, (2 / value[0].numel()) ** 0.5)
-    return model.eval()
-
-
-def logits_of(checkpoint: Path, images: Tensor) -> Tensor:
-    model = load_checkpoint(checkpoint).build_model(torch.device("cpu"))
-    with torch.no_grad():
-        return F.interpolate(model(images), images.shape[-2:], mode="bilinear", align_corners=model.align_corners)
-
-
-def assert_close(found: Tensor, expected: Tensor) -> None:
-    assert (found - expected).norm() <= 1e-5 * expected.norm()
 
 
 def renamed(model: nn.Module, names) -> dict[str, Tensor]:

@@ -169,7 +169,7 @@ def test_rates_of_aspp_hold_at_one_output_stride(tmp_path, capsys):
     ("state", "message"),
     [
         (["encoder.conv1.weight", "segmentation_head.0.weight"], "does not say of which of its models"),
-        (["backbone.conv1.weight", "decode_head.fc.weight"], "of whose heads that of PSPNet alone is one of rmiseg"),
+        (["backbone.conv1.weight", "decode_head.fc.weight"], "with a head of decode_head.fc: no model of rmiseg has"),
         (["anything.weight"], "holds no whole model that rmiseg knows. It holds anything.weight"),
         (["backbone.1.weight", "classifier.1.weight"], "rmiseg knows, but something of torchvision"),
     ],

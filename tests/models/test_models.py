@@ -155,6 +155,39 @@ def test_finite_logits_and_gradients_of_every_parameter(name: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "options", "count"),
+    [
+        ("deeplabv3", {"width": 32, "project_kernel": 3, "auxiliary": True}, 2),
+        ("deeplabv3plus", {"width": 32, "project_kernel": 3, "separable": True}, 1),
+        ("upernet", {"width": 32, "norm_features": True, "auxiliary": True}, 2),
+    ],
+)
+def test_options_of_heads(name: str, options: dict, count: int) -> None:
+    torch.manual_seed(0)
+    model = build_model(name, num_classes=5, backbone="resnet18", weights="none", options=options)
+    outputs = model(torch.randn(2, 3, 64, 96))
+    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+    assert [each.shape[:2] for each in outputs] == [(2, 5)] * count
+    sum(each.square().mean() for each in outputs).backward()
+    assert model.classifier.in_channels == 32
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    for wrong in ({"width": 0}, {"project_kernel": 2} if name != "upernet" else {"width": -1}):
+        with pytest.raises(ValueError, match=r"width must be at least 1|model\.options"):
+            build_model(name, num_classes=5, backbone="resnet18", weights="none", options=wrong)
+
+
+def test_separable_convolutions_are_fewer_parameters() -> None:
+    options = {"separable": True}
+    plain, separable = (
+        build_model("deeplabv3plus", num_classes=5, backbone="resnet18", weights="none", options=each)
+        for each in ({}, options)
+    )
+    assert count(separable.aspp) + count(separable.decoder) < 0.4 * (count(plain.aspp) + count(plain.decoder))
+    assert separable.aspp.convs[2].depthwise.conv.dilation == (12, 12)
+    assert separable.decoder[0].depthwise.conv.groups == 256 + 48
+
+
 def test_images_are_padded_only_for_backbones_that_need_it() -> None:
     pads = {}
     with torch.device("meta"):

@@ -231,9 +231,9 @@ def test_backbone_model_of_a_plugin(plugin):
         ("plain", {"options": {"width": 3}, "weights": "none.pth"}, FileNotFoundError, "none.pth"),
         (
             "deeplabv3",
-            {"options": {"width": 3}},
+            {"options": {"depth": 3}},
             ValueError,
-            r"model\.options\.width: the model deeplabv3 has no",
+            r"model\.options\.depth: the model deeplabv3 has no",
         ),
         ("smp:Unet", {"options": {"width": 3}}, ValueError, r"model\.options\.width: the model smp: has no option"),
         ("nothing", {}, TypeError, "model nothing: a network must be an nn.Module, not int"),

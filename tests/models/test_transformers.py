@@ -133,7 +133,8 @@ def test_layers_of_a_transformer():
 
 def test_in_a_recipe():
     config = train_config({"model": {"name": "upernet", "backbone": "vit_tiny_patch16_224", "options": {"width": 64}}})
-    assert complete(config).model.options == {"align_corners": False, "width": 64, "auxiliary": False}
+    usual = {"align_corners": False, "auxiliary": False, "norm_features": False}
+    assert complete(config).model.options == {"width": 64, **usual}
     with pytest.raises(ValueError, match="the model linear has no option of that name"):
         complete(train_config({"model": {"name": "linear", "options": {"width": 3}}}))
 

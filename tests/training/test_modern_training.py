@@ -212,7 +212,8 @@ def test_own_options_that_an_older_run_did_not_have():
     said |= {"model.name": "deeplabv3plus", "model.options": {"align_corners": True}}
     options = with_defaults(said)
     assert options["loss.options"] == {"label_smoothing": 0.0}
-    assert options["model.options"] == {"align_corners": True, "auxiliary": False, "decoder_dropout": False}
+    usual = {"auxiliary": False, "decoder_dropout": False, "separable": False, "width": 256, "project_kernel": 1}
+    assert options["model.options"] == {"align_corners": True, **usual}
     assert options["data.options"] == {"val": None}
     assert (options["train.ema"], options["data.rare_share"], options["data.augment"]) == (None, 0.0, {})
     assert "optim.clip_norm" not in options  # of a section that it does not have

@@ -238,8 +238,8 @@ class ConvertConfig:
     backbone: str | None = None
     """Its backbone, likewise."""
     output_stride: Literal[8, 16, 32] | None = None
-    """Its output stride, which files do not tell; by default that of the published ones: 16 for the RMI paper's, 8 for
-    the others."""
+    """Its output stride, where the file does not tell; by default that of the published ones: 16 for the RMI paper's,
+    32 for UPerNet, 8 for the others."""
     overwrite: bool = False
     """Replace a file that exists."""
 

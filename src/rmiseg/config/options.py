@@ -119,9 +119,10 @@ class ModelConfig:
     """original: deeplabv3, deeplabv3plus or pspnet over a ResNet exactly as in the code of the RMI paper, which dilates
     no backbone, aligns corners in every interpolation, and has its dropout."""
     options: dict[str, Any] = field(default_factory=dict)
-    """Own options of a network: align_corners (inside the head), auxiliary (a second classifier in training) of
-    deeplabv3, deeplabv3plus and upernet, refine of deeplabv3, decoder_dropout of deeplabv3plus, channel_dropout of
-    pspnet, width of upernet, or those of a plugin."""
+    """Own options of a network: align_corners (inside the head), auxiliary (a second classifier in training) and width
+    of deeplabv3, deeplabv3plus and upernet, refine of deeplabv3, project_kernel of deeplabv3 and deeplabv3plus,
+    separable and decoder_dropout of deeplabv3plus, norm_features of upernet, channel_dropout of pspnet, or those of a
+    plugin."""
 
     def __str__(self) -> str:
         return f"{short_name(self.name)} with {self.backbone}" if self.backbone else short_name(self.name)

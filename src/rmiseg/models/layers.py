@@ -17,12 +17,22 @@ M = TypeVar("M", bound=nn.Module)
 DROPOUT = 0.1  # before the classifier, as in PSPNet and in the authors' DeepLab
 
 
+def check_width(width: int) -> None:
+    """Refuse a number of channels that a head cannot have.
+
+    Raises:
+        ValueError: A width below 1.
+    """
+    if width < 1:
+        raise ValueError(f"model.options.width must be at least 1, not {width}")
+
+
 def conv2d(
-    in_channels: int, out_channels: int, kernel_size: int = 1, dilation: int = 1, bias: bool = True
+    in_channels: int, out_channels: int, kernel_size: int = 1, dilation: int = 1, bias: bool = True, groups: int = 1
 ) -> nn.Conv2d:
     """A convolution that keeps the size of its input, with the initial weights of He et al. (arXiv:1502.01852)."""
     padding = dilation * (kernel_size // 2)
-    conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding, dilation=dilation, bias=bias)
+    conv = nn.Conv2d(in_channels, out_channels, kernel_size, 1, padding, dilation, groups, bias)
     nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
     if conv.bias is not None:
         nn.init.zeros_(conv.bias)
@@ -35,9 +45,22 @@ class ConvNormReLU(nn.Sequential):
     conv: nn.Conv2d
     norm: nn.Module  # BatchNorm2d until somebody converts it to SyncBatchNorm
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 1, dilation: int = 1) -> None:
-        conv = conv2d(in_channels, out_channels, kernel_size, dilation, bias=False)
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int = 1, dilation: int = 1, groups: int = 1
+    ) -> None:
+        conv = conv2d(in_channels, out_channels, kernel_size, dilation, bias=False, groups=groups)
         super().__init__(OrderedDict(conv=conv, norm=nn.BatchNorm2d(out_channels), relu=nn.ReLU(inplace=True)))
+
+
+class SeparableConvNormReLU(nn.Sequential):
+    """A 3x3 convolution of each channel alone, then a 1x1 over all of them (arXiv:1802.02611, section 3.1).
+
+    Each has its batch norm and ReLU: (N, in_channels, h, w) to (N, out_channels, h, w).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, dilation: int = 1) -> None:
+        depthwise = ConvNormReLU(in_channels, in_channels, kernel_size=3, dilation=dilation, groups=in_channels)
+        super().__init__(OrderedDict(depthwise=depthwise, pointwise=ConvNormReLU(in_channels, out_channels)))
 
 
 def classification_head(in_channels: int, width: int, num_classes: int, channel_dropout: bool = False) -> nn.Sequential:

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from timm.layers import LayerNorm2d  # type: ignore[attr-defined]  # not in an __all__
 from torch import Tensor, nn
 
 from rmiseg.config.registry import register
 from rmiseg.models.backbones import Backbone
 from rmiseg.models.base import BackboneModel
-from rmiseg.models.layers import DROPOUT, ConvNormReLU, PooledContext, classification_head, conv2d
+from rmiseg.models.layers import DROPOUT, ConvNormReLU, PooledContext, check_width, classification_head, conv2d
 
 BINS = (1, 2, 3, 6)
 AUXILIARY_WIDTH = 256
@@ -29,6 +30,8 @@ class UPerNetOptions:
     """Channels of all maps of the head."""
     auxiliary: bool = False
     """A second classifier on the map before the deepest, in training: deep supervision, weighted by loss.aux_weight."""
+    norm_features: bool = False
+    """Layer norm over the channels of each map of the backbone, with which ConvNeXt is used (arXiv:2201.03545)."""
 
 
 @register("model", "upernet", options=UPerNetOptions)
@@ -45,6 +48,7 @@ class UPerNet(BackboneModel):
         align_corners: See `BackboneModel`.
         width: Channels of all maps of the head.
         auxiliary: Return (logits, auxiliary logits) in training mode, the latter from the map before the deepest.
+        norm_features: See `UPerNetOptions`.
 
     Raises:
         ValueError: A width below 1.
@@ -57,15 +61,16 @@ class UPerNet(BackboneModel):
         align_corners: bool = False,
         width: int = 256,
         auxiliary: bool = False,
+        norm_features: bool = False,
     ) -> None:
         super().__init__(backbone, num_classes, align_corners)
-        if width < 1:
-            raise ValueError(f"model.options.width must be at least 1, not {width}")
+        check_width(width)
         self.corners = align_corners
         self.factors = FACTORS if len(set(backbone.reductions)) == 1 else None
         # Maps of less than stride 4, which some backbones have, cost most and say little.
         self.used = [i for i, stride in enumerate(backbone.reductions) if stride >= 4]
         channels = [backbone.channels[i] for i in self.used]
+        self.norms = nn.ModuleList(LayerNorm2d(each) if norm_features else nn.Identity() for each in channels)
         self.levels = nn.ModuleList(PooledContext(channels[-1], width, bins, align_corners) for bins in BINS)
         self.context = ConvNormReLU(channels[-1] + len(BINS) * width, width, kernel_size=3)
         self.lateral = nn.ModuleList(ConvNormReLU(each, width) for each in channels[:-1])
@@ -76,7 +81,7 @@ class UPerNet(BackboneModel):
         self.auxiliary = classification_head(channels[-2], AUXILIARY_WIDTH, num_classes) if auxiliary else None
 
     def decode(self, features: list[Tensor]) -> Tensor | tuple[Tensor, Tensor]:
-        features = [features[i] for i in self.used]
+        features = [norm(features[i]) for norm, i in zip(self.norms, self.used)]
         before_deepest = features[-2]
         if self.factors is not None:
             features = [self._scaled(each, factor) for each, factor in zip(features, self.factors)]

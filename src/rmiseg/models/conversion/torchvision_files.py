@@ -21,6 +21,7 @@ TORCHVISION = Family(
         *conv_norm(r"aux_classifier", "auxiliary.0"),
         (r"aux_classifier\.4\.", "auxiliary.2."),
     ),
+    needed=r"classifier\.",
     unused=(r"classifier\.(?:cbr|scale|low_classifier|high_classifier)\.",),
     output_stride=8,
 )
