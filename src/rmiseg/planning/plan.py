@@ -182,7 +182,7 @@ def _decide_length(
     optim = deciding.config.optim
     deciding.take(*schedule.learning_rate(optim.name, backbone, step_images, total), schedule.norm_momentum(total))
     if train.strategy != "fsdp":  # which divides the weights
-        deciding.take(schedule.average(total))
+        deciding.take(*schedule.average(total))
 
 
 def _notes(profile: DataProfile) -> list[str]:

@@ -141,15 +141,18 @@ def norm_momentum(total: int) -> Decision:
     return Decision("train.norm_momentum", value, reason)
 
 
-def average(total: int) -> Decision:
-    """Decay of the moving average of the weights, which is scored in place of the last ones.
+def average(total: int) -> list[Decision]:
+    """Decay of a moving average of the weights, which is scored in place of the last ones, in short trainings: their
+    norms have little memory, so that their statistics change from step to step. In others it gains nothing.
 
     Args:
         total: Optimizer steps.
     """
-    forgotten = float(f"{min(REMEMBERED / total, 1):.2g}")
-    reason = f"the mean of about the last {math.ceil(total / REMEMBERED)} steps is better than any of them"
-    return Decision("train.ema", round(1 - forgotten, 12), reason)
+    if norm_momentum(total).value == NORM_MOMENTA[0]:
+        return []
+    decay = float(f"{max(0, 1 - REMEMBERED / total):.2g}")
+    reason = f"the mean of about the last {math.ceil(total / REMEMBERED)} steps is better than any one of so few"
+    return [Decision("train.ema", decay, reason)]
 
 
 def optimizer(backbone: str | None) -> list[Decision]:
