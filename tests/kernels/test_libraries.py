@@ -1,4 +1,4 @@
-"""The compiled library as Windows has it, built by a cross compiler; and which one is loaded there."""
+"""Which of the compiled libraries is loaded, and those for other machines than this one."""
 
 import os
 import re
@@ -26,6 +26,16 @@ def test_the_best_library_that_there_is(monkeypatch, capability, name, only_base
     monkeypatch.setattr(library.importlib.util, "find_spec", lambda name: asked.append(name) or found.get(name))
     assert library.find() == ("base" if only_base else name or "base")
     assert asked[0] == base + name
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not library.is_available(), reason="needs a C++ compiler")
+@pytest.mark.parametrize("capability", ["avx2", "default"])
+def test_libraries_for_less_than_this_machine(tmp_path, capability):
+    if capability == "avx2" and torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
+        pytest.skip("this processor has no AVX2")
+    command = [sys.executable, PROJECT / "scripts" / "check_install.py", "--native", "require"]
+    subprocess.run(command, cwd=tmp_path, env={**os.environ, "ATEN_CPU_CAPABILITY": capability}, check=True)
 
 
 @pytest.mark.slow
