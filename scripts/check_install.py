@@ -1,9 +1,12 @@
 """Check an installation of the losses with PyTorch alone: python scripts/check_install.py --native require|none.
 
-Run it with the Python that rmiseg was installed for, from a folder that has no source of it.
+Run it with the Python that rmiseg was installed for, from a folder that has no source of it. Of several compiled
+libraries it tries that for this machine, and then those for lesser ones.
 """
 
 import argparse
+import os
+import subprocess
 import sys
 
 import torch
@@ -12,6 +15,9 @@ from rmiseg import RMILoss
 from rmiseg.cli.version import version_text
 from rmiseg.kernels import native
 
+CAPABILITY = "ATEN_CPU_CAPABILITY"
+"""Variable by which PyTorch takes the machine for a lesser one, which rmiseg asks it about."""
+LESSER = {"AVX512": ("avx2", "default"), "AVX2": ("default",)}
 HEAVY = ("timm", "torchvision", "jsonargparse", "PIL")
 
 parser = argparse.ArgumentParser(description=__doc__)
@@ -34,3 +40,6 @@ for implementation in ("auto", "plain"):
 torch.testing.assert_close(values["auto"], values["plain"], rtol=1e-4, atol=1e-6)
 print(version_text())
 print("The losses work: value and gradient are those of the definition.")
+if expected and CAPABILITY not in os.environ:
+    for lesser in LESSER.get(torch.backends.cpu.get_cpu_capability(), ()):
+        subprocess.run([sys.executable, *sys.argv], env={**os.environ, CAPABILITY: lesser}, check=True)
