@@ -13,7 +13,7 @@ import yaml
 from miniatures import write_shapes
 from rmiseg import Predictor
 from rmiseg.cli import main
-from rmiseg.config import DataConfig
+from rmiseg.config import DataConfig, TrainConfig
 from rmiseg.data import load_split
 from rmiseg.data.held_out import divide
 from rmiseg.evaluation.results import load_evaluation
@@ -133,12 +133,12 @@ def test_a_finished_cross_validation_is_left_alone_and_an_interrupted_one_goes_o
 
 def test_a_split_to_score_on_stays_apart(run, tmp_path):
     root = write_shapes(tmp_path / "data", count=5)
-    data = DataConfig(root=str(root))
-    assert planned_folds(data, 2)[0].options == {"val": []}
+    config = TrainConfig(data=DataConfig(root=str(root)))
+    assert planned_folds(config, 2)[0].options == {"val": []}
     (root / "train.txt").write_text("".join(f"shape{number:02}\n" for number in range(4)))
     (root / "val.txt").write_text("shape04\n")
-    chosen, parts = planned_folds(data, 2)
-    assert chosen == data
+    chosen, parts = planned_folds(config, 2)
+    assert chosen == config.data
     assert sorted(parts[0] + parts[1]) == [f"shape{number:02}" for number in range(4)]
     trained = load_checkpoint(run)
     ensemble = replace(trained, data=replace(trained.data, root=str(root), options={}))

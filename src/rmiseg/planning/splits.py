@@ -1,4 +1,7 @@
-"""Images to score on, where nothing says which: every class on both sides, no sequence on both, and folds."""
+"""Decisions before the data are opened, where nothing says it: their kind, and the images to score on.
+
+The images to score on, and folds, have every class on both sides, and no sequence on both.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from rmiseg.config import DataConfig
+from rmiseg.config import DataConfig, OpenConfig, TrainConfig
+from rmiseg.data.description import NAMES
 from rmiseg.data.image_files.volumes import is_slice
 from rmiseg.data.images import Split
-from rmiseg.data.sets.finding import load_split, scan_splits
+from rmiseg.data.sets.finding import load_split, recognized, scan_splits
 from rmiseg.data.sets.folder import Folder
-from rmiseg.planning.decisions import Decision
+from rmiseg.planning.decisions import C, Decision, is_given
 from rmiseg.runtime.files import printable
 from rmiseg.runtime.progress import track
 
@@ -45,6 +49,23 @@ class Folds:
     parts: tuple[tuple[str, ...], ...]
     sequences: int
     classes_known: bool
+
+
+def planned_name(config: TrainConfig) -> Decision | None:
+    """Recognize the data set that a folder holds by the names of its files; None for one of somebody's own, and where
+    somebody gave its name, or options that are all decided.
+    """
+    if not isinstance(config, OpenConfig) or is_given(config, "data.name"):
+        return None
+    known = recognized(config.data.root)
+    because = f"by the names of its files, and it has no {NAMES[0]} that would say otherwise"
+    return None if known is None else Decision("data.name", known, because)
+
+
+def with_name(config: C, name: str) -> C:
+    """The options with a data set whose name was decided, and its own options as given, or else by default."""
+    own = config.data.options if isinstance(config, OpenConfig) and is_given(config, "data.options") else {}
+    return replace(config, data=replace(config.data, name=name, options=own))
 
 
 def planned_val(data: DataConfig, console: Console | None = None) -> Decision | None:
@@ -78,12 +99,14 @@ def planned_val(data: DataConfig, console: Console | None = None) -> Decision | 
     return Decision("data.options", {"val": entries}, "; ".join(reasons))
 
 
-def planned_folds(data: DataConfig, count: int, console: Console | None = None) -> tuple[DataConfig, list[list[str]]]:
+def planned_folds(
+    config: TrainConfig, count: int, console: Console | None = None
+) -> tuple[DataConfig, list[list[str]]]:
     """Divide the images to train on into parts; all images, in a data set of somebody's own that says of none that it
     is to be scored on.
 
     Args:
-        data: The options of the data.
+        config: The options.
         count: Number of parts.
         console: Where to show progress, and say what was decided; by default nowhere.
 
@@ -95,6 +118,8 @@ def planned_folds(data: DataConfig, count: int, console: Console | None = None) 
         ValueError, OSError: As `rmiseg.data.load_split`; there are too few images.
     """
     console = console or Console(quiet=True)
+    known = planned_name(config)
+    data = config.data if known is None else with_name(config, known.value).data
     if data.held_out is not None:
         raise ValueError("data.folds chooses the images of data.held_out: give one of them")
     own = data.name == "folder" and data.options.get("val") is None and Path(data.root or " ").is_dir()

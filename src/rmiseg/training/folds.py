@@ -96,7 +96,7 @@ def _division(config: TrainConfig, out: Path, console: Console) -> Division:
             raise FileExistsError(
                 f"{out} exists and is not empty; choose another folder with --out{advice}, or remove it"
             )
-        data, held_out = planned_folds(config.data, config.data.folds, console)
+        data, held_out = planned_folds(config, config.data.folds, console)
         division = Division(config.data.folds, data.options, held_out)
         writable_folder(out)
         with locked(out / LOCK_FILE), replacing(path) as temporary:

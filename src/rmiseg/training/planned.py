@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from rich.console import Console
@@ -10,8 +12,8 @@ from rich.console import Console
 from rmiseg.config import OpenConfig, TrainConfig
 from rmiseg.data import LabeledImages, Split
 from rmiseg.models.weights import source_of_weights
-from rmiseg.planning import Machine, Plan, decide, planned_val, profile_data
-from rmiseg.planning.decisions import Decision, is_given
+from rmiseg.planning import Machine, Plan, decide, planned_name, planned_val, profile_data, with_name
+from rmiseg.planning.decisions import Decision, is_given, with_value
 from rmiseg.planning.pace import Pace, steps_within
 from rmiseg.planning.plan import Measures
 from rmiseg.runtime.distributed import world_size
@@ -35,21 +37,33 @@ class OpenTraining:
     replaced: tuple[str, ...] = ()
     console: Console | None = None
 
-    def val_images(self) -> Decision | None:
-        """The decision on the images to score on, which comes before the data are opened; see `planned_val`."""
-        data = self.config.data
-        named = any(is_given(self.config, f"data.{name}") for name in ("options", "train_split", "val_split"))
-        if "data" in self.replaced or data.held_out is not None or named:
-            return None
-        return planned_val(data, self.console)
+    def on_data(self) -> tuple[Decision, ...]:
+        """The decisions that come before the data are opened: on their kind, and on the images to score on."""
+        data, given = self.config.data, partial(is_given, self.config)
+        if "data" in self.replaced:
+            return ()
+        if (known := planned_name(self.config)) is not None:
+            return (known,)
+        if data.held_out is not None or any(map(given, ("data.options", "data.train_split", "data.val_split"))):
+            return ()
+        chosen = planned_val(data, self.console)
+        return () if chosen is None else (chosen,)
 
-    def with_val(self, chosen: Decision | None) -> OpenConfig:
-        """The options with the images to score on that were chosen, if any were."""
-        data = self.config.data
-        return self.config if chosen is None else replace(self.config, data=replace(data, options=chosen.value))
+    def with_decided(self, decisions: Sequence[Decision]) -> OpenConfig:
+        """The options with what was decided of them."""
+        config = self.config
+        for each in decisions:
+            named = each.option == "data.name"
+            config = with_name(config, each.value) if named else with_value(config, each.option, each.value)
+        return config
 
     def plan(
-        self, train: LabeledImages, val: LabeledImages, machine: Machine, device: torch.device, before: Decision | None
+        self,
+        train: LabeledImages,
+        val: LabeledImages,
+        machine: Machine,
+        device: torch.device,
+        before: Sequence[Decision],
     ) -> Plan:
         """Decide what is open.
 
@@ -58,7 +72,7 @@ class OpenTraining:
             val: The images to score on.
             machine: The machine to plan for.
             device: The device of this machine.
-            before: The decision on the images to score on.
+            before: What was decided before the data were opened.
 
         Raises:
             ValueError: Images that are no files, of which nothing can be known, or nothing to learn from.
@@ -73,8 +87,7 @@ class OpenTraining:
         )
         given = [option for part in self.replaced for option in (*REPLACED[part], f"{part}.weights")]
         plan = decide(self.config, profile_data(train, val, self.console), machine, measures, given)
-        decisions = plan.decisions if before is None else (before, *plan.decisions)
-        return replace(plan, config=complete(plan.config), decisions=decisions)
+        return replace(plan, config=complete(plan.config), decisions=(*before, *plan.decisions))
 
 
 def pace(config: TrainConfig, train: LabeledImages, val: LabeledImages, device: torch.device, console: Console) -> Pace:

@@ -142,10 +142,10 @@ class Trainer:
             config, train, val = self._data(self.config, console)
             return on_main(lambda: with_length(config, train, val, device, console)), train, val
         opened = OpenTraining(self.config, self._replaced(), console)
-        chosen = on_main(opened.val_images)
-        open_config, train, val = self._data(opened.with_val(chosen), console)
+        before = on_main(opened.on_data)
+        open_config, train, val = self._data(opened.with_decided(before), console)
         opened = replace(opened, config=open_config)
-        plan = on_main(lambda: opened.plan(train, val, this_machine(device), device, chosen))
+        plan = on_main(lambda: opened.plan(train, val, this_machine(device), device, before))
         plan.show(console)
         return plan.config, train, val
 

@@ -59,6 +59,7 @@ class ADE20K(Layout):
           annotations/validation/  ADE_val_00000001.png ...
           release_test/testing/    ADE_test_00000001.jpg ...   only for test
     """
+    MARKS = tuple(f"{home}images/training/ADE_train_????????.jpg" for home in ("", "ADEChallengeData2016/"))
 
     def parts(self, root: Path) -> dict[str, tuple[Path, ...]]:
         """See `Layout.parts`."""

@@ -56,6 +56,7 @@ class CamVid(Layout):
           trainannot/  valannot/  testannot/   masks of the same names
           train.txt    val.txt    test.txt     optional lists
     """
+    MARKS = tuple(f"train/{drive}_*.png" for drive in ("0001TP", "0006R0", "0016E5", "Seq05VD"))
 
     def __init__(self, void: bool = False) -> None:
         self.classes = WITH_VOID if void else CLASSES

@@ -57,6 +57,7 @@ class Cityscapes(Layout):
           gtFine/train/aachen/        aachen_000000_000019_gtFine_labelIds.png ...   also val/
           gtCoarse/train_extra/augsburg/   augsburg_000000_000000_gtCoarse_labelIds.png ...   only for train_extra
     """
+    MARKS = ("leftImg8bit/train/aachen/aachen_*_leftImg8bit.png",)
 
     def parts(self, root: Path) -> dict[str, tuple[Path, ...]]:
         """See `Layout.parts`."""

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from rmiseg.config.parser import checked_options
-from rmiseg.config.registry import find
+from rmiseg.config.registry import find, names
+from rmiseg.data.description import NAMES
 from rmiseg.data.images import Split
 from rmiseg.data.sets.layout import Layout
 from rmiseg.data.sets.places import MOST_FOLDERS, subfolders
@@ -15,6 +16,21 @@ from rmiseg.data.sets.places import MOST_FOLDERS, subfolders
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar", ".bz2", ".xz")
 LABELS = (".json", ".xml", ".ndjson")
 """Suffixes of what labelling tools write."""
+
+
+def recognized(root: str | Path) -> str | None:
+    """Return the name of the data set that a folder holds, by the names of its files; None if they do not tell.
+
+    A folder with a dataset.yaml says itself what it holds.
+    """
+    root = Path(root or " ")
+    if not root.is_dir() or any(entry.name.lower() in NAMES for entry in root.iterdir()):
+        return None
+    for name in names("dataset"):
+        marks = getattr(find("dataset", name).make, "MARKS", ())
+        if any(next(root.glob(mark), None) for mark in marks) and _is_one(_layout(name, {}), root):
+            return name
+    return None
 
 
 def available_splits(name: str, root: str | Path, options: Mapping[str, Any] = {}) -> tuple[str, ...]:
@@ -30,6 +46,7 @@ def available_splits(name: str, root: str | Path, options: Mapping[str, Any] = {
         FileNotFoundError: the folder does not exist, is that of something else, or holds no split completely. The
             message shows the layout.
     """
+    _check_name(name, root)
     return _available(_layout(name, options), name, root)
 
 
@@ -54,6 +71,7 @@ def scan_splits(
         splits: The splits; by default all but trainval, which repeats others.
         options: Options of its own, if it has any.
     """
+    _check_name(name, root)
     layout = _layout(name, options)
     available = _available(layout, name, root)
     parts = _parts(layout, name, root)
@@ -133,6 +151,14 @@ def _check_complete(split: Split, title: str, root: str | Path, masks: bool, lay
         raise ValueError(
             f"{title} has images, but no masks: `rmiseg predict` segments it, but it can be used neither to train nor "
             f"to score"
+        )
+
+
+def _check_name(name: str, root: str | Path) -> None:
+    if name == "folder" and (known := recognized(root)) is not None:
+        raise ValueError(
+            f"{root} holds the data set {known}, by the names of its files: say --data.name {known} (train) or --name "
+            f"{known}. Images of your own would have a dataset.yaml beside them, which says what the masks' values mean"
         )
 
 

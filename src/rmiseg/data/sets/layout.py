@@ -21,10 +21,13 @@ class Layout(ABC):
     Attributes:
         TREE: The files as they should lie, for messages; "{root}" stands for the folder of the data set.
             Indentation that all lines share is left out.
+        MARKS: Patterns of paths below its folder that files of no other data set have, one of which is enough to know
+            it by, see `rmiseg.data.sets.finding.recognized`; by default there are none.
         WRITES_ROOT: True if the folder need not exist, because the data set writes it on first use.
     """
 
     TREE: ClassVar[str]
+    MARKS: ClassVar[tuple[str, ...]] = ()
     WRITES_ROOT: ClassVar[bool] = False
 
     @classmethod

@@ -38,6 +38,7 @@ class VOC(Layout):
           SegmentationClassAug/          2007_000032.png ...   for trainaug; or else
           SBD/dataset/cls/               2008_000002.mat ...   what SBD's archive calls benchmark_RELEASE/dataset/cls
     """
+    MARKS = tuple(f"{home}JPEGImages/2007_00????.jpg" for home in ("", "VOC2012/", "VOCdevkit/VOC2012/"))
 
     def parts(self, root: Path) -> dict[str, tuple[Path, ...]]:
         """See `Layout.parts`."""
