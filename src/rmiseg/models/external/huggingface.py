@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from rmiseg.config.registry import register
+from rmiseg.models.external import mask_classifiers
 from rmiseg.models.external.wrapped import IMAGENET, WrappedModel, refuse
 from rmiseg.models.weights import check_hub, copy_weights, read_weights
 from rmiseg.runtime.extras import import_extra
@@ -19,7 +20,8 @@ WITHOUT_NETWORK = "Without a network: hf:FOLDER, with what save_pretrained or a 
 
 def names() -> list[str]:
     """The kinds of model; the names behind hf: are those of the hub, or folders."""
-    return sorted(_library("transformers.models.auto.modeling_auto").MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES)
+    known = _library("transformers.models.auto.modeling_auto").MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES
+    return sorted([*known, *mask_classifiers.BACKBONES])
 
 
 @register("model", "hf:")
@@ -32,7 +34,7 @@ def build(
     output_stride: int | None,
     architecture: dict[str, Any] | None,
 ) -> WrappedModel:
-    """Build a model ...ForSemanticSegmentation of transformers, without its auxiliary head.
+    """Build a model of transformers that classifies pixels, without its auxiliary head, or masks.
 
     Args:
         name: Name on the hub, or a folder with config.json as `save_pretrained` writes it.
@@ -58,7 +60,10 @@ def build(
         _check_source(name)
         architecture = {**_image_statistics(name), "config": _read_config(name)}
     config = _configuration(architecture["config"], num_classes, name)
-    automatic = transformers.AutoModelForSemanticSegmentation
+    of_masks = config.model_type in mask_classifiers.BACKBONES
+    automatic = (
+        transformers.AutoModelForUniversalSegmentation if of_masks else transformers.AutoModelForSemanticSegmentation
+    )
     if weights == "hub":
         try:
             network = automatic.from_pretrained(name, config=config, ignore_mismatched_sizes=True)
@@ -68,8 +73,13 @@ def build(
         network = automatic.from_config(config)
         if weights != "none":
             copy_weights(read_weights(Path(weights)), network, f"weights {weights!r} do not fit hf:{name}")
-    backbone_name = "backbone" if hasattr(network, "backbone") else network.base_model_prefix
-    model = WrappedModel(network, _call, backbone_name, num_classes=num_classes, architecture=architecture)
+    backbone_name, call = "backbone" if hasattr(network, "backbone") else network.base_model_prefix, _call
+    if of_masks:
+        backbone_name, call = mask_classifiers.BACKBONES[config.model_type], mask_classifiers.call
+    if hasattr(network, "grid_size"):
+        mask_classifiers.prepare_eomt(network)
+        call = mask_classifiers.call_on_grid
+    model = WrappedModel(network, call, backbone_name, num_classes=num_classes, architecture=architecture)
     return model.train()  # from_pretrained leaves it in evaluation mode
 
 
@@ -117,8 +127,8 @@ def _image_statistics(name: str) -> dict[str, Any]:
 def _configuration(content: dict[str, Any], num_classes: int, name: str) -> Any:
     if content.get("model_type") not in names():
         raise ValueError(
-            f"hf:{name} is of the kind {content.get('model_type')!r}, which transformers has no "
-            f"...ForSemanticSegmentation of; there are {', '.join(names())}"
+            f"hf:{name} is of the kind {content.get('model_type')!r}, of which there is no model for the classes of "
+            f"pixels; there are {', '.join(names())}"
         )
     config = _library().AutoConfig.for_model(**content)
     config.num_labels = num_classes

@@ -62,10 +62,12 @@ class WrappedModel(SegmentationModel):
         return self.network.get_submodule(self.backbone_name)
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        if self.multiple == 1:
+            return self.call(self.network, images)
         height, width = images.shape[-2:]
         padded = F.pad(images, (0, -width % self.multiple, 0, -height % self.multiple))
         output = self.call(self.network, padded)
-        if padded.shape == images.shape:
+        if not torch.compiler.is_exporting() and padded.shape == images.shape:
             return output
         if isinstance(output, tuple):
             return self._cut(output[0], images, padded), self._cut(output[1], images, padded)
@@ -74,10 +76,11 @@ class WrappedModel(SegmentationModel):
     @staticmethod
     def _cut(logits: Tensor, images: Tensor, padded: Tensor) -> Tensor:
         rows, columns = (
-            -(-size * cells // padded_size)
+            (size * cells + padded_size - 1) // padded_size  # rounded up; of negative numbers ONNX has other ratios
             for size, cells, padded_size in zip(images.shape[-2:], logits.shape[-2:], padded.shape[-2:])
         )
-        return logits[..., :rows, :columns]
+        # Not slices: of these, an exported program would assume that they are smaller than the whole.
+        return F.pad(logits, (0, columns - logits.shape[-1], 0, rows - logits.shape[-2]))
 
     def _probe(self) -> tuple[int, float]:
         """Find the multiple that image sizes must be padded to, and the stride of the logits."""
