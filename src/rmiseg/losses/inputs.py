@@ -12,6 +12,7 @@ from torch import Tensor
 from rmiseg.functional import upsample_logits, valid_pixels, widened
 from rmiseg.kernels.labels import Labels, read_labels
 from rmiseg.kernels.modes import hides_values
+from rmiseg.losses.checks import whole_numbers
 
 
 class _DefaultLabel(int):
@@ -20,6 +21,9 @@ class _DefaultLabel(int):
 
 IGNORE_INDEX = _DefaultLabel(255)
 """The label of ignored pixels where none is given."""
+
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""The dtypes of logits."""
 
 PROBABILITY_SLACK = 1e-3
 """The distance from [0, 1] that rounding in half precision may bring probabilities to."""
@@ -118,14 +122,10 @@ class InputReader:
         self.owner = owner
         self.num_classes = num_classes
         self.ignore_index = ignore_index
+        self.ignored = whole_numbers("ignore_index", ignore_index)
         self.mode = mode
         self.takes_any_target = takes_any_target
         self.check_target = check_target
-        if ignore_index is None:
-            self.ignored: tuple[int, ...] = ()
-        else:
-            # Plain numbers: torch.compile of older versions takes no others.
-            self.ignored = tuple(map(int, (ignore_index,) if isinstance(ignore_index, int) else ignore_index))
 
     def read(
         self,
@@ -145,8 +145,9 @@ class InputReader:
         Raises:
             ValueError: Shapes or dtypes that do not fit, or labels that are no classes where these are looked at.
         """
-        if not logits.is_floating_point():
-            raise ValueError(f"logits must be floating point, got {logits.dtype}")
+        if logits.dtype not in DTYPES:
+            known = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
+            raise ValueError(f"logits must be floating point ({known}), got {logits.dtype}")
         if self.mode == "binary" and logits.ndim == 3:
             logits = logits.unsqueeze(1)
         self._check_logits(logits)
@@ -162,12 +163,14 @@ class InputReader:
 
         Those are looked at on the CPU, and nowhere else.
         """
+        if not (isinstance(logits, Tensor) and isinstance(target, Tensor)):
+            return False
         if logits.ndim != 4 or target.ndim != 3 or self.mode != "multiclass" or target.requires_grad:
             return False
         (n, classes, h, w), (samples, height, width) = logits.shape, target.shape
         return (
             (n == samples and classes == self.num_classes and n > 0 and 0 < h <= height and 0 < w <= width)
-            and (logits.is_floating_point() and not target.is_floating_point() and logits.device == target.device)
+            and (logits.dtype in DTYPES and not target.is_floating_point() and logits.device == target.device)
             and (self.check_target is not True or logits.device.type == "cpu")
         )
 
@@ -222,6 +225,7 @@ class InputReader:
         if (is_soft or self.mode == "multilabel") and (target.ndim < 4 or target.shape[1] != self.num_classes):
             raise ValueError(
                 f"target of shape {tuple(target.shape)} must have num_classes={self.num_classes} maps in dimension 1"
+                + (" (class ids have none: use target.squeeze(1).long())" if is_soft and target.shape[1] == 1 else "")
             )
         if is_soft and not self.takes_any_target:
             raise ValueError(f"{self.owner} takes class ids, not probabilities: use target.argmax(1)")
