@@ -220,8 +220,11 @@ class _Averaged:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         full = upsample_logits(widened(logits), target.shape[1:], self.align_corners)
         value = self.loss(full, target.long())
+        title = f"the loss {self.name or type(self.loss).__name__}"
         if not isinstance(value, Tensor) or value.numel() != 1:
             found = f"a tensor {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-            raise ValueError(f"the loss {self.name or type(self.loss).__name__} must give one number, not {found}")
+            raise ValueError(f"{title} must give one number, not {found}")
+        if logits.requires_grad and not value.requires_grad:
+            raise ValueError(f"{title} has no gradient in the logits; argmax, comparisons and detach() have none")
         value = value.reshape(())
         return share * value, {self.name: value.detach()} if self.name else {}
