@@ -1,5 +1,7 @@
 """Calls as they happen in programs of others: default devices, wrong devices, no tensors, changed options."""
 
+import warnings
+
 import pytest
 import torch
 from torch.autograd.functional import jacobian
@@ -171,3 +173,29 @@ def test_whole_numbers_of_any_type():
     for options in ({"num_classes": 3.0}, {"num_classes": "3"}, {"num_classes": 3, "ignore_index": 255.0}):
         with pytest.raises(ValueError, match=f"{list(options)[-1]} must be an integer"):
             RMILoss(**options)
+
+
+@pytest.mark.parametrize(
+    ("loss", "logits"),
+    [
+        (lambda **options: RMILoss(1, mode="binary", **options), torch.zeros(2, 1, 32, 32)),
+        (lambda **options: RMILoss(2, **options), torch.zeros(2, 2, 32, 32)),
+        (lambda **options: CELoss(2, class_weights=[1, 2], **options), torch.zeros(2, 2, 32, 32)),
+        (lambda **options: DiceLoss(2, **options), torch.zeros(2, 2, 32, 32)),
+    ],
+)
+def test_masks_of_0_and_255(loss, logits):
+    """Once, and only where nobody said that 255 is to be ignored."""
+    masks = torch.zeros(2, 32, 32, dtype=torch.uint8)
+    masks[0, 8:] = 255
+    made = loss()
+    with pytest.warns(UserWarning, match=r"holds 0 and 255 alone, and 255 is ignored.*\(target == 255\)\.long\(\)"):
+        made(logits, masks)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        made(logits, masks)
+        loss(ignore_index=255)(logits, masks)
+        masks[1] = 1
+        loss()(logits, masks)
+        loss()(logits, torch.zeros_like(masks))
+        loss()(logits, torch.full_like(masks, 255))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -126,6 +127,7 @@ class InputReader:
         self.mode = mode
         self.takes_any_target = takes_any_target
         self.check_target = check_target
+        self.doubts_default = isinstance(ignore_index, _DefaultLabel) and (mode != "multiclass" or num_classes > 1)
 
     def read(
         self,
@@ -165,6 +167,7 @@ class InputReader:
         """
         if not (isinstance(logits, Tensor) and isinstance(target, Tensor)):
             return False
+        self._doubt_default(target)
         if logits.ndim != 4 or target.ndim != 3 or self.mode != "multiclass" or target.requires_grad:
             return False
         (n, classes, h, w), (samples, height, width) = logits.shape, target.shape
@@ -220,6 +223,7 @@ class InputReader:
         """The target in the form that losses compute with. Arguments as in `SegmentationLoss.forward`."""
         if target.requires_grad:
             raise ValueError("the loss has no gradient in the target: use target.detach()")
+        self._doubt_default(target)
         # Images have class ids of 3 dimensions; volumes of 4, which soft targets of images have too.
         is_soft = target.is_floating_point() and target.ndim >= 4 and self.mode == "multiclass"
         if (is_soft or self.mode == "multilabel") and (target.ndim < 4 or target.shape[1] != self.num_classes):
@@ -235,6 +239,20 @@ class InputReader:
         counts = valid.flatten(1).sum(dim=1, keepdim=True)
         counts = torch.cat([counts, counts.clamp(max=1)], dim=1)
         return Target(values, valid, counts, unknown.flatten(1).any(dim=1), samples)
+
+    def _doubt_default(self, target: Tensor) -> None:
+        """Warn of masks of 0 and 255, if nobody said that 255 is to be ignored; looks at the first target alone."""
+        if not self.doubts_default or hides_values() or target.is_meta:
+            return
+        self.doubts_default = False
+        ignored, zero = target == IGNORE_INDEX, target == 0
+        if ignored.any() and zero.any() and (ignored | zero).all():
+            warnings.warn(
+                f"{self.owner}: the first target holds 0 and {IGNORE_INDEX} alone, and {IGNORE_INDEX} is ignored. If "
+                f"that is the foreground, give (target == {IGNORE_INDEX}).long(); if not, ignore_index={IGNORE_INDEX} "
+                "says so",
+                stacklevel=2,
+            )
 
     def _read_at_once(self, target: Tensor, is_soft: bool) -> Labels | None:
         if self.mode == "multiclass":

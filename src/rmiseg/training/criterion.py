@@ -16,6 +16,7 @@ from rmiseg.config.parser import checked_options
 from rmiseg.config.registry import find
 from rmiseg.functional import upsample_logits, widened
 from rmiseg.losses import SegmentationLoss, build_loss
+from rmiseg.losses.inputs import InputReader
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 """A loss of somebody's own: logits (N, C, H, W) at the size of the target, and class ids (N, H, W) int64 in which 255
@@ -162,6 +163,8 @@ def _make(
 
 
 def _term(name: str, weight: float, loss: LossFunction, align_corners: bool) -> _Counted | _Averaged:
+    if isinstance(inputs := getattr(loss, "inputs", None), InputReader):
+        inputs.doubts_default = False  # the masks of a training are checked before it begins
     if isinstance(loss, SegmentationLoss):
         return _Counted(name, weight, loss)
     return _Averaged(name, weight, loss, align_corners)
