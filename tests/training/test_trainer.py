@@ -5,6 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -314,6 +317,30 @@ def test_what_an_item_raises_names_the_item(tmp_path):
     with pytest.raises(KeyError) as caught:
         trainer(tmp_path / "run", train=Broken(8, 0)).fit()
     assert caught.value.__notes__ == ["raised by item 2 of the data set train"]
+
+
+SCRIPT = """
+import multiprocessing
+from rich.console import Console
+from rmiseg import Trainer
+from support.own_parts import CLASSES, Net, Squares, soft_dice
+
+multiprocessing.set_start_method("spawn", force=True)
+data = {"batch_size": 4, "workers": 1, "crop_size": [32, 32]}
+options = {"out": "run", "device": "cpu", "data": data, "train": {"epochs": 1, "loggers": []}}
+parts = {"model": Net(), "loss": soft_dice, "classes": CLASSES, "console": Console(quiet=True)}
+Trainer(options, train=Squares(8, 0), val=Squares(4, 1), **parts).fit()
+"""
+
+
+@pytest.mark.slow
+def test_a_script_without_a_guard_where_processes_are_spawned(tmp_path):
+    (tmp_path / "script.py").write_text(SCRIPT)
+    paths = os.pathsep.join(sys.path)
+    command, environment = [sys.executable, "script.py"], {**os.environ, "PYTHONPATH": paths}
+    ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert 'put what it does behind `if __name__ == "__main__":`' in ended.stderr
 
 
 def test_options_as_numpy_has_them(tmp_path):
