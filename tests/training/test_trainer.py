@@ -21,6 +21,9 @@ from torchvision.transforms import v2
 from rmiseg import Callback, Logger, Predictor, RMILoss, Trainer, evaluate, register, report, train
 from rmiseg.cli import main
 from rmiseg.config import LossConfig, registry
+from rmiseg.data import OwnImages
+from rmiseg.data.balance import balanced_weights
+from rmiseg.data.transforms.rare import find_places
 from rmiseg.training.criterion import Criterion
 from rmiseg.training.curves import read_curves
 from support.own_parts import CLASSES, Net, Squares, Watch, fit, soft_dice, trainer
@@ -317,6 +320,21 @@ def test_what_an_item_raises_names_the_item(tmp_path):
     with pytest.raises(KeyError) as caught:
         trainer(tmp_path / "run", train=Broken(8, 0)).fit()
     assert caught.value.__notes__ == ["raised by item 2 of the data set train"]
+
+
+def test_default_device(run, tmp_path):
+    """A default device that is another is no hindrance."""
+    own, images = trainer(tmp_path / "run", transform=None), OwnImages(Squares(6, 0), CLASSES)
+    expected = trainer(tmp_path / "expected", transform=None).fit()
+    net, image = Net(), Squares(1, 0)[0][0]
+    ids = Predictor.from_run(run, model=net)(image)
+    weights, places = balanced_weights(images), find_places(images)
+    with torch.device("meta"):
+        assert own.fit().scores == expected.scores
+        evaluate(tmp_path / "run", data=Squares(4, 1), model=net)
+        assert np.array_equal(Predictor.from_run(run, model=net)(image), ids)
+        assert balanced_weights(images) == weights
+        assert np.array_equal(find_places(images).places, places.places)
 
 
 SCRIPT = """

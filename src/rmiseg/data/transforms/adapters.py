@@ -66,7 +66,9 @@ class _Albumentations:
         )
 
 
-def checked_output(returned: Any, mask: Tensor, num_classes: int, bands: int = 3) -> tuple[Tensor, Tensor]:
+def checked_output(
+    returned: Any, mask: Tensor, num_classes: int, bands: int = 3, one_size: bool = True
+) -> tuple[Tensor, Tensor]:
     """Make sure that a transform returned an image and a mask.
 
     Args:
@@ -74,6 +76,7 @@ def checked_output(returned: Any, mask: Tensor, num_classes: int, bands: int = 3
         mask: The mask that it was given, (H, W) uint8.
         num_classes: Number of classes C.
         bands: Number of bands B of the image.
+        one_size: Image and mask must have one height and width.
 
     Returns:
         The image (B, h, w) uint8, and the mask (h, w) uint8 with values 0 .. C-1 and `IGNORE_INDEX`.
@@ -94,7 +97,7 @@ def checked_output(returned: Any, mask: Tensor, num_classes: int, bands: int = 3
         raise ValueError(f"the transform returned {_describe(image)} as image, not a tensor ({bands}, H, W) uint8")
     if not isinstance(new_mask, Tensor) or new_mask.ndim != 2 or new_mask.is_floating_point():
         raise ValueError(f"the transform returned {_describe(new_mask)} as mask, not a tensor (H, W) of class ids")
-    if image.shape[1:] != new_mask.shape:
+    if one_size and image.shape[1:] != new_mask.shape:
         raise ValueError(
             f"the transform returned {_describe(image)} as image and {_describe(new_mask)} as mask: both must have one "
             f"height and width"
