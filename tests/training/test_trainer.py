@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +21,9 @@ from torchvision.transforms import v2
 from rmiseg import Callback, Logger, Predictor, RMILoss, Trainer, evaluate, register, report, train
 from rmiseg.cli import main
 from rmiseg.config import LossConfig, registry
+from rmiseg.data import OwnImages
+from rmiseg.data.balance import balanced_weights
+from rmiseg.data.transforms.rare import find_places
 from rmiseg.training.criterion import Criterion
 from rmiseg.training.curves import read_curves
 from support.own_parts import CLASSES, Net, Squares, Watch, fit, soft_dice, trainer
@@ -229,6 +236,10 @@ def test_parts_that_do_not_fit(tmp_path):
         ({"callbacks": Watch()}, "callbacks must be a list"),
         ({"callbacks": [Watch]}, "callbacks must be objects of subclasses of rmiseg.Callback"),
         ({"loggers": [object()]}, "loggers must be objects of subclasses of rmiseg.Logger"),
+        (
+            {"train": "folder", "val": "other", "classes": CLASSES},
+            "'folder'; a folder belongs into the options, as data",
+        ),
     ):
         with pytest.raises(TypeError, match=message):
             Trainer({}, **parts)
@@ -243,10 +254,124 @@ def test_parts_that_do_not_fit(tmp_path):
         train({"optim": {"lrr": 1}})
     with pytest.raises(ValueError, match="must give one number, not a tensor"):
         trainer(tmp_path / "a", loss=lambda logits, target: logits.mean((1, 2, 3))).fit()
+    with pytest.raises(ValueError, match="has no gradient in the logits"):
+        trainer(tmp_path / "a0", loss=lambda logits, target: (logits.argmax(1) == target).float().mean()).fit()
+    with pytest.raises(ValueError, match="requires_grad is False in all of them"):
+        trainer(tmp_path / "a1", model=Net().requires_grad_(False)).fit()
+    learning = torch.nn.Sequential(torch.nn.Linear(1, 1, bias=False))
+    with pytest.raises(ValueError, match=r"the loss has weights of its own, 0\.weight, which would not be trained"):
+        Trainer({}, loss=learning)
+    Trainer({}, loss=learning.requires_grad_(False))
     with pytest.raises(ValueError, match="differ in size"):
         trainer(tmp_path / "b", transform=v2.RandomResize(20, 40)).fit()
     with pytest.raises(ValueError, match="fewer than one batch of 4"):
         trainer(tmp_path / "c", train=Squares(3, 0)).fit()
+
+
+class Relabelled(Squares):
+    """Squares whose masks hold other ids."""
+
+    def __init__(self, count: int, ids: tuple[int, int], shown: int = 0) -> None:
+        super().__init__(count, 0)
+        self.ids, self.shown = ids, shown
+
+    def __getitem__(self, index):
+        image, mask = super().__getitem__(index)
+        mask[:, 0] = 0
+        return image, mask if index == self.shown - 1 else np.choose(mask, self.ids)
+
+
+def test_masks_that_teach_nothing(tmp_path):
+    for name, parts, message in (
+        (
+            "a",
+            {"train": Relabelled(8, (0, 255))},
+            "class ground alone: .* 255 is ignored: are masks of 0 and 255 meant",
+        ),
+        ("b", {"train": Relabelled(8, (1, 1))}, "train hold the class square alone: .* Are these its masks"),
+        ("c", {"train": Relabelled(8, (255, 255))}, "every pixel of the masks of train is 255, ignored"),
+        ("d", {"val": Relabelled(3, (255, 255))}, "every pixel of the masks of val is 255, ignored"),
+        ("e", {"val": Squares(0, 1)}, "the data set val has no images"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            trainer(tmp_path / name, **parts).fit()
+    trainer(tmp_path / "f", train=Relabelled(8, (0, 0), shown=7), val=Relabelled(3, (0, 0))).fit()
+
+
+def test_callbacks_with_methods_that_nothing_calls(tmp_path):
+    class Late(Callback):
+        def on_train_end(self, run):
+            pass
+
+        def on_epoch_end(self, run):
+            pass
+
+    console = Console(file=io.StringIO())
+    trainer(tmp_path / "run", callbacks=[Late(), Watch()], console=console)
+    assert console.file.getvalue().startswith("warning: Late.on_train_end is not called by the training; what is ")
+    assert console.file.getvalue().count("warning") == 1
+
+
+def test_what_an_item_raises_names_the_item(tmp_path):
+    class Broken(Squares):
+        def __getitem__(self, index):
+            return {}["pixels"] if index == 2 else super().__getitem__(index)
+
+    with pytest.raises(KeyError) as caught:
+        trainer(tmp_path / "run", train=Broken(8, 0)).fit()
+    assert caught.value.__notes__ == ["raised by item 2 of the data set train"]
+
+
+def test_default_device(run, tmp_path):
+    """A default device that is another is no hindrance."""
+    own, images = trainer(tmp_path / "run", transform=None), OwnImages(Squares(6, 0), CLASSES)
+    expected = trainer(tmp_path / "expected", transform=None).fit()
+    net, image = Net(), Squares(1, 0)[0][0]
+    ids = Predictor.from_run(run, model=net)(image)
+    weights, places = balanced_weights(images), find_places(images)
+    with torch.device("meta"):
+        assert own.fit().scores == expected.scores
+        evaluate(tmp_path / "run", data=Squares(4, 1), model=net)
+        assert np.array_equal(Predictor.from_run(run, model=net)(image), ids)
+        assert balanced_weights(images) == weights
+        assert np.array_equal(find_places(images).places, places.places)
+
+
+SCRIPT = """
+import multiprocessing
+from rich.console import Console
+from rmiseg import Trainer
+from support.own_parts import CLASSES, Net, Squares, soft_dice
+
+multiprocessing.set_start_method("spawn", force=True)
+data = {"batch_size": 4, "workers": 1, "crop_size": [32, 32]}
+options = {"out": "run", "device": "cpu", "data": data, "train": {"epochs": 1, "loggers": []}}
+parts = {"model": Net(), "loss": soft_dice, "classes": CLASSES, "console": Console(quiet=True)}
+Trainer(options, train=Squares(8, 0), val=Squares(4, 1), **parts).fit()
+"""
+
+
+@pytest.mark.slow
+def test_a_script_without_a_guard_where_processes_are_spawned(tmp_path):
+    (tmp_path / "script.py").write_text(SCRIPT)
+    paths = os.pathsep.join(sys.path)
+    command, environment = [sys.executable, "script.py"], {**os.environ, "PYTHONPATH": paths}
+    ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert 'put what it does behind `if __name__ == "__main__":`' in ended.stderr
+
+
+def test_options_as_numpy_has_them(tmp_path):
+    size = np.array([8, 9])
+    options = {"optim": {"lr": np.float32(0.5)}, "train": {"epochs": np.int64(3)}, "data": {"crop_size": size}}
+    config = Trainer(options).config
+    assert (config.optim.lr, config.train.epochs, config.data.crop_size) == (0.5, 3, (8, 9))
+
+
+@pytest.mark.parametrize("classes", [2, "ab", {"a": 0, "b": 1}, {"a", "b"}])
+def test_classes_that_are_no_list(classes):
+    with pytest.raises(ValueError, match="classes must be a list of names"):
+        Trainer({}, train=Squares(3, 0), val=Squares(3, 0), classes=classes)
 
 
 def test_a_callback_of_a_plugin(tmp_path, shapes, capsys):

@@ -359,9 +359,14 @@ def _instance(config: type[T], options: Namespace) -> T:
 def _as_arguments(options: Mapping[str, Any]) -> list[str]:
     """Options by their dotted names as they would stand on the command line."""
     return [
-        f"--{name}={value if isinstance(value, str) else json.dumps(value, default=str)}"
+        f"--{name}={value if isinstance(value, str) else json.dumps(value, default=_plain)}"
         for name, value in options.items()
     ]
+
+
+def _plain(value: Any) -> Any:
+    """A number or an array of NumPy as Python has them; anything else, such as a path, as a string."""
+    return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
 def _with_recipe(arguments: list[str]) -> list[str]:

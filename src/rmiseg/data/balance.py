@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from rmiseg.data.images import LabeledImages
 from rmiseg.runtime.cores import worker_count
+from rmiseg.runtime.device import made_on_cpu
 from rmiseg.runtime.progress import track
 
 
@@ -26,9 +27,9 @@ def balanced_weights(images: LabeledImages, workers: int | None = 0, console: Co
     Returns:
         A weight for each class, of six digits.
     """
-    own, around = torch.zeros(2, len(images.classes), dtype=torch.float64)
+    own, around = torch.zeros(2, len(images.classes), dtype=torch.float64, device="cpu")
     loader = DataLoader(_Counts(images), batch_size=None, num_workers=worker_count(workers, len(images)))
-    for counts in track(loader, "counting classes", console, total=len(images)):
+    for counts in track(made_on_cpu(loader), "counting classes", console, total=len(images)):
         own += counts
         around += counts.sum() * (counts > 0)
     frequencies = (own / around)[own > 0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -221,7 +221,8 @@ def class_ids(names: Sequence[str]) -> ClassTable:
     Raises:
         ValueError: no class, more than 255, or a name given twice.
     """
-    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+    several = isinstance(names, Iterable) and not isinstance(names, str | Mapping | Set)  # a set has no order
+    if not several or not all(isinstance(name, str) for name in names):
         raise ValueError(f"classes must be a list of names, not {names!r}")
     count = len(names)
     return ClassTable(tuple(names), tuple(range(count)), (IGNORE_INDEX,), voc_palette(count))

@@ -111,7 +111,8 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
             with nullcontext() if seed is None else seeded(seed):
                 where = () if focus is None else (focus.reduced(self.reduction),)
                 returned = self.transform(image, mask, *where)
-            image, mask = checked_output(returned, mask, len(self.images.classes), pixels.shape[-1])
+            one_size = not getattr(self.transform, "keeps_masks", False)
+            image, mask = checked_output(returned, mask, len(self.images.classes), pixels.shape[-1], one_size)
         return image, mask
 
 

@@ -180,13 +180,18 @@ class Loader(DataLoader[Any]):
     def start(self) -> None:
         """Start the workers, which read ahead, before the first batch is asked for."""
         if self.num_workers and self._begun is None:
-            self._begun = super().__iter__()
+            self._begun = self._iterated()
+
+    def _iterated(self) -> Iterator[Any]:
+        with torch.device("cpu"):
+            return super().__iter__()
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        batches, self._begun = self._begun or super().__iter__(), None
+        batches, self._begun = self._begun or self._iterated(), None
         while True:
-            # What a worker has sent is fetched from it, perhaps when it is no more.
-            with worker_deaths(ConnectionError, EOFError):
+            # What a worker has sent is fetched from it, perhaps when it is no more. Images are read, and transforms
+            # draw their numbers, on the CPU, whatever `torch.set_default_device` says.
+            with worker_deaths(ConnectionError, EOFError), torch.device("cpu"):
                 batch, problems = next(batches, (None, None))
             if problems is None:
                 return

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
 from rmiseg.data.bands import Bands, Ranges
@@ -20,9 +21,10 @@ from rmiseg.data.checking.verdict import (
     unscored,
 )
 from rmiseg.data.choice import check_bands, choose_bands, spread
+from rmiseg.data.classes import IGNORE_INDEX
 from rmiseg.data.held_out import divide
 from rmiseg.data.image_files.masks import read_mask
-from rmiseg.data.images import Split
+from rmiseg.data.images import LabeledImages, Split
 from rmiseg.data.sets.finding import load_split, load_splits
 from rmiseg.runtime.progress import track
 
@@ -96,6 +98,51 @@ def open_training_data(
     for warning in warnings:
         console.print(f"warning: {warning}", markup=False, soft_wrap=True)
     return train.with_bands(chosen), val.with_bands(chosen)
+
+
+def check_given_masks(train: LabeledImages, val: LabeledImages, on_error: str = "fail") -> None:
+    """See whether masks that are given in Python can be learned from, and scored on: they are read until it is clear.
+
+    Args:
+        train: Images to train on.
+        val: Images to score on.
+        on_error: fail if one of the masks cannot be read, or skip.
+
+    Raises:
+        ValueError: there are no images, all masks are ignored, or those of train hold one class alone.
+        Exception: what reading a mask raises, unless skipped.
+    """
+    for images, enough in ((train, 2), (val, 1)):
+        if not len(images):
+            raise ValueError(f"the data set {images.name} has no images")
+        seen, ignored = _classes_seen(images, enough, on_error)
+        if len(seen) >= enough or not (seen or ignored):
+            continue
+        if not seen:
+            raise ValueError(
+                f"every pixel of the masks of {images.name} is {IGNORE_INDEX}, ignored: there is nothing to learn, nor "
+                "to score on. Are these its masks?"
+            )
+        remedy = f"{IGNORE_INDEX} is ignored: are masks of 0 and {IGNORE_INDEX} meant to be of 0 and 1?"
+        raise ValueError(
+            f"the masks of {images.name} hold the class {images.classes.names[seen.pop()]} alone: there is nothing to "
+            f"tell it from. {remedy if ignored else 'Are these its masks?'}"
+        )
+
+
+def _classes_seen(images: LabeledImages, enough: int, on_error: str) -> tuple[set[int], bool]:
+    """The classes in masks, read until there are enough of them; and True if a pixel is ignored."""
+    first = spread(len(images), SAMPLE)
+    seen, chosen = set[int](), set(first)
+    for index in (*first, *(index for index in range(len(images)) if index not in chosen)):
+        try:
+            seen.update(np.unique(images.read_mask(index)).tolist())
+        except (ValueError, OSError):
+            if on_error == "fail":
+                raise
+        if len(seen - {IGNORE_INDEX}) >= enough:
+            break
+    return seen - {IGNORE_INDEX}, IGNORE_INDEX in seen
 
 
 def _problems(splits: Sequence[Split], reports: Sequence[SplitReport]) -> list[str]:

@@ -67,7 +67,7 @@ class TileLogits(NamedTuple):
 
 def whole_image(size: tuple[int, int], input_size: tuple[int, int]) -> Tile:
     """The tile that is a whole image of `size` = (H, W) that the network sees at `input_size`."""
-    return Tile(Area(0, 0, *size), input_size, False, torch.ones(size[0]), torch.ones(size[1]))
+    return Tile(Area(0, 0, *size), input_size, False, *(torch.ones(side, device="cpu") for side in size))
 
 
 def plan_tiles(size: tuple[int, int], config: TilingConfig, image_scale: float = 1.0) -> list[Tile]:
@@ -112,14 +112,14 @@ class _Span(NamedTuple):
 def _spans(side: int, factor: float, config: TilingConfig) -> list[_Span]:
     length = side if config.window is None else max(1, round(config.window / factor))
     if length >= side:
-        return [_Span(0, side, max(1, round(side * factor)), torch.ones(side))]
+        return [_Span(0, side, max(1, round(side * factor)), torch.ones(side, device="cpu"))]
     step = max(1, math.floor(length * (1 - config.overlap)))
     count = math.ceil((side - length) / step) + 1
     starts = [round(index * (side - length) / (count - 1)) for index in range(count)]
     # A ramp at each end as long as the overlap: results change gradually from one window to the next.
-    distance = torch.arange(length) + 0.5
+    distance = torch.arange(length, device="cpu") + 0.5
     ramp = torch.minimum(distance, distance.flip(0)).clamp(max=max(0.5, config.overlap * length))
-    total = torch.zeros(side)
+    total = distance.new_zeros(side)
     for start in starts:
         total[start : start + length] += ramp
     return [_Span(start, length, config.window or 0, ramp / total[start : start + length]) for start in starts]

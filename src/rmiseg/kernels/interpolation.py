@@ -80,7 +80,7 @@ def nearest_labels(target: Tensor, valid: Tensor, num_classes: int, size: Sequen
 
 def interpolation_matrix(source: int, size: int, align_corners: bool) -> Tensor:
     """Weights (size, source) float64 on the CPU, of each source pixel in each pixel of the result."""
-    position = torch.arange(size, dtype=torch.float64)
+    position = torch.arange(size, dtype=torch.float64, device="cpu")
     if align_corners:
         position = position * ((source - 1) / (size - 1) if size > 1 else 0.0)
     else:
@@ -88,6 +88,6 @@ def interpolation_matrix(source: int, size: int, align_corners: bool) -> Tensor:
     low = position.floor().long().clamp(max=source - 1)
     high = (low + 1).clamp(max=source - 1)
     weight = (position - low).unsqueeze(1)
-    matrix = torch.zeros(size, source, dtype=torch.float64)
+    matrix = position.new_zeros(size, source)
     matrix.scatter_add_(1, low.unsqueeze(1), 1 - weight)
     return matrix.scatter_add_(1, high.unsqueeze(1), weight)

@@ -28,12 +28,35 @@ def is_kept() -> bool:
 
 
 def is_plain_call(*tensors: Tensor) -> bool:
-    """True if nothing but autograd sees the operations on tensors: no recording, no subclass, no dispatch mode."""
+    """True if nothing but autograd sees the operations on tensors: no recording, no subclass, no dispatch mode.
+
+    And if their values are in memory, as kernels read them; where they are not, PyTorch's dispatcher sees to it.
+    """
     if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
         return False
     modes = torch._C._len_torch_dispatch_stack()
     modes += torch._ops._len_torch_dispatch_stack_pre_dispatch()  # type: ignore[no-untyped-call]  # nor is it by torch
-    return modes == 0 and all(type(tensor) in (Tensor, torch.nn.Parameter) for tensor in tensors)
+    return modes == 0 and all(type(each) in (Tensor, torch.nn.Parameter) and _is_in_memory(each) for each in tensors)
+
+
+def written(gradient: Tensor) -> Tensor:
+    """A gradient that autograd gives, with its values in memory, as kernels read them.
+
+    Raises:
+        RuntimeError: It is several at once.
+    """
+    if torch._C._functorch.is_legacy_batchedtensor(gradient):  # which has no public name
+        raise RuntimeError(
+            "this loss takes one gradient at a time; build it with implementation='plain', which is slower, for "
+            "is_grads_batched=True and jacobian(vectorize=True)"
+        )
+    return gradient if _is_in_memory(gradient) else gradient.clone()
+
+
+def _is_in_memory(tensor: Tensor) -> bool:
+    """False if the memory holds values with the other sign, or none: of the imaginary parts of conjugates, or zeros
+    that autograd makes."""
+    return not (tensor.is_meta or tensor.is_neg() or tensor._is_zerotensor())
 
 
 def has_no_values() -> bool:

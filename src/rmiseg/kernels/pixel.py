@@ -11,7 +11,7 @@ from rmiseg import functional
 from rmiseg.functional import WITHOUT_FLOAT64, computed_dtype
 from rmiseg.kernels import backends
 from rmiseg.kernels.backends import BACKENDS
-from rmiseg.kernels.modes import is_plain_call
+from rmiseg.kernels.modes import is_plain_call, written
 from rmiseg.kernels.operators import doubles, on_cpu, refuse
 
 
@@ -133,7 +133,7 @@ class _Pixel(torch.autograd.Function):
             gradient = pixel_backward_operator(grad_pixel, *ctx.saved_tensors, *ctx.settings)
         else:
             saved: tuple[Any, ...] = (*ctx.saved_tensors, pixel_loss, align_corners)
-            gradient = BACKENDS[backend]().pixel_backward(grad_pixel, *saved)
+            gradient = BACKENDS[backend]().pixel_backward(written(grad_pixel), *saved)
         return gradient, None, None, None, None, None, None
 
 

@@ -20,7 +20,7 @@ from rmiseg import functional
 from rmiseg.functional import WITHOUT_FLOAT64, RMIOptions, computed_dtype, pooled_size
 from rmiseg.kernels import backends
 from rmiseg.kernels.backends import BACKENDS
-from rmiseg.kernels.modes import is_kept, is_plain_call
+from rmiseg.kernels.modes import is_kept, is_plain_call, written
 from rmiseg.kernels.operators import doubles, on_cpu, refuse
 from rmiseg.kernels.regions import joined_sums
 
@@ -262,7 +262,7 @@ class _RMI(torch.autograd.Function):
             gradient = rmi_backward_operator(grad_sums, *ctx.saved_tensors, *_pack(options, backend))
         else:
             saved: tuple[Any, ...] = (*ctx.saved_tensors, options)
-            gradient = BACKENDS[backend]().rmi_backward(grad_sums, *saved)
+            gradient = BACKENDS[backend]().rmi_backward(written(grad_sums), *saved)
         return gradient, None, None, None, None, None, None, None, None, None
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rmiseg.kernels import backends
 from rmiseg.kernels.backends import BACKENDS, Backend
-from rmiseg.kernels.modes import is_plain_call, is_transformed
+from rmiseg.kernels.modes import is_plain_call, is_transformed, written
 from rmiseg.kernels.operators import refuse
 from rmiseg.kernels.terms import WholeLoss
 
@@ -51,7 +51,7 @@ class _Loss(torch.autograd.Function):
     def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:
         # With gradients enabled somebody may differentiate again, which is refused then.
         gradient_of = _Gradient.apply if torch.is_grad_enabled() else _gradient
-        return gradient_of(*ctx.settings, grad_loss, *ctx.saved_tensors), None, None, None
+        return gradient_of(*ctx.settings, written(grad_loss), *ctx.saved_tensors), None, None, None
 
 
 def _gradient(loss: WholeLoss, functions: Backend, grad_loss: Tensor, *saved: Tensor | None) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from rmiseg.functional import upsample_logits, widened, widest
 from rmiseg.kernels.means import is_fused, loss_of_sums, mean_loss
 from rmiseg.kernels.terms import Shares
+from rmiseg.losses.checks import check_choice, check_tensors, whole_number
 from rmiseg.losses.inputs import IGNORE_INDEX, Batch, InputReader, Target, logits_of_probabilities
 
 MODES = ("multiclass", "binary", "multilabel")
@@ -89,8 +90,7 @@ class SegmentationLoss(nn.Module):
         check_target: bool | None = None,
     ) -> None:
         super().__init__()
-        if num_classes < 1:
-            raise ValueError(f"num_classes must be at least 1, got {num_classes}")
+        num_classes = whole_number("num_classes", num_classes)
         check_choice("reduction", reduction, REDUCTIONS)
         check_choice("mode", mode, MODES)
         if mode not in self.modes:
@@ -100,18 +100,37 @@ class SegmentationLoss(nn.Module):
             )
         if mode == "binary" and num_classes != 1:
             raise ValueError(f"mode='binary' has one logit a pixel, so num_classes must be 1; got {num_classes}")
-        self.num_classes = num_classes
-        self.ignore_index = ignore_index
-        self.mode = mode
         self.reduction = reduction
         self.from_probabilities = from_probabilities
         self.align_corners = align_corners
         self.inputs = InputReader(
             type(self).__name__, num_classes, ignore_index, mode, self.takes_any_target, check_target
         )
-        self._given_weights = _checked_weights(class_weights, num_classes)
         self.class_weights: Tensor | None
-        self.register_buffer("class_weights", self._own_weights(class_weights), persistent=False)
+        self.register_buffer("class_weights", None, persistent=False)
+        self.class_weights = class_weights  # type: ignore[assignment]  # see `__setattr__`
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes C."""
+        return self.inputs.num_classes
+
+    @property
+    def ignore_index(self) -> int | Sequence[int] | None:
+        """Labels of pixels that do not count. They are chosen once, as `num_classes` and `mode` are."""
+        return self.inputs.ignore_index
+
+    @property
+    def mode(self) -> str:
+        """ "multiclass", "binary" or "multilabel"."""
+        return self.inputs.mode
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an option; new class weights, as numbers or as a tensor, are checked as the first were."""
+        if name == "class_weights":
+            self._given_weights = _checked_weights(value, self.num_classes)
+            value = self._own_weights(value)
+        super().__setattr__(name, value)
 
     def _own_weights(self, like: Any) -> Tensor | None:
         """The class weights as they were given, on the device of a tensor; else on the CPU, under any default."""
@@ -123,7 +142,7 @@ class SegmentationLoss(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch does not annotate it
         # `to_empty` leaves any values, and `half` fewer digits.
-        self.class_weights = self._own_weights(self.class_weights)
+        self._buffers["class_weights"] = self._own_weights(self.class_weights)
         return self
 
     def sample_terms(self, batch: Batch) -> LossTerms:
@@ -159,6 +178,7 @@ class SegmentationLoss(nn.Module):
         Those of several micro-batches or processes, added up before the first backward pass, are what `from_sums`
         divides by.
         """
+        check_tensors(target=target, mask=mask)
         return self.sample_counts(self.inputs.read_target(target, mask), self._weights_on(target.device)).sum(dim=0)
 
     def forward(
@@ -185,7 +205,8 @@ class SegmentationLoss(nn.Module):
             zero, with zero gradient, if no pixel is valid; non-finite logits give a non-finite loss and gradient.
 
         Raises:
-            ValueError: Shapes that do not fit, or (see `check_target`) labels that are not classes.
+            ValueError: Shapes or devices that do not fit, or (see `check_target`) labels that are not classes.
+            TypeError: Something that is no tensor, such as a model's dictionary.
         """
         if mask is None and not return_parts and self.reduction == "mean" and self._given_weights is None:
             loss = self._at_once(logits, target) if self.inputs.is_whole(logits, target) else None
@@ -213,6 +234,7 @@ class SegmentationLoss(nn.Module):
         return None if self.class_weights is None else self.class_weights.to(device)
 
     def _read(self, logits: Tensor, target: Tensor, mask: Tensor | None, with_parts: bool = True) -> Batch:
+        check_tensors(logits=logits, target=target, mask=mask)
         return self.inputs.read(logits, target, mask, self._weights_on(logits.device), with_parts)
 
     def _logits(self, batch: Batch, *, softmax: bool = False) -> Tensor:
@@ -264,9 +286,3 @@ def _checked_weights(class_weights: Sequence[float] | Tensor | None, num_classes
             f"got {class_weights}"
         )
     return numbers
-
-
-def check_choice(name: str, choice: str, choices: Sequence[str]) -> None:
-    """Raises a ValueError if `choice` is none of the choices."""
-    if choice not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(choices)}; got {choice!r}")

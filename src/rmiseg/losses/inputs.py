@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from rmiseg.functional import upsample_logits, valid_pixels, widened
 from rmiseg.kernels.labels import Labels, read_labels
 from rmiseg.kernels.modes import hides_values
+from rmiseg.losses.checks import whole_numbers
 
 
 class _DefaultLabel(int):
@@ -20,6 +22,9 @@ class _DefaultLabel(int):
 
 IGNORE_INDEX = _DefaultLabel(255)
 """The label of ignored pixels where none is given."""
+
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""The dtypes of logits."""
 
 PROBABILITY_SLACK = 1e-3
 """The distance from [0, 1] that rounding in half precision may bring probabilities to."""
@@ -118,14 +123,11 @@ class InputReader:
         self.owner = owner
         self.num_classes = num_classes
         self.ignore_index = ignore_index
+        self.ignored = whole_numbers("ignore_index", ignore_index)
         self.mode = mode
         self.takes_any_target = takes_any_target
         self.check_target = check_target
-        if ignore_index is None:
-            self.ignored: tuple[int, ...] = ()
-        else:
-            # Plain numbers: torch.compile of older versions takes no others.
-            self.ignored = tuple(map(int, (ignore_index,) if isinstance(ignore_index, int) else ignore_index))
+        self.doubts_default = isinstance(ignore_index, _DefaultLabel) and (mode != "multiclass" or num_classes > 1)
 
     def read(
         self,
@@ -145,8 +147,9 @@ class InputReader:
         Raises:
             ValueError: Shapes or dtypes that do not fit, or labels that are no classes where these are looked at.
         """
-        if not logits.is_floating_point():
-            raise ValueError(f"logits must be floating point, got {logits.dtype}")
+        if logits.dtype not in DTYPES:
+            known = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
+            raise ValueError(f"logits must be floating point ({known}), got {logits.dtype}")
         if self.mode == "binary" and logits.ndim == 3:
             logits = logits.unsqueeze(1)
         self._check_logits(logits)
@@ -162,12 +165,15 @@ class InputReader:
 
         Those are looked at on the CPU, and nowhere else.
         """
+        if not (isinstance(logits, Tensor) and isinstance(target, Tensor)):
+            return False
+        self._doubt_default(target)
         if logits.ndim != 4 or target.ndim != 3 or self.mode != "multiclass" or target.requires_grad:
             return False
         (n, classes, h, w), (samples, height, width) = logits.shape, target.shape
         return (
             (n == samples and classes == self.num_classes and n > 0 and 0 < h <= height and 0 < w <= width)
-            and (logits.is_floating_point() and not target.is_floating_point() and logits.device == target.device)
+            and (logits.dtype in DTYPES and not target.is_floating_point() and logits.device == target.device)
             and (self.check_target is not True or logits.device.type == "cpu")
         )
 
@@ -217,11 +223,13 @@ class InputReader:
         """The target in the form that losses compute with. Arguments as in `SegmentationLoss.forward`."""
         if target.requires_grad:
             raise ValueError("the loss has no gradient in the target: use target.detach()")
+        self._doubt_default(target)
         # Images have class ids of 3 dimensions; volumes of 4, which soft targets of images have too.
         is_soft = target.is_floating_point() and target.ndim >= 4 and self.mode == "multiclass"
         if (is_soft or self.mode == "multilabel") and (target.ndim < 4 or target.shape[1] != self.num_classes):
             raise ValueError(
                 f"target of shape {tuple(target.shape)} must have num_classes={self.num_classes} maps in dimension 1"
+                + (" (class ids have none: use target.squeeze(1).long())" if is_soft and target.shape[1] == 1 else "")
             )
         if is_soft and not self.takes_any_target:
             raise ValueError(f"{self.owner} takes class ids, not probabilities: use target.argmax(1)")
@@ -231,6 +239,20 @@ class InputReader:
         counts = valid.flatten(1).sum(dim=1, keepdim=True)
         counts = torch.cat([counts, counts.clamp(max=1)], dim=1)
         return Target(values, valid, counts, unknown.flatten(1).any(dim=1), samples)
+
+    def _doubt_default(self, target: Tensor) -> None:
+        """Warn of masks of 0 and 255, if nobody said that 255 is to be ignored; looks at the first target alone."""
+        if not self.doubts_default or hides_values() or target.is_meta:
+            return
+        self.doubts_default = False
+        ignored, zero = target == IGNORE_INDEX, target == 0
+        if ignored.any() and zero.any() and (ignored | zero).all():
+            warnings.warn(
+                f"{self.owner}: the first target holds 0 and {IGNORE_INDEX} alone, and {IGNORE_INDEX} is ignored. If "
+                f"that is the foreground, give (target == {IGNORE_INDEX}).long(); if not, ignore_index={IGNORE_INDEX} "
+                "says so",
+                stacklevel=2,
+            )
 
     def _read_at_once(self, target: Tensor, is_soft: bool) -> Labels | None:
         if self.mode == "multiclass":

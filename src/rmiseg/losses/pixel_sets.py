@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from rmiseg.functional import upsample_logits, widened
 from rmiseg.kernels.modes import has_no_values, is_kept
+from rmiseg.losses.checks import check_tensors, whole_number
 from rmiseg.losses.inputs import IGNORE_INDEX, InputReader
 
 
@@ -37,6 +38,7 @@ class PixelSetLoss(nn.Module):
         each_sample: bool = False,
     ) -> None:
         super().__init__()
+        num_classes = whole_number("num_classes", num_classes)
         if num_classes < 2:
             raise ValueError(f"{name} needs at least 2 classes, got num_classes={num_classes}")
         self.name = name
@@ -65,6 +67,7 @@ class PixelSetLoss(nn.Module):
         """
         if is_kept():
             raise RuntimeError(f"{self.name} cannot be traced or exported: it depends on the number of valid pixels")
+        check_tensors(logits=logits, target=target)
         batch = self.inputs.read(logits, target, None, None)
         labels, valid = batch.target.values, batch.target.valid
         wide = upsample_logits(widened(logits), valid.shape[1:])

@@ -17,7 +17,8 @@ from rmiseg.kernels.pixel import pixel_sums
 from rmiseg.kernels.rmi import RMISums, rmi_sums
 from rmiseg.kernels.terms import Shares, WholeLoss
 from rmiseg.kernels.whole import whole_loss
-from rmiseg.losses.base import LossOptions, LossTerms, SegmentationLoss, check_choice
+from rmiseg.losses.base import LossOptions, LossTerms, SegmentationLoss
+from rmiseg.losses.checks import check_choice, whole_number
 from rmiseg.losses.inputs import IGNORE_INDEX, Batch, Target
 from rmiseg.losses.pixelwise import PIXEL_EXTRA, pixel_mean
 
@@ -93,11 +94,6 @@ class RMILoss(SegmentationLoss):
         **loss_options: Unpack[LossOptions],
     ) -> None:
         super().__init__(num_classes, ignore_index=ignore_index, **loss_options)
-        for name, size in (("region_size", region_size), ("pool_size", pool_size)):
-            if not isinstance(size, int):
-                raise ValueError(f"{name} must be an integer, got {size!r}")
-            if size < 1:
-                raise ValueError(f"{name} must be at least 1, got {size}")
         check_choice("pool", pool, POOLS)
         check_choice("combine", combine, COMBINES)
         check_choice("covariance", covariance, COVARIANCES)
@@ -109,9 +105,9 @@ class RMILoss(SegmentationLoss):
         check_implementation(implementation)
         if not 0 <= weight_lambda < math.inf or (combine == "convex" and weight_lambda > 1):
             raise ValueError(f"weight_lambda must be at least 0, and at most 1 if convex, got {weight_lambda}")
-        self.region_size = region_size
+        self.region_size = whole_number("region_size", region_size)
         self.pool = pool
-        self.pool_size = pool_size
+        self.pool_size = whole_number("pool_size", pool_size)
         self.weight_lambda = weight_lambda
         self.combination = combine
         self.pixel_loss = pixel_loss

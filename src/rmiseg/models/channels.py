@@ -44,7 +44,7 @@ def take_channels(model: SegmentationModel, channels: int, rgb: tuple[int, int, 
     for name in ("image_mean", "image_std"):
         setattr(model, name, spread_statistics(getattr(model, name), channels, rgb))
     try:
-        _see(model, torch.zeros(1, channels, *PROBE))
+        _see(model, torch.zeros(1, channels, *PROBE, device="cpu"))
     except Exception as error:  # a network refuses what it gets in whichever way it likes
         raise ValueError(f"{title}: {' '.join(str(error).split())[:300]}") from error
 
@@ -80,7 +80,7 @@ def _first_convolutions(model: SegmentationModel) -> list[tuple[nn.Module, nn.Co
         for name, module in modules.items()
         if isinstance(module, nn.Conv2d) and module.in_channels == 3 and module.groups == 1
     }
-    image = torch.rand(1, 3, *PROBE, generator=torch.Generator().manual_seed(0))
+    image = torch.rand(1, 3, *PROBE, device="cpu", generator=torch.Generator().manual_seed(0))
     found: dict[nn.Conv2d, nn.Module] = {}
 
     def note(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:

@@ -96,7 +96,7 @@ def _image_statistics(network: nn.Module, channels: int) -> dict[str, Any]:
     statistics = {}
     for key, value in given.items():
         try:
-            numbers = tuple(torch.as_tensor(value, dtype=torch.float64).flatten().tolist())
+            numbers = tuple(torch.as_tensor(value, dtype=torch.float64, device="cpu").flatten().tolist())
         except (TypeError, ValueError, RuntimeError):
             numbers = ()
         if len(numbers) != channels or max(numbers) > 1 or (key == "image_std" and min(numbers) <= 0):

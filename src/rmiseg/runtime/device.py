@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import resource
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import torch
+
+T = TypeVar("T")
 
 
 def select_device(name: str) -> torch.device:
@@ -61,3 +64,16 @@ def peak_memory(device: torch.device) -> int:
         return 1024 * int(status.partition("VmHWM:")[2].split()[0])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def made_on_cpu(items: Iterable[T]) -> Iterator[T]:
+    """Items, such as those of a DataLoader, which are made on the CPU whatever `torch.set_default_device` says."""
+    with torch.device("cpu"):
+        iterator = iter(items)
+    while True:
+        with torch.device("cpu"):
+            try:
+                item = next(iterator)
+            except StopIteration:
+                return
+        yield item

@@ -7,6 +7,7 @@ to, the functions do nothing.
 from __future__ import annotations
 
 import inspect
+import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -61,7 +62,13 @@ def processes(device_name: str) -> Iterator[torch.device]:
 
     Raises:
         ValueError: There is no such device, or srun started several processes without torchrun.
+        RuntimeError: This process was started to read images, and is importing the script that started it.
     """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):  # as multiprocessing itself asks
+        raise RuntimeError(
+            "the script is imported again by a process that it started, to read images: put what it does behind "
+            '`if __name__ == "__main__":`'
+        )
     if "LOCAL_RANK" not in os.environ or dist.is_initialized():
         if int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1 and not dist.is_initialized():
             raise ValueError(

@@ -16,6 +16,7 @@ from rmiseg.config.parser import checked_options
 from rmiseg.config.registry import find
 from rmiseg.functional import upsample_logits, widened
 from rmiseg.losses import SegmentationLoss, build_loss
+from rmiseg.losses.inputs import InputReader
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 """A loss of somebody's own: logits (N, C, H, W) at the size of the target, and class ids (N, H, W) int64 in which 255
@@ -162,6 +163,8 @@ def _make(
 
 
 def _term(name: str, weight: float, loss: LossFunction, align_corners: bool) -> _Counted | _Averaged:
+    if isinstance(inputs := getattr(loss, "inputs", None), InputReader):
+        inputs.doubts_default = False  # the masks of a training are checked before it begins
     if isinstance(loss, SegmentationLoss):
         return _Counted(name, weight, loss)
     return _Averaged(name, weight, loss, align_corners)
@@ -220,8 +223,11 @@ class _Averaged:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         full = upsample_logits(widened(logits), target.shape[1:], self.align_corners)
         value = self.loss(full, target.long())
+        title = f"the loss {self.name or type(self.loss).__name__}"
         if not isinstance(value, Tensor) or value.numel() != 1:
             found = f"a tensor {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-            raise ValueError(f"the loss {self.name or type(self.loss).__name__} must give one number, not {found}")
+            raise ValueError(f"{title} must give one number, not {found}")
+        if logits.requires_grad and not value.requires_grad:
+            raise ValueError(f"{title} has no gradient in the logits; argmax, comparisons and detach() have none")
         value = value.reshape(())
         return share * value, {self.name: value.detach()} if self.name else {}

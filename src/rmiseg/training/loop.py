@@ -101,7 +101,7 @@ class TrainingRun:
         # Apart from the one for training, which may be compiled: images to score come in many sizes.
         self.val_criterion = Criterion(config.loss, len(self.classes), self.total_steps, parts.loss)
         self.step = make_step(config, self.model, criterion, device)
-        self.confusion = torch.zeros(len(self.classes), len(self.classes), dtype=torch.int64)
+        self.confusion = torch.zeros(len(self.classes), len(self.classes), dtype=torch.int64, device="cpu")
         heard = any(type(callback).on_step_end is not Callback.on_step_end for callback in parts.callbacks)
         self.reads_late = device.type == "cuda" and not heard
         self.folder = RunFolder(config, asked)

@@ -71,6 +71,8 @@ def build_optimizer(model: SegmentationModel, config: OptimConfig) -> torch.opti
     if config.nesterov and (config.name != "sgd" or config.momentum == 0):
         raise ValueError("optim.nesterov is for sgd with a momentum; leave it out")
     groups = parameter_groups(model, config)
+    if not groups:
+        raise ValueError("the network has no weights to train: requires_grad is False in all of them")
     fused = _can_be_fused(model)
     if config.name == "adamw":
         return torch.optim.AdamW(groups, lr=config.lr, betas=(config.momentum, 0.999), fused=fused)

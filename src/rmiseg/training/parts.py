@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
-from inspect import isclass
 from typing import Any
 
 from torch import nn
@@ -77,12 +77,30 @@ def check_parts(model: Any, loss: Any, callbacks: Any, loggers: Any) -> None:
     if model is not None and not isinstance(model, nn.Module):
         hint = "; a name belongs into the options, as model.name" if isinstance(model, str) else ""
         raise TypeError(f"model must be an nn.Module, not {model!r}{hint}")
-    if loss is not None and (isclass(loss) or not callable(loss)):
+    if loss is not None and (inspect.isclass(loss) or not callable(loss)):
         hint = "; a name belongs into the options, as loss.name" if isinstance(loss, str) else ""
-        hint = f"; give an object, such as {loss.__name__}(num_classes)" if isclass(loss) else hint
+        hint = f"; give an object, such as {loss.__name__}(num_classes)" if inspect.isclass(loss) else hint
         raise TypeError(f"loss must be callable with (logits, target), not {loss!r}{hint}")
+    if isinstance(loss, nn.Module):
+        trained = [name for name, weight in loss.named_parameters() if weight.requires_grad]
+        if trained:
+            raise ValueError(
+                f"the loss has weights of its own, {', '.join(trained)}, which would not be trained: the optimizer has "
+                "those of the model; compute the loss of fixed numbers, or set their requires_grad to False"
+            )
     for name, given, kind in (("callbacks", callbacks, Callback), ("loggers", loggers, Logger)):
         if not isinstance(given, list | tuple):
             raise TypeError(f"{name} must be a list, not {given!r}")
         if wrong := [each for each in given if not isinstance(each, kind)]:
             raise TypeError(f"{name} must be objects of subclasses of rmiseg.{kind.__name__}, not {wrong[0]!r}")
+
+
+def never_called(callbacks: Sequence[Callback]) -> list[str]:
+    """Say which methods of callbacks look like those that are called as a training goes on, and are none of them."""
+    hooks = [name for name in dir(Callback) if name.startswith("on_")]
+    return [
+        f"{type(callback).__name__}.{name} is not called by the training; what is called: {', '.join(hooks)}"
+        for callback in callbacks
+        for name, member in inspect.getmembers(type(callback), callable)
+        if name.startswith("on_") and name not in hooks
+    ]

@@ -18,6 +18,7 @@ from rmiseg.config.registry import find, given_name
 from rmiseg.data import ClassTable, LabeledImages, OwnImages
 from rmiseg.data.bands import Bands
 from rmiseg.data.loader import worker_deaths
+from rmiseg.data.training import check_given_masks
 from rmiseg.planning import this_machine
 from rmiseg.runtime.device import tune
 from rmiseg.runtime.distributed import is_main, on_main, processes
@@ -29,7 +30,7 @@ from rmiseg.training.criterion import LossFunction
 from rmiseg.training.folds import cross_validate
 from rmiseg.training.loggers import Logger
 from rmiseg.training.loop import TrainingRun
-from rmiseg.training.parts import Parts, check_parts, check_unused
+from rmiseg.training.parts import Parts, check_parts, check_unused, never_called
 from rmiseg.training.planned import OpenTraining, with_length
 from rmiseg.training.run_folder import RunFolder, RunResult
 from rmiseg.training.stored_options import as_begun, with_unsaid
@@ -102,6 +103,8 @@ class Trainer:
             raise ValueError("train.hours: only parts that have names are measured; give train.steps")
         named = [find("callback", name).make() for name in self.config.train.callbacks]
         self.callbacks: tuple[Callback, ...] = (*named, *callbacks)
+        for line in never_called(self.callbacks):
+            self.console.print(f"warning: {line}", soft_wrap=True)
 
     def fit(self) -> RunResult:
         """Train, or go on with a training that was interrupted if `config.resume` is "auto" or "changed".
@@ -157,6 +160,8 @@ class Trainer:
     def _data(self, config: C, console: Console) -> tuple[C, LabeledImages, LabeledImages]:
         """The images, and the options with what was learned from them."""
         if self.train is not None and self.val is not None:
+            given = self.train, self.val
+            on_main(lambda: check_given_masks(*given, config.data.on_error))
             data = replace(config.data, **self.train.bands.options())
             return replace(config, data=data), self.train, self.val
         train, val = on_main(lambda: open_splits(config.data, console))

@@ -63,6 +63,11 @@ def test_integer_masks_become_bytes():
         (lambda image, mask: (image.numpy(), mask), r"ndarray \(3, 24, 32\) uint8 as image, not a tensor \(3, H, W\)"),
         (lambda image, mask: (image[:1], mask), r"\(1, 24, 32\) uint8 as image, not a tensor \(3, H, W\)"),
         (lambda image, mask: (image, mask[None]), r"\(1, 24, 32\) uint8 as mask, not a tensor \(H, W\)"),
+        (
+            lambda image, mask: (image[:, :16], mask),
+            r"\(3, 16, 32\) uint8 as image and .* must have one height and width",
+        ),
+        (lambda image, mask: (image, mask[:, :8] * 1), r"\(24, 8\) uint8 as mask: both must have one height"),
         (lambda image, mask: (image, mask / 255), r"float32 with values from 0 to 1 as mask"),
         (lambda image, mask: (image, mask + 1), r"made the value 2 in a mask, .* 2 classes nor 255"),
         (lambda image, mask: (image, mask.long() // 255 - 1), "made the value -1 in a mask"),
@@ -77,6 +82,11 @@ def test_what_a_transform_must_not_return(transform, message):
 def test_what_is_no_transform():
     with pytest.raises(TypeError, match=r"callable with \(image, mask\), and 7 is not"):
         dataset(7)
+    alone = pytest.importorskip("torchvision.transforms").Compose([])
+    with pytest.raises(
+        TypeError, match=r"Compose of torchvision.transforms .*; take the one of torchvision.transforms.v2"
+    ):
+        dataset(alone)
 
 
 class Fake:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -63,6 +64,11 @@ class OwnImages(LabeledImages):
                 f"the data set {name} is an IterableDataset, {type(dataset).__name__}, whose items cannot be read by "
                 f"index: exact resumption and several processes need a data set with __len__ and __getitem__"
             )
+        if isinstance(dataset, str | os.PathLike):
+            raise TypeError(
+                f"{name} must be a data set of (image, mask), not {dataset!r}; a folder belongs into the options, as "
+                f"data.root"
+            )
         if missing := [method for method in ("__len__", "__getitem__") if not hasattr(type(dataset), method)]:
             raise TypeError(
                 f"the data set {name}, {type(dataset).__name__}, has no {' and no '.join(missing)}: give a data set "
@@ -103,7 +109,11 @@ class OwnImages(LabeledImages):
 
     def _item(self, index: int, seed: int | None = None) -> tuple[Any, Any]:
         with seeded((index if seed is None else seed) ^ READING):
-            item = self.dataset[index]
+            try:
+                item = self.dataset[index]
+            except Exception as error:
+                error.add_note(f"raised by item {index} of the data set {self.name}")
+                raise
         if isinstance(item, Mapping):
             if "image" in item and "mask" in item:
                 return item["image"], item["mask"]

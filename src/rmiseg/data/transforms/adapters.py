@@ -28,10 +28,15 @@ def adapt_transform(transform: Transform) -> Transform:
         The transform, called with the two tensors. One of albumentations is seeded by torch's generator.
 
     Raises:
-        TypeError: it cannot be called.
+        TypeError: it cannot be called, or not with a mask.
     """
     if not callable(transform):
         raise TypeError(f"a transform must be callable with (image, mask), and {transform!r} is not")
+    if type(transform).__module__ == "torchvision.transforms.transforms":
+        raise TypeError(
+            f"{type(transform).__name__} of torchvision.transforms changes images without their masks; take the one of "
+            f"torchvision.transforms.v2"
+        )
     if any(base.__module__.startswith("albumentations") for base in type(transform).__mro__):
         return _Albumentations(transform)
     return transform
@@ -61,7 +66,9 @@ class _Albumentations:
         )
 
 
-def checked_output(returned: Any, mask: Tensor, num_classes: int, bands: int = 3) -> tuple[Tensor, Tensor]:
+def checked_output(
+    returned: Any, mask: Tensor, num_classes: int, bands: int = 3, one_size: bool = True
+) -> tuple[Tensor, Tensor]:
     """Make sure that a transform returned an image and a mask.
 
     Args:
@@ -69,6 +76,7 @@ def checked_output(returned: Any, mask: Tensor, num_classes: int, bands: int = 3
         mask: The mask that it was given, (H, W) uint8.
         num_classes: Number of classes C.
         bands: Number of bands B of the image.
+        one_size: Image and mask must have one height and width.
 
     Returns:
         The image (B, h, w) uint8, and the mask (h, w) uint8 with values 0 .. C-1 and `IGNORE_INDEX`.
@@ -89,6 +97,11 @@ def checked_output(returned: Any, mask: Tensor, num_classes: int, bands: int = 3
         raise ValueError(f"the transform returned {_describe(image)} as image, not a tensor ({bands}, H, W) uint8")
     if not isinstance(new_mask, Tensor) or new_mask.ndim != 2 or new_mask.is_floating_point():
         raise ValueError(f"the transform returned {_describe(new_mask)} as mask, not a tensor (H, W) of class ids")
+    if one_size and image.shape[1:] != new_mask.shape:
+        raise ValueError(
+            f"the transform returned {_describe(image)} as image and {_describe(new_mask)} as mask: both must have one "
+            f"height and width"
+        )
     if new_mask is mask:
         return image, mask
     if (strange := _strange_value(new_mask.as_subclass(Tensor), num_classes)) is not None:

@@ -206,6 +206,8 @@ class ColorJitter(v2.Transform):  # type: ignore[misc]  # torchvision has no typ
 class ResizeImage(v2.Transform):  # type: ignore[misc]  # torchvision has no types
     """Resize the image by a factor; the mask stays as it is, since scores are taken at its size."""
 
+    keeps_masks = True
+
     def __init__(self, image_scale: float) -> None:
         super().__init__()
         _check_image_scale(image_scale)

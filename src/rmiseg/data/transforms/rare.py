@@ -11,6 +11,7 @@ from rich.console import Console
 from torch.utils.data import DataLoader, Dataset
 
 from rmiseg.data.images import LabeledImages
+from rmiseg.runtime.device import made_on_cpu
 from rmiseg.runtime.progress import track
 
 KEPT = 64
@@ -89,7 +90,7 @@ def find_places(
     loader = DataLoader(_Places(images), batch_size=None, num_workers=workers, generator=torch.Generator())
     pixels = np.zeros(len(images.classes), np.int64)
     found = []
-    for item in track(loader, "finding classes", console, total=len(images)):
+    for item in track(made_on_cpu(loader), "finding classes", console, total=len(images)):
         if isinstance(item, Exception):
             if on_error == "fail":
                 raise item

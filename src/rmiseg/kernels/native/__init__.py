@@ -32,6 +32,13 @@ NO_POOLING = NO_STRIDES = 0, 0, 0, 0
 THREAD_VALUES = 1 << 14
 """Full-size logits, or values of pooled maps, that are worth a thread of their own."""
 
+CPU = torch.device("cpu")
+
+
+def memory(size: Sequence[int] | int, dtype: torch.dtype) -> Tensor:
+    """A tensor that holds anything, on the CPU, whatever `torch.set_default_device` says."""
+    return torch.empty(size, dtype=dtype, device=CPU)
+
 
 def read_labels(
     target: Tensor, kind: str, num_classes: int, ignored: Sequence[int]
@@ -44,12 +51,12 @@ def read_labels(
     size = target.shape[2 if is_soft else 1 :]
     keeps, is_mask = is_soft or target.dtype == torch.int64, kind == "masks"
     if is_mask:
-        values = torch.empty((len(target), 1, *size), dtype=torch.float32)
+        values = memory((len(target), 1, *size), torch.float32)
     else:
-        values = target if keeps else torch.empty(target.shape, dtype=torch.int64)
+        values = target if keeps else memory(target.shape, torch.int64)
     samples, pixels = target.shape[0], math.prod(size)
-    valid = torch.empty((samples, *size), dtype=torch.bool)
-    counts, unknown = torch.empty((samples, 2), dtype=torch.int64), torch.empty(samples, dtype=torch.bool)
+    valid = memory((samples, *size), torch.bool)
+    counts, unknown = memory((samples, 2), torch.int64), memory(samples, torch.bool)
     classes = target.shape[1] if is_soft else num_classes
     numbers = array("q", ignored)
     call(
@@ -108,12 +115,12 @@ def pooled_maps(
     """Pixel sums (N,), pooled probabilities and pooled labels (N, C, ph, pw); see `functional.rmi_maps`."""
     n, c = logits.shape[:2]
     ph, pw = pooled_size(valid.shape[1:], options.pool, options.pool_size)
-    probabilities = torch.empty((n, c, ph, pw), dtype=computed_dtype(logits))
+    probabilities = memory((n, c, ph, pw), computed_dtype(logits))
     if options.pool == "interp":
         labels = nearest_target(target, valid, c, (ph, pw), probabilities.dtype)
     else:
         labels = torch.empty_like(probabilities)
-    pixel_sums = torch.empty(n, dtype=probabilities.dtype)
+    pixel_sums = memory(n, probabilities.dtype)
     _run(
         "rmiseg_forward",
         *(logits, target, valid, class_weights, options.pixel_loss, options.align_corners),
@@ -162,7 +169,7 @@ def pixel_forward(
     align_corners: bool,
 ) -> Tensor:
     """See `rmiseg.kernels.backends.Backend`."""
-    sums = torch.empty(logits.shape[0], dtype=computed_dtype(logits))
+    sums = memory(logits.shape[0], computed_dtype(logits))
     inputs = logits, target, valid, class_weights, pixel_loss, align_corners
     _run("rmiseg_forward", *inputs, NO_POOLING, pixel_sums=sums.data_ptr())
     return sums
@@ -187,7 +194,7 @@ def pixel_backward(
 
 def argmax(logits: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:
     """Class ids (N, H, W) uint8 of the largest logit at each pixel of `size`, of logits (N, C, h, w), C at most 256."""
-    ids = torch.empty(logits.shape[0], *size, dtype=torch.uint8)
+    ids = memory((logits.shape[0], *size), torch.uint8)
     _run("rmiseg_argmax", logits, ids, ids, None, "ce", align_corners, NO_POOLING, labels=ids.data_ptr())
     return ids
 
@@ -215,11 +222,11 @@ def regions(
     """
     (n, c), size = labels.shape[:2], labels.shape[2:]
     depth, height, width = size if len(size) == 3 else (1, *size)
-    rmi, present = torch.empty((n, c), dtype=torch.float64), torch.empty((n, c), dtype=torch.bool)
-    perfect = torch.empty((n, c if with_perfect else 0), dtype=torch.float64)
+    rmi, present = memory((n, c), torch.float64), memory((n, c), torch.bool)
+    perfect = memory((n, c if with_perfect else 0), torch.float64)
     sums, floor, more = rmi, None if joined is None else joined.floor, dict[str, Any]()
     if joined is not None:
-        sums = torch.empty((n, 2), dtype=labels.dtype)
+        sums = memory((n, 2), labels.dtype)
         more = {"sums": sums.data_ptr(), "pixel_sums": joined.pixel_sums.data_ptr()}
         more.update(_weights_of_maps(joined.map_weights))
     call(

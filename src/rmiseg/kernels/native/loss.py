@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rmiseg.functional import computed_dtype, pooled_size
-from rmiseg.kernels.native import ELEMENTS, NO_STRIDES, PIXEL_LOSSES, POOLS, WHOLE
+from rmiseg.kernels.native import ELEMENTS, NO_STRIDES, PIXEL_LOSSES, POOLS, WHOLE, memory
 from rmiseg.kernels.native.library import call
 from rmiseg.kernels.terms import WholeLoss
 
@@ -22,16 +22,12 @@ def loss_forward(
         return None, ()
     target = target.contiguous() if target.dtype in WHOLE else target.long().contiguous()
     size, dtype = target.shape, computed_dtype(logits)
-    ids = None if target.dtype == torch.int64 else torch.empty(size, dtype=torch.int64)
+    ids = None if target.dtype == torch.int64 else memory(size, torch.int64)
     maps, pooled = None, tuple[int, ...]((0, 0))
     if loss.regions is not None:
         pooled = pooled_size(size[1:], loss.regions.pool, loss.regions.pool_size)
-        maps = torch.empty((*logits.shape[:2], *pooled), dtype=dtype) if with_gradient else None
-    valid, slopes, value = (
-        torch.empty(size, dtype=torch.bool),
-        torch.empty(2, dtype=dtype),
-        torch.empty((), dtype=dtype),
-    )
+        maps = memory((*logits.shape[:2], *pooled), dtype) if with_gradient else None
+    valid, slopes, value = memory(size, torch.bool), memory(2, dtype), memory((), dtype)
     found = _call("rmiseg_loss_forward", loss, pooled, logits, target, ids, valid, maps, slopes, value, None)
     return value if found else None, (target if ids is None else ids, valid, maps, slopes)
 
