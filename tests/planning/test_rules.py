@@ -33,7 +33,11 @@ def test_image_scale():
     assert images.image_scale(THIN).value == 2
     assert images.image_scale(profile(("crack", 0.02, 2.6))).value == 1.5
     others = [(name, 0.1, 20.0) for name in "abcd"]
-    assert images.image_scale(profile(("pole", 0.01, 2.0), *others)).value == 1  # one class of five
+    assert images.image_scale(profile(("crack", 0.01, 3.5), *others)).value == 1  # one class of five
+    poles = profile(("pole", 0.01, 2.3), *others)
+    assert images.image_scale(poles).value == 1.5
+    assert images.image_scale(poles, hurried=True).value == 1
+    assert images.image_scale(THIN, hurried=True).value == 2
     assert "crack" in images.image_scale(THIN).because
     assert images.image_scale(profile(("line", 0.01, 1.0), size=(1200, 1500))).value == 1  # no more than 2048 pixels
 
@@ -65,6 +69,9 @@ def test_image_scale_of_images_too_large():
         ((360, 480), 1.0, "cpu", (256, 256)),
         ((360, 480), 0.5, "cpu", (160, 224)),
         ((960, 999), 1.0, "cuda", (512, 512)),
+        ((360, 480), 1.5, "cpu", (384, 384)),
+        ((360, 480), 2.0, "cpu", (512, 512)),
+        ((360, 480), 1.5, "cuda", (512, 704)),
         ((20, 20), 1.0, "cpu", (32, 32)),
     ],
 )
@@ -74,6 +81,7 @@ def test_crop_size(size, scale, device, expected):
 
 def test_crops_are_smaller_where_time_is_short():
     assert [schedule.is_hurried(count, "cpu") for count in (150, 1499, 1500)] == [True, True, False]
+    assert [schedule.is_hurried(count, "cpu", scale=1.5) for count in (666, 667)] == [True, False]
     assert not schedule.is_hurried(10, "cuda")
     assert images.crop_size(THICK, 1.0, "cpu", hurried=True).value == (192, 192)
     assert images.crop_size(replace(THICK, size=(100, 120)), 1.0, "cpu", hurried=True).value == (96, 96)
@@ -148,6 +156,13 @@ def test_repeat(count, times):
 )
 def test_steps(count, device, expected):
     assert schedule.steps(count, 8, device).value == expected
+
+
+def test_steps_in_larger_images_take_as_much_time():
+    decision = schedule.steps(367, 4, "cpu", scale=1.5)
+    assert decision.value == 1333
+    assert "1.5 times" in decision.because
+    assert schedule.steps(367, 4, "cpu", scale=0.5).value == 3000
 
 
 def test_val_every():

@@ -7,8 +7,9 @@ from rmiseg.planning.profile import ClassProfile, DataProfile
 
 LONGEST = 2048
 """Longest side of the images that the network is shown whole."""
-NARROW = 4.0
-"""Width in pixels below which a line is narrower than a cell of the network's logits, which have stride 4."""
+NARROW, FINE = 4.0, 3.0
+"""Widths in pixels below which a line is narrower than a cell of the network's logits, which have stride 4, and below
+which little of it is found, so that one class is reason enough to make images larger."""
 LINE = 5.0
 """Width in pixels below which parts are lines, of which little is left when they are pooled by 4."""
 THIN_SHARE, LINE_SHARE = 1 / 3, 1 / 2
@@ -33,7 +34,7 @@ UPRIGHT = 0.02
 """Share of the pixels by which upper and lower halves of images differ, above which images have an upper side."""
 
 
-def image_scale(profile: DataProfile, full_size: bool = False) -> Decision:
+def image_scale(profile: DataProfile, full_size: bool = False, hurried: bool = False) -> Decision:
     """Factor of images: smaller if they are too large to be shown whole, larger if something in them is thin.
 
     Images are scored whole, so that their size is bounded by memory. What is narrower than the stride of the logits is
@@ -42,6 +43,7 @@ def image_scale(profile: DataProfile, full_size: bool = False) -> Decision:
     Args:
         profile: Facts of the data.
         full_size: Whether the network has a logit for each pixel, so that nothing is narrower than its stride.
+        hurried: Whether there is no time for as many of the usual steps as it takes to learn.
     """
     longest = max(profile.largest)
     if longest > LONGEST:
@@ -52,7 +54,7 @@ def image_scale(profile: DataProfile, full_size: bool = False) -> Decision:
             f"the largest image has {longest} pixels on a side, and images are scored whole; so they have "
             f"{round(longest * factor)}. {_lost(profile.thinnest, factor)}",
         )
-    thin = narrow_classes(profile, 1.0)
+    thin = narrow_classes(profile, 1.0) or ([] if hurried else narrow_classes(profile, 1.0, FINE, share=0))
     if thin and not full_size:
         wanted = round(2 * NARROW / max(thin[0].width, 0.1)) / 2
         factor = int(2 * min(MOST_ENLARGED, LONGEST / longest, wanted)) / 2
@@ -69,13 +71,15 @@ def image_scale(profile: DataProfile, full_size: bool = False) -> Decision:
 def crop_size(profile: DataProfile, scale: float, device: str, hurried: bool = False) -> Decision:
     """Size of crops: that of the images, so that little of a crop is padding, up to what the device computes soon.
 
+    Of larger images crops are larger, so that they show as much.
+
     Args:
         profile: Facts of the data.
         scale: Factor of images.
         device: Kind of the device.
         hurried: Whether there is no time for as many of the usual steps as it takes to learn.
     """
-    usual = CROPS.get(device, CROPS["cuda"])
+    usual = round(CROPS.get(device, CROPS["cuda"]) * max(scale, 1))
     most = HURRIED_CROP if hurried else usual
     sides = [round(side * scale) for side in profile.size]
     crop = tuple(max(SMALLEST_CROP, min(most, side) // CROP_STEP * CROP_STEP) for side in sides)

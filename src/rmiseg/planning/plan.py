@@ -79,9 +79,9 @@ def decide(
         ValueError: A budget of time that is not enough for a step.
     """
     deciding = _decided(config, profile, machine, measures, given)
-    steps = deciding.config.train.steps
-    hurried = config.train.hours is not None and steps is not None and schedule.is_hurried(steps, machine.device)
-    if hurried and deciding.is_open("data.crop_size"):
+    steps, scale = deciding.config.train.steps, deciding.config.data.image_scale
+    timed = config.train.hours is not None and steps is not None
+    if timed and schedule.is_hurried(steps or 0, machine.device, scale) and deciding.is_open("data.crop_size"):
         deciding = _decided(config, profile, machine, measures, given, hurried=True)
     return Plan(deciding.config, tuple(deciding.decisions), tuple(_notes(profile)))
 
@@ -130,7 +130,7 @@ def _given_source(source: str, backbone: str) -> str:
 
 
 def _decide_images(deciding: _Deciding, profile: DataProfile, device: str, hurried: bool) -> None:
-    deciding.take(images.image_scale(profile, deciding.config.model.name == network.UNET))
+    deciding.take(images.image_scale(profile, deciding.config.model.name == network.UNET, hurried))
     scale = deciding.config.data.image_scale
     deciding.take(images.crop_size(profile, scale, device, hurried))
     if deciding.is_open("data.scale_step"):
@@ -173,7 +173,7 @@ def _decide_length(
         deciding.take(decision)
         deciding.config = with_value(deciding.config, "train.hours", None)
     elif deciding.is_open("train.epochs"):
-        deciding.take(schedule.steps(profile.images, step_images, machine.device))
+        deciding.take(schedule.steps(profile.images, step_images, machine.device, data.image_scale))
     total = deciding.config.train.steps or train.epochs * epoch_steps
     deciding.take(schedule.val_every(total, epoch_steps, step_images * math.prod(data.crop_size), pixels))
     backbone = deciding.config.model.backbone

@@ -77,15 +77,27 @@ def repeat(images: int, batch: int, accumulate: int) -> Decision:
     return Decision("data.repeat", times, f"{images} images alone would be {images // step} steps an epoch")
 
 
-def steps(images: int, step_images: int, device: str) -> Decision:
+def bounds(device: str, scale: float = 1.0) -> tuple[int, int]:
+    """Fewest and most steps. In larger images, whose crops are larger, they are fewer, and take as much time.
+
+    Args:
+        device: Kind of the device.
+        scale: Factor of images.
+    """
+    fewest, most = (round(count / max(scale, 1) ** 2) for count in STEPS.get(device, STEPS["cuda"]))
+    return fewest, most
+
+
+def steps(images: int, step_images: int, device: str, scale: float = 1.0) -> Decision:
     """Optimizer steps: 50 passes over the images, within bounds.
 
     Args:
         images: Number of images to train on.
         step_images: Images in a step.
         device: Kind of the device.
+        scale: Factor of images.
     """
-    fewest, most = STEPS.get(device, STEPS["cuda"])
+    fewest, most = bounds(device, scale)
     wanted = math.ceil(EPOCHS * images / step_images)
     count = min(max(wanted, fewest), most)
     passes = count * step_images / images
@@ -95,6 +107,8 @@ def steps(images: int, step_images: int, device: str) -> Decision:
         reason = f"{EPOCHS} passes over {images} images would be {wanted}: {passes:.1f} passes. More is better"
     else:
         reason = f"{EPOCHS} passes over {images} images"
+    if scale > 1 and count in (fewest, most):
+        reason += f"; in images {scale:g} times as large steps are fewer, as each takes longer"
     return Decision("train.steps", count, reason)
 
 
@@ -115,14 +129,15 @@ def val_every(total: int, epoch_steps: int, train_pixels: float, val_pixels: flo
     return Decision("train.val_every", every, f"{counted(math.ceil(epochs / every), 'evaluation')}{share}")
 
 
-def is_hurried(count: int, device: str) -> bool:
+def is_hurried(count: int, device: str, scale: float = 1.0) -> bool:
     """Tell whether there is time for fewer steps than it takes to learn; of GPUs nothing is known.
 
     Args:
         count: Steps that there is time for.
         device: Kind of the device.
+        scale: Factor of images.
     """
-    return device == "cpu" and count < STEPS["cpu"][0]
+    return device == "cpu" and count < bounds(device, scale)[0]
 
 
 def norm_momentum(total: int) -> Decision:
