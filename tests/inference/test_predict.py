@@ -3,6 +3,7 @@
 import io
 import json
 import signal
+import struct
 import sys
 import time
 from pathlib import Path
@@ -20,7 +21,7 @@ from rmiseg.inference import sources
 from rmiseg.inference.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from rmiseg.inference.outputs import picture_formats, png_writer
 from rmiseg.inference.predictor import Predictor
-from rmiseg.inference.sources import Source, ahead, find_sources
+from rmiseg.inference.sources import Source, ahead, find_sources, read_frames
 from rmiseg.inference.writer import Writer
 from rmiseg.models import build_model
 from support.launch import Forked
@@ -229,6 +230,26 @@ def test_video(checkpoint, tmp_path, capsys):
     path.write_bytes(b"no video")
     assert main(["predict", str(checkpoint), str(path), *out, "--overwrite"]) == 1
     assert f"cannot read video {path}" in capsys.readouterr().err
+
+
+def test_a_video_is_turned_as_players_show_it(tmp_path):
+    av = pytest.importorskip("av")
+    path = tmp_path / "film.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=5)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        pixels = np.zeros((48, 64, 3), np.uint8)
+        pixels[:24, :32] = 255
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode(None))
+    content = bytearray(path.read_bytes())
+    matrix = content.index(b"tkhd") + 44  # where a telephone writes that it was held upright
+    content[matrix : matrix + 36] = struct.pack(">9i", 0, 1 << 16, 0, -1 << 16, 0, 0, 48 << 16, 0, 1 << 30)
+    path.write_bytes(content)
+    (frame,) = read_frames(find_sources([str(path)]).sources, windows=False)
+    shown = frame.pixels()
+    assert shown.shape == (64, 48, 3)
+    np.testing.assert_allclose(shown, np.rot90(pixels, -1), atol=30)  # what was top left is top right
 
 
 def test_video_without_its_package(checkpoint, tmp_path, monkeypatch, capsys):

@@ -240,7 +240,9 @@ def _video_frames(source: Source) -> Iterator[Frame]:
             if not container.streams.video:
                 raise ValueError("it has no pictures")
             for number, frame in enumerate(container.decode(video=0)):
-                yield array_frame(source.name / f"{number:06d}", frame.to_ndarray(format="rgb24"))
+                # As players show it: telephones write how they were held beside the pictures.
+                pixels = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
+                yield array_frame(source.name / f"{number:06d}", np.ascontiguousarray(pixels))
     except (av.error.FFmpegError, ValueError) as error:
         raise ValueError(f"cannot read video {source.file}: {error}") from error
 
