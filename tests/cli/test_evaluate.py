@@ -118,6 +118,38 @@ def test_compare_scores_what_is_not_scored_yet(run, shapes, tmp_path, capsys):
     assert "is of another checkpoint" in " ".join(capsys.readouterr().out.split())
 
 
+@pytest.mark.slow
+def test_masks_that_were_changed_after_an_evaluation(run, shapes, tmp_path, capsys):
+    """Neither a comparison nor a report shows scores by the masks of before."""
+    data, a, b = tmp_path / "data", tmp_path / "a", tmp_path / "b"
+    shutil.copytree(shapes, data)
+    for folder in (a, b):
+        shutil.copytree(run, folder)
+        capsys.readouterr()
+        assert main(["compare", str(folder), str(folder), "--root", str(data)]) == 0
+        assert "is of the data in" in " ".join(capsys.readouterr().out.split())
+    names = json.loads((a / "evaluation" / "val" / "scores.json").read_text())
+    assert names["root"] == str(data)
+    for path in (data / "masks").rglob("*.png"):
+        mask = np.array(Image.open(path))
+        mask[:4] = 1
+        Image.fromarray(mask).save(path)
+    page = ["--out", str(tmp_path / "page.html"), "--root", str(data), "--image_size", "64"]
+    assert "is not the one that" in error_of(["report", str(a), str(b), *page], capsys)
+    assert main(["evaluate", str(a), "--root", str(data)]) == 0
+    assert "by different masks" in error_of(["compare", str(a), str(b)], capsys)
+    assert "by different masks" in error_of(["report", str(a), str(b), *page], capsys)
+    assert main(["evaluate", str(b), "--root", str(data)]) == 0
+    assert main(["compare", str(a), str(b)]) == 0
+    assert main(["report", str(a), str(b), *page]) == 0
+
+
+def test_what_an_evaluation_is_not_of(run, tmp_path, capsys):
+    folder = str(run / "evaluation" / "val")
+    for option, value in (("--split", "train"), ("--root", str(tmp_path))):
+        assert "name its run instead" in error_of(["compare", folder, folder, option, value], capsys)
+
+
 def test_evaluate_refuses_other_classes(run, shapes, tmp_path, capsys):
     root = tmp_path / "data"
     shutil.copytree(shapes, root)

@@ -253,6 +253,14 @@ def test_compare_refuses_what_cannot_be_compared(tmp_path):
     assert json.loads((tmp_path / "c" / "scores.json").read_text())["split"] == "test"
 
 
+def test_compare_refuses_other_masks_of_the_same_names(tmp_path):
+    a, changed = save(tmp_path / "a", make_evaluation()), make_evaluation()
+    changed.counts["iou"][3, :, 1, :2] += (1, -1)  # a pixel of the truth is of another class
+    b = save(tmp_path / "b", changed)
+    with pytest.raises(ValueError, match="by different masks in 1 image, such as image3"):
+        compare_evaluations(a, b, resamples=10, seed=0)
+
+
 def test_no_cell_is_a_formula(tmp_path):
     names = ("=1+1", "+a", "-b", "@c", "\td", "e=f")
     evaluation = dataclasses.replace(make_evaluation(), names=names)

@@ -228,7 +228,7 @@ def test_names_of_others_in_any_nest(key, prefix, tmp_path):
     state = {prefix + name: value for name, value in theirs.state_dict().items()}
     torch.save({key: state, "optimizer_state": {"lr": 0.1}, "cur_itrs": 7}, tmp_path / "theirs.pth")
     model = build_model("smp:FPN", num_classes=3, backbone="resnet18", weights="none")
-    assert fit(initial_weights(tmp_path / "theirs.pth"), model).complete
+    assert fit(initial_weights(tmp_path / "theirs.pth")[0], model).complete
     body = backbone_entries(read_weights(tmp_path / "theirs.pth"))
     assert torch.equal(body["layer1.0.conv1.weight"], theirs.encoder.layer1[0].conv1.weight)
 
@@ -276,7 +276,7 @@ def test_classes_and_data(tmp_path, capsys):
     )
     assert main(["convert", str(tmp_path / "ours.pt"), "--out", str(tmp_path / "again.pt")]) == 1
     assert "is a checkpoint of rmiseg already" in capsys.readouterr().err
-    assert set(initial_weights(tmp_path / "ours.pt")) == set(model.state_dict())
+    assert set(initial_weights(tmp_path / "ours.pt")[0]) == set(model.state_dict())
 
 
 class Malicious:

@@ -71,6 +71,27 @@ def test_without_tolerance_labels_are_the_prediction_again(tmp_path, name):
         np.testing.assert_array_equal(masks[f"train/straße {number}"], ids)
 
 
+@pytest.mark.parametrize("name", ["coco", "cvat", "label-studio"])
+def test_labels_of_images_that_come_later_are_added(tmp_path, name):
+    """Those of before are kept, and each image has a number of its own."""
+    sources = [
+        Source(write_photo(tmp_path / "photos" / f"{each}.png", (40, 50)), Path(each)) for each in ("a", "c", "b")
+    ]
+    all_ids = {source.name: random_ids(seed) for seed, source in enumerate(sources)}
+    for group in (sources[:2], sources[2:]):
+        labels = LabelFiles(name, group, CLASSES, 0.0)
+        for source in group:
+            labels.write(tmp_path / "out", source.name, all_ids[source.name])
+        (file, *_) = labels.finish(tmp_path / "out")
+    if name == "label-studio":
+        accept_predictions(file)
+    if name == "cvat":
+        assert [image.attrib["id"] for image in ElementTree.parse(file).getroot().iter("image")] == ["0", "1", "2"]
+    _, masks, _ = imported(file.parent, images=str(tmp_path / "photos"), val=0, classes=["car", "road"])
+    for each, ids in all_ids.items():
+        np.testing.assert_array_equal(masks[f"train/{each}"], ids)
+
+
 @pytest.mark.parametrize("name", WRITABLE)
 def test_outlines_are_simplified_to_a_tolerance(tmp_path, name):
     """Discs with holes: far fewer corners, and no pixel farther from an edge than the tolerance."""

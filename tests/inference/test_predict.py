@@ -3,6 +3,7 @@
 import io
 import json
 import signal
+import struct
 import sys
 import time
 from pathlib import Path
@@ -20,7 +21,7 @@ from rmiseg.inference import sources
 from rmiseg.inference.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from rmiseg.inference.outputs import picture_formats, png_writer
 from rmiseg.inference.predictor import Predictor
-from rmiseg.inference.sources import Source, ahead, find_sources
+from rmiseg.inference.sources import Source, ahead, find_sources, read_frames
 from rmiseg.inference.writer import Writer
 from rmiseg.models import build_model
 from support.launch import Forked
@@ -95,19 +96,53 @@ def test_predictor_takes_any_kind_of_image(checkpoint, photos):
 @pytest.mark.slow
 def test_results_are_not_read_as_images(checkpoint, photos, monkeypatch):
     for out in ("results", "deep/more"):
-        before = [source.name for source in find_sources([str(photos)])]
+        before = [source.name for source in find_sources([str(photos)]).sources]
         assert main(["predict", str(checkpoint), str(photos), "--out", str(photos / out)]) == 0
-        assert [source.name for source in find_sources([str(photos)])] == before
-        assert len(find_sources([str(photos / "**" / "*.*g")])) == 2
-    assert len(find_sources([str(photos / "results" / "index")])) == 2  # unless they are asked for
+        assert [source.name for source in find_sources([str(photos)]).sources] == before
+        assert len(find_sources([str(photos / "**" / "*.*g")]).sources) == 2
+    assert len(find_sources([str(photos / "results" / "index")]).sources) == 2  # unless they are asked for
     about = json.loads((photos / "results" / "predictions.json").read_text())
     assert about["checkpoint"] == str(checkpoint)
     assert about["classes"] == ["a", "b", "c"]
 
 
+@pytest.mark.slow
+def test_results_beside_their_images_are_not_read_as_images(checkpoint, photos, capsys):
+    for number in range(2):
+        options = ["--write", "index,coco" if number else "color", "--overwrite"]
+        assert main(["predict", str(checkpoint), str(photos), "--out", str(photos), *options]) == 0
+        assert "2 images: " in capsys.readouterr().out
+    assert sorted(str(source.name) for source in find_sources([str(photos)]).sources) == ["deep/two", "one"]
+    assert len(find_sources([str(photos / "color")]).sources) == 2
+    (photos / "predictions.json").write_text('[{"image_id": 1}]')  # of another program
+    assert len(find_sources([str(photos)]).sources) == 6
+
+
+def test_files_that_are_left_out_are_told(photos):
+    for name in ("a.HEIC", "deep/b.heic", "c.cr2", "Thumbs.db", "deep/.d.heic"):
+        (photos / name).write_bytes(b"")
+    (photos / "@eaDir").mkdir()
+    (photos / "@eaDir" / "small.png").write_bytes(b"")
+    found = find_sources([str(photos)])
+    assert len(found.sources) == 2
+    assert "1 .cr2, 2 .heic, such as " in found.left_out
+    assert "1 .cr2, 1 .heic, " in find_sources([str(photos / "*")]).left_out
+    assert find_sources([str(photos / "one.png")]).left_out == ""
+
+
+def test_names_on_standard_input_are_as_find_and_ls_write_them(photos, monkeypatch):
+    for name in (" a.png", "b .png", "c\nd.png"):
+        (photos / name).write_bytes(b"")
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{photos}/ a.png\0{photos}/c\nd.png\0"))
+    assert [str(source.name) for source in find_sources(["-"]).sources] == [" a", "c\nd"]
+    monkeypatch.chdir(photos)
+    monkeypatch.setattr(sys, "stdin", io.StringIO(" a.png\nb .png\n"))
+    assert [str(source.name) for source in find_sources(["-"]).sources] == [" a", "b "]
+
+
 def test_list_on_standard_input(photos, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.StringIO(f"{photos / 'one.png'}\n\n{photos / 'deep'}\n"))
-    assert [str(source.name) for source in find_sources(["-"])] == ["one", "two"]
+    assert [str(source.name) for source in find_sources(["-"]).sources] == ["one", "two"]
     monkeypatch.setattr(sys, "stdin", io.StringIO("\n"))
     with pytest.raises(ValueError, match="standard input"):
         find_sources(["-"])
@@ -195,6 +230,26 @@ def test_video(checkpoint, tmp_path, capsys):
     path.write_bytes(b"no video")
     assert main(["predict", str(checkpoint), str(path), *out, "--overwrite"]) == 1
     assert f"cannot read video {path}" in capsys.readouterr().err
+
+
+def test_a_video_is_turned_as_players_show_it(tmp_path):
+    av = pytest.importorskip("av")
+    path = tmp_path / "film.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=5)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        pixels = np.zeros((48, 64, 3), np.uint8)
+        pixels[:24, :32] = 255
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode(None))
+    content = bytearray(path.read_bytes())
+    matrix = content.index(b"tkhd") + 44  # where a telephone writes that it was held upright
+    content[matrix : matrix + 36] = struct.pack(">9i", 0, 1 << 16, 0, -1 << 16, 0, 0, 48 << 16, 0, 1 << 30)
+    path.write_bytes(content)
+    (frame,) = read_frames(find_sources([str(path)]).sources, windows=False)
+    shown = frame.pixels()
+    assert shown.shape == (64, 48, 3)
+    np.testing.assert_allclose(shown, np.rot90(pixels, -1), atol=30)  # what was top left is top right
 
 
 def test_video_without_its_package(checkpoint, tmp_path, monkeypatch, capsys):

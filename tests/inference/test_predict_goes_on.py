@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from PIL import Image
 from rmiseg.cli import main
 from rmiseg.config import DataConfig, ModelConfig, PredictConfig
 from rmiseg.data import ClassTable
-from rmiseg.inference.checkpoint import Checkpoint, save_checkpoint
+from rmiseg.inference.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from rmiseg.inference.predict import predict, predict_files
 from rmiseg.inference.writer import Writer
 from rmiseg.models import build_model
@@ -151,6 +152,22 @@ def test_results_of_other_settings_are_not_gone_on_with(checkpoint, tmp_path, ca
         (out / "predictions.json").write_text(text)
         assert main(arguments) == 1
         assert "predictions.json cannot be read" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_results_that_another_checkpoint_left_are_made_again(checkpoint, tmp_path, capsys):
+    photos, out = write_images(tmp_path / "photos", "a.png", "b.png"), tmp_path / "out"
+    other = tmp_path / "other.pt"
+    save_checkpoint(other, replace(load_checkpoint(checkpoint), step=2))
+    options = ["--out", str(out), "--device", "cpu", "--write", "index"]
+    assert main(["predict", str(checkpoint), str(photos), *options]) == 0
+    assert main(["predict", str(other), str(photos / "b.png"), *options]) == 1  # would say that both are of it
+    before = written(out)
+    assert main(["predict", str(other), str(photos / "b.png"), *options, "--overwrite"]) == 0
+    capsys.readouterr()
+    assert main(["predict", str(other), str(photos), *options, "--resume", "auto"]) == 0
+    assert "1 image (1 more were there already)" in capsys.readouterr().out
+    assert all(time != before[name] for name, time in written(out).items())
 
 
 @pytest.mark.slow

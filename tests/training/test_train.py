@@ -152,6 +152,11 @@ def test_initial_weights_from_another_run(tmp_path, capsys):
     assert "of another shape there" in printed
     different = [n for n, t in target.state_dict().items() if not torch.equal(t, source.state_dict()[n])]
     assert len(different) == 2
+    for names, told in ((("b", "a"), True), (("a", "b"), False), (("a", "b", "c"), False)):
+        same = build_model("deeplabv3plus", num_classes=len(names), **options)
+        initialize(same, path, Console(width=400), names)
+        assert ("the classes of" in (printed := capsys.readouterr().out)) == told
+        assert not told or "are a, b, and those of the data b, a: " in printed
     with pytest.raises(ValueError, match=r"init: no weights of .*a\.pt fit the model"):
         initialize(nn.Linear(3, 4), path, Console())
 

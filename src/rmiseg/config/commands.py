@@ -10,7 +10,7 @@ from rmiseg.config.options import OpenConfig, TrainConfig
 
 PREDICTION_FORMATS = ("index", "gray", "color", "overlay", "geotiff", "nifti", "probabilities", "voc", "cityscapes")
 """Files that predictions can be written as, beside those of labelling tools."""
-VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".mpg", ".mpeg")
+VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")
 """Files to predict on that are videos."""
 
 

@@ -142,9 +142,15 @@ def scaled_values(values: NDArray[Any], ranges: Ranges) -> NDArray[np.uint8]:
         return pixels
     if values.dtype == np.uint16:
         return (values >> 8).astype(np.uint8)
-    raise ValueError(
-        f"pixels of {values.dtype} have no defined range; say which values are black and white, as `range: "
-        f"[{values.min():.6g}, {values.max():.6g}]` in dataset.yaml or as data.value_range"
+    raise ValueError(without_range(str(values.dtype), f"{values.min():.6g}, {values.max():.6g}"))
+
+
+def without_range(kind: str, example: str) -> str:
+    """Say that nobody knows which values of pixels are black and white."""
+    return (
+        f"pixels of {kind} have no defined range; to train, say which values are black and white, as `range: "
+        f"[{example}]` in dataset.yaml or as data.value_range; for a model of "
+        f"images of 8 bits, save it as one"
     )
 
 

@@ -15,6 +15,7 @@ from rmiseg.config import EvaluateConfig
 from rmiseg.evaluation.bootstrap import Interval, paired_intervals
 from rmiseg.evaluation.results import SavedEvaluation, percent
 from rmiseg.evaluation.scoring import find_or_score
+from rmiseg.runtime.words import counted
 
 
 def compare(
@@ -68,7 +69,7 @@ def compare_evaluations(a: SavedEvaluation, b: SavedEvaluation, *, resamples: in
     """The scores of both, and the differences (b less a) with 95 % intervals: overall, per class and per image.
 
     Raises:
-        ValueError: The evaluations are of other classes, splits or images.
+        ValueError: The evaluations are of other classes, splits, images or masks.
     """
     for what, first, second in (
         ("classes", a.class_names, b.class_names),
@@ -83,6 +84,7 @@ def compare_evaluations(a: SavedEvaluation, b: SavedEvaluation, *, resamples: in
             f"{a.folder} and {b.folder} are of different images ({len(a.evaluation.names)} and "
             f"{len(b.evaluation.names)}; in one alone: {', '.join(only[:5]) or 'none, the order differs'})"
         )
+    check_same_masks((a, b))
     interval = paired_intervals(a.evaluation, b.evaluation, resamples, seed)
     summaries = a.evaluation.summary(), b.evaluation.summary()
     images = [each.evaluation.image_scores["mean_iou"] for each in (a, b)]
@@ -101,6 +103,25 @@ def compare_evaluations(a: SavedEvaluation, b: SavedEvaluation, *, resamples: in
             for index in order.tolist()
         ],
     }
+
+
+def check_same_masks(evaluations: Sequence[SavedEvaluation]) -> None:
+    """See whether evaluations of the same images had the same masks, by the pixels of each class in truth.
+
+    Raises:
+        ValueError: One had others than the first.
+    """
+    first, *others = evaluations
+    true = [each.evaluation.counts["iou"][:, :, 1] for each in evaluations]
+    for each, its in zip(others, true[1:]):
+        differing = np.flatnonzero((its != true[0]).any(axis=(1, 2)))
+        if differing.size:
+            raise ValueError(
+                f"{first.folder} and {each.folder} were scored by different masks in "
+                f"{counted(differing.size, 'image')}, such as {first.evaluation.names[differing[0]]}: of "
+                f"{first.report.get('root')} and {each.report.get('root')}, or changed in between. Score both again "
+                f"with `rmiseg evaluate`, and one --root"
+            )
 
 
 def print_comparison(comparison: dict[str, Any], console: Console, images: int) -> None:

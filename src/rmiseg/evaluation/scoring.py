@@ -224,10 +224,10 @@ def find_or_score(
     """
     if (Path(config.checkpoint) / SCORES_FILE).is_file():
         saved = load_evaluation(Path(config.checkpoint))
-        if missing := _missing(saved, config):
+        if other := _otherwise(saved, config):
             raise ValueError(
-                f"the evaluation {saved.folder} lacks the metric {missing[0]}; name its run instead, or run `rmiseg "
-                f"evaluate {saved.report['checkpoint']} --metrics {','.join(config.metrics)}`"
+                f"the evaluation {saved.folder} {other}; name its run instead, {saved.report['checkpoint']}, which is "
+                f"scored as asked for"
             )
         return saved
     path = find_checkpoint(config.checkpoint)
@@ -240,18 +240,22 @@ def find_or_score(
             why = f"is of another checkpoint than {path} is now"
         elif saved.report["data"] != trained_on.name:
             why = f"is of the data {saved.report['data']}"
-        elif missing := _missing(saved, config):
-            why = f"lacks the metric {', '.join(missing)}"
-        else:
+        elif not (why := _otherwise(saved, config)):
             return saved
         if console:
             console.print(f"{folder} {why}: evaluating again")
     return score_checkpoint(config, console, data=data, model=model)[-1]
 
 
-def _missing(saved: SavedEvaluation, config: EvaluateConfig) -> list[str]:
-    """The metrics of `config` that an evaluation does not have."""
-    return [name for name in config.metrics if name not in saved.evaluation.counts]
+def _otherwise(saved: SavedEvaluation, config: EvaluateConfig) -> str:
+    """Say why an evaluation is not the one that is asked for; "" if it is."""
+    root = saved.report.get("root") or ""
+    if config.split and config.split != saved.report["split"]:
+        return f"is of the split {saved.report['split']}"
+    if config.root and os.path.realpath(config.root) != os.path.realpath(root):
+        return f"is of the data in {root}"
+    missing = [name for name in config.metrics if name not in saved.evaluation.counts]
+    return f"lacks the metric {', '.join(missing)}" if missing else ""
 
 
 def print_scores(saved: list[SavedEvaluation], console: Console) -> None:

@@ -46,8 +46,11 @@ AUXILIARY = "auxiliary."
 """Beginning of the names of a head that training alone uses, which files made for predicting may lack."""
 
 
-def initial_weights(path: str | Path) -> Mapping[str, Tensor]:
+def initial_weights(path: str | Path) -> tuple[Mapping[str, Tensor], tuple[str, ...]]:
     """Weights of a checkpoint or run of this package, or of a file or folder of another program, as it names them.
+
+    Returns:
+        The weights; and the names of the classes, of this package's alone.
 
     Raises:
         FileNotFoundError: There is no such file, or no weights in the folder.
@@ -55,13 +58,13 @@ def initial_weights(path: str | Path) -> Mapping[str, Tensor]:
     """
     path = Path(path)
     if not _is_own(path):
-        return read_weights(path)
+        return read_weights(path), ()
     checkpoint = load_checkpoint(path)
     if checkpoint.members > 1:
         raise ValueError(
             f"{path} is an ensemble of {checkpoint.members} networks: name one of them, such as its fold-1"
         )
-    return checkpoint.weights
+    return checkpoint.weights, checkpoint.classes.names
 
 
 def _is_own(path: Path) -> bool:

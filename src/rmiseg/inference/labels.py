@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -67,7 +66,7 @@ class LabelFiles:
         self.format = made
         self.classes = classes
         self.tolerance = tolerance
-        self.images = {source.name: (number, source.file) for number, source in enumerate(sources)}
+        self.images = {source.name: source.file for source in sources}
 
     def path(self, name: Path) -> Path:
         """Return where the labels of an image are in the folder of the results."""
@@ -82,10 +81,10 @@ class LabelFiles:
             name: Name of the image.
             ids: Class ids (H, W) uint8.
         """
-        number, image = self.images[name]
+        image = self.images[name]
         path = folder / self.path(name)
         title = f"{name.as_posix()}{image.suffix}"
-        text = self.format.part(PreLabels(image, title, ids, self.classes, self.tolerance, number), path)
+        text = self.format.part(PreLabels(image, title, ids, self.classes, self.tolerance), path)
         _write_text(path, text)
 
     def together(self, folder: Path) -> list[Path]:
@@ -94,14 +93,17 @@ class LabelFiles:
         return [folder / self.name / name for name in names]
 
     def finish(self, folder: Path) -> list[Path]:
-        """Write the files of all images that have labels, if the tool takes such; returns them."""
+        """Write the files of all images that have labels here, of earlier predictions too, if the tool takes such.
+
+        Returns:
+            The files.
+        """
         if not self.format.TOGETHER:
             return []
-        parts = [folder / self.path(name) for name in self.images]
-        # Path.is_file raises if a name is too long, as that of an image whose labels could not be written may be.
-        texts = self.format.compose(
-            [path.read_text(encoding="utf-8") for path in parts if os.path.isfile(path)], self.classes
-        )
+        own = {folder / self.path(name): None for name in self.images}  # in their order
+        there = sorted((folder / self.name / PARTS).rglob(f"*{self.format.PART_SUFFIX}"))
+        parts = [*(path for path in own if path in set(there)), *(path for path in there if path not in own)]
+        texts = self.format.compose([path.read_text(encoding="utf-8") for path in parts], self.classes)
         for name, text in texts.items():
             _write_text(folder / self.name / name, text)
         return [folder / self.name / name for name in texts]

@@ -13,6 +13,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from rmiseg.config.recipes import shortened
 from rmiseg.data import ClassTable
 from rmiseg.data.sets import cityscapes, voc
 from rmiseg.inference.geotiff import TIFF, tiff_writer
@@ -96,7 +97,7 @@ def _same_classes(name: str, classes: ClassTable, expected: ClassTable) -> None:
     if classes.names != expected.names:
         raise ValueError(
             f"--write {name} is for models of the {len(expected)} classes {', '.join(expected.names[:3])}, ...; this "
-            f"one has {len(classes)}: {', '.join(classes.names[:3])}, ..."
+            f"one has {len(classes)}: {shortened(', '.join(classes.names), 100)}"
         )
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -16,25 +14,21 @@ from torch import nn
 
 from rmiseg.config import CRFConfig, PredictConfig, TilingConfig, tiling_config
 from rmiseg.config.commands import PREDICTION_FORMATS
-from rmiseg.config.recipes import shortened
 from rmiseg.data.bands import RGB
 from rmiseg.data.image_files.opening import has_deep_values
 from rmiseg.inference.checkpoint import digest, find_checkpoint, load_checkpoint
 from rmiseg.inference.crf import DenseCRF
 from rmiseg.inference.labels import ImageFiles, LabelFiles, writable_labels
 from rmiseg.inference.predictor import Predictor
-from rmiseg.inference.sources import RESULTS_FILE, Source, find_sources
+from rmiseg.inference.results_file import RESULTS_FILE, read_results_file, write_results_file
+from rmiseg.inference.sources import Source, find_sources
 from rmiseg.inference.volume_files import NIFTI, VolumeFiles
 from rmiseg.inference.writer import Writer
 from rmiseg.runtime.distributed import gather, on_main, patience, processes, shard
-from rmiseg.runtime.files import read_json, remove_leftovers, replacing, to_json
+from rmiseg.runtime.files import remove_leftovers
 from rmiseg.runtime.places import check_places, writable_folder
 from rmiseg.runtime.progress import track
-
-MAY_DIFFER = ("checkpoint", "write")
-"""Entries of predictions.json that may be others when a prediction goes on: where the same checkpoint lies, and the
-kinds of files."""
-
+from rmiseg.runtime.words import counted
 
 LOOKED_AT = 16
 """Images whose bits are looked at before a prediction."""
@@ -140,7 +134,9 @@ def predict_files(
     console = console or Console(quiet=True)
     if bool(config.images) == bool(config.split):
         raise ValueError("name the images to segment: either files, folders or patterns, or --split and a split's name")
-    sources = on_main(lambda: find_sources(config.images))
+    sources, left_out = on_main(lambda: find_sources(config.images))
+    if left_out:
+        console.print(f"note: {left_out}", markup=False, soft_wrap=True)
     path = find_checkpoint(config.checkpoint)
     checkpoint = load_checkpoint(path)
     if config.split:
@@ -176,7 +172,8 @@ def predict_files(
     problems = [problem for problem in results if problem is not None]
     kept = len(sources) - len(wanted)
     there = f" ({kept} more were there already)" if kept else ""
-    console.print(f"{len(results) - len(problems)} images{there}: {', '.join(config.write)} in {out}", markup=False)
+    images = counted(len(results) - len(problems), "image")
+    console.print(f"{images}{there}: {', '.join(config.write)} in {out}", markup=False)
     for each in together:
         console.print(f"{'volume' if NIFTI in each.parts else 'labels of all images'}: {each}", markup=False)
     if seconds:
@@ -192,14 +189,16 @@ def _prepare(
     Raises:
         ValueError, FileExistsError: Results are in the way.
     """
-    if config.resume == "auto":
-        sources = _missing(writer, sources, about, config)
+    if config.overwrite and config.resume == "auto":
+        raise ValueError("--overwrite makes all results again, and --resume auto only those that are missing; give one")
     out = Path(config.out)
     check_places([out], [out / RESULTS_FILE])
+    before = {} if config.overwrite else read_results_file(out, about)
+    if config.resume == "auto":
+        sources = _missing(writer, sources, before.get("since", 0)) if before else sources
     writer.check(sources, config.overwrite or config.resume == "auto")
     writable_folder(out)
-    with replacing(out / RESULTS_FILE) as temporary:
-        temporary.write_text(to_json(about), encoding="utf-8")
+    write_results_file(out, about, before, writer.result_folders())
     return sources
 
 
@@ -230,35 +229,22 @@ def _depth_warning(sources: Sequence[Source], predictor: Predictor) -> list[str]
     ]
 
 
-def _missing(
-    writer: Writer, sources: Sequence[Source], about: Mapping[str, Any], config: PredictConfig
-) -> list[Source]:
+def _missing(writer: Writer, sources: Sequence[Source], since: int) -> list[Source]:
     """Those whose results are not all there; what is left of a process that was killed is removed.
 
-    Raises:
-        ValueError: The results that are there are of another checkpoint, or were made with other settings.
+    Args:
+        writer: Says which results an image has.
+        sources: The images.
+        since: Time of the file system, in nanoseconds, before which results are of another checkpoint or setting.
     """
-    if config.overwrite:
-        raise ValueError("--overwrite makes all results again, and --resume auto only those that are missing; give one")
-    path = Path(config.out) / RESULTS_FILE
-    if not path.is_file():
-        return list(sources)
-    try:
-        before = read_json(path)
-        now = json.loads(to_json(about))
-        differing = [name for name in now if name not in MAY_DIFFER and before.get(name, now[name]) != now[name]]
-    except (ValueError, AttributeError) as error:
-        raise ValueError(f"{path} cannot be read ({error}); use --overwrite or another --out") from error
-    if differing:
-        was, is_now = (shortened(str(each[differing[0]]), 100) for each in (before, now))
-        raise ValueError(
-            f"the results in {config.out} were made with {differing[0]} {was}, not {is_now}; use --overwrite or "
-            "another --out"
-        )
     files: dict[Path, set[str]] = {}
     for source in sources:
         for file in writer.files(source.name):
             files.setdefault(file.parent, set()).add(file.name)
     for folder, names in files.items():
         remove_leftovers(folder, names)
-    return [source for source in sources if source.is_video or not all(map(os.path.isfile, writer.files(source.name)))]
+
+    def is_there(file: Path) -> bool:
+        return file.is_file() and file.stat().st_mtime_ns >= since
+
+    return [source for source in sources if source.is_video or not all(map(is_there, writer.files(source.name)))]

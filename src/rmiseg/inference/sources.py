@@ -6,10 +6,10 @@ import glob
 import queue
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -21,13 +21,12 @@ from rmiseg.data import read_image
 from rmiseg.data.bands import RGB, Bands
 from rmiseg.data.image_files.opening import image_header
 from rmiseg.data.image_files.volumes import is_volume, slices_of
-from rmiseg.data.sets.pairing import IMAGE_SUFFIXES, parted
+from rmiseg.data.sets.pairing import IMAGE_SUFFIXES, UNIMPORTANT, is_unimportant, parted, walk
 from rmiseg.inference.large import open_large
+from rmiseg.inference.results_file import RESULTS_FILE, result_folders
 from rmiseg.inference.tiles import Area
 from rmiseg.runtime.extras import import_extra
 
-RESULTS_FILE = "predictions.json"
-"""Marks a folder of results, whose pictures are not taken for images to segment."""
 LARGE = 1 << 26
 """Pixels of an image from which on it is not held as an array: 192 MB."""
 
@@ -83,37 +82,79 @@ class Frame:
         return torch.from_numpy(self.pixels(area)).permute(2, 0, 1)
 
 
-def find_sources(patterns: Sequence[str]) -> list[Source]:
+class Found(NamedTuple):
+    """The images and videos that were asked for.
+
+    Attributes:
+        sources: They themselves.
+        left_out: Which files of the same folders and patterns are neither, in a sentence; "" if there are none.
+    """
+
+    sources: list[Source]
+    left_out: str
+
+
+def find_sources(patterns: Sequence[str]) -> Found:
     """The image and video files of `patterns`, each a file, a folder (searched with its subfolders), a glob pattern, or
     "-", which stands for the lines of standard input.
 
-    Hidden files, and results of earlier predictions (folders with a predictions.json), are passed over in folders and
-    patterns. The order is that of the patterns, sorted within each.
+    Hidden files, folders that systems make, and results of earlier predictions are passed over in folders and patterns.
+    The order is that of the patterns, sorted within each.
 
     Raises:
         FileNotFoundError: A pattern matches nothing.
         ValueError: Two files would get results of the same name.
     """
     found: dict[Path, Path] = {}
+    others: dict[str, list[Path]] = {}
     for pattern in _with_standard_input(patterns):
         path = Path(pattern)
         if path.is_dir():
-            files = [(file, file.relative_to(path)) for file in sorted(path.rglob("*")) if _is_input(file, path)]
+            searched = _inputs(path, [path / name for name in walk(path)], others)
+            files = [(file, file.relative_to(path)) for file in searched]
             if not files:
                 raise FileNotFoundError(f"folder {path} holds no images ({', '.join(IMAGE_SUFFIXES)}) and no videos")
         elif path.is_file():
             files = [(path, Path(path.name))]
         else:
             root = Path(*path.parts[: _fixed_parts(path)])
-            matches = sorted(Path(match) for match in glob.glob(pattern, recursive=True))
-            files = [(file, Path(file.name)) for file in matches if _is_input(file, root)]
+            matches = [file for file in map(Path, sorted(glob.glob(pattern, recursive=True))) if file.is_file()]
+            files = [(file, Path(file.name)) for file in _inputs(root, matches, others)]
             if not files:
                 raise FileNotFoundError(f"no image or video file, folder or glob pattern matches {pattern}")
         for file, relative in _in_slices(files):
             name = Path(parted(str(relative))[0])
             if found.setdefault(name, file) != file:
                 raise ValueError(f"{found[name]} and {file} would both be named {name}; predict them into two folders")
-    return [Source(file, name) for name, file in found.items()]
+    return Found([Source(file, name) for name, file in found.items()], _left_out(others))
+
+
+def _inputs(root: Path, files: Sequence[Path], others: dict[str, list[Path]]) -> list[Path]:
+    """Those of the files below a folder that are images or videos; notes the others by their suffixes."""
+    results = result_folders(root, files)
+    inputs = []
+    for file in files:
+        relative = file.relative_to(root)
+        if any(map(is_unimportant, relative.parts)) or not results.isdisjoint(file.parents):
+            continue
+        suffix = parted(file.name)[1].lower()
+        if suffix in IMAGE_SUFFIXES + VIDEO_SUFFIXES:
+            inputs.append(file)
+        elif file.name.lower() not in (*UNIMPORTANT, RESULTS_FILE):
+            others.setdefault(suffix, []).append(file)
+    return inputs
+
+
+def _left_out(others: Mapping[str, Sequence[Path]]) -> str:
+    """Say which files are neither images nor videos."""
+    if not others:
+        return ""
+    counts = ", ".join(f"{len(files)} {suffix or 'without suffix'}" for suffix, files in sorted(others.items()))
+    first = next(files[0] for _, files in sorted(others.items()))
+    return (
+        f"files of these suffixes are left out: {counts}, such as {first}; images among them are to be saved as PNG or "
+        f"TIFF"
+    )
 
 
 def _in_slices(files: Sequence[tuple[Path, Path]]) -> Iterator[tuple[Path, Path]]:
@@ -127,8 +168,9 @@ def _in_slices(files: Sequence[tuple[Path, Path]]) -> Iterator[tuple[Path, Path]
 
 
 def _with_standard_input(patterns: Sequence[str]) -> list[str]:
-    listed = [line.strip() for line in sys.stdin] if "-" in patterns else []
-    lines = [line for line in listed if line]
+    text = sys.stdin.read() if "-" in patterns else ""
+    # Of `find -print0` names end with a zero, as they may hold anything else; spaces at their ends are part of them.
+    lines = [line for line in (text.split("\0" if "\0" in text else "\n")) if line.strip()]
     if "-" in patterns and not lines:
         raise ValueError("standard input (-) names no image")
     return [each for pattern in patterns for each in (lines if pattern == "-" else [pattern])]
@@ -137,16 +179,6 @@ def _with_standard_input(patterns: Sequence[str]) -> list[str]:
 def _fixed_parts(pattern: Path) -> int:
     """Number of folders of a glob pattern before its first wildcard."""
     return next((i for i, part in enumerate(pattern.parts) if glob.has_magic(part)), len(pattern.parts))
-
-
-def _is_input(file: Path, root: Path) -> bool:
-    relative = file.relative_to(root)
-    return (
-        parted(file.name)[1].lower() in IMAGE_SUFFIXES + VIDEO_SUFFIXES
-        and not any(part.startswith(".") for part in relative.parts)
-        and not any((root / parent / RESULTS_FILE).exists() for parent in list(relative.parents)[:-1])
-        and file.is_file()
-    )
 
 
 def read_frames(sources: Sequence[Source], windows: bool, bands: Bands = RGB) -> Iterator[Frame]:
@@ -208,7 +240,9 @@ def _video_frames(source: Source) -> Iterator[Frame]:
             if not container.streams.video:
                 raise ValueError("it has no pictures")
             for number, frame in enumerate(container.decode(video=0)):
-                yield array_frame(source.name / f"{number:06d}", frame.to_ndarray(format="rgb24"))
+                # As players show it: telephones write how they were held beside the pictures.
+                pixels = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
+                yield array_frame(source.name / f"{number:06d}", np.ascontiguousarray(pixels))
     except (av.error.FFmpegError, ValueError) as error:
         raise ValueError(f"cannot read video {source.file}: {error}") from error
 

@@ -65,6 +65,7 @@ class Writer:
         if not write:
             raise ValueError("nothing to write; name something with --write")
         self.predictor = predictor
+        self.out = out
         self.labels = labels
         self.formats: list[PictureFormat] = list(picture_formats(write, predictor.classes, opacity).values())
         self.with_probabilities = "probabilities" in write
@@ -79,6 +80,10 @@ class Writer:
         relative = [each.path(name) for each in self.formats] + [each.path(name) for each in self.labels]
         paths = [folder / path for folder in self.folders for path in relative]
         return paths + ([self.folders[0] / probabilities_path(name)] if self.with_probabilities else [])
+
+    def result_folders(self) -> set[str]:
+        """Names of the folders that files of images are in."""
+        return {path.relative_to(self.out).parts[0] for path in self.files(Path("name"))}
 
     def check(self, sources: Sequence[Source], overwrite: bool) -> None:
         """See whether files are in the way, before anything is written.

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from rmiseg.planning.decisions import Decision
 from rmiseg.planning.schedule import VALIDATION_SHARE, VALIDATIONS
+from rmiseg.runtime.words import rounded
 
 SPARE = 0.05
 """Share of a budget that goes into starting and saving."""
@@ -48,7 +49,7 @@ def steps_within(hours: float, pace: Pace, epoch_steps: int, val_every: int | No
         count = int(seconds / (pace.step + pace.evaluation / (epoch_steps * val_every)))
     if count < 1 or seconds < pace.step + pace.evaluation:
         raise ValueError(
-            f"train.hours {hours:g} is not enough: on this machine a step takes {pace.step:.2g} s, and an evaluation "
-            f"{pace.evaluation:.2g} s"
+            f"train.hours {hours:g} is not enough: on this machine a step takes {rounded(pace.step)} s, and an "
+            f"evaluation {rounded(pace.evaluation)} s"
         )
-    return Decision("train.steps", count, f"{hours:g} hours at {pace.step:.2g} s a step, measured here")
+    return Decision("train.steps", count, f"{hours:g} hours at {rounded(pace.step)} s a step, measured here")

@@ -26,6 +26,7 @@ from rmiseg.config import EvaluateConfig, ReportConfig
 from rmiseg.config.registry import loss_title
 from rmiseg.data import LabeledImages
 from rmiseg.data.classes import ClassTable
+from rmiseg.evaluation.compare import check_same_masks
 from rmiseg.evaluation.evaluate import Evaluation
 from rmiseg.evaluation.scoring import find_or_score, own_images
 from rmiseg.inference.checkpoint import Checkpoint, load_checkpoint
@@ -145,14 +146,16 @@ def write_report(
     remove_leftovers(out.parent, [out.name])
     with replacing(out) as temporary:
         temporary.touch()  # so that a folder that cannot be written to shows now, and not after all the work
-        runs = []
+        runs, evaluations = [], []
         for name, path, checkpoint in zip(short_names(paths), paths, checkpoints):
             console.print(f"Scores of {name}", soft_wrap=True)
             options = EvaluateConfig(checkpoint=str(path), split=split, root=root, device=config.device)
             network = model if checkpoint.given_in_python else None
             saved = find_or_score(options, console, data=None if data is None else images, model=network)
             runs.append(Run(name, path, checkpoint, saved.evaluation, network))
+            evaluations.append(saved)
         _check_same_images(runs, images)
+        check_same_masks(evaluations)
         shown = select_images(np.stack([run.image_scores for run in runs]), config.images)
         pictures = track(_pictures(runs, images, shown, config), "drawing", console, total=len(shown))
         page = render(_content(runs, images, list(pictures)))
@@ -226,9 +229,12 @@ def _check_same_images(runs: Sequence[Run], images: LabeledImages) -> None:
     for run in runs:
         if run.evaluation.names != names:
             raise ValueError(
-                f"the evaluation of {run.path} has other images than split {images.name} has now; `rmiseg evaluate "
-                f"{run.path} --split {images.name}` replaces it"
+                f"the evaluation of {run.path} has other images than split {images.name} has now; {_again(run, images)}"
             )
+
+
+def _again(run: Run, images: LabeledImages) -> str:
+    return f"`rmiseg evaluate {run.path} --split {images.name}` replaces its scores"
 
 
 def _pictures(
@@ -239,6 +245,12 @@ def _pictures(
     predictors = [Predictor(run.checkpoint, config.device, model=run.network) for run in runs]
     for index in indices:
         pixels, target = images.read(index)
+        true = np.bincount(target.flat, minlength=256)[: len(classes)]
+        if (true != runs[0].evaluation.counts["iou"][index, 0, 1]).any():
+            raise ValueError(
+                f"the mask of {images.names[index]} is not the one that {runs[0].path} was scored by; "
+                f"{_again(runs[0], images)}"
+            )
         results = [target, *(predictor(pixels) for predictor in predictors)]
         factor = min(1.0, config.image_size / max(pixels.shape[:2]))
         height, width = (max(1, round(side * factor)) for side in pixels.shape[:2])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import MethodType
@@ -16,6 +16,7 @@ from torchvision.transforms.v2 import Compose
 from rmiseg.config import DataConfig, LossConfig, TrainConfig
 from rmiseg.config.parser import check_choices, checked_options, chosen_components
 from rmiseg.config.ranges import check_ranges
+from rmiseg.config.recipes import shortened
 from rmiseg.config.registry import GIVEN, OWN_OPTIONS, find, loaded_plugins
 from rmiseg.data import (
     LabeledImages,
@@ -226,7 +227,12 @@ def with_class_weights(config: TrainConfig, images: LabeledImages, console: Cons
 
 
 def make_model(
-    config: TrainConfig, num_classes: int, device: torch.device, console: Console, network: nn.Module | None = None
+    config: TrainConfig,
+    num_classes: int,
+    device: torch.device,
+    console: Console,
+    network: nn.Module | None = None,
+    classes: Sequence[str] = (),
 ) -> SegmentationModel:
     """Build the model, load initial weights, and prepare its norm layers as configured.
 
@@ -236,6 +242,7 @@ def make_model(
         device: Where to train.
         console: Where to say which initial weights fit.
         network: Takes the place of the model that `config` names.
+        classes: Names of the classes, if they are known.
     """
     bands = Bands.of(config.data)
     if network is not None:
@@ -249,7 +256,7 @@ def make_model(
     model.expect(config.data.image_mean, config.data.image_std)
     set_norm_momentum(model, config.train.norm_momentum)
     if config.init is not None:
-        initialize(model, config.init, console)
+        initialize(model, config.init, console, classes)
     if config.train.freeze_norm:
         model.freeze_norm()
     if config.train.precision == "bf16" and device.type == "cpu":
@@ -272,13 +279,14 @@ def _forward_in_float32(conv: nn.Conv2d, x: Tensor) -> Tensor:
         return type(conv).forward(conv, x.float()).to(x.dtype)
 
 
-def initialize(model: nn.Module, path: str | Path, console: Console) -> None:
-    """Load those of a checkpoint's weights that fit, and say which do not.
+def initialize(model: nn.Module, path: str | Path, console: Console, classes: Sequence[str] = ()) -> None:
+    """Load those of a checkpoint's weights that fit, and say which do not, and whether they are of other classes.
 
     Raises:
         ValueError: None fits.
     """
-    fitting = fit(initial_weights(path), model)
+    weights, theirs = initial_weights(path)
+    fitting = fit(weights, model)
     if not fitting.found:
         raise ValueError(f"init: no weights of {path} fit the model; is it another architecture or backbone?")
     model.load_state_dict(fitting.found, strict=False)
@@ -286,7 +294,15 @@ def initialize(model: nn.Module, path: str | Path, console: Console) -> None:
     console.print(
         f"Initial weights from {path}{origin}: {len(fitting.found)} of {len(model.state_dict())} tensors",
         soft_wrap=True,
+        markup=False,
     )
+    if len(theirs) == len(classes) and tuple(theirs) != tuple(classes):
+        console.print(
+            f"warning: the classes of {path} are {shortened(', '.join(theirs), 200)}, and those of the data "
+            f"{shortened(', '.join(classes), 200)}: each begins as the one in its place. Give them in the same order",
+            soft_wrap=True,
+            markup=False,
+        )
     misshapen = [text.partition(" ")[0] for text in fitting.misshapen]
     for title, names in (
         ("Not in the checkpoint, or of another shape there", fitting.missing + misshapen),

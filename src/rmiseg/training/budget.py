@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from rmiseg.runtime.words import rounded
+
 SURE = 0.1
 """Share of the steps after which the pace says when a training ends."""
 
@@ -41,7 +43,7 @@ class Budget:
             return None
         self.told = foreseen / self.hours
         return (
-            f"warning: train.hours {self.hours:g}: at the pace so far the {self.steps} steps take {foreseen:.2g} "
+            f"warning: train.hours {self.hours:g}: at the pace so far the {self.steps} steps take {rounded(foreseen)} "
             "hours; the machine is slower than when a step was measured. The schedule stays as it is. To be over in "
             f"time, begin again with train.steps {max(int(self.steps / self.told), 1)}"
         )

@@ -16,6 +16,7 @@ from rmiseg.planning.memory import MemoryNeed
 from rmiseg.planning.pace import Pace
 from rmiseg.runtime.device import tune
 from rmiseg.runtime.distributed import processes
+from rmiseg.runtime.words import counted, rounded
 from rmiseg.training.assembly import complete, open_splits
 from rmiseg.training.cost import measured_pace, step_cost
 from rmiseg.training.planned import OpenTraining, with_length
@@ -87,14 +88,15 @@ def cost_table(config: TrainConfig, train: LabeledImages, pace: Pace | None, mac
     table = Table("cost", "", title="Cost of the training")
     table.add_row("parameters", f"{cost.parameters / 1e6:.1f} million")
     images = config.data.batch_size * config.train.accumulate
-    table.add_row("length", f"{total} steps of {images} images, {epochs} epochs")
+    table.add_row("length", f"{counted(total, 'step')} of {counted(images, 'image')}, {counted(epochs, 'epoch')}")
     step = cost.operations * config.train.accumulate
     table.add_row("operations", f"{step / 1e12:.2f} * 10^12 a step, {step * total / 1e15:.3g} * 10^15 in all")
     if pace is not None:
         evaluations = math.ceil(epochs / config.train.val_every)
-        table.add_row("time of a step", f"{pace.step:.2g} s, measured on {machine}")
+        table.add_row("time of a step", f"{rounded(pace.step)} s, measured on {machine}")
         hours = pace.hours(total, evaluations)
-        table.add_row("time", f"{hours:.2g} hours, with {evaluations} evaluations of {pace.evaluation:.2g} s")
+        scoring = f"{counted(evaluations, 'evaluation')} of {rounded(pace.evaluation)} s"
+        table.add_row("time", f"{rounded(hours)} hours, with {scoring}")
     table.add_row("disk", f"{disk_space(config, cost.parameters) / GIGABYTE:.1f} GB")
     batch = config.data.batch_size
     other = max(batch // 2, 2) if batch != 2 else 4

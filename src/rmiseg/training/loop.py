@@ -93,7 +93,7 @@ class TrainingRun:
         for loader in (self.batches, self.val_batches):
             stack.callback(loader.close)
         self.epochs, self.epoch_steps, self.total_steps = training_length(config, len(self.batches))
-        self.model = make_model(config, len(self.classes), device, console, parts.model)
+        self.model = make_model(config, len(self.classes), device, console, parts.model, self.classes.names)
         if (found := not_finite(self.model.state_dict())) is not None:
             raise ValueError(f"the weights that the training would begin with are not finite: {found}")
         self.scored = ScoredModel(self.model, config.train)

@@ -234,3 +234,11 @@ def test_images_of_more_bits_than_those_of_the_training_are_told(tmp_path):
     assert has_deep_values(tmp_path / "16.png")
     assert not has_deep_values(tmp_path / "8.png")
     assert not has_deep_values(tmp_path / "none.png")
+
+
+def test_bits_of_bands_that_pillow_does_not_read(tmp_path):
+    tifffile = pytest.importorskip("tifffile")
+    for kind in (np.uint8, np.uint16, np.float32):
+        path = tmp_path / "bands.tif"
+        tifffile.imwrite(path, np.ones((5, 8, 6), kind), photometric="minisblack", planarconfig="separate")
+        assert has_deep_values(path) == (kind != np.uint8)

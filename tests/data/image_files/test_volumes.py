@@ -67,7 +67,7 @@ def test_predictions_lie_where_their_volumes_lie(codes, tmp_path):
     volume = tmp_path / "in" / "p" / "v.nii.gz"
     volume.parent.mkdir(parents=True)
     nibabel.save(image.as_reoriented(turn), volume)
-    sources = find_sources([str(tmp_path / "in")])
+    sources = find_sources([str(tmp_path / "in")]).sources
     files = VolumeFiles(sources)
     for source in sources[:-1]:
         files.write(tmp_path, source.name, deep_values(source.file).astype(np.uint8))
@@ -91,7 +91,7 @@ def test_volumes_of_8_bits_have_no_deep_values(tmp_path):
 def test_volumes_are_made_of_slices_alone(tmp_path):
     (tmp_path / "a.png").write_bytes(b"")
     with pytest.raises(ValueError, match=r"--write nifti is for volumes in NIfTI files, and .*a.png is none"):
-        VolumeFiles(find_sources([str(tmp_path / "a.png")]))
+        VolumeFiles(find_sources([str(tmp_path / "a.png")]).sources)
 
 
 def test_values_are_those_that_the_file_says_it_means(tmp_path):
@@ -122,7 +122,7 @@ def test_a_data_set_of_volumes(suffix, tmp_path):
 
 def test_volumes_to_predict(tmp_path):
     write_data(tmp_path, 1)
-    sources = find_sources([str(tmp_path / "imagesTr")])
+    sources = find_sources([str(tmp_path / "imagesTr")]).sources
     assert [str(source.name) for source in sources] == [f"case_0_0000/000{number}" for number in range(4)]
 
 

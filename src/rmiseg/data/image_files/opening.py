@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from rmiseg.data.image_files.damage import check_png, damaged
@@ -187,9 +188,16 @@ def nodata_of(path: Path) -> float | None:
 
 def has_deep_values(path: Path) -> bool:
     """Return whether the values of an image of gray or colors have more than 8 bits; False if it cannot be read."""
+
+    def otherwise() -> bool:
+        if is_slice(path):
+            return bool(read_slice(path).dtype.itemsize > 1)
+        if is_dicom(path):
+            return True
+        with TiffImage(path) as image:
+            return bool(image.dtype != np.uint8)
+
     try:
-        return opened(
-            path, "image", is_deep, lambda: not is_slice(path) or read_slice(path).dtype.itemsize > 1, pixels=False
-        )
+        return opened(path, "image", is_deep, otherwise, pixels=False)
     except (ValueError, OSError, ModuleNotFoundError):
         return False

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from rmiseg.data.bands import RGB, Bands, scaled, scaled_values
+from rmiseg.data.bands import RGB, Bands, scaled, scaled_values, without_range
 from rmiseg.data.image_files.deep import (
     header,
     is_deep,
@@ -172,10 +172,7 @@ def rgb_pixels(image: Image.Image, turn: bool = True) -> NDArray[np.uint8]:
     if turn:
         ImageOps.exif_transpose(image, in_place=True)
     if image.mode == "F" or (image.mode == "I" and image.format != "PNG"):
-        raise ValueError(
-            f"pixels of mode {image.mode} have no defined range; say which values are black and white, as `range: "
-            f"[0, 1]` in dataset.yaml or as data.value_range"
-        )
+        raise ValueError(without_range(f"mode {image.mode}", "0, 1"))
     if image.mode.startswith("I"):  # Pillow would clip 16 bits at 255
         gray = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
         return np.repeat(gray[..., None], 3, axis=2)

@@ -176,7 +176,6 @@ class PreLabels:
         ids: Class ids (H, W) uint8.
         classes: The classes. Those with a name of `BACKGROUND_NAMES` are not written.
         tolerance: Farthest that an outline may be from the edge of its region, in pixels.
-        number: Its number among all images, from 0.
     """
 
     image: Path
@@ -184,7 +183,6 @@ class PreLabels:
     ids: NDArray[np.uint8]
     classes: ClassTable
     tolerance: float
-    number: int
 
 
 def written_classes(classes: ClassTable) -> list[tuple[int, str]]:

@@ -68,9 +68,7 @@ class CVAT(LabelFormat):
     def part(self, labels: PreLabels, file: Path) -> str:
         """See `LabelFormat.part`."""
         height, width = labels.ids.shape
-        image = ElementTree.Element(
-            "image", id=str(labels.number), name=labels.name, width=str(width), height=str(height)
-        )
+        image = ElementTree.Element("image", name=labels.name, width=str(width), height=str(height))
         for class_id, name in written_classes(labels.classes):
             for corners in outlines(labels.ids == class_id, labels.tolerance):
                 text = ";".join(f"{x:.2f},{y:.2f}" for x, y in corners.tolist())
@@ -89,7 +87,9 @@ class CVAT(LabelFormat):
             ElementTree.SubElement(label, "name").text = name
             ElementTree.SubElement(label, "color").text = "#{:02x}{:02x}{:02x}".format(*classes.palette[class_id])
             ElementTree.SubElement(label, "attributes")
-        root.extend(map(ElementTree.fromstring, parts))
+        for number, image in enumerate(map(ElementTree.fromstring, parts)):
+            image.set("id", str(number))
+            root.append(image)
         ElementTree.indent(root)
         return {"annotations.xml": ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"}
 

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rmiseg.config.commands import VIDEO_SUFFIXES
+
 IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".dcm"),
     *(".nii", ".nii.gz", ".tga", ".jp2", ".j2k", ".avif"),
@@ -23,7 +25,6 @@ UNIMPORTANT = ("thumbs.db", "desktop.ini", "dataset.yaml", "dataset.yml")
 
 UNIMPORTANT_FOLDERS = ("__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found")
 """Folders that systems make: of archives, of small copies, of what was deleted."""
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".wmv")
 LABEL_SUFFIXES = (".json", ".xml", ".txt", ".csv")
 """Suffixes of files of labelling tools, whose labels are no masks."""
 

@@ -1,0 +1,20 @@
+"""Numbers in sentences."""
+
+from __future__ import annotations
+
+from rmiseg.runtime.words import counted, rounded
+
+
+def test_one_and_many():
+    assert (counted(1, "image"), counted(0, "image"), counted(1200, "image")) == ("1 image", "0 images", "1,200 images")
+
+
+def test_large_numbers_have_no_exponent():
+    assert [rounded(x) for x in (0.0163, 0.123, 9.87, 10.4, 152.3, 1523.4)] == [
+        "0.016",
+        "0.12",
+        "9.9",
+        "10",
+        "152",
+        "1,523",
+    ]
