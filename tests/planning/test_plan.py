@@ -178,4 +178,4 @@ def test_the_table_says_option_value_and_because():
     for each in plan.decisions:
         assert each.option in text
         assert each.because
-    assert "384,384" in text  # of images 1.5 times as large
+    assert "512,512" in text  # of images twice as large

@@ -215,12 +215,20 @@ def find_or_score(
     *,
     data: LabeledImages | Dataset[Any] | None = None,
     model: nn.Module | None = None,
+    moved_to: str | None = None,
 ) -> SavedEvaluation:
     """The evaluation in the folder `config.checkpoint`, or of that checkpoint, which is scored if it was not yet.
 
     It has the metrics of `config`, and perhaps others. With a number of iterations in `config.crf`, the evaluation
     refined by them. On data that is given in Python a checkpoint is always scored: nothing tells whether it is the same
     as before.
+
+    Args:
+        config: What to score. An evaluation of data in another folder than its root is made again.
+        console: Where to say what is going on; by default nowhere.
+        data: Images in place of those of the checkpoint.
+        model: The network of a checkpoint whose network was given in Python.
+        moved_to: Where the images are, which are the same that were scored elsewhere, if they were.
     """
     if (Path(config.checkpoint) / SCORES_FILE).is_file():
         saved = load_evaluation(Path(config.checkpoint))
@@ -244,7 +252,7 @@ def find_or_score(
             return saved
         if console:
             console.print(f"{folder} {why}: evaluating again")
-    return score_checkpoint(config, console, data=data, model=model)[-1]
+    return score_checkpoint(replace(config, root=config.root or moved_to), console, data=data, model=model)[-1]
 
 
 def _otherwise(saved: SavedEvaluation, config: EvaluateConfig) -> str:

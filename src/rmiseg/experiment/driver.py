@@ -233,9 +233,9 @@ def _scored(plan: Plan, run: Run, out: Path, config: ExperimentConfig, console: 
     folder = out / run.name / RUN_FOLDER
     options = EvaluateConfig(
         checkpoint=str(folder / CHECKPOINTS / LAST),
-        root=_recipe(plan, run, out, config).get("data", {}).get("root"),
         device=config.device,
         crf=[crf] if crf else [],
     )
+    root = _recipe(plan, run, out, config).get("data", {}).get("root")
     with alone(folder.with_name(CLAIM_FILE), console):
-        return Outcome.of(run, folder, find_or_score(options, console), refined=crf > 0)
+        return Outcome.of(run, folder, find_or_score(options, console, moved_to=root), refined=crf > 0)

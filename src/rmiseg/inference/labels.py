@@ -100,9 +100,9 @@ class LabelFiles:
         """
         if not self.format.TOGETHER:
             return []
-        own = {folder / self.path(name): None for name in self.images}  # in their order
         there = sorted((folder / self.name / PARTS).rglob(f"*{self.format.PART_SUFFIX}"))
-        parts = [*(path for path in own if path in set(there)), *(path for path in there if path not in own)]
+        order = {folder / self.path(name): number for number, name in enumerate(self.images)}
+        parts = sorted(there, key=lambda path: order.get(path, len(order)))
         texts = self.format.compose([path.read_text(encoding="utf-8") for path in parts], self.classes)
         for name, text in texts.items():
             _write_text(folder / self.name / name, text)
