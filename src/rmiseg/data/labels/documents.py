@@ -111,6 +111,8 @@ class Documents:
         )
         index = self._images_of_images if outside else self._images_by_name
         candidates = index.get(last) or index.get(HASHED.sub("", last)) or index.get(f"/{_plain(last)}") or []
+        if not candidates and not last.lower().endswith(IMAGE_SUFFIXES):  # as CVAT calls the frames of a video
+            candidates = index.get(f"/{_plain(last)}/") or []
         if len(candidates) > 1:
             candidates = _most_alike(parts, candidates)
         if len(candidates) > 1:
@@ -164,21 +166,22 @@ def _plain(name: str) -> str:
 
 
 def _by_name(paths: list[Path]) -> dict[str, list[Path]]:
-    """Images by their names and, behind a slash, which no name holds, by these as they are `_plain`."""
+    """Images by their names, behind a slash, which no name holds, by these as they are `_plain`, and without suffix."""
     index: dict[str, list[Path]] = {}
     for path in dict.fromkeys(Path(os.path.normpath(path)) for path in paths):
         if path.suffix.lower() in IMAGE_SUFFIXES:
             index.setdefault(path.name, []).append(path)
             index.setdefault(f"/{_plain(path.name)}", []).append(path)
+            index.setdefault(f"/{_plain(path.stem)}/", []).append(path)
     return index
 
 
 def _most_alike(parts: list[str], candidates: list[Path]) -> list[Path]:
-    """Those of several paths whose last parts are most like those of another."""
+    """Those of several images whose last folders are most like those of a path."""
 
     def alike(path: Path) -> int:
-        pairs = zip(reversed(parts), reversed(path.parts))
-        return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(parts), len(path.parts)))
+        pairs = zip(reversed(parts[:-1]), reversed(path.parts[:-1]))
+        return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(parts), len(path.parts)) - 1)
 
     most = max(map(alike, candidates))
     return [path for path in candidates if alike(path) == most]
