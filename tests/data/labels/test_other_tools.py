@@ -131,7 +131,7 @@ def test_datumaro(tmp_path):
         {"type": "mask", "label_id": 1, "rle": rle, "z_order": 2},
         {"type": "polygon", "label_id": 0, "points": np.ravel(POLYGON).tolist(), "z_order": 0},
         {"type": "bbox", "label_id": 0, "bbox": [1, 1, 5, 5]},
-        {"type": "ellipse", "label_id": 0, "points": [1, 2, 3, 4]},
+        {"type": "points", "label_id": 0, "points": [1, 2, 3, 4]},
         {"type": "label", "label_id": 0},
         {"type": "polygon", "label_id": None, "points": [0, 0, 9, 0, 9, 9]},
     ]
