@@ -6,6 +6,7 @@ import math
 import os
 import re
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -101,12 +102,12 @@ class Documents:
         name = self._relative(reference, document)
         for folder in [document.parent, self.root, *([self.images] if self.images else [])]:
             found = Path(os.path.normpath(folder / name))
-            if self._is_inside(found) and found.is_file():
+            if self.is_inside(found) and found.is_file():
                 return found
         parts = [part for part in PurePosixPath(name).parts if part not in ("/", "..")]
         last = parts[-1] if parts else ""
         # Where a path leads outside, only the folder that somebody named is searched for the name alone.
-        outside = PurePosixPath(name).is_absolute() or not self._is_inside(
+        outside = PurePosixPath(name).is_absolute() or not self.is_inside(
             Path(os.path.normpath(document.parent / name))
         )
         index = self._images_of_images if outside else self._images_by_name
@@ -114,7 +115,7 @@ class Documents:
         if not candidates and not last.lower().endswith(IMAGE_SUFFIXES):  # as CVAT calls the frames of a video
             candidates = index.get(f"/{_plain(last)}/") or []
         if len(candidates) > 1:
-            candidates = _most_alike(parts, candidates)
+            candidates = most_alike(parts, candidates)
         if len(candidates) > 1:
             raise ValueError(
                 f"{document} names the image {_shown(reference)}, of which there are several: {candidates[0]} and "
@@ -139,7 +140,8 @@ class Documents:
         # Only the last part says something here; the rest is a place on a server.
         return local.lstrip("/") or PurePosixPath(unquote(address.path)).name
 
-    def _is_inside(self, path: Path) -> bool:
+    def is_inside(self, path: Path) -> bool:
+        """Tell whether a path lies below the folder, or below that of the images."""
         folders = [self.root, *([self.images] if self.images else [])]
         return any(Path(os.path.normpath(path)).is_relative_to(os.path.normpath(folder)) for folder in folders)
 
@@ -176,14 +178,14 @@ def _by_name(paths: list[Path]) -> dict[str, list[Path]]:
     return index
 
 
-def _most_alike(parts: list[str], candidates: list[Path]) -> list[Path]:
-    """Those of several images whose last folders are most like those of a path."""
+def most_alike(parts: Sequence[str], candidates: list[Path]) -> list[Path]:
+    """Return those of several files whose last folders are most like those of a path, which is given in parts."""
 
     def alike(path: Path) -> int:
         pairs = zip(reversed(parts[:-1]), reversed(path.parts[:-1]))
         return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(parts), len(path.parts)) - 1)
 
-    most = max(map(alike, candidates))
+    most = max(map(alike, candidates), default=0)
     return [path for path in candidates if alike(path) == most]
 
 
