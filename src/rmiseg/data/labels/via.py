@@ -1,6 +1,6 @@
 """VGG Image Annotator's JSON and CSV, of versions 1 and 2: a project, or annotations alone. Later regions lie in front.
 
-The class of a region is the text of one of its attributes: of the one that most regions have, such as class or label.
+The class of a region is the text of one of its attributes: such as class or label, or else of the one that most have.
 VIA has no library; polygons are drawn by pycocotools, as those of its own export to COCO are.
 """
 
@@ -23,7 +23,7 @@ PROJECT = "_via_img_metadata"
 COLUMNS = ("filename", "region_shape_attributes", "region_attributes")
 """Columns of a CSV file that are read."""
 USUAL = ("class", "label", "name", "type", "category", "object")
-"""Names that the attribute of the class usually has; the first that is there is taken, of those that as many have."""
+"""Names that the attribute of the class usually has: taken if half as many regions have it as have another."""
 
 
 @register("labels", "via")
@@ -109,9 +109,9 @@ def _attribute(entries: list[dict[str, Any]]) -> str:
         if _text(value)
     )
 
-    def rank(name: str) -> tuple[int, int]:
+    def rank(name: str) -> tuple[bool, int, int]:
         usual = USUAL.index(name.lower()) if name.lower() in USUAL else len(USUAL)
-        return -counts[name], usual
+        return usual == len(USUAL) or 2 * counts[name] < max(counts.values()), -counts[name], usual
 
     return min(counts, key=rank) if counts else ""
 
