@@ -182,3 +182,10 @@ def test_frames_of_a_video(tmp_path):
         "train/x_frame_0": True,
         "train/y_frame_0": False,
     }
+
+
+def test_names_with_blanks_at_the_end(tmp_path):
+    """They are those of the list of labels, and have its color."""
+    source = write_cvat(tmp_path / "cvat", {"a.jpg": polygon("car ", SMALL)})
+    assert imported(source, val=0)[2] == ["background", "car"]
+    assert "- [0, 0, 142]" in (tmp_path / "imported" / "dataset.yaml").read_text()

@@ -177,3 +177,18 @@ def test_hostile_labels(tmp_path, wrong, message):
     write_labelme(tmp_path / "labelme", "a.jpg", [wrong])
     with pytest.raises(ValueError, match=message):
         imported(tmp_path / "labelme")
+
+
+def test_shapes_of_x_anylabeling(tmp_path):
+    """A turned box and a quadrilateral, as it calls them."""
+    write_photo(tmp_path / "x" / "a.png")
+    corners = [[4, 8], [12, 2], [20, 12], [12, 18]]
+    shapes = [{"label": kind, "points": corners, "shape_type": kind} for kind in ("rotation", "quadrilateral")]
+    write_json(tmp_path / "x" / "a.json", {"imagePath": "a.png", "shapes": shapes[:1]})
+    turned = imported(tmp_path / "x", val=0, boxes="fill")[1]["train/a"]
+    write_json(tmp_path / "x" / "a.json", {"imagePath": "a.png", "shapes": shapes})
+    report, masks, classes = imported(tmp_path / "x", val=0)
+    assert classes == ["background", "quadrilateral"]
+    assert turned.any()
+    assert (masks["train/a"] == turned).all()
+    assert report.unused.lines()[0].startswith("1 labels are boxes")

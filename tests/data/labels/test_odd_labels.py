@@ -85,7 +85,10 @@ def test_shares_in_place_of_pixels_and_pixels_in_place_of_shares(tmp_path):
 
 def test_names_that_are_nearly_the_same(tmp_path):
     notes = imported(coco(tmp_path / "x", [FLAT], "car", "Car", "car "), val=0)[0].notes
-    assert "'car' and 'Car' and 'car ' differ in capitals or blanks alone, and are classes of their own" in notes
+    told = "differ in capitals, blanks or the form of Unicode alone, and are classes of their own"
+    assert f"'car' and 'Car' and 'car ' {told}" in notes
+    notes = imported(coco(tmp_path / "z", [FLAT], "caf\u00e9", "cafe\u0301"), val=0)[0].notes
+    assert f"'caf\u00e9' and 'cafe\u0301' {told}" in notes
     root = coco(tmp_path / "y", [FLAT], "car", "road")
     text = (root / "a.json").read_text()
     (root / "a.json").write_text(text.replace('{"id": 2, "name": "road"}', '{"id": 1, "name": "road"}'))

@@ -134,7 +134,7 @@ def _image(element: ElementTree.Element, path: Path, documents: Documents, unuse
 
 
 def _region(shape: ElementTree.Element) -> Region | None:
-    label = shape.attrib["label"]
+    label = shape.attrib["label"].strip()
     if shape.tag == "polygon":
         corners = points([each.split(",") for each in shape.attrib["points"].split(";")])
         return Region(label, partial(exact_polygons, [corners])) if len(corners) > 2 else None

@@ -34,6 +34,7 @@ from rmiseg.data.labels.pictures import Picture, embedded_picture, look_at
 from rmiseg.data.labels.report import ImportReport
 from rmiseg.data.labels.splits import assign_splits, unique_names
 from rmiseg.data.labels.strangers import told
+from rmiseg.data.sets.pairing import folded
 from rmiseg.runtime.files import remove_leftovers, to_json
 from rmiseg.runtime.places import check_room, writable_folder
 from rmiseg.runtime.progress import track
@@ -195,11 +196,13 @@ def class_table(
         raise ValueError(f"{report.source}: there is no label, and so no class; --classes names the classes")
     alike: dict[str, list[str]] = {}
     for name in things:
-        alike.setdefault("".join(name.casefold().split()), []).append(name)
+        alike.setdefault(folded("".join(name.split())), []).append(name)
     for several in alike.values():
         if several[1:]:
             shown = " and ".join(map(repr, several))
-            report.notes.append(f"{shown} differ in capitals or blanks alone, and are classes of their own")
+            report.notes.append(
+                f"{shown} differ in capitals, blanks or the form of Unicode alone, and are classes of their own"
+            )
     if unseen := [name for name in config.classes or [] if name not in used | set(BACKGROUND_NAMES)]:
         report.notes.append(f"of --classes, {', '.join(unseen)} have no labels")
     if strange := [name for name in ordered if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name)]:
