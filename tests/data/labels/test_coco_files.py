@@ -214,7 +214,7 @@ def test_folders(tmp_path):
         run(out=str(source), overwrite=True)
     with pytest.raises(FileNotFoundError, match="does not exist"):
         import_labels(DataImportConfig(source=str(tmp_path / "none"), out=str(tmp_path / "other")))
-    with pytest.raises(ValueError, match="of no format that is known here"):
+    with pytest.raises(ValueError, match="has images alone: name the folder of the labels, and this one with --images"):
         import_labels(DataImportConfig(source=str(source / "images"), out=str(tmp_path / "other")))
 
 

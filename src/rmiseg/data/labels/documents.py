@@ -17,6 +17,7 @@ from rmiseg.data.sets.pairing import IMAGE_SUFFIXES, folded, walk
 from rmiseg.runtime.files import parse_json
 
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
+JSON_SUFFIXES = (".json", ".geojson")
 IMPORT_FILE = "import.json"
 """File that says from where a data set was imported; a folder with it may be replaced, and is no source."""
 HASHED = re.compile(r"^[0-9a-f]{8}-")
@@ -80,7 +81,7 @@ class Documents:
     def peek(self, most: int = 20) -> list[Any]:
         """Return the contents of the first JSON files that can be read."""
         found = []
-        for path in self.files(".json")[:most]:
+        for path in self.files(*JSON_SUFFIXES)[:most]:
             try:
                 found.append(self.json(path))
             except ValueError as error:  # if it is of the format that is found, reading says so

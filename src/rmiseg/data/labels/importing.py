@@ -101,8 +101,8 @@ def recognized(documents: Documents, name: str | None) -> tuple[str, LabelFormat
     found = {each: labels for each, labels in known.items() if labels.recognizes(documents)}
     if len(found) == 1:
         return next(iter(found.items()))
-    listed = ", ".join(f"{each} ({labels.TITLE})" for each, labels in (found or known).items())
     if found:
+        listed = ", ".join(f"{each} ({labels.TITLE})" for each, labels in found.items())
         raise ValueError(f"{documents.source} may be of several formats; name one with --format: {listed}")
     if documents.damaged:
         raise ValueError(next(iter(documents.damaged.values())))
@@ -110,7 +110,7 @@ def recognized(documents: Documents, name: str | None) -> tuple[str, LabelFormat
         raise ValueError(f"{documents.source} {other}. Formats that are read: {', '.join(known)}")
     holds = ", ".join(documents.names[:5]) or "nothing"
     raise ValueError(
-        f"{documents.source} is of no format that is known here: {listed}. It holds {holds}"
+        f"{documents.source} is of no format that is known here: {', '.join(known)}. It holds {holds}"
         f"{', ...' if len(documents.names) > 5 else ''}. If it is of one of them, name it with --format, which says "
         f"what is wrong with it"
     )

@@ -81,6 +81,14 @@ def even_odd(rings: Sequence[NDArray[np.float64]], size: Size) -> NDArray[np.boo
     return drawn
 
 
+def with_holes(polygons: Sequence[Sequence[NDArray[np.float64]]], size: Size) -> NDArray[np.bool_]:
+    """Return the pixels in any of some polygons, each of which is its outline (N, 2) and its holes."""
+    drawn = np.zeros(size, bool)
+    for outer, *holes in polygons:
+        drawn |= exact_polygons([outer], size) & ~exact_polygons(holes, size)
+    return drawn
+
+
 def filled_polygon(outer: NDArray[np.float64], holes: Sequence[NDArray[np.float64]], size: Size) -> NDArray[np.bool_]:
     """Return the pixels of a polygon with its outline, as OpenCV's fillPoly draws it: YOLO, Supervisely.
 
