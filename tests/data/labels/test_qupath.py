@@ -87,3 +87,14 @@ def test_damaged_objects(tmp_path):
     write_json(tmp_path / "x" / "a.geojson", [broken])
     with pytest.raises(ValueError, match=r"a\.geojson does not hold QuPath's objects: 'coordinates' is missing"):
         imported(tmp_path / "x")
+
+
+def test_the_image_beside_its_objects_comes_first(tmp_path):
+    for folder in ("x", "y"):
+        write_photo(tmp_path / folder / "a.png")
+    write_json(tmp_path / "x" / "a.geojson", [feature("Polygon", [OUTER], {"name": "Tumor"})])
+    imported(tmp_path / "x", images=str(tmp_path / "y"))
+    assert (tmp_path / "imported" / "images" / "train" / "a.png").resolve() == tmp_path / "x" / "a.png"
+    write_photo(tmp_path / "x" / "a.jpg")
+    with pytest.raises(ValueError, match="of which there are several"):
+        imported(tmp_path / "x")

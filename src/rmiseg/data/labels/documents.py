@@ -101,8 +101,9 @@ class Documents:
             ValueError: The reference leads outside of the folders, or there are several images of that name.
         """
         name = self._relative(reference, document)
-        for folder in [document.parent, self.root, *([self.images] if self.images else [])]:
-            found = Path(os.path.normpath(folder / name))
+        folders = [document.parent, self.root, *([self.images] if self.images else [])]
+        places = [Path(os.path.normpath(folder / name)) for folder in folders]
+        for found in places:
             if self.is_inside(found) and found.is_file():
                 return found
         parts = [part for part in PurePosixPath(name).parts if part not in ("/", "..")]
@@ -115,6 +116,8 @@ class Documents:
         candidates = index.get(last) or index.get(HASHED.sub("", last)) or index.get(f"/{_plain(last)}") or []
         if not candidates and not last.lower().endswith(IMAGE_SUFFIXES):  # as CVAT calls the frames of a video
             candidates = index.get(f"/{_plain(last)}/") or []
+            there = ([each for each in candidates if each.with_suffix("") == place] for place in places)
+            candidates = next(filter(None, there), candidates)
         if len(candidates) > 1:
             candidates = most_alike(parts, candidates)
         if len(candidates) > 1:
