@@ -175,3 +175,8 @@ def test_labels_for_another_size_than_those_before_them(tmp_path):
     report, masks, _ = imported(source, val=0)
     assert masks["train/a"].sum() == 16 * 12
     assert report.unused.lines() == ["1 labels are for another size than those before them: road in a.jpg: 64 x 24"]
+
+
+def test_polygons_of_two_corners(tmp_path):
+    source = write_tasks(tmp_path / "studio", task("a.jpg", polygon("car", SQUARE), polygon("car", SQUARE[:2])))
+    assert imported(source, val=0)[0].unused.lines() == ["1 polygons of fewer than three corners: car in a.jpg"]

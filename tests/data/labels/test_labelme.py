@@ -192,3 +192,11 @@ def test_shapes_of_x_anylabeling(tmp_path):
     assert turned.any()
     assert (masks["train/a"] == turned).all()
     assert report.unused.lines()[0].startswith("1 labels are boxes")
+
+
+def test_names_of_images_say_no_split(tmp_path):
+    """Those of folders do."""
+    for name in ("test_a.png", "b/val 3.png", "val/train-c.png", "train/d.png"):
+        folder, _, last = name.rpartition("/")
+        write_labelme(tmp_path / "x" / folder, last, [shape("car", [[2, 2], [20, 2], [9, 19]])])
+    assert set(imported(tmp_path / "x", val=0)[1]) == {"train/test_a", "train/val 3", "val/train-c", "train/d"}

@@ -207,7 +207,7 @@ class LabelFormat(ABC):
 
     @abstractmethod
     def recognizes(self, documents: Documents) -> bool:
-        """Tell whether files are of this format, by a look at the first few."""
+        """Tell whether files are of this format, by a look at a few."""
 
     @abstractmethod
     def read(self, documents: Documents) -> Annotations:

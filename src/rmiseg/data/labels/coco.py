@@ -48,6 +48,11 @@ def split_of(path: Path, root: Path) -> str:
     return ""
 
 
+def split_of_folder(path: Path, root: Path) -> str:
+    """Return the split that a folder of a file says, whose own name is that of an image; "" if none does."""
+    return split_of(path.parent / "_", root)
+
+
 @register("labels", "coco")
 class COCOFile(JSONFormat):
     """COCO's JSON."""

@@ -25,7 +25,7 @@ from rmiseg.data.labels.annotations import (
     add_region,
     naming,
 )
-from rmiseg.data.labels.coco import split_of
+from rmiseg.data.labels.coco import split_of_folder
 from rmiseg.data.labels.documents import Documents, class_name, whole
 from rmiseg.data.labels.shapes import ellipse, even_odd, exact_polygons, points, rectangle
 
@@ -49,7 +49,7 @@ class Darwin(JSONFormat):
     def read_file(self, path: Path, content: Any, documents: Documents, found: Annotations) -> None:
         """See `JSONFormat.read_file`."""
         image = _image(path, content, found.unused)
-        image.split = split_of(path, documents.root)
+        image.split = split_of_folder(path, documents.root)
         found.images.append(image)
 
 

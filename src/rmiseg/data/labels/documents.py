@@ -79,9 +79,11 @@ class Documents:
         return self._json[path]
 
     def peek(self, most: int = 20) -> list[Any]:
-        """Return the contents of the first JSON files that can be read."""
-        found = []
-        for path in self.files(*JSON_SUFFIXES)[:most]:
+        """Return the contents of a few JSON files, from the first to the last, as far as they can be read."""
+        found, paths = [], self.files(*JSON_SUFFIXES)
+        if len(paths) > most:
+            paths = [paths[index * (len(paths) - 1) // (most - 1)] for index in range(most)]
+        for path in paths:
             try:
                 found.append(self.json(path))
             except ValueError as error:  # if it is of the format that is found, reading says so

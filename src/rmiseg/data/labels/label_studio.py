@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from rmiseg.config.registry import register
 from rmiseg.data.classes import ClassTable
 from rmiseg.data.labels.annotations import (
+    FEW_CORNERS,
     Annotations,
     LabeledImage,
     LabelFormat,
@@ -173,6 +174,7 @@ def _add_results(image: LabeledImage, results: list[dict[str, Any]], unused: Tal
         if size != image.size:
             unused.add("labels are for another size than those before them", f"{example}: {size[1]} x {size[0]}")
             continue
+        kind = FEW_CORNERS if "points" in value else kind
         add_region(image, partial(_region, name, value, size), f"label {number}, {name!r}", unused, kind, example)
 
 

@@ -24,7 +24,7 @@ from rmiseg.data.labels.annotations import (
     add_region,
     written_classes,
 )
-from rmiseg.data.labels.coco import split_of
+from rmiseg.data.labels.coco import split_of_folder
 from rmiseg.data.labels.documents import Documents, class_name, read_text, whole
 from rmiseg.data.labels.outlines import outlines
 from rmiseg.data.labels.shapes import bitmap, outlined_circle, outlined_polygon, outlined_rectangle, points
@@ -61,7 +61,7 @@ class Labelme(JSONFormat):
     def read_file(self, path: Path, content: Any, documents: Documents, found: Annotations) -> None:
         """See `JSONFormat.read_file`."""
         image = _image(path, content, found.unused)
-        image.split = split_of(path, documents.root)
+        image.split = split_of_folder(path, documents.root)
         try:
             image.path = documents.find_image(image.reference, path)
         except ValueError:

@@ -21,7 +21,7 @@ from rmiseg.data.labels.annotations import (
     Region,
     add_region,
 )
-from rmiseg.data.labels.coco import split_of
+from rmiseg.data.labels.coco import split_of_folder
 from rmiseg.data.labels.documents import Documents, class_name, whole
 from rmiseg.data.labels.shapes import points, with_holes
 
@@ -47,7 +47,7 @@ class QuPath(JSONFormat):
     def read_file(self, path: Path, content: Any, documents: Documents, found: Annotations) -> None:
         """See `JSONFormat.read_file`."""
         found.smaller_in_front = True
-        image = LabeledImage(path.stem, path, split=split_of(path, documents.root))
+        image = LabeledImage(path.stem, path, split=split_of_folder(path, documents.root))
         for number, each in enumerate(_features(content) or [], start=1):
             kind, example = each["geometry"]["type"], f"object {number} in {path.name}"
             name = _name(each["properties"].get("classification") or {})

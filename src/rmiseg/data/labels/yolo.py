@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from rmiseg.config.recipes import shortened
 from rmiseg.config.registry import register
 from rmiseg.data.labels.annotations import Annotations, LabeledImage, LabelFormat, Region, Size
-from rmiseg.data.labels.coco import SPLITS, split_of
+from rmiseg.data.labels.coco import SPLITS, split_of_folder
 from rmiseg.data.labels.documents import HASHED, Documents, class_name, read_mapping, read_text, whole
 from rmiseg.data.labels.shapes import filled_polygon, points, rectangle
 
@@ -74,7 +74,7 @@ class YOLO(LabelFormat):
             labels.pop(label_file, None)
             split = next((split for split, paths in lists.items() if _is_in(path, paths)), "")
             if not split and path.is_relative_to(documents.root):
-                split = split_of(path.parent / "_", documents.root)
+                split = split_of_folder(path, documents.root)
             regions = _regions(label_file, names, found)
             found.images.append(LabeledImage(str(path), label_file, regions, split=split, path=path))
         for path in labels:
