@@ -136,10 +136,7 @@ def _pictures(
             continue
         if path is not None:
             if path in seen:
-                raise ValueError(
-                    f"the image {path} has labels twice, in {seen[path].document} and {image.document}: leave one, or "
-                    f"name one file as the source"
-                )
+                raise ValueError(f"the image {path} has labels twice, {_twice(seen[path].document, image.document)}")
             seen[path] = image
             picture = look_at(path, image)
         assert picture is not None
@@ -148,6 +145,12 @@ def _pictures(
             report.unused.add("images have another size than their labels", f"{picture.title} is {have}, not {want}")
             continue
         yield picture
+
+
+def _twice(first: Path, second: Path) -> str:
+    if first == second:
+        return f"in {first} alone: are these images of one name, of two tasks or folders? Export them one by one"
+    return f"in {first} and {second}: leave one, or name one file as the source"
 
 
 def _usable(image: LabeledImage, config: DataImportConfig, report: ImportReport) -> Iterator[Region]:
@@ -196,7 +199,8 @@ def class_table(
         raise ValueError(f"{report.source}: there is no label, and so no class; --classes names the classes")
     alike: dict[str, list[str]] = {}
     for name in things:
-        alike.setdefault(folded("".join(name.split())), []).append(name)
+        shown = (letter for letter in name if not letter.isspace() and unicodedata.category(letter) != "Cf")
+        alike.setdefault(folded("".join(shown)), []).append(name)
     for several in alike.values():
         if several[1:]:
             shown = " and ".join(map(repr, several))

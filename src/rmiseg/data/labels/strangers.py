@@ -14,7 +14,7 @@ from rmiseg.data.sets.pairing import LABEL_SUFFIXES
 BEGINNING = 10_000
 """Bytes of a file that are looked at."""
 COCO = "export COCO, which is read"
-FOLDER = "images/ and masks/ of a data set `folder`, and see `rmiseg data check --root`"
+FOLDER = "a data set `folder` (images/ and masks/), see `rmiseg data check --root`"
 LINES = (".ndjson", ".jsonl", ".manifest")
 """Suffixes of files that have a JSON text in each line."""
 
@@ -128,10 +128,21 @@ FILES = {
         "holds volumes as NRRD or MetaImage, which are not read: save them and their segmentations as NIfTI, for a "
         "data set `folder`"
     ),
-    r"\.nii(\.gz)?$": "holds volumes (NIfTI), which need no import: put them and their masks into the folders {folder}",
+    r"\.nii(\.gz)?$": "holds volumes (NIfTI), which need no import: with their masks they are {folder}",
     r"\.shp$": "holds shapefiles, which are not read: gdal_rasterize draws them as masks, for a data set `folder`",
+    r"\.(tfrecords?|parquet|arrow)$": (
+        "holds tables of TFRecord, Parquet or Arrow, which are not read: export COCO, or masks as files for a data set "
+        "`folder`"
+    ),
+    r"(^|/)obj\.(data|names)$": (
+        "looks like CVAT's export YOLO 1.1, whose labels are boxes, no outlines: export Ultralytics YOLO Segmentation"
+    ),
+    r"(^|/)labels/.*\.txt$": (
+        "has text files in labels/, as YOLO, but neither data.yaml nor classes.txt: write the names of the classes "
+        "into classes.txt, one a line"
+    ),
     r"(^|/)label_colors\.txt$": "looks like CVAT's export CamVid, which is not read: export Segmentation mask 1.1",
-    r"(^|/)pixellabeldata/": "holds pixel labels of MATLAB, which need no import: put them into the folders {folder}",
+    r"(^|/)pixellabeldata/": "holds pixel labels of MATLAB, which need no import: with their images they are {folder}",
 }
 """Patterns of the names of files, in lower case, and what they say."""
 CSV = {
@@ -170,7 +181,7 @@ def told(documents: Documents) -> str:
     if documents.image_files() and not documents.files(*LABEL_SUFFIXES, ".yaml", ".yml"):
         return (
             f"has images alone: name the folder of the labels, and this one with --images. Masks that are images need "
-            f"no import: put both into the folders {FOLDER}"
+            f"no import: with their images they are {FOLDER}"
         )
     return ""
 
