@@ -199,8 +199,8 @@ def class_table(
         raise ValueError(f"{report.source}: there is no label, and so no class; --classes names the classes")
     alike: dict[str, list[str]] = {}
     for name in things:
-        shown = (letter for letter in name if not letter.isspace() and unicodedata.category(letter) != "Cf")
-        alike.setdefault(folded("".join(shown)), []).append(name)
+        seen = (letter for letter in name if not letter.isspace() and unicodedata.category(letter) != "Cf")
+        alike.setdefault(folded("".join(seen)), []).append(name)
     for several in alike.values():
         if several[1:]:
             shown = " and ".join(map(repr, several))
