@@ -94,7 +94,7 @@ def test_prediction_with_labels(run, shapes, tmp_path, capsys):
     together.unlink()
     assert "use --overwrite" in error_of(arguments, capsys)
     assert main([*arguments, "--resume", "auto"]) == 0
-    assert "1 images (" in capsys.readouterr().out
+    assert "1 image (" in capsys.readouterr().out
     assert together.read_text() == expected
     assert "tolerance 1.0, not 2.0" in error_of([*arguments, "--resume", "auto", "--tolerance", "2"], capsys)
     assert "'yolo' is none of index, gray" in error_of([*arguments, "--write", "yolo"], capsys)
