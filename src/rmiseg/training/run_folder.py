@@ -14,7 +14,6 @@ from rich.console import Console
 
 from rmiseg.config import TrainConfig
 from rmiseg.config.recipes import flat, read_recipe, shortened
-from rmiseg.config.registry import OWN_OPTIONS, find, is_known
 from rmiseg.data import LabeledImages
 from rmiseg.evaluation.results import EVALUATIONS, FILES
 from rmiseg.inference.checkpoint import CHECKPOINTS
@@ -296,21 +295,13 @@ class RunFolder:
         stored = with_defaults(stored)
         for name, value in wanted.items():
             decided = value == BALANCED or (name in CHOSEN and value is None)  # by the data
-            before = self._filled(name, stored[name]) if name in stored else value
+            before = stored.get(name, value)
             if before != value and name not in CHANGEABLE and not decided:
                 raise ValueError(
                     f"the run in {self.path} has {name} {shortened(str(before))}, not {shortened(str(value))}: "
                     "it goes on with the options that it was started with. Choose another folder with --out for "
                     "another run"
                 )
-
-    def _filled(self, name: str, value: Any) -> Any:
-        """The value of an option in config.yaml; own options of a component with those that it did not have then."""
-        kind = OWN_OPTIONS.get(name.removesuffix(".options")) if name.endswith(".options") else None
-        section = getattr(self.config, name.removesuffix(".options"), None)
-        if kind is None or section is None or hasattr(section, section.name) or not isinstance(value, Mapping):
-            return value
-        return {**find(kind, section.name).defaults, **value} if is_known(kind, section.name) else value
 
     def _compare_data(self, before: Mapping[str, Any], console: Console) -> None:
         """Refuse to go on with other images, unless that is asked for."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,16 +52,9 @@ def with_defaults(said: Mapping[str, Any]) -> dict[str, Any]:
         name, own = said.get(f"{section}.name"), said.get(f"{section}.options")
         if not isinstance(name, str) or not isinstance(own, Mapping) or not is_known(kind, name):
             continue
-        known = fields(find(kind, name).options or _Nothing)
-        defaults = {each.name: each.default for each in known if each.default is not MISSING}
         if not any(option.startswith(f"{section}.{name}.") for option in said):  # in a section of their own
-            options[f"{section}.options"] = {**defaults, **own}
+            options[f"{section}.options"] = {**find(kind, name).defaults, **own}
     return options
-
-
-@dataclass
-class _Nothing:
-    """Options of what has none."""
 
 
 def with_unsaid(config: TrainConfig) -> TrainConfig:
