@@ -14,6 +14,7 @@ from rmiseg.data import Split
 from rmiseg.data.bands import Ranges
 from rmiseg.data.classes import IGNORE_INDEX
 from rmiseg.data.image_files.opening import image_header
+from rmiseg.data.spread import spread
 from rmiseg.runtime.progress import track
 
 HEADERS, MASKS = 1000, 200
@@ -128,11 +129,6 @@ def profile_data(train: Split, val: Split, console: Console | None = None) -> Da
         upright=counted.upright,
         classes=counted.classes(train.classes.names),
     )
-
-
-def spread(size: int, most: int) -> list[int]:
-    """Numbers of at most so many items, evenly spaced."""
-    return sorted(set(np.linspace(0, size - 1, min(size, most)).round().astype(int).tolist())) if size else []
 
 
 class _Counts:

@@ -6,11 +6,10 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from rmiseg.config import DataConfig
 from rmiseg.data import LabeledImages, Split
 from rmiseg.data.image_files.volumes import is_slice
+from rmiseg.data.spread import spread
 
 SAMPLED = 32
 """Images of a split whose content is looked at; all of them where there are no more."""
@@ -66,7 +65,7 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
 def _content(images: Split) -> str:
     """Digest of the bytes of image files and the class ids of masks, of some images spread over the split."""
     digest = hashlib.sha256()
-    for index in np.linspace(0, len(images) - 1, min(SAMPLED, len(images))).round().astype(int).tolist():
+    for index in spread(len(images), SAMPLED):
         try:
             path = images.samples[index].image
             with open(path.parent if is_slice(path) else path, "rb") as file:
