@@ -12,7 +12,7 @@ import yaml
 
 from rmiseg.config import OpenConfig, TrainConfig
 from rmiseg.config.parser import train_config
-from rmiseg.config.recipes import flat, merged, read_recipe
+from rmiseg.config.recipes import flat, merged, nested, read_recipe
 from rmiseg.config.registry import OWN_OPTIONS, find, is_known
 from rmiseg.runtime.files import replacing
 
@@ -83,7 +83,7 @@ def as_begun(config: TrainConfig) -> TrainConfig:
         own = {name: getattr(config, name) for name in ("out", "resume", "device", "plan", "made_with")}
         given, values = dict[str, Any](), flat(plain_options(config))
         for name in config.given:
-            given = merged(given, _nested(name, values[name])) if name in values else given
+            given = merged(given, nested(name, values[name])) if name in values else given
         try:
             config = replace(train_config({**merged(stored, given), "plan": None}), **own)
         except ValueError as error:  # what was given has been read without one
@@ -92,12 +92,6 @@ def as_begun(config: TrainConfig) -> TrainConfig:
     if config.train.hours is not None and steps is not None:
         config = replace(config, train=replace(config.train, hours=None, steps=steps))
     return config
-
-
-def _nested(name: str, value: Any) -> dict[str, Any]:
-    for each in reversed(name.split(".")):
-        value = {each: value}
-    return dict(value)
 
 
 def write_config(path: Path, config: TrainConfig) -> None:
