@@ -72,7 +72,7 @@ def time_methods(recipes: Mapping[str, TrainConfig], console: Console) -> dict[s
             started = time.perf_counter()
             take_step(batches, step)
             steps[method].append(time.perf_counter() - started)
-            evaluation = evaluate_model(take_step.model, [image], take_step.model.num_classes, take_step.device)
+            evaluation = evaluate_model(take_step.model, [image], take_step.model.num_classes)
             images[method].append(evaluation.seconds["model"])
     return {
         method: Seconds(*(statistics.median(times[method][WARM_UP:]) for times in (steps, images)))

@@ -131,7 +131,7 @@ def measured_pace(
         few = list(islice(loader, SCORED))
         _synchronize(device)
         started = time.perf_counter()
-        evaluate_model(model, few, classes, device)
+        evaluate_model(model, few, classes)
         each = (time.perf_counter() - started) / max(len(few), 1)
     return Pace(seconds, each * len(val))
 
