@@ -12,7 +12,7 @@ from rich.console import Console
 
 from rmiseg.data import Split
 from rmiseg.data.classes import IGNORE_INDEX
-from rmiseg.data.image_files.opening import image_header
+from rmiseg.data.image_files.opening import image_header, of_any_size
 from rmiseg.data.spread import spread
 from rmiseg.runtime.progress import track
 
@@ -169,16 +169,14 @@ def _sizes(split: Split, indices: list[int]) -> list[tuple[int, int]]:
         ValueError: One has more pixels than Pillow reads of one file, twice its limit.
     """
     sizes, known = list[tuple[int, int]](), list[int]()
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # only headers are read
-    try:
+    with of_any_size():
         for index in indices:
             try:
                 sizes.append(image_header(split.samples[index].image, split.bands.pages).size)
                 known.append(index)
             except Exception:  # what is wrong with it, reading says
                 continue
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
+    limit = Image.MAX_IMAGE_PIXELS
     for (height, width), index in zip(sizes, known):
         if limit is not None and height * width > 2 * limit:
             raise ValueError(
