@@ -22,10 +22,11 @@ from rmiseg.runtime.distributed import is_main
 from rmiseg.runtime.files import leftovers, locked, printable, read_json, replacing, to_json
 from rmiseg.runtime.places import check_places, check_room, writable_folder
 from rmiseg.training.fingerprint import changes, fingerprints
+from rmiseg.training.loggers.base import EVENT_FILES
+from rmiseg.training.loggers.table import CURVES_FILE
 from rmiseg.training.state import STATES, SavedState, StateFolder
 from rmiseg.training.stored_options import CONFIG_FILE, plain_options, stored_options, with_defaults, write_config
 
-CURVES_FILE, EVENT_FILES = "curves.csv", "events.out.tfevents.*"
 SET_ASIDE = "set-aside"
 """Beginning of the names of the folders that curves go to where a run starts over; a number follows."""
 NO_VALUES = 200
@@ -188,10 +189,7 @@ class RunFolder:
         own |= {path.name for path in [*leftovers(out), *out.glob(f"{SET_ASIDE}-*")]}
         foreign = out.exists() and (not out.is_dir() or bool({path.name for path in out.iterdir()} - own))
         if foreign or any(out.glob(f"{CHECKPOINTS}/**/*.pt")):
-            advice = ", go on with it with --resume auto" if (out / CONFIG_FILE).is_file() else ""
-            raise FileExistsError(
-                f"{out} exists and is not empty; choose another folder with --out{advice}, or remove it"
-            )
+            raise occupied(out, (out / CONFIG_FILE).is_file())
 
     def _check_places(self) -> None:
         names = CONFIG_FILE, CURVES_FILE, RESULT_FILE, DIVERGED_FILE, LOCK_FILE
@@ -316,6 +314,12 @@ class RunFolder:
         if any(len(before[split]["classes"]) != len(now[split]["classes"]) for split in before if split in now):
             raise ValueError(f"the run in {self.path} cannot go on: {change}")
         console.print(f"warning: the data have changed: {change}. The training goes on with them", markup=False)
+
+
+def occupied(out: Path, can_go_on: bool) -> FileExistsError:
+    """The error that something else is in the folder of a run, or one that could go on and is not asked to."""
+    advice = ", go on with it with --resume auto" if can_go_on else ""
+    return FileExistsError(f"{out} exists and is not empty; choose another folder with --out{advice}, or remove it")
 
 
 def write_result(path: Path, result: RunResult, more: Mapping[str, Any]) -> None:
