@@ -10,6 +10,7 @@ from rmiseg.config import DataConfig
 from rmiseg.data import LabeledImages, Split
 from rmiseg.data.image_files.volumes import is_slice
 from rmiseg.data.spread import spread
+from rmiseg.runtime.words import some
 
 SAMPLED = 32
 """Images of a split whose content is looked at; all of them where there are no more."""
@@ -50,7 +51,7 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
         old = before.get(split, {})
         if old.get("classes", new["classes"]) != new["classes"]:
             return (
-                f"the classes of split {split} are {_listed(new['classes'])}, and were {_listed(old['classes'])} when "
+                f"the classes of split {split} are {some(new['classes'], 8)}, and were {some(old['classes'], 8)} when "
                 "it was started"
             )
         if old.get("images", new["images"]) != new["images"]:
@@ -78,7 +79,3 @@ def _content(images: Split) -> str:
 
 def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:32]
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
