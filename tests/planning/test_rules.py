@@ -163,6 +163,7 @@ def test_steps_in_larger_images_take_as_much_time():
     assert decision.value == 1333
     assert "1.5 times" in decision.because
     assert schedule.steps(367, 4, "cpu", scale=0.5).value == 3000
+    assert schedule.steps(367, 16, "cuda", scale=1.5).value == 4000  # as many as it takes to learn
 
 
 def test_val_every():

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from rmiseg.config import DataConfig, LoopConfig, LossConfig, ModelConfig, OptimConfig, TrainConfig
+from rmiseg.models import SegmentationModel, adapt_model
 from rmiseg.planning.memory import MemoryNeed
 from rmiseg.training.assembly import complete
 from rmiseg.training.cost import memory_need, step_cost
@@ -79,3 +81,17 @@ def test_cards():
 
 def test_disk():
     assert disk_space(small(), 10**6) == 4 * 10**6 * (3 + 4)
+
+
+def test_a_network_that_looks_at_numbers_cannot_be_foreseen(monkeypatch):
+    class Looks(nn.Conv2d):
+        def forward(self, images: Tensor) -> Tensor:
+            return super().forward(images if images.abs().max() > 0 else -images)
+
+    def make(*args: object) -> SegmentationModel:
+        return adapt_model(Looks(3, 3, 1), 3)
+
+    monkeypatch.setattr("rmiseg.training.cost.make_model", make)
+    found = step_cost(small(), 3)
+    assert (found.parameters, found.operations, found.memory) == (12, None, None)
+    assert memory_need(small(), 3) is None

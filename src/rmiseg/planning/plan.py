@@ -30,13 +30,13 @@ class Measures:
 
     Attributes:
         weights: Where the weights of a backbone are to be had.
-        memory: Memory of a step with some options, on the device to plan for.
+        memory: Memory of a step with some options, on the device to plan for, if it can be foreseen.
         pace: Time of a step and of an evaluation with some options, on this machine.
         installed: Whether the packages of an extra are there.
     """
 
     weights: network.Weights
-    memory: Callable[[TrainConfig], MemoryNeed] | None = None
+    memory: Callable[[TrainConfig], MemoryNeed | None] | None = None
     pace: Callable[[TrainConfig], Pace] | None = None
     installed: Callable[[str], bool] = is_installed
 
@@ -148,7 +148,7 @@ def _decide_batches(
     deciding: _Deciding,
     profile: DataProfile,
     machine: Machine,
-    memory: Callable[[TrainConfig], MemoryNeed] | None,
+    memory: Callable[[TrainConfig], MemoryNeed | None] | None,
 ) -> None:
     if deciding.is_open("data.batch_size"):
         need = memory(deciding.config) if memory is not None and machine.usable else None

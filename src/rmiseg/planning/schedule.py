@@ -77,19 +77,10 @@ def repeat(images: int, batch: int, accumulate: int) -> Decision:
     return Decision("data.repeat", times, f"{images} images alone would be {images // step} steps an epoch")
 
 
-def bounds(device: str, scale: float = 1.0) -> tuple[int, int]:
-    """Fewest and most steps. In larger images, whose crops are larger, they are fewer, and take as much time.
-
-    Args:
-        device: Kind of the device.
-        scale: Factor of images.
-    """
-    fewest, most = (round(count / max(scale, 1) ** 2) for count in STEPS.get(device, STEPS["cuda"]))
-    return fewest, most
-
-
 def steps(images: int, step_images: int, device: str, scale: float = 1.0) -> Decision:
     """Optimizer steps: 50 passes over the images, within bounds.
+
+    In larger images, whose crops are larger, the most are fewer, and take as much time.
 
     Args:
         images: Number of images to train on.
@@ -97,7 +88,8 @@ def steps(images: int, step_images: int, device: str, scale: float = 1.0) -> Dec
         device: Kind of the device.
         scale: Factor of images.
     """
-    fewest, most = bounds(device, scale)
+    fewest, most = STEPS.get(device, STEPS["cuda"])
+    most = round(most / max(scale, 1) ** 2)
     wanted = math.ceil(EPOCHS * images / step_images)
     count = min(max(wanted, fewest), most)
     passes = count * step_images / images
@@ -107,7 +99,7 @@ def steps(images: int, step_images: int, device: str, scale: float = 1.0) -> Dec
         reason = f"{EPOCHS} passes over {images} images would be {wanted}: {passes:.1f} passes. More is better"
     else:
         reason = f"{EPOCHS} passes over {images} images"
-    if scale > 1 and count in (fewest, most):
+    if count == most and scale > 1:
         reason += f"; in images {scale:g} times as large steps are fewer, as each takes longer"
     return Decision("train.steps", count, reason)
 
@@ -137,7 +129,7 @@ def is_hurried(count: int, device: str, scale: float = 1.0) -> bool:
         device: Kind of the device.
         scale: Factor of images.
     """
-    return device == "cpu" and count < bounds(device, scale)[0]
+    return device == "cpu" and count * max(scale, 1) ** 2 < STEPS["cpu"][0]
 
 
 def norm_momentum(total: int) -> Decision:

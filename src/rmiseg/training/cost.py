@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from rich.console import Console
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
 from torch.distributed._tools.mem_tracker import MemTracker
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -42,12 +42,13 @@ class StepCost:
     Attributes:
         parameters: Numbers that are trained.
         operations: Additions and multiplications of one batch, forward and backward; those of the loss are left out.
-        memory: Most bytes held at once on a GPU, with those of the CUDA context.
+            None if the network looks at numbers as it goes, so that nothing can be foreseen.
+        memory: Most bytes held at once on a GPU, with those of the CUDA context; None likewise.
     """
 
     parameters: int
-    operations: int
-    memory: int
+    operations: int | None
+    memory: int | None
 
 
 def step_cost(
@@ -86,22 +87,26 @@ def step_cost(
         target = torch.empty((size[0], height, width), device=device, dtype=torch.uint8)
         _make_state(optimizer)
         tracker.track_external(*networks, optimizer, images, target)
-        with tracker, counter if count_operations else nullcontext():
-            with torch.autocast(device.type, torch.bfloat16, enabled=config.train.precision != "fp32"):
-                output = network(images.to(memory_format=torch.channels_last))
-            logits, auxiliary = output if isinstance(output, tuple) else (output, None)
-            loss, _ = criterion(logits, auxiliary, target, criterion.counts(target), 0)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
+        parameters = sum(each.numel() for each in network.parameters() if each.requires_grad)
+        try:
+            with tracker, counter if count_operations else nullcontext():
+                with torch.autocast(device.type, torch.bfloat16, enabled=config.train.precision != "fp32"):
+                    output = network(images.to(memory_format=torch.channels_last))
+                logits, auxiliary = output if isinstance(output, tuple) else (output, None)
+                loss, _ = criterion(logits, auxiliary, target, criterion.counts(target), 0)
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+        except (DataDependentOutputException, DynamicOutputShapeException):
+            return StepCost(parameters, None, None)
     peak = sum(each["Total"] for each in tracker.get_tracker_snapshot("peak").values())
-    parameters = sum(each.numel() for each in network.parameters() if each.requires_grad)
     return StepCost(parameters, counter.get_total_flops(), int(peak) + CONTEXT)
 
 
-def memory_need(config: TrainConfig, num_classes: int) -> MemoryNeed:
-    """Memory of a step on a GPU by its batch, see `step_cost`."""
+def memory_need(config: TrainConfig, num_classes: int) -> MemoryNeed | None:
+    """Memory of a step on a GPU by its batch, see `step_cost`; None if it cannot be foreseen."""
     points = [(batch, step_cost(config, num_classes, batch, count_operations=False).memory) for batch in (2, 4)]
-    return MemoryNeed.through(points[0], points[1])
+    (few, first), (more, second) = points
+    return None if first is None or second is None else MemoryNeed.through((few, first), (more, second))
 
 
 def measured_pace(

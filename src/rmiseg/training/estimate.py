@@ -89,8 +89,10 @@ def cost_table(config: TrainConfig, train: LabeledImages, pace: Pace | None, mac
     table.add_row("parameters", f"{cost.parameters / 1e6:.1f} million")
     images = config.data.batch_size * config.train.accumulate
     table.add_row("length", f"{counted(total, 'step')} of {counted(images, 'image')}, {counted(epochs, 'epoch')}")
-    step = cost.operations * config.train.accumulate
-    table.add_row("operations", f"{step / 1e12:.2f} * 10^12 a step, {step * total / 1e15:.3g} * 10^15 in all")
+    unforeseen = "not to be foreseen: the network looks at numbers as it goes"
+    step = (cost.operations or 0) * config.train.accumulate
+    operations = f"{step / 1e12:.2f} * 10^12 a step, {step * total / 1e15:.3g} * 10^15 in all"
+    table.add_row("operations", operations if step else unforeseen)
     if pace is not None:
         evaluations = math.ceil(epochs / config.train.val_every)
         table.add_row("time of a step", f"{rounded(pace.step)} s, measured on {machine}")
@@ -100,10 +102,12 @@ def cost_table(config: TrainConfig, train: LabeledImages, pace: Pace | None, mac
     table.add_row("disk", f"{disk_space(config, cost.parameters) / GIGABYTE:.1f} GB")
     batch = config.data.batch_size
     other = max(batch // 2, 2) if batch != 2 else 4
-    need = MemoryNeed.through(
-        (batch, cost.memory), (other, step_cost(config, classes, other, count_operations=False).memory)
-    )
-    table.add_row("memory of a GPU", fitting_cards(need, batch, config.train.accumulate))
+    others = None if cost.memory is None else step_cost(config, classes, other, count_operations=False).memory
+    if cost.memory is None or others is None:
+        table.add_row("memory of a GPU", unforeseen)
+    else:
+        need = MemoryNeed.through((batch, cost.memory), (other, others))
+        table.add_row("memory of a GPU", fitting_cards(need, batch, config.train.accumulate))
     return table
 
 
