@@ -18,7 +18,7 @@ from torch import Tensor
 from rmiseg.benchmarks.candidates import is_installed
 from rmiseg.config import BenchFormsConfig
 from rmiseg.losses import RMILoss
-from rmiseg.runtime.files import replacing, to_json
+from rmiseg.runtime.files import to_json, write_text
 
 IGNORED = 255
 
@@ -173,8 +173,7 @@ def run_forms_benchmark(config: BenchFormsConfig, console: Console) -> dict[str,
 
 def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as beside:
-        beside.write_text(text, encoding="utf-8")
+    write_text(path, text)
 
 
 def measure(case: Case, seconds: float) -> dict[str, Any]:

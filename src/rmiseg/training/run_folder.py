@@ -19,7 +19,7 @@ from rmiseg.evaluation.results import EVALUATIONS, FILES
 from rmiseg.inference.checkpoint import CHECKPOINTS
 from rmiseg.runtime.checksums import sealed, unsealed
 from rmiseg.runtime.distributed import is_main
-from rmiseg.runtime.files import leftovers, locked, printable, read_json, replacing, to_json
+from rmiseg.runtime.files import leftovers, locked, printable, read_json, to_json, write_text
 from rmiseg.runtime.places import check_places, check_room, writable_folder
 from rmiseg.training.fingerprint import changes, fingerprints
 from rmiseg.training.loggers.base import EVENT_FILES
@@ -275,8 +275,7 @@ class RunFolder:
 
     def diverged(self, message: str) -> None:
         """Note that the training diverged."""
-        with replacing(self.path / DIVERGED_FILE) as temporary:
-            temporary.write_text(f"{printable(message)}\n", encoding="utf-8")
+        write_text(self.path / DIVERGED_FILE, f"{printable(message)}\n")
 
     def _check_same(self) -> None:
         """Refuse to go on with a run under options that would have made another run of it."""
@@ -325,8 +324,7 @@ def occupied(out: Path, can_go_on: bool) -> FileExistsError:
 def write_result(path: Path, result: RunResult, more: Mapping[str, Any]) -> None:
     """Write a result and what else is to be known of it, with a checksum."""
     content = {name: value for name, value in asdict(result).items() if name != "out"} | {**more}
-    with replacing(path) as temporary:
-        temporary.write_text(to_json(sealed(content)), encoding="utf-8")
+    write_text(path, to_json(sealed(content)))
 
 
 def read_result(path: Path) -> tuple[RunResult, dict[str, Any]]:

@@ -14,7 +14,7 @@ from rmiseg.config import OpenConfig, TrainConfig
 from rmiseg.config.parser import train_config
 from rmiseg.config.recipes import flat, merged, nested, read_recipe
 from rmiseg.config.registry import OWN_OPTIONS, find, is_known
-from rmiseg.runtime.files import replacing
+from rmiseg.runtime.files import write_text
 
 CONFIG_FILE = "config.yaml"
 
@@ -96,8 +96,7 @@ def as_begun(config: TrainConfig) -> TrainConfig:
 
 def write_config(path: Path, config: TrainConfig) -> None:
     """Write `config` as a YAML file that `rmiseg train` takes as a recipe."""
-    with replacing(path) as temporary:
-        temporary.write_text(yaml.safe_dump(plain_options(config), sort_keys=False), encoding="utf-8")
+    write_text(path, yaml.safe_dump(plain_options(config), sort_keys=False))
 
 
 def plain_options(config: TrainConfig) -> dict[str, Any]:
