@@ -143,6 +143,7 @@ def run_forms_benchmark(config: BenchFormsConfig, console: Console) -> dict[str,
     if not chosen:
         raise ValueError(f"only: no form has {config.only!r} in its name; there are {', '.join(t for _, t in cases())}")
     out, found = Path(config.out), dict[str, Any]()
+    out.mkdir(parents=True, exist_ok=True)
     before = torch.get_num_threads()
     try:
         for make in track(chosen, "forms of the loss", console=console, transient=True):
@@ -151,17 +152,12 @@ def run_forms_benchmark(config: BenchFormsConfig, console: Console) -> dict[str,
             for threads in config.threads:
                 torch.set_num_threads(threads)
                 found[case.name][str(threads)] = measure(case, config.seconds)
-            _write(out / "forms.json", to_json(found))
-            _write(out / "forms.md", table(found, config.threads) + "\n")
+            write_text(out / "forms.json", to_json(found))
+            write_text(out / "forms.md", table(found, config.threads) + "\n")
     finally:
         torch.set_num_threads(before)
     console.print(table(found, config.threads), markup=False, soft_wrap=True)
     return found
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, text)
 
 
 def measure(case: Case, seconds: float) -> dict[str, Any]:
