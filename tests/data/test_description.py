@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from miniatures import write_mask, write_values
@@ -117,6 +118,31 @@ def test_small_objects_are_in_the_suggestion(tmp_path):
     text = suggest([tmp_path / "m.png"])
     assert "class_255: 255" in text
     assert "nearest: true" in text
+
+
+def numbered(root, counts, step=1):
+    """Masks of that many objects each, which are numbered."""
+    paths = []
+    for count in counts:
+        values = np.zeros((20, 20), np.int32)
+        values.flat[:count] = 1 + step * np.arange(count)
+        tifffile.imwrite(root / f"{count}.tif", values)
+        paths.append(root / f"{count}.tif")
+    return paths
+
+
+def test_numbers_of_objects_are_no_classes(tmp_path):
+    """As in masks of Cellpose and napari: all objects are one class, also those above 127, nearer to 255 than to 1."""
+    paths = numbered(tmp_path, (0, 5, 300))
+    classes = described(tmp_path, suggest(paths)).classes
+    assert classes.names == ("background", "object")
+    assert [int(read_mask(path, classes).sum()) for path in paths] == [0, 5, 300]
+
+
+@pytest.mark.parametrize(("counts", "step"), [((30, 30), 1), ((5, 12), 1), ((30, 40), 3)])
+def test_classes_are_no_numbers_of_objects(tmp_path, counts, step):
+    """As many in each mask, few in all, or with gaps."""
+    assert "object: 1" not in suggest(numbered(tmp_path, counts, step))
 
 
 @pytest.mark.parametrize("name", ["", " ", "a\\0b", "\\e[2J", "\\ud800", "a\\rb", "a\\nb", "a\\tb"])

@@ -99,6 +99,20 @@ def other_tools(folder: Path) -> dict[str, Path]:
     contents: dict[str, Any] = {
         "darwin": {"item": {"name": "a.png", "slots": [size]}, "annotations": labels},
         "datumaro": {"categories": {"label": {"labels": [{"name": "car"}]}}, "items": [item]},
+        "qupath": {
+            "type": "FeatureCollection",
+            "features": [
+                {
+                    "type": "Feature",
+                    "geometry": {"type": "Polygon", "coordinates": [[*CORNERS, CORNERS[0]]]},
+                    "properties": {"objectType": "annotation", "classification": {"name": "car", "color": [1, 2, 3]}},
+                }
+            ],
+        },
+        "vott": {
+            "asset": {"name": "a.png", "size": size},
+            "regions": [{"type": "POLYGON", "tags": ["car"], "points": corners}],
+        },
         "hasty": {"label_classes": [{"class_name": "car", "color": "#ff0000"}], "images": [image]},
         "street-polygons": {
             "imgHeight": SIZE[0],

@@ -102,8 +102,10 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "darwin": "rmiseg.data.labels.darwin",
         "datumaro": "rmiseg.data.labels.datumaro",
         "hasty": "rmiseg.data.labels.hasty",
+        "qupath": "rmiseg.data.labels.qupath",
         "roboflow-masks": "rmiseg.data.labels.numbered_masks",
         "street-polygons": "rmiseg.data.labels.street_polygons",
+        "vott": "rmiseg.data.labels.vott",
     },
     "callback": {},
     "logger": {

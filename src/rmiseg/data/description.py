@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rmiseg.config.recipes import read_yaml, shortened
 from rmiseg.data.bands import RGB, Bands, Ranges, checked_bands, checked_ranges
@@ -20,6 +21,15 @@ NAMES = ("dataset.yaml", "dataset.yml")
 ENTRIES = ("classes", "ignore", "colors", "nearest", "range", "bands")
 FEW_LEVELS = 6
 """Values that cover a hundredth of the pixels, up to which others are taken for edges that were smoothed."""
+MANY_OBJECTS = 20
+"""Objects in one of several masks, from which on values that are numbered in each of them are those of objects."""
+OBJECTS = """# the values seem to number the objects of each image, as those of Cellpose, StarDist, napari and Fiji do
+classes:
+  background: 0
+  object: 1
+nearest: true  # all other numbers are objects, too
+ignore: []
+"""
 
 
 @dataclass(frozen=True)
@@ -220,17 +230,22 @@ def suggest(paths: list[Path], files: int = 50, most: int = 40) -> str:
     paths = [paths[index * len(paths) // files] for index in range(files)] if len(paths) > files else paths
     rgb = any(map(_holds_colors, paths))
     counts: dict[RawValue, int] = {}
+    numbered: list[int] = []
     for path in paths:
         try:
             raw = read_raw_mask(path, rgb, lossy=True).values
         except (ValueError, OSError):
             continue  # `rmiseg data check` names it, once there is a dataset.yaml
         values, pixels = np.unique(raw.reshape(-1, 3) if rgb else raw.ravel(), axis=0, return_counts=True)
+        if not rgb and values[-1] > 0:
+            numbered.append(int(values[-1]) if _is_numbered(values) else 0)
         for value, count in zip(values.tolist(), pixels.tolist()):
             key = tuple(value) if rgb else value
             counts[key] = counts.get(key, 0) + count
     if not counts:
         return "classes:\n  background: 0\n  something: 1\nignore: 255\n"
+    if len(set(numbered)) > 1 and all(numbered) and max(numbered) >= MANY_OBJECTS:
+        return OBJECTS
     total = sum(counts.values())
     frequent = {value: count for value, count in counts.items() if count >= 0.01 * total}
     if len(frequent) == 1 and len(counts) > 1:  # a small object: its level is the most frequent of the others
@@ -251,6 +266,12 @@ def suggest(paths: list[Path], files: int = 50, most: int = 40) -> str:
     lines += [f"ignore: {value}  # {counts[value] / total:.2%}" for value in ignored]
     lines += ["nearest: true  # the edges look smoothed"] if smooth else []
     return "\n".join(lines) + "\n"
+
+
+def _is_numbered(values: NDArray[np.integer[Any]]) -> bool:
+    """Tell whether the values of a mask, sorted, are 1, 2, 3 and so on, with a few gaps, beside 0."""
+    positive = values[values > 0]
+    return bool(values[0] >= 0 and len(positive) >= 0.75 * positive[-1])
 
 
 def _holds_colors(path: Path) -> bool:

@@ -214,5 +214,20 @@ def test_folders(tmp_path):
         run(out=str(source), overwrite=True)
     with pytest.raises(FileNotFoundError, match="does not exist"):
         import_labels(DataImportConfig(source=str(tmp_path / "none"), out=str(tmp_path / "other")))
-    with pytest.raises(ValueError, match="of no format that is known here"):
+    with pytest.raises(ValueError, match="has images alone: name the folder of the labels, and this one with --images"):
         import_labels(DataImportConfig(source=str(source / "images"), out=str(tmp_path / "other")))
+
+
+def test_masks_of_datumaro_are_no_crowds(tmp_path):
+    """Datumaro and CVAT call every mask a crowd; a small one lies in front of a polygon all the same."""
+    small = np.zeros(SIZE, bool)
+    small[5:9, 5:9] = True
+    rows = [
+        {"segmentation": [[2, 2, 20, 2, 20, 20, 2, 20]]},
+        {"segmentation": run_lengths(small, False), "iscrowd": 1, "category_id": 3},
+    ]
+    source = write_coco(tmp_path / "x", rows)
+    assert not (imported(source, val=0)[1]["train/a"] == 1).any()
+    content = json.loads((source / "annotations.json").read_text())
+    write_json(source / "annotations.json", {**content, "licenses": [{"name": "", "id": 0, "url": ""}]})
+    assert ((imported(source, val=0)[1]["train/a"] == 1) == small).all()

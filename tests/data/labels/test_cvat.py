@@ -95,9 +95,7 @@ def test_order_and_colors(tmp_path):
 
 def test_other_kinds(tmp_path):
     box = '<box label="car" xtl="2" ytl="3" xbr="9" ybr="7" {}z_order="0"/>'
-    others = (
-        '<polyline label="car" points="1,1;5,5"/><ellipse label="car" cx="5" cy="5" rx="2" ry="1"/><tag label="car"/>'
-    )
+    others = '<polyline label="car" points="1,1;5,5"/><points label="car" points="5,5"/><tag label="car"/>'
     source = write_cvat(
         tmp_path / "cvat", {"a.jpg": box.format(""), "b.jpg": box.format('rotation="90" '), "c.jpg": others}
     )
@@ -172,3 +170,22 @@ def test_names_that_lead_outside(tmp_path):
     path.write_text(path.read_text().replace('name="a.jpg"', 'name="../../a.jpg"'))
     with pytest.raises(ValueError, match=r"names the image '../../a.jpg', which lies outside"):
         imported(source)
+
+
+def test_frames_of_a_video(tmp_path):
+    """CVAT leaves out the suffix of their names, and writes the files in capitals."""
+    source = write_cvat(tmp_path / "cvat", {"x/frame_0.PNG": polygon("car", SMALL), "y/frame_0.PNG": ""})
+    text = (source / "annotations.xml").read_text()
+    (source / "annotations.xml").write_text(text.replace(".PNG", ""))
+    _, masks, _ = imported(source, val=0, empty="background")
+    assert {name: bool(mask.any()) for name, mask in masks.items()} == {
+        "train/x_frame_0": True,
+        "train/y_frame_0": False,
+    }
+
+
+def test_names_with_blanks_at_the_end(tmp_path):
+    """They are those of the list of labels, and have its color."""
+    source = write_cvat(tmp_path / "cvat", {"a.jpg": polygon("car ", SMALL)})
+    assert imported(source, val=0)[2] == ["background", "car"]
+    assert "- [0, 0, 142]" in (tmp_path / "imported" / "dataset.yaml").read_text()

@@ -125,7 +125,7 @@ def test_sources_of_two_formats(tmp_path):
         imported(source)
     report, _, _ = imported(source, format="labelme", val=0)
     assert report.unused.lines()[0].startswith("1 JSON files are not of labelme")
-    assert len(names("labels")) == 14
+    assert len(names("labels")) == 16
 
 
 def test_a_failed_import_leaves_the_one_before(tmp_path):
@@ -151,3 +151,19 @@ def test_images_are_looked_up(tmp_path):
     assert documents.find_image("none.jpg", document) is None
     with pytest.raises(ValueError, match=r"labels.json names the image 'a.jpg', of which there are several"):
         documents.find_image("a.jpg", document)
+
+
+def test_labels_among_many_other_files(tmp_path):
+    source = write_labels(tmp_path / "labels", {"z.jpg": "car"})
+    for number in range(30):
+        write_json(source / f"{number:02}.json", {"other": number})
+    assert imported(source, val=0)[0].format == "labelme"
+
+
+def test_images_that_are_not_read(tmp_path):
+    source = write_labels(tmp_path / "labels", {"a.jpg": "car"})
+    text = (source / "a.jpg.json").read_text().replace("a.jpg", "a.heic")
+    (source / "a.jpg.json").write_text(text)
+    (source / "a.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    with pytest.raises(ValueError, match=r"a\.heic, which is no image that is read here: convert it, and name the new"):
+        imported(source)

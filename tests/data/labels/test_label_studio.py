@@ -110,9 +110,9 @@ def test_ground_truth_comes_before_the_latest(tmp_path):
 def test_other_labels(tmp_path):
     box = {"type": "rectanglelabels", **PLACE, "value": {"x": 50, "y": 50, "width": 25, "height": 25}}
     named = {**box, "value": {**box["value"], "rectanglelabels": ["car"]}}
-    ellipse = {"x": 50, "y": 50, "radiusX": 25, "radiusY": 25, "ellipselabels": ["car"]}
+    key_point = {"x": 50, "y": 50, "width": 1, "keypointlabels": ["car"]}
     turned = polygon("car", SQUARE, image_rotation=90)
-    results = [polygon("car", SMALL), box, named, {**box, "type": "ellipselabels", "value": ellipse}, turned]
+    results = [polygon("car", SMALL), box, named, {**box, "type": "keypointlabels", "value": key_point}, turned]
     source = write_tasks(tmp_path / "studio", task("a.jpg", *results))
     report, masks, _ = imported(source, val=0)
     assert masks["train/a"].sum() == 12
@@ -157,3 +157,26 @@ def test_images_that_are_not_there(tmp_path):
     report, masks, _ = imported(write_tasks(tmp_path / "studio", *tasks), val=0)
     assert set(masks) == {"train/a"}
     assert report.unused.lines() == ["1 images are not found (--images names their folder): b.jpg"]
+
+
+def test_what_is_said_of_a_label_draws_it_no_second_time(tmp_path):
+    """A choice or a text of a label (perRegion) holds its outline again, behind the labels of all others."""
+    car, road = polygon("car", SQUARE, id="x"), polygon("road", SMALL, id="y")
+    choice = {**car, "type": "choices", "value": {**car["value"], "choices": ["dirty"]}}
+    del choice["value"]["polygonlabels"]
+    report, masks, _ = imported(write_tasks(tmp_path / "studio", task("a.jpg", car, road, choice)), val=0)
+    assert report.labels == 2
+    assert (masks["train/a"] == 2).sum() == 12
+
+
+def test_labels_for_another_size_than_those_before_them(tmp_path):
+    other = polygon("road", SMALL, original_width=2 * SIZE[1])
+    source = write_tasks(tmp_path / "studio", task("a.jpg", polygon("car", SQUARE), other))
+    report, masks, _ = imported(source, val=0)
+    assert masks["train/a"].sum() == 16 * 12
+    assert report.unused.lines() == ["1 labels are for another size than those before them: road in a.jpg: 64 x 24"]
+
+
+def test_polygons_of_two_corners(tmp_path):
+    source = write_tasks(tmp_path / "studio", task("a.jpg", polygon("car", SQUARE), polygon("car", SQUARE[:2])))
+    assert imported(source, val=0)[0].unused.lines() == ["1 polygons of fewer than three corners: car in a.jpg"]

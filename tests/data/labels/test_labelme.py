@@ -177,3 +177,26 @@ def test_hostile_labels(tmp_path, wrong, message):
     write_labelme(tmp_path / "labelme", "a.jpg", [wrong])
     with pytest.raises(ValueError, match=message):
         imported(tmp_path / "labelme")
+
+
+def test_shapes_of_x_anylabeling(tmp_path):
+    """A turned box and a quadrilateral, as it calls them."""
+    write_photo(tmp_path / "x" / "a.png")
+    corners = [[4, 8], [12, 2], [20, 12], [12, 18]]
+    shapes = [{"label": kind, "points": corners, "shape_type": kind} for kind in ("rotation", "quadrilateral")]
+    write_json(tmp_path / "x" / "a.json", {"imagePath": "a.png", "shapes": shapes[:1]})
+    turned = imported(tmp_path / "x", val=0, boxes="fill")[1]["train/a"]
+    write_json(tmp_path / "x" / "a.json", {"imagePath": "a.png", "shapes": shapes})
+    report, masks, classes = imported(tmp_path / "x", val=0)
+    assert classes == ["background", "quadrilateral"]
+    assert turned.any()
+    assert (masks["train/a"] == turned).all()
+    assert report.unused.lines()[0].startswith("1 labels are boxes")
+
+
+def test_names_of_images_say_no_split(tmp_path):
+    """Those of folders do."""
+    for name in ("test_a.png", "b/val 3.png", "val/train-c.png", "train/d.png"):
+        folder, _, last = name.rpartition("/")
+        write_labelme(tmp_path / "x" / folder, last, [shape("car", [[2, 2], [20, 2], [9, 19]])])
+    assert set(imported(tmp_path / "x", val=0)[1]) == {"train/test_a", "train/val 3", "val/train-c", "train/d"}

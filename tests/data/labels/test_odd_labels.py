@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,11 @@ def test_shares_in_place_of_pixels_and_pixels_in_place_of_shares(tmp_path):
 
 def test_names_that_are_nearly_the_same(tmp_path):
     notes = imported(coco(tmp_path / "x", [FLAT], "car", "Car", "car "), val=0)[0].notes
-    assert "'car' and 'Car' and 'car ' differ in capitals or blanks alone, and are classes of their own" in notes
+    told = "differ in capitals, blanks or the form of Unicode alone, and are classes of their own"
+    assert f"'car' and 'Car' and 'car ' {told}" in notes
+    notes = imported(coco(tmp_path / "z", [FLAT], "caf\u00e9", "cafe\u0301", "bus", "bus\u200b"), val=0)[0].notes
+    assert f"'caf\u00e9' and 'cafe\u0301' {told}" in notes
+    assert rf"'bus' and 'bus\u200b' {told}" in notes
     root = coco(tmp_path / "y", [FLAT], "car", "road")
     text = (root / "a.json").read_text()
     (root / "a.json").write_text(text.replace('{"id": 2, "name": "road"}', '{"id": 1, "name": "road"}'))
@@ -227,6 +232,17 @@ def test_labels_twice_are_told_with_the_remedy(tmp_path):
     root = coco(tmp_path / "x", [FLAT])
     (root / "b.json").write_text((root / "a.json").read_text())
     with pytest.raises(ValueError, match=r"labels twice, .*: leave one, or name one file as the source"):
+        imported(root)
+
+
+def test_two_images_of_one_name_in_one_file(tmp_path):
+    """As in exports of two tasks, which hold one file for both."""
+    root = coco(tmp_path / "x", [FLAT])
+    content = json.loads((root / "a.json").read_text())
+    content["images"].append({**content["images"][0], "id": 2})
+    content["annotations"].append({**content["annotations"][0], "id": 2, "image_id": 2})
+    write_json(root / "a.json", content)
+    with pytest.raises(ValueError, match=r"labels twice, in \S+a\.json alone: .* Export them one by one"):
         imported(root)
 
 

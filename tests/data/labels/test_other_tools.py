@@ -1,4 +1,4 @@
-"""Labels of V7, Hasty, Datumaro, Cityscapes, Mapillary, Roboflow and COCO panoptic."""
+"""Labels of V7, Hasty, Datumaro, Cityscapes, Mapillary, Roboflow, VoTT and COCO panoptic."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_datumaro(tmp_path):
         {"type": "mask", "label_id": 1, "rle": rle, "z_order": 2},
         {"type": "polygon", "label_id": 0, "points": np.ravel(POLYGON).tolist(), "z_order": 0},
         {"type": "bbox", "label_id": 0, "bbox": [1, 1, 5, 5]},
-        {"type": "ellipse", "label_id": 0, "points": [1, 2, 3, 4]},
+        {"type": "points", "label_id": 0, "points": [1, 2, 3, 4]},
         {"type": "label", "label_id": 0},
         {"type": "polygon", "label_id": None, "points": [0, 0, 9, 0, 9, 9]},
     ]
@@ -272,3 +272,30 @@ def test_tables_of_via(tmp_path, mark):
         (root / "via.csv").write_text(text.replace(old, new))
         with pytest.raises(ValueError, match=message):
             imported(root)
+
+
+@pytest.mark.parametrize("export", [True, False])
+def test_vott(tmp_path, export):
+    root = tmp_path / "x"
+    write_photo(root / "a b.png")
+    regions = [
+        {"type": "POLYGON", "tags": ["car"], "points": pairs(OUTER)},
+        {"type": "POLYGON", "tags": ["road", "car"], "points": CORNERS},
+        {"type": "RECTANGLE", "tags": ["car"], "points": pairs(INNER)},
+        {"type": "POLYGON", "tags": [], "points": pairs(INNER)},
+        {"type": "POLYLINE", "tags": ["car"], "points": pairs(INNER)},
+    ]
+    size = {"width": SIZE[1], "height": SIZE[0]}
+    entry = {"asset": {"name": "a%20b.png", "path": "file:C:/d/a%20b.png", "size": size}, "regions": regions}
+    tags = [{"name": "road", "color": "#5db300"}, {"name": "car", "color": "#e81123"}]
+    write_json(root / "p.json", {"name": "p", "tags": tags, "assets": {"f1": entry}} if export else entry)
+    report, masks, classes = imported(root)
+    assert classes == ["background", "road", "car"] if export else ["background", "car", "road"]
+    car, road = classes.index("car"), classes.index("road")
+    assert np.array_equal(masks["train/a b"], np.where(pixels(POLYGON), road, car * pixels(OUTER)))
+    assert [line.partition(":")[0] for line in report.unused.lines()] == [
+        "1 labels have several classes, of which the first is taken",
+        "1 labels have no class",
+        "1 labels are of the kind POLYLINE, whose area is not read",
+        "1 labels are boxes, no outlines (--boxes fill takes all of a box)",
+    ]

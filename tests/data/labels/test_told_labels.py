@@ -29,7 +29,8 @@ VECTOR = {"vertices": [{"x": 1, "y": 2}], "vectorlabels": ["car"]}
         ("a.json", {"info": {"description": "ISAT"}, "objects": [{"category": "a"}]}, "ISAT", "COCO and VOC"),
         ("a.json", {"annotation": {"imsize": [1, 2, 3], "object": []}}, "full ADE20K", "data set `ade20k`"),
         ("a.json", [{"name": "a", "labels": [{"category": "car", "poly2d": []}]}], "BDD100K", "bdd100k"),
-        ("a.json", {"type": "FeatureCollection", "features": []}, "QuPath", "labeled images"),
+        ("a.geojson", {"type": "FeatureCollection", "crs": {}, "features": []}, "a map", "gdal_rasterize"),
+        ("a.json", {"filename": "a", "annotations": [{"type": "segment", "coordinates": []}]}, "Dataloop", "COCO"),
         ("a.json", [{"image": "a", "annotations": [{"label": "a", "coordinates": {}}]}], "CreateML", "boxes"),
         ("a.manifest", {"source-ref": "s3://a", "a-ref": "s3://b"}, "Ground Truth", "data set `folder`"),
         ("a.json", {"project": {}, "attribute": {}, "file": {}, "metadata": {}}, "VIA 3", "VIA 2"),
@@ -164,6 +165,31 @@ def test_what_has_no_end_and_what_is_packed(tmp_path):
     (tmp_path / "x" / "a.xml").write_bytes("<annotations/>".encode("utf-16"))
     with pytest.raises(ValueError, match=r"holds a\.xml, which is UTF-16: save it as UTF-8"):
         imported(tmp_path / "x")
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("task-1-annotation-2-by-3-tag-car-0.png", "brush labels of Label Studio, .*: export JSON"),
+        ("0001-0002.roi", "regions of ImageJ or Fiji .* Create Mask"),
+        ("RoiSet.zip", "regions of ImageJ or Fiji .* Create Mask"),
+        ("Segmentation.seg.nrrd", "volumes as NRRD .* as NIfTI"),
+        ("ct.nii.gz", "volumes .NIfTI., which need no import"),
+        ("obj.names", "YOLO 1.1, .* export Ultralytics YOLO Segmentation"),
+        ("labels/a.txt", "neither data.yaml nor classes.txt: write the names"),
+        ("train.tfrecord", "TFRecord, .* export COCO"),
+        ("parcels.shp", "shapefiles, which are not read: gdal_rasterize"),
+        ("label_colors.txt", "CVAT's export CamVid, .* Segmentation mask"),
+        ("PixelLabelData/Label_1.png", "pixel labels of MATLAB, which need no import"),
+        ("a_cp_masks.png", "images alone: .* Masks that are images need no import"),
+    ],
+)
+def test_files_that_are_known_by_their_names(tmp_path, name, told):
+    write_photo(tmp_path / "a.png")
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes(b"no text")
+    with pytest.raises(ValueError, match=told):
+        imported(tmp_path)
 
 
 def test_numbers_in_place_of_colors(tmp_path):

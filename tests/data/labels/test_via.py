@@ -81,3 +81,12 @@ def test_hostile_regions(tmp_path, shape, message):
     region = {"shape_attributes": shape, "region_attributes": {"class": "x"}}
     with pytest.raises(ValueError, match=message):
         imported(write_via(tmp_path / "via", {"a.jpg": [region]}))
+
+
+def test_a_remark_that_more_regions_have_than_a_class(tmp_path):
+    polygons = [polygon("car", [[2, 2], [9, 2], [9, 9]]), polygon("", [[2, 2], [9, 2], [9, 9]])]
+    for each in polygons:
+        each["region_attributes"]["remark"] = "seen"
+    report, _, classes = imported(write_via(tmp_path / "via", {"a.png": polygons}), val=0)
+    assert classes == ["background", "car"]
+    assert report.unused.lines() == ["1 labels have no class: region 2 of a.png"]

@@ -100,3 +100,17 @@ def test_masks_that_are_none(tmp_path):
     write_masks(source, {"a": [(0, 0, 0)]})
     with pytest.raises(ValueError, match=r"a.png may be of .*a.jpg or .*a.jpg: leave one"):
         imported(source)
+
+
+def test_masks_in_folders(tmp_path):
+    """Those of one name are told by their folders, and so are the lines of lists."""
+    names = {"x/a": "train", "y/a": "val", "x/b c": "val", "y/d": "train"}
+    source = write_masks(tmp_path / "cvat", {name: [(0, 0, 142)] for name in names})
+    (source / "labelmap.txt").write_text(LABELMAP)
+    lists = source / "ImageSets" / "Segmentation"
+    lists.mkdir(parents=True)
+    for split in ("train", "val"):
+        lines = [f'"{name}"\n' if " " in name else f"{name}\n" for name, each in names.items() if each == split]
+        (lists / f"{split}.txt").write_text("".join(lines))
+    assert set(imported(source)[1]) == {"train/a", "val/a", "val/b c", "train/d"}
+    assert (tmp_path / "imported/images/train/a.jpg").resolve() == source / "JPEGImages" / "x" / "a.jpg"

@@ -128,3 +128,31 @@ def test_other_data_sets(tmp_path):
         imported(source)
     source = write_yolo(tmp_path / "out", {"images/a": [line(0, SQUARE)]}, train="../../etc", val="/etc")
     assert imported(source, val=0)[0].images == {"train": 1}
+
+
+@pytest.mark.parametrize("before", ["", "./", "data/", "/content/set/", "images\\..\\", "D:\\set\\"])
+def test_lists_of_images_as_they_lay_elsewhere(tmp_path, before):
+    """Of another machine, of Windows, or below a folder that is not there."""
+    source = write_yolo(tmp_path / "yolo", {f"images/{name}": [line(0, SQUARE)] for name in "abcd"}, train="train.txt")
+    content = yaml.safe_load((source / "data.yaml").read_text())
+    (source / "data.yaml").write_text(yaml.safe_dump({**content, "val": "val.txt", "test": "../test/images"}))
+    separator = "\\" if "\\" in before else "/"
+    for split, names in (("train", "abd"), ("val", "cx")):
+        (source / f"{split}.txt").write_text("".join(f"{before}images{separator}{name}.jpg\n" for name in names))
+    report, masks, _ = imported(source)
+    assert set(masks) == {"train/a", "train/b", "train/d", "val/c"}
+    assert f"{source / 'val.txt'}: 1 of 2 images are not there, such as {before}images{separator}x.jpg" in report.notes
+    assert f"{source / 'data.yaml'}: test is ../test/images, which is not there" in report.notes
+
+
+def test_folders_of_another_machine(tmp_path):
+    files = {f"{folder}/images/{name}": [line(0, SQUARE)] for folder, name in ("pa", "pb", "qc", "qd")}
+    source = write_yolo(tmp_path / "yolo", files, train="D:/set/p/images", val="D:/set/q/images")
+    assert set(imported(source)[1]) == {"train/a", "train/b", "val/c", "val/d"}
+
+
+def test_labels_of_uploads(tmp_path):
+    """Label Studio puts eight letters before the names, which the images at home lack."""
+    source = write_yolo(tmp_path / "yolo", {"images/a": [line(0, SQUARE)]})
+    (source / "labels" / "a.txt").rename(source / "labels" / "0a1b2c3d-a.txt")
+    assert set(imported(source)[1]) == {"train/a"}

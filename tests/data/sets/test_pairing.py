@@ -25,6 +25,7 @@ def paired(images: list[str], masks: list[str]) -> dict[str, str]:
     ("images", "masks"),
     [
         (["img_000"], ["img_000_mask"]),
+        (["a_1", "b_1"], ["a_1_cp_masks", "b_1_cp_masks"]),  # Cellpose
         (["a", "b"], ["a_label", "b_label"]),
         (["a"], ["a-gt"]),
         (["a", "b"], ["a.jpg", "b.jpg"]),

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from rmiseg.config.recipes import shortened
 from rmiseg.data.classes import ClassTable, Color
-from rmiseg.data.labels.documents import Documents
+from rmiseg.data.labels.documents import JSON_SUFFIXES, Documents
 
 Size: TypeAlias = tuple[int, int]
 """Height and width."""
@@ -207,7 +207,7 @@ class LabelFormat(ABC):
 
     @abstractmethod
     def recognizes(self, documents: Documents) -> bool:
-        """Tell whether files are of this format, by a look at the first few."""
+        """Tell whether files are of this format, by a look at a few."""
 
     @abstractmethod
     def read(self, documents: Documents) -> Annotations:
@@ -261,7 +261,7 @@ class JSONFormat(LabelFormat):
     def read(self, documents: Documents) -> Annotations:
         """See `LabelFormat.read`."""
         found = Annotations()
-        for path in documents.files(".json"):
+        for path in documents.files(*JSON_SUFFIXES):
             content = documents.json(path)
             if not self.is_own(content):
                 found.unused.add(f"JSON files are not of {self.OWNER}", str(path))

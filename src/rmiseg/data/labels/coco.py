@@ -1,6 +1,7 @@
 """COCO's JSON with categories of its own: polygons, run lengths, crowds. Roboflow, CVAT and Label Studio export it.
 
-Of objects that overlap the smaller one lies in front, and crowds behind all. Exact by pycocotools.
+Of objects that overlap the smaller one lies in front, and crowds behind all. Exact by pycocotools. Datumaro and CVAT
+call every mask a crowd, which then means nothing.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -33,6 +35,8 @@ from rmiseg.data.labels.shapes import exact_polygons, points, rectangle, run_len
 
 SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 """Words in the names of files and folders that say of which split they are."""
+BY_DATUMARO = [{"name": "", "id": 0, "url": ""}]
+"""Licenses of a file that Datumaro wrote."""
 
 
 def split_of(path: Path, root: Path) -> str:
@@ -42,6 +46,11 @@ def split_of(path: Path, root: Path) -> str:
             if word in SPLITS:
                 return SPLITS[word]
     return ""
+
+
+def split_of_folder(path: Path, root: Path) -> str:
+    """Return the split that a folder of a file says, whose own name is that of an image; "" if none does."""
+    return split_of(path.parent / "_", root)
 
 
 @register("labels", "coco")
@@ -119,6 +128,7 @@ def _read_file(path: Path, content: dict[str, Any], split: str, found: Annotatio
         size = (whole(image["height"], "height"), whole(image["width"], "width")) if image.get("height") else None
         reference = image.get("file_name") or PurePosixPath(str(image["coco_url"])).name  # LVIS has addresses alone
         images[key] = LabeledImage(str(reference), path, size=size, split=split)
+    crowds = content.get("licenses") != BY_DATUMARO
     for annotation in content["annotations"]:
         image_id = _key(annotation["image_id"], "image_id", images)
         category_id = _key(annotation["category_id"], "category_id", names)
@@ -130,7 +140,7 @@ def _read_file(path: Path, content: dict[str, Any], split: str, found: Annotatio
                 f"{title} has the category {category_id}, which is none of {shortened(str(list(names)), 200)}"
             )
         elif region := _region(annotation, names[category_id], title, images[image_id], found.unused):
-            images[image_id].regions.append(region)
+            images[image_id].regions.append(region if crowds else replace(region, crowd=False))
     found.images += images.values()
 
 

@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rmiseg.config.registry import register
 from rmiseg.data.classes import ClassTable, Color
@@ -31,7 +30,7 @@ from rmiseg.data.labels.annotations import (
 from rmiseg.data.labels.coco import SPLITS
 from rmiseg.data.labels.documents import Documents, read_xml, whole
 from rmiseg.data.labels.outlines import outlines
-from rmiseg.data.labels.shapes import exact_polygons, points, row_run_lengths
+from rmiseg.data.labels.shapes import ellipse, exact_polygons, points, rotated, row_run_lengths
 
 OTHER_ELEMENTS = ("tag", "attribute")
 """Elements of an image that are no labels of a place in it."""
@@ -135,7 +134,7 @@ def _image(element: ElementTree.Element, path: Path, documents: Documents, unuse
 
 
 def _region(shape: ElementTree.Element) -> Region | None:
-    label = shape.attrib["label"]
+    label = shape.attrib["label"].strip()
     if shape.tag == "polygon":
         corners = points([each.split(",") for each in shape.attrib["points"].split(";")])
         return Region(label, partial(exact_polygons, [corners])) if len(corners) > 2 else None
@@ -146,15 +145,13 @@ def _region(shape: ElementTree.Element) -> Region | None:
     if shape.tag == "box":
         (x0, y0), (x1, y1) = points([shape.attrib[key] for key in ("xtl", "ytl", "xbr", "ybr")]).tolist()
         corners = points([x0, y0, x1, y0, x1, y1, x0, y1])
-        angle = float(shape.attrib.get("rotation", 0))
-        return Region(label, partial(exact_polygons, [_rotated(corners, angle)]), box=True)
+        corners = rotated(corners, _angle(shape), corners.mean(axis=0))
+        return Region(label, partial(exact_polygons, [corners]), box=True)
+    if shape.tag == "ellipse":
+        center, radii = points([shape.attrib[key] for key in ("cx", "cy", "rx", "ry")])
+        return Region(label, partial(exact_polygons, [ellipse(center, radii, _angle(shape))]))
     return None
 
 
-def _rotated(corners: NDArray[np.float64], degrees: float) -> NDArray[np.float64]:
-    """Corners turned about their middle, clockwise as seen."""
-    if not degrees:
-        return corners
-    middle = corners.mean(axis=0)
-    sine, cosine = np.sin(np.deg2rad(degrees)), np.cos(np.deg2rad(degrees))
-    return points((corners - middle) @ np.array([[cosine, sine], [-sine, cosine]]) + middle)
+def _angle(shape: ElementTree.Element) -> float:
+    return float(np.deg2rad(float(shape.attrib.get("rotation", 0))))

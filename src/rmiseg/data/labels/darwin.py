@@ -25,13 +25,14 @@ from rmiseg.data.labels.annotations import (
     add_region,
     naming,
 )
-from rmiseg.data.labels.coco import split_of
+from rmiseg.data.labels.coco import split_of_folder
 from rmiseg.data.labels.documents import Documents, class_name, whole
-from rmiseg.data.labels.shapes import even_odd, exact_polygons, points, rectangle
+from rmiseg.data.labels.shapes import ellipse, even_odd, exact_polygons, points, rectangle
 
-KINDS = ("polygon", "complex_polygon", "mask", "raster_layer", "bounding_box")
-"""Kinds of labels that have an area; a polygon has its bounding box beside it."""
-OTHER_KEYS = ("id", "name", "slot_names", "attributes", "instance_id", "properties", "ranges", "text", "inference")
+KINDS = ("polygon", "complex_polygon", "ellipse", "mask", "raster_layer", "bounding_box")
+"""Kinds of labels that have an area; a polygon and an ellipse have a bounding box beside them."""
+OTHER_KINDS = ("tag", "line", "keypoint", "skeleton", "cuboid", "link", "string", "graph", "table", "eye")
+"""Kinds of labels that have none."""
 
 
 @register("labels", "darwin")
@@ -48,7 +49,7 @@ class Darwin(JSONFormat):
     def read_file(self, path: Path, content: Any, documents: Documents, found: Annotations) -> None:
         """See `JSONFormat.read_file`."""
         image = _image(path, content, found.unused)
-        image.split = split_of(path, documents.root)
+        image.split = split_of_folder(path, documents.root)
         found.images.append(image)
 
 
@@ -87,7 +88,7 @@ def _image(path: Path, content: dict[str, Any], unused: Tally) -> LabeledImage:
                 image.regions += _layer(each["raster_layer"], masks)
         elif kind != "mask":  # whose pixels are in the layer
             name = class_name(each["name"])
-            other = next((key for key in each if key not in OTHER_KEYS), "tag")
+            other = next((key for key in OTHER_KINDS if key in each), "unknown")
             reason = f"labels are of the kind {other}, whose area is not read" if not kind else FEW_CORNERS
             add_region(image, partial(_region, kind, name, each), title, unused, reason, f"{name} in {path.name}")
     return image
@@ -101,6 +102,10 @@ def _region(kind: str, name: str, label: dict[str, Any]) -> Region | None:
     if not kind:
         return None
     shape = label[kind]
+    if kind == "ellipse":
+        center, radii = ([shape[key]["x"], shape[key]["y"]] for key in ("center", "radius"))
+        turn = float(points([shape.get("angle") or 0, 0])[0, 0])
+        return Region(name, partial(exact_polygons, [ellipse(center, radii, turn)]))
     paths = shape.get("paths") or shape.get("path") or []
     if paths and isinstance(paths[0], dict):
         paths = [paths, *(shape.get("additional_paths") or [])]

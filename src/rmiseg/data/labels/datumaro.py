@@ -21,10 +21,13 @@ from rmiseg.data.labels.annotations import (
 )
 from rmiseg.data.labels.coco import split_of
 from rmiseg.data.labels.documents import Documents, class_name, whole
-from rmiseg.data.labels.shapes import exact_polygons, points, rectangle, run_lengths
+from rmiseg.data.labels.shapes import ellipse, exact_polygons, points, rectangle, run_lengths
 
 NO_PLACE = ("label", "caption", "tabular", "feature_vector")
 """Kinds of annotations that are of no place in the image."""
+
+OTHER_MEDIA = ("video", "video_frame", "point_cloud", "multiframe")
+"""Keys of an item that is no image. One without any has the name of its image as its id."""
 
 
 @register("labels", "datumaro")
@@ -57,9 +60,9 @@ def _is_datumaro(content: Any) -> bool:
 
 
 def _image(item: dict[str, Any], names: list[str], path: Path, split: str, unused: Tally) -> LabeledImage:
-    media = item.get("image")
-    if media is None:
-        raise ValueError(f"the item {item['id']} is no image, but {', '.join(item)}")
+    media = item.get("image") or {}
+    if other := [key for key in OTHER_MEDIA if key in item]:
+        raise ValueError(f"the item {item['id']} is no image, but {other[0]}")
     size = media.get("size")
     image = LabeledImage(str(media.get("path") or item["id"]), path, split=split)
     if size:
@@ -89,4 +92,7 @@ def _region(kind: str, name: str, label: dict[str, Any]) -> Region | None:
     if kind == "bbox":
         corners = rectangle(*points(label["bbox"]).ravel().tolist())
         return Region(name, partial(exact_polygons, [corners]), box=True)
+    if kind == "ellipse":
+        low, high = points(label["points"])
+        return Region(name, partial(exact_polygons, [ellipse((low + high) / 2, (high - low) / 2)]))
     return None

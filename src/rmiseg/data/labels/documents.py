@@ -6,6 +6,7 @@ import math
 import os
 import re
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -16,6 +17,7 @@ from rmiseg.data.sets.pairing import IMAGE_SUFFIXES, folded, walk
 from rmiseg.runtime.files import parse_json
 
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
+JSON_SUFFIXES = (".json", ".geojson")
 IMPORT_FILE = "import.json"
 """File that says from where a data set was imported; a folder with it may be replaced, and is no source."""
 HASHED = re.compile(r"^[0-9a-f]{8}-")
@@ -77,9 +79,11 @@ class Documents:
         return self._json[path]
 
     def peek(self, most: int = 20) -> list[Any]:
-        """Return the contents of the first JSON files that can be read."""
-        found = []
-        for path in self.files(".json")[:most]:
+        """Return the contents of a few JSON files, from the first to the last, as far as they can be read."""
+        found, paths = [], self.files(*JSON_SUFFIXES)
+        if len(paths) > most:
+            paths = [paths[index * (len(paths) - 1) // (most - 1)] for index in range(most)]
+        for path in paths:
             try:
                 found.append(self.json(path))
             except ValueError as error:  # if it is of the format that is found, reading says so
@@ -99,20 +103,25 @@ class Documents:
             ValueError: The reference leads outside of the folders, or there are several images of that name.
         """
         name = self._relative(reference, document)
-        for folder in [document.parent, self.root, *([self.images] if self.images else [])]:
-            found = Path(os.path.normpath(folder / name))
-            if self._is_inside(found) and found.is_file():
+        folders = [document.parent, self.root, *([self.images] if self.images else [])]
+        places = [Path(os.path.normpath(folder / name)) for folder in folders]
+        for found in places:
+            if self.is_inside(found) and found.is_file():
                 return found
         parts = [part for part in PurePosixPath(name).parts if part not in ("/", "..")]
         last = parts[-1] if parts else ""
         # Where a path leads outside, only the folder that somebody named is searched for the name alone.
-        outside = PurePosixPath(name).is_absolute() or not self._is_inside(
+        outside = PurePosixPath(name).is_absolute() or not self.is_inside(
             Path(os.path.normpath(document.parent / name))
         )
         index = self._images_of_images if outside else self._images_by_name
         candidates = index.get(last) or index.get(HASHED.sub("", last)) or index.get(f"/{_plain(last)}") or []
+        if not candidates and not last.lower().endswith(IMAGE_SUFFIXES):  # as CVAT calls the frames of a video
+            candidates = index.get(f"/{_plain(last)}/") or []
+            there = ([each for each in candidates if each.with_suffix("") == place] for place in places)
+            candidates = next(filter(None, there), candidates)
         if len(candidates) > 1:
-            candidates = _most_alike(parts, candidates)
+            candidates = most_alike(parts, candidates)
         if len(candidates) > 1:
             raise ValueError(
                 f"{document} names the image {_shown(reference)}, of which there are several: {candidates[0]} and "
@@ -137,7 +146,8 @@ class Documents:
         # Only the last part says something here; the rest is a place on a server.
         return local.lstrip("/") or PurePosixPath(unquote(address.path)).name
 
-    def _is_inside(self, path: Path) -> bool:
+    def is_inside(self, path: Path) -> bool:
+        """Tell whether a path lies below the folder, or below that of the images."""
         folders = [self.root, *([self.images] if self.images else [])]
         return any(Path(os.path.normpath(path)).is_relative_to(os.path.normpath(folder)) for folder in folders)
 
@@ -164,23 +174,24 @@ def _plain(name: str) -> str:
 
 
 def _by_name(paths: list[Path]) -> dict[str, list[Path]]:
-    """Images by their names and, behind a slash, which no name holds, by these as they are `_plain`."""
+    """Images by their names, behind a slash, which no name holds, by these as they are `_plain`, and without suffix."""
     index: dict[str, list[Path]] = {}
     for path in dict.fromkeys(Path(os.path.normpath(path)) for path in paths):
         if path.suffix.lower() in IMAGE_SUFFIXES:
             index.setdefault(path.name, []).append(path)
             index.setdefault(f"/{_plain(path.name)}", []).append(path)
+            index.setdefault(f"/{_plain(path.stem)}/", []).append(path)
     return index
 
 
-def _most_alike(parts: list[str], candidates: list[Path]) -> list[Path]:
-    """Those of several paths whose last parts are most like those of another."""
+def most_alike(parts: Sequence[str], candidates: list[Path]) -> list[Path]:
+    """Return those of several files whose last folders are most like those of a path, which is given in parts."""
 
     def alike(path: Path) -> int:
-        pairs = zip(reversed(parts), reversed(path.parts))
-        return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(parts), len(path.parts)))
+        pairs = zip(reversed(parts[:-1]), reversed(path.parts[:-1]))
+        return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(parts), len(path.parts)) - 1)
 
-    most = max(map(alike, candidates))
+    most = max(map(alike, candidates), default=0)
     return [path for path in candidates if alike(path) == most]
 
 

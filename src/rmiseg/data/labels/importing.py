@@ -34,6 +34,7 @@ from rmiseg.data.labels.pictures import Picture, embedded_picture, look_at
 from rmiseg.data.labels.report import ImportReport
 from rmiseg.data.labels.splits import assign_splits, unique_names
 from rmiseg.data.labels.strangers import told
+from rmiseg.data.sets.pairing import folded
 from rmiseg.runtime.files import remove_leftovers, to_json
 from rmiseg.runtime.places import check_room, writable_folder
 from rmiseg.runtime.progress import track
@@ -100,8 +101,8 @@ def recognized(documents: Documents, name: str | None) -> tuple[str, LabelFormat
     found = {each: labels for each, labels in known.items() if labels.recognizes(documents)}
     if len(found) == 1:
         return next(iter(found.items()))
-    listed = ", ".join(f"{each} ({labels.TITLE})" for each, labels in (found or known).items())
     if found:
+        listed = ", ".join(f"{each} ({labels.TITLE})" for each, labels in found.items())
         raise ValueError(f"{documents.source} may be of several formats; name one with --format: {listed}")
     if documents.damaged:
         raise ValueError(next(iter(documents.damaged.values())))
@@ -109,7 +110,7 @@ def recognized(documents: Documents, name: str | None) -> tuple[str, LabelFormat
         raise ValueError(f"{documents.source} {other}. Formats that are read: {', '.join(known)}")
     holds = ", ".join(documents.names[:5]) or "nothing"
     raise ValueError(
-        f"{documents.source} is of no format that is known here: {listed}. It holds {holds}"
+        f"{documents.source} is of no format that is known here: {', '.join(known)}. It holds {holds}"
         f"{', ...' if len(documents.names) > 5 else ''}. If it is of one of them, name it with --format, which says "
         f"what is wrong with it"
     )
@@ -135,10 +136,7 @@ def _pictures(
             continue
         if path is not None:
             if path in seen:
-                raise ValueError(
-                    f"the image {path} has labels twice, in {seen[path].document} and {image.document}: leave one, or "
-                    f"name one file as the source"
-                )
+                raise ValueError(f"the image {path} has labels twice, {_twice(seen[path].document, image.document)}")
             seen[path] = image
             picture = look_at(path, image)
         assert picture is not None
@@ -147,6 +145,12 @@ def _pictures(
             report.unused.add("images have another size than their labels", f"{picture.title} is {have}, not {want}")
             continue
         yield picture
+
+
+def _twice(first: Path, second: Path) -> str:
+    if first == second:
+        return f"in {first} alone: are these images of one name, of two tasks or folders? Export them one by one"
+    return f"in {first} and {second}: leave one, or name one file as the source"
 
 
 def _usable(image: LabeledImage, config: DataImportConfig, report: ImportReport) -> Iterator[Region]:
@@ -195,11 +199,14 @@ def class_table(
         raise ValueError(f"{report.source}: there is no label, and so no class; --classes names the classes")
     alike: dict[str, list[str]] = {}
     for name in things:
-        alike.setdefault("".join(name.casefold().split()), []).append(name)
+        seen = (letter for letter in name if not letter.isspace() and unicodedata.category(letter) != "Cf")
+        alike.setdefault(folded("".join(seen)), []).append(name)
     for several in alike.values():
         if several[1:]:
             shown = " and ".join(map(repr, several))
-            report.notes.append(f"{shown} differ in capitals or blanks alone, and are classes of their own")
+            report.notes.append(
+                f"{shown} differ in capitals, blanks or the form of Unicode alone, and are classes of their own"
+            )
     if unseen := [name for name in config.classes or [] if name not in used | set(BACKGROUND_NAMES)]:
         report.notes.append(f"of --classes, {', '.join(unseen)} have no labels")
     if strange := [name for name in ordered if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name)]:

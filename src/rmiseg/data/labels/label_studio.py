@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from rmiseg.config.registry import register
 from rmiseg.data.classes import ClassTable
 from rmiseg.data.labels.annotations import (
+    FEW_CORNERS,
     Annotations,
     LabeledImage,
     LabelFormat,
@@ -34,7 +35,7 @@ from rmiseg.data.labels.annotations import (
 )
 from rmiseg.data.labels.documents import Documents, class_name, whole
 from rmiseg.data.labels.outlines import outlines
-from rmiseg.data.labels.shapes import exact_polygons, points, rectangle
+from rmiseg.data.labels.shapes import ellipse, exact_polygons, points, rectangle, rotated
 from rmiseg.data.sets.pairing import IMAGE_SUFFIXES
 
 LABEL_KEYS = ("polygonlabels", "brushlabels", "rectanglelabels", "ellipselabels", "labels")
@@ -139,33 +140,42 @@ def _image(task: dict[str, Any], path: Path, unused: Tally) -> tuple[LabeledImag
             )
         return image, 0
     chosen = max(annotations, key=_worth)
-    results = chosen["result"]
-    labels = {each["id"]: label for each in results if (label := _label(each)) and "id" in each}
+    _add_results(image, chosen["result"], unused)
+    return image, len(annotations)
+
+
+def _add_results(image: LabeledImage, results: list[dict[str, Any]], unused: Tally) -> None:
+    """Add the labels of an annotation. What somebody says of a label comes apart, with its outline once more."""
+    names = {each["id"]: label for each in results if (label := _label(each)) and "id" in each}
+    seen = set()
     for number, each in enumerate(results, start=1):
         value = each.get("value", {})
-        if not isinstance(value, dict) or not (AREA_KEYS | OTHER_KEYS) & value.keys():
+        if not isinstance(value, dict) or not (AREA_KEYS | OTHER_KEYS) & value.keys() or each.get("id") in seen:
             continue  # a choice, a text; or the class of a label that comes apart
+        seen |= {each["id"]} if "id" in each else set()
         if each.get("item_index"):
             raise ValueError(f"label {number} is on another image of several (item_index): make a task of each")
+        kind = f"labels are of the kind {each.get('type')}, whose area is not read"
         if OTHER_KEYS & value.keys():
-            unused.add(
-                f"labels are of the kind {each.get('type')}, whose area is not read", f"label {number} in {reference}"
-            )
+            unused.add(kind, f"label {number} in {image.reference}")
             continue
-        name = _label(each) or labels.get(each.get("id"), "")
+        name = _label(each) or names.get(each.get("id"), "")
         if not name:
-            unused.add("labels have no class", f"{reference}, label {number}")
+            unused.add("labels have no class", f"{image.reference}, label {number}")
             continue
+        example = f"{name} in {image.reference}"
         if any(isinstance(value.get(key), list) and value[key][1:] for key in LABEL_KEYS):
-            unused.add("labels have several classes, of which the first is taken", f"{name} in {reference}")
+            unused.add("labels have several classes, of which the first is taken", example)
         if each.get("image_rotation"):
-            unused.add("labels are on images that were rotated in Label Studio", f"{name} in {reference}")
-        else:
-            image.size = (whole(each["original_height"], "original_height"), whole(each["original_width"], "width"))
-            reason = f"labels are of the kind {each.get('type')}, whose area is not read"
-            title, example = f"label {number}, {name!r}", f"{name} in {reference}"
-            add_region(image, partial(_region, name, value, image.size), title, unused, reason, example)
-    return image, len(annotations)
+            unused.add("labels are on images that were rotated in Label Studio", example)
+            continue
+        size = whole(each["original_height"], "original_height"), whole(each["original_width"], "original_width")
+        image.size = image.size or size
+        if size != image.size:
+            unused.add("labels are for another size than those before them", f"{example}: {size[1]} x {size[0]}")
+            continue
+        kind = FEW_CORNERS if "points" in value else kind
+        add_region(image, partial(_region, name, value, size), f"label {number}, {name!r}", unused, kind, example)
 
 
 def _worth(annotation: dict[str, Any]) -> tuple[bool, str]:
@@ -218,9 +228,14 @@ def _region(name: str, value: dict[str, Any], size: Size) -> Region | None:
     if "points" in value:
         corners = points(value["points"]) / 100 * scale
         return Region(name, partial(exact_polygons, [corners])) if len(corners) > 2 else None
-    if "width" in value and "height" in value and not value.get("rotation"):
-        corners = rectangle(*points([value[key] for key in ("x", "y", "width", "height")]).ravel().tolist())
-        return Region(name, partial(exact_polygons, [corners / 100 * scale]), box=True)
+    turn = float(np.deg2rad(float(points([value.get("rotation") or 0, 0])[0, 0])))
+    if "radiusX" in value:
+        center, radii = points([value[key] for key in ("x", "y", "radiusX", "radiusY")]) / 100 * scale
+        return Region(name, partial(exact_polygons, [ellipse(center, radii, turn)]))
+    if "width" in value and "height" in value:
+        left, top, width, height = points([value[key] for key in ("x", "y", "width", "height")]).ravel().tolist()
+        corners = rectangle(left, top, width, height) / 100 * scale
+        return Region(name, partial(exact_polygons, [rotated(corners, turn, corners[0])]), box=True)
     return None
 
 

@@ -24,12 +24,14 @@ from rmiseg.data.labels.annotations import (
     add_region,
     written_classes,
 )
-from rmiseg.data.labels.coco import split_of
+from rmiseg.data.labels.coco import split_of_folder
 from rmiseg.data.labels.documents import Documents, class_name, read_text, whole
 from rmiseg.data.labels.outlines import outlines
 from rmiseg.data.labels.shapes import bitmap, outlined_circle, outlined_polygon, outlined_rectangle, points
 
 LABELS_FILE = "labels.txt"
+OTHER_KINDS = {"rotation": "oriented_rectangle", "quadrilateral": "polygon"}
+"""Kinds of shapes as X-AnyLabeling calls them, and labelme."""
 
 
 @register("labels", "labelme")
@@ -59,7 +61,7 @@ class Labelme(JSONFormat):
     def read_file(self, path: Path, content: Any, documents: Documents, found: Annotations) -> None:
         """See `JSONFormat.read_file`."""
         image = _image(path, content, found.unused)
-        image.split = split_of(path, documents.root)
+        image.split = split_of_folder(path, documents.root)
         try:
             image.path = documents.find_image(image.reference, path)
         except ValueError:
@@ -114,7 +116,7 @@ def _image(path: Path, content: dict[str, Any], unused: Tally) -> LabeledImage:
     image = LabeledImage(str(reference), path, size=size, embedded=embedded)
     for number, shape in enumerate(content["shapes"], start=1):
         label = class_name(shape["label"])
-        kind = shape.get("shape_type") or "polygon"
+        kind = _kind(shape)
         reason = f"labels are of the kind {kind}, whose area is not read"
         reason = FEW_CORNERS if kind == "polygon" else reason
         title = f"shape {number}, {label!r}"
@@ -122,8 +124,13 @@ def _image(path: Path, content: dict[str, Any], unused: Tally) -> LabeledImage:
     return image
 
 
+def _kind(shape: dict[str, Any]) -> str:
+    kind = str(shape.get("shape_type") or "polygon")
+    return OTHER_KINDS.get(kind, kind)
+
+
 def _region(label: str, shape: dict[str, Any]) -> Region | None:
-    kind = shape.get("shape_type") or "polygon"
+    kind = _kind(shape)
     corners = points(shape["points"])
     if kind == "rectangle" and len(corners) == 4:  # as some programs write them
         low, high = corners.min(axis=0), corners.max(axis=0)

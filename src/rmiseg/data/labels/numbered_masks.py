@@ -26,7 +26,7 @@ from rmiseg.data.labels.annotations import (
     Region,
     Size,
 )
-from rmiseg.data.labels.coco import split_of
+from rmiseg.data.labels.coco import split_of, split_of_folder
 from rmiseg.data.labels.documents import Documents, class_name, read_text, whole
 
 TABLE = "_classes.csv"
@@ -52,7 +52,7 @@ class RoboflowMasks(LabelFormat):
             found.classes += names.values()
             files = _masks(table.parent, documents)
             masks = {path.stem.removesuffix(MASK_ENDING): path for path in files}
-            split = split_of(table.parent / "_", documents.root)
+            split = split_of_folder(table, documents.root)
             for path in documents.image_files():
                 if path.parent != table.parent or path in files:
                     continue

@@ -59,7 +59,10 @@ def look_at(path: Path, labels: LabeledImage) -> Picture:
             stored, orientation = _header(image)
     except UnidentifiedImageError as error:
         if path.suffix.lower() not in (".tif", ".tiff"):
-            raise ValueError(f"{labels.document} names {path}, which is no image") from error
+            raise ValueError(
+                f"{labels.document} names {path}, which is no image that is read here: convert it, and name the "
+                f"new file in the labels"
+            ) from error
         stored, orientation = _tiff_size(path), 1
     except Exception as error:  # of damaged files, decoders fail in many ways
         raise ValueError(f"cannot read image {path}: {error}") from error

@@ -27,6 +27,9 @@ FARTHEST = 4
 LONGEST = 2
 """Steps of an outline for each pixel of the image; even that of a checkerboard has no more."""
 
+ROUND = 64
+"""Corners of the polygon that stands for a circle or an ellipse."""
+
 
 def points(values: Any) -> NDArray[np.float64]:
     """Return the corners (N, 2), x and y, of a polygon that is given as pairs, or as numbers in one row.
@@ -75,6 +78,14 @@ def even_odd(rings: Sequence[NDArray[np.float64]], size: Size) -> NDArray[np.boo
     drawn = np.zeros(size, bool)
     for ring in rings:
         drawn ^= exact_polygons([ring], size)
+    return drawn
+
+
+def with_holes(polygons: Sequence[Sequence[NDArray[np.float64]]], size: Size) -> NDArray[np.bool_]:
+    """Return the pixels in any of some polygons, each of which is its outline (N, 2) and its holes."""
+    drawn = np.zeros(size, bool)
+    for outer, *holes in polygons:
+        drawn |= exact_polygons([outer], size) & ~exact_polygons(holes, size)
     return drawn
 
 
@@ -127,6 +138,27 @@ def rectangle(left: float, top: float, width: float, height: float) -> NDArray[n
 def between(left: float, top: float, right: float, bottom: float) -> NDArray[np.float64]:
     """Return the corners (4, 2) of the rectangle between two of them."""
     return points([left, top, right, top, right, bottom, left, bottom])
+
+
+def rotated(corners: NDArray[np.float64], radians: float, pivot: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return corners (N, 2) turned about a point (2,), clockwise as seen."""
+    if not radians:
+        return corners
+    sine, cosine = np.sin(radians), np.cos(radians)
+    return points((corners - pivot) @ np.array([[cosine, sine], [-sine, cosine]]) + pivot)
+
+
+def ellipse(center: Any, radii: Any, radians: float = 0.0) -> NDArray[np.float64]:
+    """Return the corners (N, 2) of the polygon that stands for an ellipse.
+
+    Args:
+        center: Its center, x and y.
+        radii: Its radii along x and y, before it is turned.
+        radians: Angle by which it is turned, clockwise as seen.
+    """
+    middle, radius = points([center, radii])
+    angles = np.arange(ROUND) * (2 * np.pi / ROUND)
+    return rotated(middle + radius * np.stack([np.cos(angles), np.sin(angles)], axis=1), radians, middle)
 
 
 def run_lengths(counts: Any, drawn_on: Any, size: Size) -> NDArray[np.bool_]:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rmiseg.data.labels.documents import ARCHIVES, Documents
+from rmiseg.data.sets.pairing import LABEL_SUFFIXES
 
 BEGINNING = 10_000
 """Bytes of a file that are looked at."""
 COCO = "export COCO, which is read"
+FOLDER = "a data set `folder` (images/ and masks/), see `rmiseg data check --root`"
 LINES = (".ndjson", ".jsonl", ".manifest")
 """Suffixes of files that have a JSON text in each line."""
 
@@ -74,10 +77,11 @@ STRANGERS = (
         "BDD100K (Scalabel)", "its package bdd100k writes masks and COCO, which are read", _has("frames", "config")
     ),
     _Stranger(
-        "GeoJSON (QuPath, geographic tools)",
-        "export masks: in QuPath as labeled images, of maps by gdal_rasterize; they are read as a data set `folder`",
+        "GeoJSON of a map",
+        "gdal_rasterize draws it on the pixels of an image, as a mask; both are read as a data set `folder`",
         lambda content: content.get("type") in ("FeatureCollection", "Feature"),
     ),
+    _Stranger("Dataloop", COCO, lambda c: _within("annotations", "coordinates", "type")(c) and "filename" in c),
     _Stranger("CreateML", "its labels are boxes, which are no outlines", _within("annotations", "coordinates")),
     _Stranger("Amazon SageMaker Ground Truth", f"{_FOLDER}", _has("source-ref")),
     _Stranger(
@@ -104,14 +108,43 @@ def _isat(content: dict[str, Any]) -> bool:
 
 
 XML = {
-    b"<bndbox>": ("boxes of Pascal VOC", "they are no outlines"),
     b"<polygon>": ("LabelMe of MIT, or RectLabel", "CVAT imports it as LabelMe, and exports what is read"),
+    b"<bndbox>": ("boxes of Pascal VOC", "they are no outlines"),
     b"<ASAP_Annotations": ("ASAP", "export masks, which are read as a data set `folder`"),
     b"MicronsPerPixel": (
         "Aperio ImageScope",
         "QuPath imports it, and exports masks, which are read as a data set `folder`",
     ),
 }
+FILES = {
+    r"(^|/)task-\d+-annotation-\d+-[^/]*\.(png|npy)$": (
+        "looks like brush labels of Label Studio, a file for each class, which are not read: export JSON"
+    ),
+    r"\.roi$|roiset[^/]*\.zip$": (
+        "holds regions of ImageJ or Fiji (ROI), which are not read: save a mask of each image there (Edit > Selection "
+        "> Create Mask), for a data set `folder`"
+    ),
+    r"\.(nrrd|mha|mhd)$": (
+        "holds volumes as NRRD or MetaImage, which are not read: save them and their segmentations as NIfTI, for a "
+        "data set `folder`"
+    ),
+    r"\.nii(\.gz)?$": "holds volumes (NIfTI), which need no import: with their masks they are {folder}",
+    r"\.shp$": "holds shapefiles, which are not read: gdal_rasterize draws them as masks, for a data set `folder`",
+    r"\.(tfrecords?|parquet|arrow)$": (
+        "holds tables of TFRecord, Parquet or Arrow, which are not read: export COCO, or masks as files for a data set "
+        "`folder`"
+    ),
+    r"(^|/)obj\.(data|names)$": (
+        "looks like CVAT's export YOLO 1.1, whose labels are boxes, no outlines: export Ultralytics YOLO Segmentation"
+    ),
+    r"(^|/)labels/.*\.txt$": (
+        "has text files in labels/, as YOLO, but neither data.yaml nor classes.txt: write the names of the classes "
+        "into classes.txt, one a line"
+    ),
+    r"(^|/)label_colors\.txt$": "looks like CVAT's export CamVid, which is not read: export Segmentation mask 1.1",
+    r"(^|/)pixellabeldata/": "holds pixel labels of MATLAB, which need no import: with their images they are {folder}",
+}
+"""Patterns of the names of files, in lower case, and what they say."""
 CSV = {
     "encodedpixels": ("run lengths as of Kaggle", "write a mask for each image: a data set `folder`"),
     "xmin": ("boxes", "they are no outlines"),
@@ -138,10 +171,18 @@ def told(documents: Documents) -> str:
         for word, (title, remedy) in CSV.items():
             if word in header:
                 return f"looks like {title} in a CSV file, which is not read: {remedy}"
+    for pattern, sentence in FILES.items():
+        if any(re.search(pattern, name.lower()) for name in documents.names):
+            return sentence.format(folder=FOLDER)
     if packed := documents.files(*ARCHIVES):
         return f"holds the archive {packed[0].name}: unpack it, and name its folder"
     if documents.files(".csv"):
         return "has CSV files, of which those of VIA alone are read: let the tool export JSON"
+    if documents.image_files() and not documents.files(*LABEL_SUFFIXES, ".yaml", ".yml"):
+        return (
+            f"has images alone: name the folder of the labels, and this one with --images. Masks that are images need "
+            f"no import: with their images they are {FOLDER}"
+        )
     return ""
 
 

@@ -25,7 +25,7 @@ from rmiseg.data.labels.annotations import (
     Tally,
     add_region,
 )
-from rmiseg.data.labels.coco import split_of
+from rmiseg.data.labels.coco import split_of_folder
 from rmiseg.data.labels.documents import Documents, class_name, whole
 from rmiseg.data.labels.shapes import outlined_polygon, points
 
@@ -51,7 +51,7 @@ class StreetPolygons(JSONFormat):
     def read_file(self, path: Path, content: Any, documents: Documents, found: Annotations) -> None:
         """See `JSONFormat.read_file`."""
         image = _image(path, content, found.unused)
-        image.split = split_of(path.parent / "_", documents.root)
+        image.split = split_of_folder(path, documents.root)
         for suffix in SUFFIXES:
             if found_image := documents.find_image(image.reference + suffix, path):
                 image.path = found_image

@@ -20,7 +20,7 @@ from rmiseg.data.labels.annotations import (
     add_region,
     naming,
 )
-from rmiseg.data.labels.coco import split_of
+from rmiseg.data.labels.coco import split_of_folder
 from rmiseg.data.labels.cvat import hex_color
 from rmiseg.data.labels.documents import Documents, class_name, whole
 from rmiseg.data.labels.shapes import between, bitmap, filled_polygon, points
@@ -65,7 +65,7 @@ def _is_annotation(content: Any) -> bool:
 
 def _image(path: Path, content: dict[str, Any], documents: Documents, unused: Tally) -> LabeledImage:
     size = whole(content["size"]["height"], "height"), whole(content["size"]["width"], "width")
-    image = LabeledImage(path.stem, path, size=size, split=split_of(path.parent / "_", documents.root))
+    image = LabeledImage(path.stem, path, size=size, split=split_of_folder(path, documents.root))
     beside = path.parent.with_name("img") / path.stem  # a.jpg.json is of a.jpg
     image.path = beside if path.parent.name == "ann" and beside.is_file() else None
     for number, each in enumerate(content["objects"], start=1):

@@ -1,6 +1,6 @@
 """VGG Image Annotator's JSON and CSV, of versions 1 and 2: a project, or annotations alone. Later regions lie in front.
 
-The class of a region is the text of one of its attributes: of the one that most regions have, such as class or label.
+The class of a region is the text of one of its attributes: such as class or label, or else of the one that most have.
 VIA has no library; polygons are drawn by pycocotools, as those of its own export to COCO are.
 """
 
@@ -12,22 +12,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from rmiseg.config.registry import register
 from rmiseg.data.labels.annotations import Annotations, LabeledImage, LabelFormat, Region, Tally, add_region, naming
 from rmiseg.data.labels.coco import split_of
 from rmiseg.data.labels.documents import Documents, read_text
-from rmiseg.data.labels.shapes import exact_polygons, points, rectangle
+from rmiseg.data.labels.shapes import ellipse, exact_polygons, points, rectangle
 from rmiseg.runtime.files import parse_json
 
 PROJECT = "_via_img_metadata"
 COLUMNS = ("filename", "region_shape_attributes", "region_attributes")
 """Columns of a CSV file that are read."""
 USUAL = ("class", "label", "name", "type", "category", "object")
-"""Names that the attribute of the class usually has; the first that is there is taken, of those that as many have."""
-ROUND = 64
-"""Corners of the polygon that stands for a circle or an ellipse."""
+"""Names that the attribute of the class usually has: taken if half as many regions have it as have another."""
 
 
 @register("labels", "via")
@@ -113,9 +109,9 @@ def _attribute(entries: list[dict[str, Any]]) -> str:
         if _text(value)
     )
 
-    def rank(name: str) -> tuple[int, int]:
+    def rank(name: str) -> tuple[bool, int, int]:
         usual = USUAL.index(name.lower()) if name.lower() in USUAL else len(USUAL)
-        return -counts[name], usual
+        return usual == len(USUAL) or 2 * counts[name] < max(counts.values()), -counts[name], usual
 
     return min(counts, key=rank) if counts else ""
 
@@ -155,11 +151,7 @@ def _region(label: str, shape: dict[str, Any]) -> Region | None:
         return Region(label, partial(exact_polygons, [rectangle(left, top, width, height)]), box=True)
     if kind in ("circle", "ellipse"):
         radii = [shape["r"], shape["r"]] if kind == "circle" else [shape["rx"], shape["ry"]]
-        (cx, cy), (rx, ry) = points([shape["cx"], shape["cy"], *radii]).tolist()
-        angles = np.arange(ROUND) * (2 * np.pi / ROUND)
-        x, y = rx * np.cos(angles), ry * np.sin(angles)
         turn = float(points([shape.get("theta") or 0, 0])[0, 0])
-        cosine, sine = np.cos(turn), np.sin(turn)
-        corners = np.stack([cx + x * cosine - y * sine, cy + x * sine + y * cosine], axis=1)
+        corners = ellipse([shape["cx"], shape["cy"]], radii, turn)
         return Region(label, partial(exact_polygons, [corners]))
     return None

@@ -22,7 +22,7 @@ from rmiseg.data.classes import Color, voc_palette
 from rmiseg.data.image_files.masks import read_raw_mask
 from rmiseg.data.labels.annotations import Annotations, LabeledImage, LabelFormat, Region, Size
 from rmiseg.data.labels.coco import SPLITS
-from rmiseg.data.labels.documents import Documents, read_text
+from rmiseg.data.labels.documents import Documents, most_alike, read_text
 from rmiseg.data.sets import voc
 from rmiseg.data.sets.pairing import MASK_SUFFIXES
 
@@ -62,8 +62,10 @@ class VOCMasks(LabelFormat):
         for mask in masks:
             pixels = _colors(mask)
             label = LabeledImage(mask.stem, mask, size=(pixels.shape[0], pixels.shape[1]))
-            label.split = splits.get(mask.stem, "")
-            candidates = images.get(mask.stem, [])
+            parts = mask.relative_to(documents.root).with_suffix("").parts
+            inner = parts[next(i for i, part in enumerate(parts, start=1) if part in MASK_FOLDERS) :]
+            label.split = splits.get("/".join(inner)) or splits.get(mask.stem, "")
+            candidates = most_alike(inner, images.get(mask.stem, []))
             if len(candidates) > 1:
                 raise ValueError(f"the mask {mask} may be of {candidates[0]} or {candidates[1]}: leave one")
             label.path = candidates[0] if candidates else None
@@ -112,7 +114,7 @@ def _splits(documents: Documents) -> dict[str, str]:
     splits: dict[str, str] = {}
     for path in documents.files(".txt"):
         if path.parent.name == "Segmentation" and (split := SPLITS.get(path.stem.lower())):
-            splits |= {line.split()[0]: split for line in read_text(path).splitlines() if line.strip()}
+            splits |= {line.strip(' "\t'): split for line in read_text(path).splitlines() if line.strip()}
     return splits
 
 

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from rmiseg.config.recipes import shortened
 from rmiseg.config.registry import register
 from rmiseg.data.labels.annotations import Annotations, LabeledImage, LabelFormat, Region, Size
-from rmiseg.data.labels.coco import SPLITS, split_of
-from rmiseg.data.labels.documents import Documents, class_name, read_mapping, read_text, whole
+from rmiseg.data.labels.coco import SPLITS, split_of_folder
+from rmiseg.data.labels.documents import HASHED, Documents, class_name, read_mapping, read_text, whole
 from rmiseg.data.labels.shapes import filled_polygon, points, rectangle
 
 OTHER_TEXTS = ("classes.txt", "labels.txt", "obj.names", "readme.txt", "labelmap.txt")
@@ -47,7 +47,7 @@ class YOLO(LabelFormat):
         if description is not None:
             path, content = description
             names = _names(content, path)
-            lists = _lists(content, path, documents)
+            lists = _lists(content, path, documents, found.notes)
             if "kpt_shape" in content:
                 raise ValueError(f"{path} is of a data set of keypoints (kpt_shape), which have no outlines")
         elif listed := documents.files("classes.txt"):
@@ -61,7 +61,8 @@ class YOLO(LabelFormat):
         labels = {path: path for path in _label_files(documents)}
         by_stem: dict[str, list[Path]] = {}
         for path in labels:
-            by_stem.setdefault(path.stem, []).append(path)
+            for stem in {path.stem, HASHED.sub("", path.stem)}:
+                by_stem.setdefault(stem, []).append(path)
         for path in documents.image_files():
             candidates = [place for place in _places(path) if place in labels] or by_stem.get(path.stem, [])
             if not candidates:
@@ -73,7 +74,7 @@ class YOLO(LabelFormat):
             labels.pop(label_file, None)
             split = next((split for split, paths in lists.items() if _is_in(path, paths)), "")
             if not split and path.is_relative_to(documents.root):
-                split = split_of(path.parent / "_", documents.root)
+                split = split_of_folder(path, documents.root)
             regions = _regions(label_file, names, found)
             found.images.append(LabeledImage(str(path), label_file, regions, split=split, path=path))
         for path in labels:
@@ -121,29 +122,38 @@ def _label_files(documents: Documents) -> list[Path]:
     return below or [path for path in texts if path.parent != documents.root or path.stem not in SPLITS]
 
 
-def _lists(content: dict[str, Any], path: Path, documents: Documents) -> dict[str, set[str]]:
-    """Files and folders that belong to each split."""
-    root = os.path.normpath(path.parent)
-    base = PurePosixPath(str(content.get("path") or "."))
+def _lists(content: dict[str, Any], path: Path, documents: Documents, notes: list[str]) -> dict[str, set[str]]:
+    """Files and folders that belong to each split. What is named and not there is noted."""
+    bases = [path.parent / str(content.get("path") or "."), path.parent]
     lists: dict[str, set[str]] = {}
     for key, split in SPLITS.items():
         value = content.get(key)
         for entry in value if isinstance(value, list) else [value] if isinstance(value, str) else []:
-            places = [os.path.normpath(os.path.join(root, base, entry)), os.path.normpath(os.path.join(root, entry))]
-            # Some programs write ../train/images for what lies beside the file.
-            places.append(os.path.normpath(os.path.join(root, str(entry).lstrip("./"))))
-            place = next((each for each in places if _within(each, documents.root) and os.path.exists(each)), None)
+            place = _place(str(entry), bases, documents)
             if place is None:
+                notes.append(f"{path}: {key} is {shortened(str(entry), 200)}, which is not there")
                 continue
             lists.setdefault(split, set()).add(place)
             if place.endswith(".txt"):
                 lines = [line.strip() for line in read_text(Path(place)).splitlines() if line.strip()]
-                lists[split] |= {os.path.normpath(os.path.join(os.path.dirname(place), line)) for line in lines}
+                found = {line: _place(line, [Path(place).parent, *bases], documents) for line in lines}
+                lists[split] |= {each for each in found.values() if each}
+                if missing := [line for line, each in found.items() if each is None]:
+                    shown = shortened(missing[0], 200)
+                    notes.append(f"{place}: {len(missing)} of {len(found)} images are not there, such as {shown}")
     return lists
 
 
-def _within(path: str, root: Path) -> bool:
-    return Path(path).is_relative_to(os.path.normpath(root))
+def _place(entry: str, bases: list[Path], documents: Documents) -> str | None:
+    """A file or folder that is named from one of some folders, or as it lay on another machine."""
+    name = entry.replace("\\", "/")
+    parts = PurePosixPath(name.lstrip("./")).parts  # ../train/images for what lies beside the file
+    # Of a path from a folder that is not here, the end counts; that of a folder such as ../test/images says too little.
+    whole_path = name.startswith("/") or name[1:2] == ":" or bool(PurePosixPath(name).suffix)
+    names = [name, *("/".join(parts[start:]) for start in range(len(parts) if whole_path else 1))]
+    folders = [*bases, *([documents.images] if documents.images else [])]
+    places = (os.path.normpath(os.path.join(folder, each)) for each in names for folder in folders)
+    return next((each for each in places if documents.is_inside(Path(each)) and os.path.exists(each)), None)
 
 
 def _is_in(path: Path, places: set[str]) -> bool:

@@ -28,7 +28,9 @@ UNIMPORTANT_FOLDERS = ("__macosx", "@eadir", "#recycle", "$recycle.bin", "system
 LABEL_SUFFIXES = (".json", ".xml", ".txt", ".csv")
 """Suffixes of files of labelling tools, whose labels are no masks."""
 
-MASK_WORDS = r"(?:masks?|labels?|gt|groundtruth|ground_truth|seg|segmentation|annotations?|labelids|anno|target)"
+MASK_WORDS = (
+    r"(?:cp_masks|masks?|labels?|gt|groundtruth|ground_truth|seg|segmentation|annotations?|labelids|anno|target)"
+)
 IMAGE_WORDS = r"(?:images?|img|sat|rgb|photo|0000)"
 _MASK_END = re.compile(rf"(?:[-_. ]{MASK_WORDS}|\.(?:jpe?g|png|tiff?|bmp|webp|jfif))$", re.I)
 _MASK_BEGIN = re.compile(rf"^{MASK_WORDS}[-_. ]", re.I)
