@@ -4,6 +4,7 @@ package: the tables of `rmiseg.models.conversion` the other way round, written o
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -119,3 +120,13 @@ def logits_of(checkpoint: Path, images: Tensor) -> Tensor:
 
 def assert_close(found: Tensor, expected: Tensor) -> None:
     assert (found - expected).norm() <= 1e-5 * expected.norm()
+
+
+class Malicious:
+    """An object of which unpickling makes a folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (str(self.path),)

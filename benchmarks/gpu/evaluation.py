@@ -31,8 +31,8 @@ def measure(place: Place) -> Iterator[tuple[str, Any]]:
             for precision, dtype in (("fp32", None), ("bf16", torch.bfloat16)):
                 loader = eval_loader(dataset, workers=0 if place.tiny else None)
                 try:
-                    evaluate_model(model, loader, CLASSES, torch.device(place.device), dtype=dtype)  # to warm up
-                    found = evaluate_model(model, loader, CLASSES, torch.device(place.device), dtype=dtype)
+                    evaluate_model(model, loader, CLASSES, dtype=dtype)  # to warm up
+                    found = evaluate_model(model, loader, CLASSES, dtype=dtype)
                 finally:
                     loader.close()
                 seconds = {name: value / count for name, value in found.seconds.items()}

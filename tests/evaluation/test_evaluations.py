@@ -76,7 +76,6 @@ def test_evaluate_counts_every_image_in_order(tiling):
         model,
         batches(),
         2,
-        torch.device("cpu"),
         on_batch=lambda batch, ids: seen.append((batch["name"][0], ids)),
         tiling=tiling,
     )
@@ -97,7 +96,7 @@ def test_an_error_while_counting_reaches_the_caller():
         raise ValueError("what a user can mend")
 
     with pytest.raises(ValueError, match="what a user can mend"):
-        evaluate_model(Threshold(), batches(), 2, torch.device("cpu"), on_batch=fail)
+        evaluate_model(Threshold(), batches(), 2, on_batch=fail)
 
 
 def test_saved_evaluation_is_read_back(tmp_path):

@@ -3,8 +3,6 @@
 import csv
 import io
 import json
-import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -155,12 +153,3 @@ def test_on_the_page_of_a_report(metric, runs, tmp_path):
         evaluate(run, metrics=[metric], device="cpu")
     write_report(ReportConfig(runs=[str(run) for run in runs], out=str(tmp_path / "page.html"), device="cpu", images=1))
     assert '"further":["agreement","half_agreement"]' in (tmp_path / "page.html").read_text()
-
-
-def test_example_in_the_documentation(metric, runs, tmp_path):
-    text = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text()
-    example = re.search(r"```python\n(import numpy as np\nfrom rmiseg.*?)```", text, re.DOTALL)[1]
-    exec(example, {"__name__": "example"})
-    saved = evaluate(runs[0], metrics=["counting", metric], device="cpu", out=tmp_path)
-    summary = saved.evaluation.summary()
-    assert summary["counting"] == pytest.approx(summary["agreement"])

@@ -25,6 +25,7 @@ from rmiseg.inference.checkpoint import Checkpoint, load_checkpoint, save_checkp
 from rmiseg.inference.predictor import Predictor
 from rmiseg.inference.segmenter import Segmenter
 from rmiseg.models import build_model
+from support.commands import error_of
 from support.plugins import forget_plugins
 
 pytestmark = pytest.mark.slow
@@ -187,11 +188,6 @@ def test_example_in_the_documentation_runs(exported, tmp_path):
     agreement = (ids == Predictor.from_run(exported)(read_image(image))).mean()
     assert agreement > 0.999
     assert Image.open(tmp_path / "street.png").getpalette()[3:6] == [255, 0, 0]
-
-
-def error_of(arguments, capsys) -> str:
-    assert main(arguments) == 1
-    return capsys.readouterr().err
 
 
 def test_refuses(exported, run, tmp_path, capsys):

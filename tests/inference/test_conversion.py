@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ import torchvision
 from rich.console import Console
 from torch import Tensor, nn
 
-from foreign import assert_close, encoding_names, logits_of, mmsegmentation_names, original_names, shaken
+from foreign import Malicious, assert_close, encoding_names, logits_of, mmsegmentation_names, original_names, shaken
 from rmiseg.cli import main
 from rmiseg.config import DataConfig
 from rmiseg.inference.checkpoint import load_checkpoint
@@ -277,14 +276,6 @@ def test_classes_and_data(tmp_path, capsys):
     assert main(["convert", str(tmp_path / "ours.pt"), "--out", str(tmp_path / "again.pt")]) == 1
     assert "is a checkpoint of rmiseg already" in capsys.readouterr().err
     assert set(initial_weights(tmp_path / "ours.pt")[0]) == set(model.state_dict())
-
-
-class Malicious:
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return os.mkdir, (str(self.path),)
 
 
 @pytest.mark.parametrize("command", ["convert", "init"])

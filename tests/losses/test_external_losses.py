@@ -7,6 +7,7 @@ import torch
 
 from rmiseg.config.registry import find
 from rmiseg.losses import build_loss
+from support.loss_cases import value_and_gradient
 
 CLASSES = 3
 CASES = {
@@ -45,13 +46,6 @@ def batch(n=2, ignored=True, dtype=torch.float32):
     if ignored:
         target[torch.rand(target.shape, generator=generator) < 0.3] = 255
     return logits, target
-
-
-def value_and_gradient(loss, logits, target):
-    logits = logits.detach().requires_grad_()
-    value = loss(logits, target)
-    assert value.ndim == 0
-    return value.detach(), torch.autograd.grad(value, logits)[0]
 
 
 @each_loss

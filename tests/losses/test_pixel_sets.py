@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from rmiseg.config import LossConfig
 from rmiseg.losses import build_loss
 from rmiseg.training.criterion import Criterion
+from support.loss_cases import value_and_gradient
 
 CASES = {
     "dice": {"smooth": 0.5},
@@ -31,13 +32,6 @@ def batch(n=2, c=4, h=9, w=13, ignored=0.3, dtype=torch.float64):
     target = torch.randint(0, c - 1, (n, h, w), generator=generator)  # the last class is absent
     target[torch.rand(target.shape, generator=generator) < ignored] = 255
     return logits, target
-
-
-def value_and_gradient(loss, logits, target):
-    logits = logits.detach().requires_grad_()
-    value = loss(logits, target)
-    assert value.ndim == 0
-    return value.detach(), torch.autograd.grad(value, logits)[0]
 
 
 def lovasz(p, y):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from foreign import Malicious
 from rmiseg.models import Backbone, build_backbone, build_model, weights
 
 pytestmark = pytest.mark.slow
@@ -106,14 +106,6 @@ def test_damaged_file(suffix: str, tmp_path: Path) -> None:
     path.write_bytes(b"<html>404</html>")
     with pytest.raises(ValueError, match="not a state dict of plain tensors"):
         build_backbone("resnet18", weights=path, output_stride=16)
-
-
-class Malicious:
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return os.mkdir, (str(self.path),)
 
 
 def test_code_in_a_file_is_not_run(tmp_path: Path) -> None:

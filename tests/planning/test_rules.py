@@ -20,7 +20,7 @@ def profile(*others: tuple[str, float, float], size: tuple[int, int] = (360, 480
     classes = tuple(ClassProfile(name, share, 10, width) for name, share, width in others)
     ground = ClassProfile("ground", 1 - sum(share for _, share, _ in others), 10, 100.0)
     facts = {"upright": 0.5, **facts}
-    facts = {"images": 100, "val_images": 20, "bands": 3, "value_range": None, "masks": 10, "ignored": 0.0} | facts
+    facts = {"images": 100, "val_images": 20, "masks": 10, "ignored": 0.0} | facts
     return DataProfile(size=size, largest=facts.pop("largest", size), classes=(ground, *classes), **facts)
 
 

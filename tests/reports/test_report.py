@@ -20,6 +20,7 @@ from rmiseg.data import load_split, read_image, read_mask
 from rmiseg.inference.predictor import Predictor
 from rmiseg.reports.page import select_images, short_names
 from support.accessibility import violations
+from support.commands import error_of
 
 pytestmark = pytest.mark.slow
 
@@ -169,11 +170,6 @@ def test_names():
     assert short_names([Path("/a/x/run"), Path("/b/x/run"), Path("/b/y/run")]) == ["a/x", "b/x", "b/y"]
     with pytest.raises(ValueError, match="twice"):
         short_names([Path("/a/x"), Path("/a/x")])
-
-
-def error_of(arguments, capsys) -> str:
-    assert main(arguments) == 1
-    return capsys.readouterr().err
 
 
 def test_refuses(runs, shapes, tmp_path, capsys):

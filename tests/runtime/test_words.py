@@ -1,8 +1,8 @@
-"""Numbers in sentences."""
+"""Numbers and lists in sentences."""
 
 from __future__ import annotations
 
-from rmiseg.runtime.words import counted, rounded
+from rmiseg.runtime.words import counted, rounded, some
 
 
 def test_one_and_many():
@@ -18,3 +18,8 @@ def test_large_numbers_have_no_exponent():
         "152",
         "1,523",
     ]
+
+
+def test_long_lists_say_how_many_more_there_are():
+    assert some(["a", "b", "c"], 3) == "a, b, c"
+    assert some(["a", "b", "c"], 2) == "a, b and 1 more"

@@ -44,3 +44,11 @@ def loss_batch(seed=0, n=2, c=3, h=24, w=28, stride=1, ignored=0.1, dtype=torch.
 
 def gradient(value, logits):
     return torch.autograd.grad(value, logits, retain_graph=True)[0]
+
+
+def value_and_gradient(loss, logits, target):
+    """The value of a loss, a scalar, and its gradient in the logits."""
+    logits = logits.detach().requires_grad_()
+    value = loss(logits, target)
+    assert value.ndim == 0
+    return value.detach(), torch.autograd.grad(value, logits)[0]

@@ -110,7 +110,7 @@ def score(root: Path, out: Path) -> None:
             rank=distributed.rank(),
             world_size=distributed.world_size(),
         )
-        found = evaluate_model(Tiny(), loader, 3, CPU)
+        found = evaluate_model(Tiny(), loader, 3)
         content = {"names": found.names, "confusion": found.confusion.tolist(), "counts": found.counts["iou"].tolist()}
         (out / f"{distributed.world_size()}.json").write_text(json.dumps(content))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 
+import numpy as np
 import pytest
 import yaml
 from PIL import Image
@@ -161,7 +162,7 @@ def test_bad_data_are_refused_in_words(tmp_path, capsys):
 
 
 def test_data_in_python_are_not_planned(tmp_path):
-    images = [(Image.new("RGB", (32, 32)), Image.new("L", (32, 32)))] * 4
+    images = [(Image.new("RGB", (32, 32)), np.eye(32, dtype=np.uint8))] * 4
     options = {"plan": True, "out": str(tmp_path / "run")}
     trainer = Trainer(options, train=images, val=images, classes=["a", "b"])
     with pytest.raises(ValueError, match="image files"):

@@ -231,10 +231,10 @@ def test_loss_of_a_validation_image():
     masks = [torch.randint(3, (1, *size), dtype=torch.uint8) for size in ((40, 50), (3, 4), (32, 32))]
     batches = [batch(torch.randint(256, (1, 3, *m.shape[1:]), dtype=torch.uint8), m, [f"{len(m)}"]) for m in masks]
     of_image = partial(criterion.of_image, step=1)
-    evaluation = evaluate_model(model, batches, 3, torch.device("cpu"), loss=of_image)
+    evaluation = evaluate_model(model, batches, 3, loss=of_image)
     images = normalize(batches[0]["image"], model.image_mean, model.image_std)
     expected = build_loss("rmi", num_classes=3)(model(images), masks[0])
     assert evaluation.losses[0] == pytest.approx(expected.item(), rel=1e-5)
     assert np.isnan(evaluation.losses[1])  # smaller than a region
     assert evaluation.loss == pytest.approx((evaluation.losses[0] + evaluation.losses[2]) / 2)
-    assert np.isnan(evaluate_model(model, batches, 3, torch.device("cpu")).loss)
+    assert np.isnan(evaluate_model(model, batches, 3).loss)

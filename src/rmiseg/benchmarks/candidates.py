@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, distribution
 from typing import NamedTuple, TypeAlias
 
@@ -151,3 +151,12 @@ def is_installed(package: str) -> bool:
     except PackageNotFoundError:
         return False
     return True
+
+
+def random_labels(shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Class ids (N, *size) in blocks of 8 pixels a side, 2 % of them ignored, for logits of the shape (N, C, *size)."""
+    n, classes, *size = shape
+    labels = torch.randint(0, classes, (n, *(side // 8 + 1 for side in size)), generator=generator)
+    for dim, side in enumerate(size, 1):
+        labels = labels.repeat_interleave(8, dim).narrow(dim, 0, side)
+    return labels.masked_fill(torch.rand(labels.shape, generator=generator) < 0.02, IGNORE_INDEX).contiguous()

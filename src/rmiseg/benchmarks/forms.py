@@ -15,13 +15,10 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from rmiseg.benchmarks.candidates import is_installed
+from rmiseg.benchmarks.candidates import IGNORE_INDEX, is_installed, random_labels
 from rmiseg.config import BenchFormsConfig
 from rmiseg.losses import RMILoss
-from rmiseg.runtime.files import replacing, to_json
-
-IGNORED = 255
-
+from rmiseg.runtime.files import to_json, write_text
 
 Loss = Callable[[Tensor], Tensor]
 
@@ -46,29 +43,20 @@ def _title(name: str, shape: tuple[int, ...]) -> str:
     return f"{name}, {'x'.join(map(str, shape))}"
 
 
-def _labels(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Class ids in blocks of 8, 2 % of them ignored."""
-    n, classes, *size = shape
-    labels = torch.randint(0, classes, (n, *(side // 8 + 1 for side in size)), generator=generator)
-    for dim, side in enumerate(size, 1):
-        labels = labels.repeat_interleave(8, dim).narrow(dim, 0, side)
-    return labels.masked_fill(torch.rand(labels.shape, generator=generator) < 0.02, IGNORED).contiguous()
-
-
 def _class_ids(
     name: str, goal: float, shape: tuple[int, ...], dtype: torch.dtype = torch.float32, **options: object
 ) -> Case:
     generator = torch.Generator().manual_seed(0)
-    logits, labels = torch.randn(shape, generator=generator, dtype=dtype), _labels(shape, generator)
+    logits, labels = torch.randn(shape, generator=generator, dtype=dtype), random_labels(shape, generator)
     loss = RMILoss(shape[1], **options)  # type: ignore[arg-type]
     losses: dict[str, Loss] = {
         "RMI": lambda x: loss(x, labels),
-        "PyTorch": lambda x: F.cross_entropy(x, labels, ignore_index=IGNORED),
+        "PyTorch": lambda x: F.cross_entropy(x, labels, ignore_index=IGNORE_INDEX),
     }
     if is_installed("monai"):
         from monai.losses.dice import DiceCELoss
 
-        dice, known = DiceCELoss(to_onehot_y=True, softmax=True), labels.where(labels != IGNORED, 0).unsqueeze(1)
+        dice, known = DiceCELoss(to_onehot_y=True, softmax=True), labels.where(labels != IGNORE_INDEX, 0).unsqueeze(1)
         losses["DiceCE"] = lambda x: dice(x, known)
     return Case(_title(name, shape), goal, losses, logits)
 
@@ -76,7 +64,7 @@ def _class_ids(
 def _binary(name: str, goal: float, shape: tuple[int, ...], kind: str) -> Case:
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(shape, generator=generator)
-    masks = (_labels((shape[0] * shape[1], 2, *shape[2:]), generator) == 1).view(shape)
+    masks = (random_labels((shape[0] * shape[1], 2, *shape[2:]), generator) == 1).view(shape)
     mode = "binary" if shape[1] == 1 else "multilabel"
     soft = masks.float() if kind == "integers" else (0.1 + 0.8 * masks.float())
     loss = RMILoss(shape[1], mode=mode, from_probabilities=kind == "probabilities")
@@ -155,6 +143,7 @@ def run_forms_benchmark(config: BenchFormsConfig, console: Console) -> dict[str,
     if not chosen:
         raise ValueError(f"only: no form has {config.only!r} in its name; there are {', '.join(t for _, t in cases())}")
     out, found = Path(config.out), dict[str, Any]()
+    out.mkdir(parents=True, exist_ok=True)
     before = torch.get_num_threads()
     try:
         for make in track(chosen, "forms of the loss", console=console, transient=True):
@@ -163,18 +152,12 @@ def run_forms_benchmark(config: BenchFormsConfig, console: Console) -> dict[str,
             for threads in config.threads:
                 torch.set_num_threads(threads)
                 found[case.name][str(threads)] = measure(case, config.seconds)
-            _write(out / "forms.json", to_json(found))
-            _write(out / "forms.md", table(found, config.threads) + "\n")
+            write_text(out / "forms.json", to_json(found))
+            write_text(out / "forms.md", table(found, config.threads) + "\n")
     finally:
         torch.set_num_threads(before)
     console.print(table(found, config.threads), markup=False, soft_wrap=True)
     return found
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as beside:
-        beside.write_text(text, encoding="utf-8")
 
 
 def measure(case: Case, seconds: float) -> dict[str, Any]:

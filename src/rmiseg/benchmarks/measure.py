@@ -17,7 +17,7 @@ from typing import NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from rmiseg.benchmarks.candidates import CANDIDATES, IGNORE_INDEX, Loss, Setting
+from rmiseg.benchmarks.candidates import CANDIDATES, Loss, Setting, random_labels
 from rmiseg.runtime.device import peak_memory
 from rmiseg.runtime.signals import interrupts_ignored
 
@@ -77,9 +77,7 @@ class Job:
         """Random logits, and labels in blocks of 8 x 8 with 2 % ignored."""
         n, c, h, w = self.shape if shape is None else shape
         generator = torch.Generator().manual_seed(0)
-        blocks = torch.randint(0, c, (n, h // 8 + 1, w // 8 + 1), generator=generator)
-        target = blocks.repeat_interleave(8, 1).repeat_interleave(8, 2)[:, :h, :w].contiguous()
-        target[torch.rand(target.shape, generator=generator) < 0.02] = IGNORE_INDEX
+        target = random_labels((n, c, h, w), generator)
         logits = torch.randn(n, c, -(-h // self.stride), -(-w // self.stride), generator=generator)
         return logits.to(self.device, getattr(torch, self.dtype)).requires_grad_(), target.to(self.device)
 

@@ -108,13 +108,12 @@ def crf_search(config: CRFSearchConfig) -> int:
 
 
 def _write_json(path: str | None, text: str, console: Console) -> None:
-    from rmiseg.runtime.files import replacing
+    from rmiseg.runtime.files import write_text
 
     if path == "-":
         print(text, end="")
     elif path is not None:
-        with replacing(Path(path)) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_text(Path(path), text)
         console.print(f"Written to {path}")
 
 

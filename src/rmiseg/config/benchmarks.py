@@ -14,8 +14,8 @@ class BenchLossConfig:
     """Folder for results.csv and speed.png; those of an earlier benchmark are replaced."""
     losses: list[str] | None = None
     """Losses to measure beside cross entropy, of rmi (the fastest implementation), rmi-native, rmi-triton, rmi-chunked,
-    rmi-plain (the readable definition), rmi-compiled (that, by torch.compile), ce, bce, rmi-pytorch, smp-dice, smp-
-    lovasz; by default rmi, rmi-plain, and the last five where installed."""
+    rmi-plain (the readable definition), rmi-compiled (that, by torch.compile), ce, bce, rmi-pytorch, smp-dice,
+    smp-lovasz; by default rmi, rmi-plain, and the last five where installed."""
     shapes: list[str] = field(
         default_factory=lambda: ["4x21x513x513", "16x12x360x480", "2x19x769x769", "1x150x512x512"]
     )

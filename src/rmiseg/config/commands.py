@@ -81,7 +81,7 @@ class EvaluateConfig(TilingConfig):
     device: str = "auto"
     """auto (a GPU if there is one), cpu, cuda, cuda:1, mps, ..."""
     metrics: list[str] = field(default_factory=list)
-    """Further metrics to take, of plugins."""
+    """Further metrics to take: cldice, for thin structures, or those of plugins."""
 
 
 @dataclass(kw_only=True)
@@ -98,7 +98,7 @@ class CompareConfig:
     root: str | None = None
     """Folder of the data set, if it is no longer where the run found it."""
     images: int = 5
-    """Number of the images that gained and lost most are listed."""
+    """Most images to list of those that gained most, and of those that lost most."""
     resamples: int = 2000
     """Random samples of the images by which the intervals are estimated (bootstrap)."""
     seed: int = 0

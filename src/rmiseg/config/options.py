@@ -149,7 +149,8 @@ class RMIConfig:
     covariance: Literal["sum", "mean"] = "sum"
     """sum, as in the paper, or mean, by which alpha means the same for images of any size."""
     subtract_floor: bool = False
-    """Subtract the constant 1/2 ln alpha per class, so that the loss is never negative."""
+    """Count the RMI of each class from that of a perfect prediction, whose loss is 0 then: the same gradients, and
+    values that are rarely below 0."""
 
 
 @dataclass
@@ -175,8 +176,8 @@ class LossConfig:
     """The loss. The options of each loss have a section of their own."""
 
     name: str = "rmi"
-    """Loss to train with: rmi, ce, bce, pyramid, affinity, focal, dice, lovasz, ohem; smp:NAME (segmentation-models-
-    pytorch) or monai:NAME; or one of a plugin."""
+    """Loss to train with: rmi, ce, bce, pyramid, affinity, focal, dice, lovasz, ohem; smp:NAME
+    (segmentation-models-pytorch) or monai:NAME; or one of a plugin."""
     rmi: RMIConfig = field(default_factory=RMIConfig)
     """Options of the RMI loss."""
     pyramid: PyramidConfig = field(default_factory=PyramidConfig)
@@ -291,7 +292,7 @@ class LoopConfig:
     max_skipped: int = 10
     """A step whose loss or gradient is not finite is skipped; after so many in a row training ends."""
     metrics: list[str] = field(default_factory=list)
-    """Further metrics to take on the validation split, of plugins."""
+    """Further metrics to take on the validation split: cldice, for thin structures, or those of plugins."""
     callbacks: list[str] = field(default_factory=list)
     """Callbacks, which are called as training goes on, of plugins."""
     loggers: list[str] = field(default_factory=lambda: ["tensorboard"])

@@ -25,7 +25,7 @@ from rmiseg.config.arguments import WITH_RECIPE, bracketed, command_of, complete
 from rmiseg.config.commands import COMMANDS, GROUPS
 from rmiseg.config.options import OpenConfig, TrainConfig
 from rmiseg.config.ranges import COMMAND_RANGES, check_ranges
-from rmiseg.config.recipes import StrictLoader, checked_names, flat, read_recipe
+from rmiseg.config.recipes import StrictLoader, checked_names, flat, nested, read_recipe
 from rmiseg.config.registry import GIVEN, Component, find, is_known, names, none_of
 from rmiseg.config.wording import in_words, option_kinds
 
@@ -320,9 +320,7 @@ def _named(arguments: Sequence[str]) -> list[str]:
             found.append(next((each for each in known if name.startswith(f"{each}.")), name))
             continue
         section = yaml.load(value if equals else arguments[index + 1], StrictLoader)
-        for each in reversed(name.split(".")):
-            section = {each: section}
-        found += flat(section)
+        found += flat(nested(name, section))
     return found
 
 

@@ -237,6 +237,12 @@ def flat(options: Mapping[str, Any], config: Any = TrainConfig, prefix: str = ""
     return leaves
 
 
+def nested(name: str, value: Any) -> dict[str, Any]:
+    """A value by the dotted name of its option, as a recipe nests it; the other way round than `flat`."""
+    first, _, rest = name.partition(".")
+    return {first: nested(rest, value) if rest else value}
+
+
 def check_types(options: Any, prefix: str = "") -> None:
     """See whether the fields of a dataclass hold values of their types, as they may not where a file was read.
 

@@ -14,6 +14,7 @@ from rmiseg.data.image_files.opening import has_deep_values, image_header, nodat
 from rmiseg.data.image_files.reading import band_values, deep_values, wrong_bands
 from rmiseg.data.image_files.tiff import Header
 from rmiseg.data.images import Split
+from rmiseg.data.spread import spread
 from rmiseg.runtime.words import counted
 
 SAMPLE, ALPHA_SAMPLE = 32, 4
@@ -77,11 +78,6 @@ def check_bands(split: Split, bands: Bands) -> None:
     for path, header in _headers(split, bands.pages).items():
         if header is not None and header.bands not in allowed and header.bands + header.alpha != bands.count:
             raise ValueError(f"image {path} of {split.name}: {wrong_bands(header.bands, bands.count)}")
-
-
-def spread(size: int, most: int) -> list[int]:
-    """Return numbers of at most so many items, evenly spaced."""
-    return sorted(set(np.linspace(0, size - 1, min(size, most)).round().astype(int).tolist())) if size else []
 
 
 def _headers(split: Split, pages: int) -> dict[Path, Header | None]:

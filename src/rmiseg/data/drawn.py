@@ -20,7 +20,7 @@ from PIL import Image
 from rich.console import Console
 
 from rmiseg.runtime.cores import made_by, usable_cores
-from rmiseg.runtime.files import replacing
+from rmiseg.runtime.files import replacing, write_text
 from rmiseg.runtime.progress import track
 
 FORMAT = 2  # to be raised when the same annotations give other masks
@@ -56,8 +56,7 @@ def drawn_masks(
     if not index.is_file():
         folder.mkdir(parents=True, exist_ok=True)
         names = _draw(annotations, folder, drawings)
-        with replacing(index) as temporary:
-            temporary.write_text(json.dumps(names))
+        write_text(index, json.dumps(names))
     return [(name, _mask_path(folder, name)) for name in json.loads(index.read_text())]
 
 

@@ -20,12 +20,13 @@ from rmiseg.data.checking.verdict import (
     renumbered,
     unscored,
 )
-from rmiseg.data.choice import check_bands, choose_bands, spread
+from rmiseg.data.choice import check_bands, choose_bands
 from rmiseg.data.classes import IGNORE_INDEX
 from rmiseg.data.held_out import divide
 from rmiseg.data.image_files.masks import read_mask
 from rmiseg.data.images import LabeledImages, Split
 from rmiseg.data.sets.finding import load_split, load_splits
+from rmiseg.data.spread import spread
 from rmiseg.runtime.progress import track
 
 SAMPLE = 200

@@ -15,7 +15,7 @@ from rmiseg.config import EvaluateConfig
 from rmiseg.evaluation.bootstrap import Interval, paired_intervals
 from rmiseg.evaluation.results import SavedEvaluation, percent
 from rmiseg.evaluation.scoring import find_or_score
-from rmiseg.runtime.words import counted
+from rmiseg.runtime.words import counted, scope_of_mean
 
 
 def compare(
@@ -172,9 +172,8 @@ def _identity(saved: SavedEvaluation) -> dict[str, Any]:
 
 
 def _scope(comparison: dict[str, Any], which: str) -> str:
-    """The classes that the mean IoU of one is the mean of, if they are not all; see `Scores.scope`."""
-    scored, classes = comparison[which]["classes_scored"], len(comparison["classes"])
-    return "" if scored == classes else f" over {scored} of {classes} classes"
+    """The classes that the mean IoU of one is the mean of, if they are not all; see `scope_of_mean`."""
+    return scope_of_mean(comparison[which]["classes_scored"], len(comparison["classes"]))
 
 
 def _difference(a: float, b: float) -> dict[str, float]:

@@ -13,6 +13,7 @@ from rich.table import Table
 from torch import nn
 
 from rmiseg.config import CRFConfig, CRFSearchConfig
+from rmiseg.data.spread import spread
 from rmiseg.evaluation.metrics import IoU, count_image
 from rmiseg.evaluation.results import percent
 from rmiseg.inference.checkpoint import load_checkpoint
@@ -54,9 +55,9 @@ def search_kernels(
         checkpoint = load_checkpoint(config.checkpoint)
         split = checkpoint.load_split(config.split, config.root)
         predictor = Predictor(checkpoint, config.device, model=model)
-        places = np.linspace(0, len(split) - 1, min(config.images, len(split))).round().astype(int)
+        places = spread(len(split), config.images)
         cached = []
-        for place in track(places.tolist(), "segmenting", console, total=len(places)):
+        for place in track(places, "segmenting", console, total=len(places)):
             pixels, target = split.read(place)
             cached.append((pixels, target, predictor.probabilities(pixels).astype(np.float16)))
 

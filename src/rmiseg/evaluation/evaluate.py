@@ -101,7 +101,6 @@ def evaluate_model(
     model: SegmentationModel,
     loader: Iterable[Batch],
     num_classes: int,
-    device: torch.device,
     on_batch: Callable[[Batch, Tensor], None] | None = None,
     tiling: TilingConfig | None = None,
     image_scale: float = 1.0,
@@ -118,7 +117,6 @@ def evaluate_model(
         loader: Yields image uint8 (1, B, h, w) and mask uint8 (1, H, W). Of several processes, each has its part of
             the images, as `eval_loader` divides them; the scores are those of all, in every process.
         num_classes: Number of classes C.
-        device: Where the model is.
         on_batch: Called with each batch and its predicted class ids (1, H, W) uint8.
         tiling: Scales, flip and windows; the loader's images are then of the size of the masks. By default the model
             sees every image as it comes from the loader.

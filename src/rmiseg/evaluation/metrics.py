@@ -19,6 +19,7 @@ from torch import Tensor
 from rmiseg.config.registry import find, register
 from rmiseg.data.classes import IGNORE_INDEX
 from rmiseg.evaluation.boundaries import BAND, boundary_width, inner_boundary, near_boundary, pixels
+from rmiseg.runtime.words import scope_of_mean
 
 BUILT_IN = "iou"
 """The metric that is always counted."""
@@ -313,8 +314,8 @@ class Scores:
 
     @property
     def scope(self) -> str:
-        """The classes that `mean_iou` is the mean of, if they are not all: " over 2 of 3 classes", else ""."""
-        return "" if self.classes_scored == len(self.iou) else f" over {self.classes_scored} of {len(self.iou)} classes"
+        """The classes that `mean_iou` is the mean of, if they are not all; see `scope_of_mean`."""
+        return scope_of_mean(self.classes_scored, len(self.iou))
 
     @property
     def classes_scored(self) -> int:

@@ -149,7 +149,7 @@ def score_checkpoint(
             evaluations = evaluate_refined(network, batches, classes, crf, tiling, scale, config.metrics)
         else:
             test_time: dict[str, Any] = {"tiling": None if once else tiling, "image_scale": scale}
-            evaluations = [evaluate_model(network, batches, classes, device, **test_time, metrics=config.metrics)]
+            evaluations = [evaluate_model(network, batches, classes, **test_time, metrics=config.metrics)]
     if data is None:
         about = _about(path, checkpoint.step, checkpoint.data.name, config.root or checkpoint.data.root, images)
     else:

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -23,7 +22,8 @@ from rmiseg.config import (
     OptimConfig,
     TrainConfig,
 )
-from rmiseg.data import load_split, read_image, read_mask, write_demo_data
+from rmiseg.data import load_split, write_demo_data
+from rmiseg.data.spread import spread
 from rmiseg.inference.pictures import colorize, titled_rows
 from rmiseg.inference.predictor import Predictor
 from rmiseg.runtime.device import select_device
@@ -126,10 +126,9 @@ def draw_comparison(path: Path, data: Path, runs: dict[str, Path], device: str) 
     split = load_split("demo", data, "val")
     predictors = [Predictor.from_run(run / "checkpoints" / "last.pt", device) for run in runs.values()]
     rows = []
-    for index in np.linspace(0, len(split.samples) - 1, PICTURED_SLICES + 2).round().astype(int)[1:-1]:
-        sample = split.samples[index]
-        pixels = read_image(sample.image)
-        masks = [read_mask(sample.mask, split.classes), *(predictor(pixels) for predictor in predictors)]
+    for index in spread(len(split.samples), PICTURED_SLICES + 2)[1:-1]:
+        pixels, truth = split.read(index)
+        masks = [truth, *(predictor(pixels) for predictor in predictors)]
         rows.append([pixels, *(colorize(ids, split.classes) for ids in masks)])
     with replacing(path) as temporary:
         titled_rows(rows, ["image", "truth", *runs], split.classes).save(temporary, format="PNG")

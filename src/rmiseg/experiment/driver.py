@@ -25,7 +25,7 @@ from rmiseg.experiment.trainings import CLAIM_FILE, RUN_FOLDER, alone, train_all
 from rmiseg.inference.checkpoint import CHECKPOINTS, LAST, digest
 from rmiseg.inference.crf import DenseCRF
 from rmiseg.inference.predict import predict_files
-from rmiseg.runtime.files import remove_leftovers, replacing
+from rmiseg.runtime.files import remove_leftovers, write_text
 from rmiseg.runtime.places import check_places, writable_folder
 from rmiseg.training.assembly import complete
 from rmiseg.training.run_folder import DIVERGED_FILE, RESULT_FILE, RunResult
@@ -145,8 +145,7 @@ def _write_test_files(files: TestFiles, folders: dict[str, Path], config: Experi
                 console.print(f"warning: no files for the test server of {title}: {error}", markup=False)
                 continue
             remove_leftovers(mark.parent, [mark.name])
-            with replacing(mark) as temporary:
-                temporary.write_text(sign)
+            write_text(mark, sign)
 
 
 def _recipe(plan: Plan, run: Run, out: Path, config: ExperimentConfig) -> dict[str, Any]:
@@ -207,8 +206,7 @@ def _training(recipe: dict[str, Any]) -> dict[str, Any]:
 
 def _write_recipe(plan: Plan, runs: Mapping[Path, Run], out: Path, config: ExperimentConfig, recipe: Path) -> None:
     remove_leftovers(recipe.parent, [recipe.name])
-    with replacing(recipe) as temporary:
-        temporary.write_text(yaml.safe_dump(_recipe(plan, runs[recipe], out, config), sort_keys=False))
+    write_text(recipe, yaml.safe_dump(_recipe(plan, runs[recipe], out, config), sort_keys=False))
 
 
 def _diverged(run: Run, out: Path) -> bool:

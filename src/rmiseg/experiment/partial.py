@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rmiseg.experiment.plan import Plan
 from rmiseg.experiment.report import COLUMNS, REPORT_FILE, spread, table
-from rmiseg.runtime.files import replacing
+from rmiseg.runtime.files import write_text
 from rmiseg.training.run_folder import read_result
 
 Scores = Mapping[str, float]
@@ -23,8 +23,7 @@ def write_partial_report(plan: Plan, out: Path, total: int, results: Mapping[str
         results: The result.json of each run that is over, by the name of the run.
     """
     scores = {name: read_result(path)[0].last for name, path in results.items()}
-    with replacing(out / REPORT_FILE) as temporary:
-        temporary.write_text(partial_markdown(plan, total, scores), encoding="utf-8")
+    write_text(out / REPORT_FILE, partial_markdown(plan, total, scores))
 
 
 def partial_markdown(plan: Plan, total: int, scores: Mapping[str, Scores]) -> str:

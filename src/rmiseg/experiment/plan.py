@@ -13,7 +13,7 @@ from typing import Any
 
 from rmiseg.config.commands import PREDICTION_FORMATS
 from rmiseg.config.ranges import COMMAND_RANGES
-from rmiseg.config.recipes import is_file, merged, read_recipe, read_yaml, shortened
+from rmiseg.config.recipes import is_file, merged, nested, read_recipe, read_yaml, shortened
 
 KEYS = {"title", "recipe", "train", "datasets", "methods", "baseline", "seeds", "sweep", "crf", "published", "predict"}
 
@@ -162,7 +162,7 @@ class Plan:
         """The options of a run, nested as in a recipe."""
         options = merged(merged(self.base, self.datasets[run.dataset]), self.methods[run.method])
         for option, value in run.swept:
-            options = merged(options, _nested(option, value))
+            options = merged(options, nested(option, value))
         return merged(options, {"seed": run.seed})
 
 
@@ -319,8 +319,3 @@ def _in_name(value: Any) -> str:
 def slug(name: str) -> str:
     """A name for folders: lower case letters and digits, and dashes between them."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-
-
-def _nested(option: str, value: Any) -> dict[str, Any]:
-    first, _, rest = option.partition(".")
-    return {first: _nested(rest, value) if rest else value}

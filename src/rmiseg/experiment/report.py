@@ -19,7 +19,7 @@ from rmiseg.evaluation.evaluate import Evaluation
 from rmiseg.evaluation.results import SavedEvaluation
 from rmiseg.experiment.plan import Plan, Run
 from rmiseg.experiment.timing import Seconds
-from rmiseg.runtime.files import cell, remove_leftovers, replacing
+from rmiseg.runtime.files import cell, remove_leftovers, replacing, write_text
 
 ROWS_FILE, REPORT_FILE, PICTURE_FILE = "results.csv", "results.md", "results.png"
 COLUMNS = {
@@ -105,8 +105,7 @@ def write_report(
     remove_leftovers(out, (ROWS_FILE, REPORT_FILE, PICTURE_FILE))
     _write_rows(sweeps, outcomes, out / ROWS_FILE)
     text = markdown(plan, sweeps, outcomes, seconds)
-    with replacing(out / REPORT_FILE) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(out / REPORT_FILE, text)
     _draw(plan, outcomes, out / PICTURE_FILE)
     console.print(Markdown(text))
     console.print(

@@ -25,7 +25,7 @@ from rmiseg.experiment.report import (
     spread,
     table,
 )
-from rmiseg.runtime.files import cell, remove_leftovers, replacing
+from rmiseg.runtime.files import cell, remove_leftovers, replacing, write_text
 
 Results = Mapping[str, Mapping[str, Sequence[Outcome]]]
 """Outcomes by data set and row of the report, in the order of the seeds."""
@@ -44,8 +44,7 @@ def write_summary(plan: Plan, results: Results, out: Path, console: Console) -> 
     remove_leftovers(out, (ROWS_FILE, REPORT_FILE, PICTURE_FILE))
     differences = _differences(plan, results)
     text = summary_markdown(plan, results, differences)
-    with replacing(out / REPORT_FILE) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(out / REPORT_FILE, text)
     _write_rows(results, out / ROWS_FILE)
     _draw(plan, differences, out / PICTURE_FILE)
     console.print(Markdown(text))

@@ -14,7 +14,7 @@ from rich.console import Console
 from rmiseg.config import TrainConfig
 from rmiseg.data import SegmentationDataset, eval_loader, eval_transform, train_loader
 from rmiseg.evaluation.evaluate import evaluate_model
-from rmiseg.runtime.files import read_json, remove_leftovers, replacing, to_json
+from rmiseg.runtime.files import read_json, remove_leftovers, to_json, write_text
 from rmiseg.runtime.progress import track
 from rmiseg.training.assembly import open_splits, train_dataset
 from rmiseg.training.measuring import timed_recipe, timed_step
@@ -47,8 +47,7 @@ def find_or_time(recipes: Mapping[str, TrainConfig], file: Path, console: Consol
             raise ValueError(f"{file} holds no times ({error}); remove it to measure again") from error
     seconds = time_methods(recipes, console)
     remove_leftovers(file.parent, [file.name])
-    with replacing(file) as temporary:
-        temporary.write_text(to_json({method: found._asdict() for method, found in seconds.items()}))
+    write_text(file, to_json({method: found._asdict() for method, found in seconds.items()}))
     return seconds
 
 
@@ -72,7 +71,7 @@ def time_methods(recipes: Mapping[str, TrainConfig], console: Console) -> dict[s
             started = time.perf_counter()
             take_step(batches, step)
             steps[method].append(time.perf_counter() - started)
-            evaluation = evaluate_model(take_step.model, [image], take_step.model.num_classes, take_step.device)
+            evaluation = evaluate_model(take_step.model, [image], take_step.model.num_classes)
             images[method].append(evaluation.seconds["model"])
     return {
         method: Seconds(*(statistics.median(times[method][WARM_UP:]) for times in (steps, images)))

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from unittest.mock import patch
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from rmiseg.data.classes import IGNORE_INDEX
 from rmiseg.inference.segmenter import Segmenter
-from rmiseg.runtime.files import remove_leftovers
+from rmiseg.runtime.files import remove_leftovers, replacing
 
 TOLERANCE = 1e-4
 """Largest difference to PyTorch's logits, relative to the largest logit where that is above 1."""
@@ -146,3 +146,14 @@ def temporary_folder(out: Path) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def copy_files(folder: Path, out: Path, names: Iterable[str]) -> None:
+    """Copy files of a temporary folder to their places below `out`, each whole or not at all.
+
+    A copy has the usual permissions, which files of such a folder have not.
+    """
+    for name in names:
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        with replacing(out / name) as temporary:
+            shutil.copyfile(folder / Path(name).name, temporary)

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
 import torch
 from rich.console import Console
 from torch import Tensor, nn
 from typing_extensions import TypeIs
 
 from rmiseg.config.registry import find
+from rmiseg.data.spread import spread
 from rmiseg.exports import hub
 from rmiseg.inference.checkpoint import load_checkpoint
 from rmiseg.inference.segmenter import Segmenter
@@ -176,8 +176,8 @@ def export(
     @functools.cache
     def read_images() -> list[Tensor]:
         split = checkpoint.load_split(checkpoint.data.train_split, None if root is None else str(root))
-        places = np.linspace(0, len(split) - 1, min(images, len(split))).round().astype(int)
-        return [torch.from_numpy(split.read_image(place)).permute(2, 0, 1) for place in places.tolist()]
+        places = spread(len(split), images)
+        return [torch.from_numpy(split.read_image(place)).permute(2, 0, 1) for place in places]
 
     for name, each in chosen.items():
         with console.status(f"writing {name}, and comparing it with PyTorch") if console else nullcontext():

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from rmiseg.config.registry import register
-from rmiseg.exports.common import compare, temporary_folder
+from rmiseg.exports.common import compare, copy_files, temporary_folder
 from rmiseg.inference.checkpoint import PRETRAINED_CONFIG, PRETRAINED_WEIGHTS, load_checkpoint
 from rmiseg.inference.segmenter import Segmenter
-from rmiseg.runtime.files import replacing
 
 
 @register("export", "safetensors")
@@ -25,7 +23,5 @@ class HubFolder:
             checkpoint = load_checkpoint(folder)
             loaded = Segmenter.from_checkpoint(checkpoint, segmenter.network if checkpoint.given_in_python else None)
             difference = compare(segmenter, loaded, "the model that was read back")
-            for name in self.files:
-                with replacing(out / name) as temporary:
-                    shutil.copyfile(folder / name, temporary)  # a copy has the usual permissions
+            copy_files(folder, out, self.files)
         return difference

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from rmiseg.config.registry import register
-from rmiseg.exports.common import compare, metadata, temporary_folder
+from rmiseg.exports.common import compare, copy_files, metadata, temporary_folder
 from rmiseg.exports.onnx_file import save_onnx
 from rmiseg.inference.segmenter import Segmenter
-from rmiseg.runtime.files import replacing
 
 
 @register("export", "openvino")
@@ -40,7 +38,5 @@ class OpenVINOFiles:
                 return torch.from_numpy(compiled(images.numpy())[0].copy())
 
             difference = compare(segmenter, run, "OpenVINO")
-            for name in self.files:
-                with replacing(out / name) as temporary:
-                    shutil.copyfile(folder / name, temporary)
+            copy_files(folder, out, self.files)
         return difference

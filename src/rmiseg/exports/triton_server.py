@@ -6,14 +6,12 @@ Its configuration is described in docs/user_guide/model_configuration.md of trit
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 from rmiseg.config.registry import register
-from rmiseg.exports.common import compare, metadata, temporary_folder
+from rmiseg.exports.common import compare, copy_files, metadata, temporary_folder
 from rmiseg.exports.onnx_file import onnx_runner, save_onnx
 from rmiseg.inference.segmenter import Segmenter
-from rmiseg.runtime.files import replacing
 
 REPOSITORY, MODEL = "triton-server", "segmenter"
 MAX_BATCH_SIZE = 8
@@ -50,10 +48,7 @@ class TritonRepository:
             difference = compare(segmenter, onnx_runner(model), "ONNX Runtime")
             labels.write_text("".join(f"{_line(name)}\n" for name in segmenter.classes.names), encoding="utf-8")
             config.write_text(configuration(segmenter), encoding="utf-8")
-            for name in self.files:
-                (out / name).parent.mkdir(parents=True, exist_ok=True)
-                with replacing(out / name) as temporary:
-                    shutil.copyfile(folder / Path(name).name, temporary)
+            copy_files(folder, out, self.files)
         return difference
 
 

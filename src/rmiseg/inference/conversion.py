@@ -28,13 +28,14 @@ from rmiseg.inference.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
-from rmiseg.inference.describing import Description, describe, saved_settings, some
+from rmiseg.inference.describing import Description, describe, saved_settings
 from rmiseg.models import build_model
 from rmiseg.models.conversion import Family, Fit, fit, recognize
 from rmiseg.models.conversion.original import ORIGINAL
 from rmiseg.models.original import IMAGE_STATISTICS
 from rmiseg.models.weights import load_file, read_weights
 from rmiseg.runtime.places import check_places, check_room
+from rmiseg.runtime.words import some
 
 CLASS_TABLES: dict[str, tuple[ClassTable, ...]] = {
     "voc": (VOC,),

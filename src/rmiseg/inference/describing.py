@@ -28,6 +28,7 @@ from rmiseg.models.deeplab import AUXILIARY_WIDTH
 from rmiseg.models.external.wrapped import IMAGENET
 from rmiseg.models.weights import load_file
 from rmiseg.runtime.files import read_json
+from rmiseg.runtime.words import some
 
 HEADS = {"pyramid.": "pspnet", "low_level.": "deeplabv3plus", "aspp.": "deeplabv3", "lateral.": "upernet"}
 """Models of this package, by what a name in them begins with."""
@@ -40,11 +41,6 @@ CONVNEXTS = {(18, 96): "tiny", (36, 96): "small", (36, 128): "base", (36, 192): 
 
 AS_A_BEGINNING = "A backbone alone goes into a training as --model.weights, and what fits of a whole model as --init"
 ADVICE = f"{AS_A_BEGINNING}. Is it a model of another library? Name it: --model smp:NAME --backbone ENCODER"
-
-
-def some(items: list[str], count: int = 6) -> str:
-    """List the first of some names, and say how many more there are."""
-    return ", ".join(items[:count]) + (f" and {len(items) - count} more" if len(items) > count else "")
 
 
 @dataclass(frozen=True)

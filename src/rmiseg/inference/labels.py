@@ -13,7 +13,7 @@ from rmiseg.data import ClassTable
 from rmiseg.data.image_files.volumes import is_slice
 from rmiseg.data.labels import LabelFormat, PreLabels
 from rmiseg.inference.sources import Source
-from rmiseg.runtime.files import replacing
+from rmiseg.runtime.files import write_text
 
 PARTS = ".parts"
 """Folder of the labels of single images, of which a file of all is made."""
@@ -116,5 +116,4 @@ def writable_labels() -> list[str]:
 
 def _write_text(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(path, text)

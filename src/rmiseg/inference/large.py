@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 
 from rmiseg.data.bands import RGB, Bands, scaled, scaled_values
 from rmiseg.data.image_files.deep import is_deep
-from rmiseg.data.image_files.opening import open_image
+from rmiseg.data.image_files.opening import of_any_size, open_image
 from rmiseg.data.image_files.reading import rgb_pixels, wrong_bands
 from rmiseg.data.image_files.tiff import CACHE, PHOTOMETRIC, TiffImage, is_tiff
 from rmiseg.inference.tiles import Area
@@ -118,11 +118,8 @@ def _whole(path: Path, bands: Bands) -> tuple[tuple[int, int], Reader]:
 
 def _through_pillow(path: Path) -> Image.Image:
     """An image of any number of pixels, not yet decoded."""
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-    try:
+    with of_any_size():
         return open_image(path)
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
 
 
 def _pixels(values: np.ndarray, found: int, bands: Bands) -> np.ndarray:

@@ -12,6 +12,7 @@ from typing import Any
 from rmiseg.config.options import POOLED
 from rmiseg.data.classes import ClassTable
 from rmiseg.inference.checkpoint import Checkpoint
+from rmiseg.runtime.words import scope_of_mean
 
 
 @dataclass(frozen=True)
@@ -155,9 +156,9 @@ def _limits(description: Checkpoint, channels: int, evaluation: Mapping[str, Any
 
 
 def _scope(evaluation: Mapping[str, Any]) -> str:
-    """The classes that a mean is taken of, if they are not all; the same words as `Scores.scope`."""
+    """The classes that a mean is taken of, if they are not all; see `scope_of_mean`."""
     found = [row["iou"] is not None for row in evaluation["classes"].values()]
-    return "" if all(found) else f" over {sum(found)} of {len(found)} classes"
+    return scope_of_mean(sum(found), len(found))
 
 
 def _percent(share: float | None) -> str:

@@ -13,13 +13,12 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from rmiseg.config.commands import VIDEO_SUFFIXES
 from rmiseg.data import read_image
 from rmiseg.data.bands import RGB, Bands
-from rmiseg.data.image_files.opening import image_header
+from rmiseg.data.image_files.opening import image_header, of_any_size
 from rmiseg.data.image_files.volumes import is_volume, slices_of
 from rmiseg.data.sets.pairing import IMAGE_SUFFIXES, UNIMPORTANT, is_unimportant, parted, walk
 from rmiseg.inference.large import open_large
@@ -223,13 +222,11 @@ def _image_frame(source: Source, windows: bool, bands: Bands) -> Frame:
 
 def _size(path: Path, bands: Bands) -> tuple[int, int]:
     """Height and width by the header; those of what is no image are 0, and reading it says why."""
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-    try:
-        return image_header(path, bands.pages).size
-    except Exception:
-        return 0, 0
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
+    with of_any_size():
+        try:
+            return image_header(path, bands.pages).size
+        except Exception:
+            return 0, 0
 
 
 def _video_frames(source: Source) -> Iterator[Frame]:

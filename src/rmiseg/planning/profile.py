@@ -11,9 +11,9 @@ from PIL import Image
 from rich.console import Console
 
 from rmiseg.data import Split
-from rmiseg.data.bands import Ranges
 from rmiseg.data.classes import IGNORE_INDEX
-from rmiseg.data.image_files.opening import image_header
+from rmiseg.data.image_files.opening import image_header, of_any_size
+from rmiseg.data.spread import spread
 from rmiseg.runtime.progress import track
 
 HEADERS, MASKS = 1000, 200
@@ -50,8 +50,6 @@ class DataProfile:
         val_images: Number of images to score on.
         size: Median height and width of the images to train on, in pixels.
         largest: Largest height and width.
-        bands: Bands of the images, 1 if all of them are gray.
-        value_range: Values that become 0 and 255, of images of more than 8 bits; None for others.
         masks: Number of masks that were read.
         ignored: Share of their pixels that is ignored.
         upright: Share of their pixels by which upper halves of images differ from lower ones in what they show: 0 where
@@ -63,8 +61,6 @@ class DataProfile:
     val_images: int
     size: tuple[int, int]
     largest: tuple[int, int]
-    bands: int
-    value_range: Ranges
     masks: int
     ignored: float
     upright: float
@@ -98,7 +94,7 @@ def profile_data(train: Split, val: Split, console: Console | None = None) -> Da
         ValueError: No mask shows a class: all pixels are ignored, or no mask can be read; or an image is so large that
             none is read like it.
     """
-    sizes, bands = _headers(train, spread(len(train), HEADERS))
+    sizes = _sizes(train, spread(len(train), HEADERS))
     counted = _Counts(len(train.classes))
     looked = spread(len(train), MASKS)
     for index in track(looked, "looking at masks", console, total=len(looked)):
@@ -121,18 +117,11 @@ def profile_data(train: Split, val: Split, console: Console | None = None) -> Da
         val_images=len(val),
         size=_median(sizes),
         largest=(max(size[0] for size in sizes), max(size[1] for size in sizes)),
-        bands=train.bands.count if train.bands.count != 3 else bands,
-        value_range=train.bands.ranges,
         masks=counted.masks,
         ignored=1 - counted.valid / counted.pixels,
         upright=counted.upright,
         classes=counted.classes(train.classes.names),
     )
-
-
-def spread(size: int, most: int) -> list[int]:
-    """Numbers of at most so many items, evenly spaced."""
-    return sorted(set(np.linspace(0, size - 1, min(size, most)).round().astype(int).tolist())) if size else []
 
 
 class _Counts:
@@ -173,32 +162,28 @@ class _Counts:
         return tuple(ClassProfile(name, area / total, images, wide) for name, area, images, wide in facts)
 
 
-def _headers(split: Split, indices: list[int]) -> tuple[list[tuple[int, int]], int]:
-    """Heights and widths of images by their headers, of those that have one that can be read; and bands.
+def _sizes(split: Split, indices: list[int]) -> list[tuple[int, int]]:
+    """Heights and widths of images by their headers, of those that have one that can be read.
 
     Raises:
         ValueError: One has more pixels than Pillow reads of one file, twice its limit.
     """
-    sizes, known, bands = list[tuple[int, int]](), list[int](), 1
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # only headers are read
-    try:
+    sizes, known = list[tuple[int, int]](), list[int]()
+    with of_any_size():
         for index in indices:
             try:
-                header = image_header(split.samples[index].image, split.bands.pages)
-                sizes.append(header.size)
+                sizes.append(image_header(split.samples[index].image, split.bands.pages).size)
                 known.append(index)
-                bands = 3 if header.bands >= 3 else bands
             except Exception:  # what is wrong with it, reading says
                 continue
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
+    limit = Image.MAX_IMAGE_PIXELS
     for (height, width), index in zip(sizes, known):
         if limit is not None and height * width > 2 * limit:
             raise ValueError(
                 f"{split.samples[index].image} is {width} x {height} pixels; images of more than {2 * limit / 1e6:.0f} "
                 "million pixels are not read at once. Cut it and its mask into tiles, such as 2048 x 2048"
             )
-    return sizes, bands if sizes else 3
+    return sizes
 
 
 def _median(sizes: list[tuple[int, int]]) -> tuple[int, int]:

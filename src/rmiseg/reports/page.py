@@ -26,6 +26,7 @@ from rmiseg.config import EvaluateConfig, ReportConfig
 from rmiseg.config.registry import loss_title
 from rmiseg.data import LabeledImages
 from rmiseg.data.classes import ClassTable
+from rmiseg.data.spread import spread
 from rmiseg.evaluation.compare import check_same_masks
 from rmiseg.evaluation.evaluate import Evaluation
 from rmiseg.evaluation.scoring import find_or_score, own_images
@@ -319,7 +320,7 @@ def _content(runs: Sequence[Run], images: LabeledImages, pictures: list[dict[str
 
 
 def _thinned(steps: Sequence[int], values: Sequence[float]) -> tuple[list[int], list[float]]:
-    kept = np.unique(np.linspace(0, len(steps) - 1, min(len(steps), CURVE_POINTS)).round().astype(int))
+    kept = spread(len(steps), CURVE_POINTS)
     return [steps[i] for i in kept], [float(f"{values[i]:.6g}") for i in kept]
 
 

@@ -1,11 +1,23 @@
-"""Numbers in sentences."""
+"""Numbers and lists in sentences."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 
 def counted(number: int, noun: str) -> str:
     """Say how many of something there are."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def scope_of_mean(scored: int, classes: int) -> str:
+    """Say over how many classes a mean is taken, if not over all: " over 2 of 3 classes", else ""."""
+    return "" if scored == classes else f" over {scored} of {classes} classes"
+
+
+def some(names: Sequence[str], most: int = 6) -> str:
+    """List the first of some names, and say how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def rounded(number: float) -> str:

@@ -51,6 +51,7 @@ from rmiseg.models.layers import synchronize_norm
 from rmiseg.models.original import OWN_CRITERION, check_original
 from rmiseg.runtime.cores import worker_count
 from rmiseg.runtime.distributed import distribute, on_main, rank, world_size
+from rmiseg.runtime.words import some
 from rmiseg.training.criterion import Criterion
 from rmiseg.training.optim import HEAD_LR_FACTORS, build_optimizer
 from rmiseg.training.parts import Parts
@@ -309,7 +310,7 @@ def initialize(model: nn.Module, path: str | Path, console: Console, classes: Se
         ("In the checkpoint alone", fitting.unused),
     ):
         if names:
-            console.print(f"{title}: {', '.join(names[:8])}{f' and {len(names) - 8} more' if len(names) > 8 else ''}")
+            console.print(f"{title}: {some(names, 8)}")
     if fitting.doubled:
         console.print(f"Of one class there, which is class 1 here: {', '.join(fitting.doubled)}", soft_wrap=True)
     if fitting.misshapen:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import chain, count, islice
 from typing import Any
@@ -22,10 +22,10 @@ from rmiseg.data import LabeledImages, SegmentationDataset, eval_loader, eval_tr
 from rmiseg.evaluation.evaluate import evaluate_model
 from rmiseg.planning.memory import MemoryNeed
 from rmiseg.planning.pace import Pace
-from rmiseg.training.assembly import make_model, make_step, train_dataset
+from rmiseg.training.assembly import make_model, train_dataset
 from rmiseg.training.average import ScoredModel
 from rmiseg.training.criterion import Criterion
-from rmiseg.training.measuring import timed_recipe
+from rmiseg.training.measuring import timed_recipe, timed_step, with_equal_weights
 from rmiseg.training.optim import build_optimizer
 from rmiseg.training.step import TrainStep, grouped
 
@@ -68,15 +68,14 @@ def step_cost(
     # What does not change the memory of a step, and could not be had here.
     model = config.model if ":" in config.model.name else replace(config.model, weights="none")
     config = timed_recipe(replace(config, model=model, train=replace(config.train, compile=False)))
-    weights = None if config.loss.class_weights is None else [1.0] * num_classes
-    config = replace(config, loss=replace(config.loss, class_weights=weights))
+    config = with_equal_weights(config, num_classes)
     height, width = config.data.crop_size
     size = (batch or config.data.batch_size, config.data.bands or 3, height, width)
     tracker, counter = MemTracker(), FlopCounterMode(display=False)
     device = torch.device("cpu")  # where fake tensors are said to be: those of a GPU need its driver to go backward
     # Numbers of its own, which fake ones replace: there may be code in a network that needs some while it is built.
     on_cpu = replace(config, train=replace(config.train, precision="fp32"))
-    with _seeded():
+    with torch.random.fork_rng():
         network = make_model(on_cpu, num_classes, torch.device("cpu"), Console(quiet=True)).train()
     networks = {network, ScoredModel(network, config.train).model}
     with FakeTensorMode(allow_non_fake_inputs=True):
@@ -125,18 +124,15 @@ def measured_pace(
     console.print(f"Taking {TIMED} steps to see how long they are", markup=False)
     config = timed_recipe(config)
     classes = len(train.classes)
-    if config.loss.class_weights is not None:
-        config = replace(config, loss=replace(config.loss, class_weights=[1.0] * classes))
-    with _seeded():
-        model = make_model(config, classes, device, Console(quiet=True)).train()
-        step = make_step(config, model, Criterion(config.loss, classes, WARM + TIMED + 1), device)
+    with torch.random.fork_rng():  # the numbers of the training are as if nothing had been measured
+        step = timed_step(config, classes, WARM + TIMED + 1, Console(quiet=True), device)
         seconds = _time_steps(config, step, train)
         images = SegmentationDataset(val, eval_transform(config.data.image_scale))
         loader = eval_loader(images, workers=0, on_error=config.data.on_error)
         few = list(islice(loader, SCORED))
         _synchronize(device)
         started = time.perf_counter()
-        evaluate_model(model, few, classes, device)
+        evaluate_model(step.model, few, classes)
         each = (time.perf_counter() - started) / max(len(few), 1)
     return Pace(seconds, each * len(val))
 
@@ -196,10 +192,3 @@ def _make_state(optimizer: torch.optim.Optimizer) -> None:
 def _synchronize(device: torch.device) -> None:
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
-
-
-@contextmanager
-def _seeded() -> Iterator[None]:
-    """Leave the random numbers as they were."""
-    with torch.random.fork_rng():
-        yield

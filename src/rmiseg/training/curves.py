@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,6 +14,7 @@ from rmiseg.config import TrainConfig
 from rmiseg.config.registry import find
 from rmiseg.data import Batch, ClassTable
 from rmiseg.data.bands import RGB, Bands
+from rmiseg.data.spread import spread
 from rmiseg.evaluation.evaluate import Evaluation
 from rmiseg.evaluation.metrics import MEASURES
 from rmiseg.inference.pictures import confusion_picture, panel_row
@@ -48,8 +48,7 @@ class RunCurves:
         self.loggers = loggers
         self.bands = bands
         self.classes = classes
-        places = np.linspace(0, len(names) - 1, min(panels, len(names))).round().astype(int)
-        self.shown = {names[place] for place in places}
+        self.shown = {names[place] for place in spread(len(names), panels)}
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
         """Log numbers of a step by their names."""

@@ -6,11 +6,11 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from rmiseg.config import DataConfig
 from rmiseg.data import LabeledImages, Split
 from rmiseg.data.image_files.volumes import is_slice
+from rmiseg.data.spread import spread
+from rmiseg.runtime.words import some
 
 SAMPLED = 32
 """Images of a split whose content is looked at; all of them where there are no more."""
@@ -51,7 +51,7 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
         old = before.get(split, {})
         if old.get("classes", new["classes"]) != new["classes"]:
             return (
-                f"the classes of split {split} are {_listed(new['classes'])}, and were {_listed(old['classes'])} when "
+                f"the classes of split {split} are {some(new['classes'], 8)}, and were {some(old['classes'], 8)} when "
                 "it was started"
             )
         if old.get("images", new["images"]) != new["images"]:
@@ -66,7 +66,7 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
 def _content(images: Split) -> str:
     """Digest of the bytes of image files and the class ids of masks, of some images spread over the split."""
     digest = hashlib.sha256()
-    for index in np.linspace(0, len(images) - 1, min(SAMPLED, len(images))).round().astype(int).tolist():
+    for index in spread(len(images), SAMPLED):
         try:
             path = images.samples[index].image
             with open(path.parent if is_slice(path) else path, "rb") as file:
@@ -79,7 +79,3 @@ def _content(images: Split) -> str:
 
 def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:32]
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")

@@ -24,9 +24,9 @@ from rmiseg.inference.ensemble import ensemble
 from rmiseg.planning import planned_folds
 from rmiseg.runtime.checksums import sealed, unsealed
 from rmiseg.runtime.distributed import on_main, processes
-from rmiseg.runtime.files import locked, read_json, replacing, to_json
+from rmiseg.runtime.files import locked, read_json, to_json, write_text
 from rmiseg.runtime.places import check_places, check_room, writable_folder
-from rmiseg.training.run_folder import LOCK_FILE, RESULT_FILE, RunResult, write_result
+from rmiseg.training.run_folder import LOCK_FILE, RESULT_FILE, RunResult, occupied, write_result
 from rmiseg.training.stored_options import CONFIG_FILE, plain_options, write_config
 
 FOLDS_FILE = "folds.json"
@@ -92,15 +92,12 @@ def _division(config: TrainConfig, out: Path, console: Console) -> Division:
     check_places([pooled, out / CHECKPOINTS], written)
     if config.resume == "never" or not path.is_file():
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            advice = ", go on with it with --resume auto" if path.is_file() else ""
-            raise FileExistsError(
-                f"{out} exists and is not empty; choose another folder with --out{advice}, or remove it"
-            )
+            raise occupied(out, path.is_file())
         data, held_out = planned_folds(config, config.data.folds, console)
         division = Division(config.data.folds, data.options, held_out)
         writable_folder(out)
-        with locked(out / LOCK_FILE), replacing(path) as temporary:
-            temporary.write_text(to_json(sealed(asdict(division))), encoding="utf-8")
+        with locked(out / LOCK_FILE):
+            write_text(path, to_json(sealed(asdict(division))))
         return division
     try:
         division = read_division(path)

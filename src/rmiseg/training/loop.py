@@ -268,7 +268,6 @@ class TrainingRun:
             self.scored.current(),
             progress.validating(self.val_batches),
             len(self.classes),
-            self.device,
             on_batch=partial(self.curves.add_picture, self.state.step),
             metrics=self.config.train.metrics,
             loss=partial(self.val_criterion.of_image, step=self.state.step),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import torch
 from rich.console import Console
 
 from rmiseg.config import TrainConfig
@@ -15,17 +16,22 @@ from rmiseg.training.step import TrainStep
 
 def timed_recipe(recipe: TrainConfig) -> TrainConfig:
     """The recipe, completed, less everything that needs files or processes and does not change the time of a step."""
-    recipe = complete(replace(recipe, init=None, train=replace(recipe.train, strategy="ddp")))
-    if recipe.loss.class_weights == "balanced":
-        recipe = replace(recipe, loss=replace(recipe.loss, class_weights=[1.0]))
-    return recipe
+    return complete(replace(recipe, init=None, train=replace(recipe.train, strategy="ddp")))
 
 
-def timed_step(recipe: TrainConfig, num_classes: int, steps: int, console: Console) -> TrainStep:
-    """The training step, ready for batches, on the device of a `timed_recipe`."""
-    if recipe.loss.class_weights is not None:
-        recipe = replace(recipe, loss=replace(recipe.loss, class_weights=[1.0] * num_classes))
-    device = select_device(recipe.device)
+def with_equal_weights(recipe: TrainConfig, num_classes: int) -> TrainConfig:
+    """The recipe with a weight of 1 for each class in place of any weights, which take as long and need no masks."""
+    if recipe.loss.class_weights is None:
+        return recipe
+    return replace(recipe, loss=replace(recipe.loss, class_weights=[1.0] * num_classes))
+
+
+def timed_step(
+    recipe: TrainConfig, num_classes: int, steps: int, console: Console, device: torch.device | None = None
+) -> TrainStep:
+    """The training step of a `timed_recipe`, ready for batches; on its device, if no other is given."""
+    recipe = with_equal_weights(recipe, num_classes)
+    device = device or select_device(recipe.device)
     tune(device)
     model = make_model(recipe, num_classes, device, console).train()
     return make_step(recipe, model, Criterion(recipe.loss, num_classes, steps), device)

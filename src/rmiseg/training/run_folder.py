@@ -14,19 +14,19 @@ from rich.console import Console
 
 from rmiseg.config import TrainConfig
 from rmiseg.config.recipes import flat, read_recipe, shortened
-from rmiseg.config.registry import OWN_OPTIONS, find, is_known
 from rmiseg.data import LabeledImages
 from rmiseg.evaluation.results import EVALUATIONS, FILES
 from rmiseg.inference.checkpoint import CHECKPOINTS
 from rmiseg.runtime.checksums import sealed, unsealed
 from rmiseg.runtime.distributed import is_main
-from rmiseg.runtime.files import leftovers, locked, printable, read_json, replacing, to_json
+from rmiseg.runtime.files import leftovers, locked, printable, read_json, to_json, write_text
 from rmiseg.runtime.places import check_places, check_room, writable_folder
 from rmiseg.training.fingerprint import changes, fingerprints
+from rmiseg.training.loggers.base import EVENT_FILES
+from rmiseg.training.loggers.table import CURVES_FILE
 from rmiseg.training.state import STATES, SavedState, StateFolder
 from rmiseg.training.stored_options import CONFIG_FILE, plain_options, stored_options, with_defaults, write_config
 
-CURVES_FILE, EVENT_FILES = "curves.csv", "events.out.tfevents.*"
 SET_ASIDE = "set-aside"
 """Beginning of the names of the folders that curves go to where a run starts over; a number follows."""
 NO_VALUES = 200
@@ -189,10 +189,7 @@ class RunFolder:
         own |= {path.name for path in [*leftovers(out), *out.glob(f"{SET_ASIDE}-*")]}
         foreign = out.exists() and (not out.is_dir() or bool({path.name for path in out.iterdir()} - own))
         if foreign or any(out.glob(f"{CHECKPOINTS}/**/*.pt")):
-            advice = ", go on with it with --resume auto" if (out / CONFIG_FILE).is_file() else ""
-            raise FileExistsError(
-                f"{out} exists and is not empty; choose another folder with --out{advice}, or remove it"
-            )
+            raise occupied(out, (out / CONFIG_FILE).is_file())
 
     def _check_places(self) -> None:
         names = CONFIG_FILE, CURVES_FILE, RESULT_FILE, DIVERGED_FILE, LOCK_FILE
@@ -278,8 +275,7 @@ class RunFolder:
 
     def diverged(self, message: str) -> None:
         """Note that the training diverged."""
-        with replacing(self.path / DIVERGED_FILE) as temporary:
-            temporary.write_text(f"{printable(message)}\n", encoding="utf-8")
+        write_text(self.path / DIVERGED_FILE, f"{printable(message)}\n")
 
     def _check_same(self) -> None:
         """Refuse to go on with a run under options that would have made another run of it."""
@@ -296,21 +292,13 @@ class RunFolder:
         stored = with_defaults(stored)
         for name, value in wanted.items():
             decided = value == BALANCED or (name in CHOSEN and value is None)  # by the data
-            before = self._filled(name, stored[name]) if name in stored else value
+            before = stored.get(name, value)
             if before != value and name not in CHANGEABLE and not decided:
                 raise ValueError(
                     f"the run in {self.path} has {name} {shortened(str(before))}, not {shortened(str(value))}: "
                     "it goes on with the options that it was started with. Choose another folder with --out for "
                     "another run"
                 )
-
-    def _filled(self, name: str, value: Any) -> Any:
-        """The value of an option in config.yaml; own options of a component with those that it did not have then."""
-        kind = OWN_OPTIONS.get(name.removesuffix(".options")) if name.endswith(".options") else None
-        section = getattr(self.config, name.removesuffix(".options"), None)
-        if kind is None or section is None or hasattr(section, section.name) or not isinstance(value, Mapping):
-            return value
-        return {**find(kind, section.name).defaults, **value} if is_known(kind, section.name) else value
 
     def _compare_data(self, before: Mapping[str, Any], console: Console) -> None:
         """Refuse to go on with other images, unless that is asked for."""
@@ -327,11 +315,16 @@ class RunFolder:
         console.print(f"warning: the data have changed: {change}. The training goes on with them", markup=False)
 
 
+def occupied(out: Path, can_go_on: bool) -> FileExistsError:
+    """The error that something else is in the folder of a run, or one that could go on and is not asked to."""
+    advice = ", go on with it with --resume auto" if can_go_on else ""
+    return FileExistsError(f"{out} exists and is not empty; choose another folder with --out{advice}, or remove it")
+
+
 def write_result(path: Path, result: RunResult, more: Mapping[str, Any]) -> None:
     """Write a result and what else is to be known of it, with a checksum."""
     content = {name: value for name, value in asdict(result).items() if name != "out"} | {**more}
-    with replacing(path) as temporary:
-        temporary.write_text(to_json(sealed(content)), encoding="utf-8")
+    write_text(path, to_json(sealed(content)))
 
 
 def read_result(path: Path) -> tuple[RunResult, dict[str, Any]]:

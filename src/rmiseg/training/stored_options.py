@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,9 @@ import yaml
 
 from rmiseg.config import OpenConfig, TrainConfig
 from rmiseg.config.parser import train_config
-from rmiseg.config.recipes import flat, merged, read_recipe
+from rmiseg.config.recipes import flat, merged, nested, read_recipe
 from rmiseg.config.registry import OWN_OPTIONS, find, is_known
-from rmiseg.runtime.files import replacing
+from rmiseg.runtime.files import write_text
 
 CONFIG_FILE = "config.yaml"
 
@@ -52,16 +52,9 @@ def with_defaults(said: Mapping[str, Any]) -> dict[str, Any]:
         name, own = said.get(f"{section}.name"), said.get(f"{section}.options")
         if not isinstance(name, str) or not isinstance(own, Mapping) or not is_known(kind, name):
             continue
-        known = fields(find(kind, name).options or _Nothing)
-        defaults = {each.name: each.default for each in known if each.default is not MISSING}
         if not any(option.startswith(f"{section}.{name}.") for option in said):  # in a section of their own
-            options[f"{section}.options"] = {**defaults, **own}
+            options[f"{section}.options"] = {**find(kind, name).defaults, **own}
     return options
-
-
-@dataclass
-class _Nothing:
-    """Options of what has none."""
 
 
 def with_unsaid(config: TrainConfig) -> TrainConfig:
@@ -90,7 +83,7 @@ def as_begun(config: TrainConfig) -> TrainConfig:
         own = {name: getattr(config, name) for name in ("out", "resume", "device", "plan", "made_with")}
         given, values = dict[str, Any](), flat(plain_options(config))
         for name in config.given:
-            given = merged(given, _nested(name, values[name])) if name in values else given
+            given = merged(given, nested(name, values[name])) if name in values else given
         try:
             config = replace(train_config({**merged(stored, given), "plan": None}), **own)
         except ValueError as error:  # what was given has been read without one
@@ -101,16 +94,9 @@ def as_begun(config: TrainConfig) -> TrainConfig:
     return config
 
 
-def _nested(name: str, value: Any) -> dict[str, Any]:
-    for each in reversed(name.split(".")):
-        value = {each: value}
-    return dict(value)
-
-
 def write_config(path: Path, config: TrainConfig) -> None:
     """Write `config` as a YAML file that `rmiseg train` takes as a recipe."""
-    with replacing(path) as temporary:
-        temporary.write_text(yaml.safe_dump(plain_options(config), sort_keys=False), encoding="utf-8")
+    write_text(path, yaml.safe_dump(plain_options(config), sort_keys=False))
 
 
 def plain_options(config: TrainConfig) -> dict[str, Any]:

@@ -6,7 +6,8 @@ import functools
 import logging
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -114,6 +115,16 @@ def said(path: Path, kind: str, work: Callable[[], T]) -> T:
         known = isinstance(error, ValueError) or (isinstance(error, OSError) and error.errno is not None)
         reason = said_of(error) if known else damaged(str(error))
         raise ValueError(f"cannot read {kind} {path}: {reason}") from error
+
+
+@contextmanager
+def of_any_size() -> Iterator[None]:
+    """Open images, or read their headers, without Pillow's limit on their pixels, which are not decoded in here."""
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
 
 
 def open_image(path: Path, kind: str = "image", bands: int = 1) -> Image.Image:

@@ -11,6 +11,7 @@ from rich.console import Console
 from torch.utils.data import DataLoader, Dataset
 
 from rmiseg.data.images import LabeledImages
+from rmiseg.data.spread import spread
 from rmiseg.runtime.device import made_on_cpu
 from rmiseg.runtime.progress import track
 
@@ -121,7 +122,7 @@ class _Places(Dataset[object]):
         places = []
         for class_id in np.flatnonzero(counts):
             where = np.flatnonzero(ids.ravel() == class_id)
-            kept = where[np.linspace(0, len(where) - 1, min(KEPT, len(where))).round().astype(np.int64)]
+            kept = where[spread(len(where), KEPT)]
             rows, columns = np.divmod(kept, ids.shape[1])
             places.append(np.stack([np.full_like(rows, index), np.full_like(rows, class_id), rows, columns], axis=1))
         joined = np.concatenate(places) if places else np.zeros((0, 4), np.int64)

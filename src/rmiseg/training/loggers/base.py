@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+EVENT_FILES = "events.out.tfevents.*"
+"""Files of TensorBoard in the folder of a run."""
+
 
 class Logger:
     """Base of loggers, which write curves and pictures somewhere: define the methods that you need.

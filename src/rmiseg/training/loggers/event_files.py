@@ -17,10 +17,8 @@ from tensorboard.summary.writer import event_file_writer
 from torch.utils.tensorboard import SummaryWriter
 
 from rmiseg.config.registry import register
-from rmiseg.training.loggers.base import Logger
+from rmiseg.training.loggers.base import EVENT_FILES, Logger
 from rmiseg.training.loggers.table import Curves
-
-EVENT_FILES = "events.out.tfevents.*"
 
 
 class _QuietThread(event_file_writer._AsyncWriterThread):  # type: ignore[misc]  # tensorboard has no annotations
