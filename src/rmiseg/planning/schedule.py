@@ -155,9 +155,9 @@ def average(total: int) -> list[Decision]:
     Args:
         total: Optimizer steps.
     """
-    if norm_momentum(total).value == NORM_MOMENTA[0]:
+    if total <= REMEMBERED or norm_momentum(total).value == NORM_MOMENTA[0]:
         return []
-    decay = float(f"{max(0, 1 - REMEMBERED / total):.2g}")
+    decay = float(f"{1 - REMEMBERED / total:.2g}")
     reason = f"the mean of about the last {math.ceil(total / REMEMBERED)} steps is better than any one of so few"
     return [Decision("train.ema", decay, reason)]
 
