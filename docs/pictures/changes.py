@@ -36,7 +36,7 @@ def main(out: str, first: str, second: str) -> None:
     scores = [100 * run.image_scores for run in runs]
     order = np.argsort(np.subtract(*scores))
     rows = []
-    for index in (*order[:GAINED], *order[-LOST:]):
+    for index in dict.fromkeys((*order[:GAINED], *order[-LOST:])):  # of few images some are both
         sample = split.samples[index]
         truth = read_mask(sample.mask, classes)
         a, b = (predictor(sample.image) for predictor in predictors)

@@ -50,20 +50,25 @@ def panel_row(pixels: np.ndarray, masks: Sequence[np.ndarray], classes: ClassTab
 
 
 def titled_rows(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str], classes: ClassTable) -> Image.Image:
-    """Rows of equally sized pictures (H, W, 3) with a title over each column and the class colors below them."""
-    height, width = rows[0][0].shape[:2]
+    """Rows of pictures (H, W, 3) with a title over each column and the class colors below them.
+
+    Args:
+        rows: The pictures; all of a row are of one height, and all of one width.
+        titles: Titles of the columns.
+        classes: Names and colors of the classes.
+    """
+    width, heights = rows[0][0].shape[1], [row[0].shape[0] for row in rows]
     gap, line = 6, 20
     top, bottom = gap + line * max(title.count("\n") + 1 for title in titles), 30
     font = ImageFont.load_default(size=16)
-    canvas = Image.new(
-        "RGB", (len(titles) * (width + gap) + gap, top + len(rows) * (height + gap) + bottom), (255, 255, 255)
-    )
+    size = len(titles) * (width + gap) + gap, top + sum(heights) + len(rows) * gap + bottom
+    canvas = Image.new("RGB", size, (255, 255, 255))
     draw = ImageDraw.Draw(canvas)
     for j, title in enumerate(titles):
         center = gap + j * (width + gap) + width / 2
         draw.text((center, top / 2), title, fill=(0, 0, 0), font=font, anchor="mm", align="center")
         for i, row in enumerate(rows):
-            canvas.paste(Image.fromarray(row[j]), (gap + j * (width + gap), top + i * (height + gap)))
+            canvas.paste(Image.fromarray(row[j]), (gap + j * (width + gap), top + sum(heights[:i]) + i * gap))
     x, y = float(gap), canvas.height - bottom / 2
     for name, color in zip(classes.names, classes.palette):
         draw.rectangle((x, y - 8, x + 16, y + 8), fill=color, outline=(0, 0, 0))
