@@ -127,7 +127,8 @@ class InputReader:
         self.mode = mode
         self.takes_any_target = takes_any_target
         self.check_target = check_target
-        self.doubts_default = isinstance(ignore_index, _DefaultLabel) and (mode != "multiclass" or num_classes > 1)
+        asked = isinstance(ignore_index, _DefaultLabel) and check_target is not False
+        self.doubts_default = asked and (mode != "multiclass" or num_classes > 1)
 
     def read(
         self,
@@ -243,6 +244,8 @@ class InputReader:
     def _doubt_default(self, target: Tensor) -> None:
         """Warn of masks of 0 and 255, if nobody said that 255 is to be ignored; looks at the first target alone."""
         if not self.doubts_default or hides_values() or target.is_meta:
+            return
+        if target.is_cuda and torch.cuda.is_current_stream_capturing():  # which could not wait for an answer
             return
         self.doubts_default = False
         ignored, zero = target == IGNORE_INDEX, target == 0
