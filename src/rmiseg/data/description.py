@@ -15,6 +15,7 @@ from rmiseg.config.recipes import read_yaml, shortened
 from rmiseg.data.bands import RGB, Bands, Ranges, checked_bands, checked_ranges
 from rmiseg.data.classes import IGNORE_INDEX, ClassTable, Color, RawValue, voc_palette
 from rmiseg.data.image_files.masks import SMOOTHED_SHARE, SMOOTHED_VALUES, read_raw_mask
+from rmiseg.data.spread import spread
 
 NAMES = ("dataset.yaml", "dataset.yml")
 """Names of the file, in any capitals."""
@@ -227,7 +228,7 @@ def _color(value: Any) -> Color:
 
 def suggest(paths: list[Path], files: int = 50, most: int = 40) -> str:
     """Return a dataset.yaml made from the values in some masks, which are spread evenly over all."""
-    paths = [paths[index * len(paths) // files] for index in range(files)] if len(paths) > files else paths
+    paths = [paths[index] for index in spread(len(paths), files)]
     rgb = any(map(_holds_colors, paths))
     counts: dict[RawValue, int] = {}
     numbered: list[int] = []

@@ -80,8 +80,8 @@ def decide(
     """
     deciding = _decided(config, profile, machine, measures, given)
     steps, scale = deciding.config.train.steps, deciding.config.data.image_scale
-    timed = config.train.hours is not None and steps is not None
-    if timed and schedule.is_hurried(steps or 0, machine.device, scale) and deciding.is_open("data.crop_size"):
+    timed = config.train.hours is not None and deciding.is_open("data.crop_size")
+    if timed and steps is not None and schedule.is_hurried(steps, machine.device, scale):
         deciding = _decided(config, profile, machine, measures, given, hurried=True)
     return Plan(deciding.config, tuple(deciding.decisions), tuple(_notes(profile)))
 

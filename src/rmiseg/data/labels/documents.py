@@ -14,6 +14,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from rmiseg.config.recipes import read_yaml, shortened
 from rmiseg.data.sets.pairing import IMAGE_SUFFIXES, folded, walk
+from rmiseg.data.spread import spread
 from rmiseg.runtime.files import parse_json
 
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
@@ -81,9 +82,7 @@ class Documents:
     def peek(self, most: int = 20) -> list[Any]:
         """Return the contents of a few JSON files, from the first to the last, as far as they can be read."""
         found, paths = [], self.files(*JSON_SUFFIXES)
-        if len(paths) > most:
-            paths = [paths[index * (len(paths) - 1) // (most - 1)] for index in range(most)]
-        for path in paths:
+        for path in [paths[index] for index in spread(len(paths), most)]:
             try:
                 found.append(self.json(path))
             except ValueError as error:  # if it is of the format that is found, reading says so

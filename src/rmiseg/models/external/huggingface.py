@@ -73,12 +73,10 @@ def build(
         network = automatic.from_config(config)
         if weights != "none":
             copy_weights(read_weights(Path(weights)), network, f"weights {weights!r} do not fit hf:{name}")
-    backbone_name, call = "backbone" if hasattr(network, "backbone") else network.base_model_prefix, _call
     if of_masks:
-        backbone_name, call = mask_classifiers.BACKBONES[config.model_type], mask_classifiers.call
-    if hasattr(network, "grid_size"):
-        mask_classifiers.prepare_eomt(network)
-        call = mask_classifiers.call_on_grid
+        backbone_name, call = mask_classifiers.BACKBONES[config.model_type], mask_classifiers.prepare(network)
+    else:
+        backbone_name, call = "backbone" if hasattr(network, "backbone") else network.base_model_prefix, _call
     model = WrappedModel(network, call, backbone_name, num_classes=num_classes, architecture=architecture)
     return model.train()  # from_pretrained leaves it in evaluation mode
 

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rmiseg.models.external.wrapped import Call
+
 BACKBONES = {
     "maskformer": "model.pixel_level_module.encoder",
     "mask2former": "model.pixel_level_module.encoder",
@@ -45,24 +47,31 @@ def pixel_logits(classes: Tensor, masks: Tensor) -> Tensor:
         return (probability + LEAST).log() - (1 - probability + LEAST).log()
 
 
-def call(network: nn.Module, images: Tensor) -> Tensor:
-    """Run a model on images (N, 3, H, W); returns its `pixel_logits`."""
+def prepare(network: Any) -> Call:
+    """Have a model take images of any size; returns what runs it."""
+    if not hasattr(network, "grid_size"):
+        return _call
+    _prepare_eomt(network)
+    return _call_on_grid
+
+
+def _call(network: nn.Module, images: Tensor) -> Tensor:
     output = network(pixel_values=images)
     return pixel_logits(output.class_queries_logits, output.masks_queries_logits)
 
 
-def call_on_grid(network: Any, images: Tensor) -> Tensor:
-    """Run EoMT on images of any whole number of patches, see `prepare_eomt`."""
+def _call_on_grid(network: Any, images: Tensor) -> Tensor:
+    """Run EoMT on images of any whole number of patches."""
     patch = network.config.patch_size
     if any(side % patch for side in images.shape[-2:]):
         raise ValueError(f"images must be a multiple of {patch} pixels high and wide")
     network.grid_size = tuple(side // patch for side in images.shape[-2:])
     if isinstance(positions := getattr(network.embeddings, "position_embeddings", None), GridPositions):
         positions.grid = network.grid_size
-    return call(network, images)
+    return _call(network, images)
 
 
-def prepare_eomt(network: Any) -> None:
+def _prepare_eomt(network: Any) -> None:
     """Have an EoMT take images of other sizes than the one of its configuration, and attend to all of them.
 
     With DINOv3 its positions are those of the patches in any image; others have one learned for each patch. Its
