@@ -1,6 +1,5 @@
 """One training step, and the options that change it."""
 
-import copy
 from dataclasses import replace
 from functools import partial
 
@@ -19,7 +18,7 @@ from rmiseg.evaluation.evaluate import evaluate_model
 from rmiseg.inference.checkpoint import Checkpoint, save_checkpoint
 from rmiseg.losses import build_loss
 from rmiseg.models import build_model
-from rmiseg.training.assembly import complete, initialize, keep_depthwise_float32, train_dataset
+from rmiseg.training.assembly import complete, initialize, train_dataset
 from rmiseg.training.criterion import Criterion
 from rmiseg.training.optim import build_optimizer
 from rmiseg.training.step import TrainStep, grouped
@@ -159,35 +158,6 @@ def test_initial_weights_from_another_run(tmp_path, capsys):
         assert not told or "are a, b, and those of the data b, a: " in printed
     with pytest.raises(ValueError, match=r"init: no weights of .*a\.pt fit the model"):
         initialize(nn.Linear(3, 4), path, Console())
-
-
-def test_depthwise_convolutions_compute_in_float32():
-    """The rest of the network does not notice, and each copy of a model has its own weights."""
-    torch.manual_seed(0)
-    layers = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 16, 3, groups=8, padding=2, dilation=2), nn.Conv2d(16, 4, 1)
-    plain = nn.Sequential(*layers)
-    model = copy.deepcopy(plain)
-    keep_depthwise_float32(model)
-    assert list(model.state_dict()) == list(plain.state_dict())
-    images = torch.randn(2, 3, 12, 16)
-    assert torch.equal(model(images), plain(images))
-
-    seen = []
-    model[1].register_forward_hook(lambda module, inputs, output: seen.append((inputs[0], output)))
-    with torch.autocast("cpu", torch.bfloat16):
-        output = model(images)
-    ((narrow, depthwise),) = seen
-    assert narrow.dtype == depthwise.dtype == output.dtype == torch.bfloat16
-    assert torch.equal(depthwise, plain[1](narrow.float()).bfloat16())
-    output.float().sum().backward()
-    assert model[1].weight.grad.dtype == torch.float32
-
-    double = copy.deepcopy(model)
-    with torch.no_grad():
-        double[1].weight.zero_()
-        double[1].bias.zero_()
-    assert double[1](torch.randn(1, 8, 5, 5)).abs().max() == 0
-    assert model[1](torch.randn(1, 8, 5, 5)).abs().max() > 0
 
 
 @pytest.mark.parametrize(("loss", "auxiliary"), [("rmi", "ce"), ("ce", "ce"), ("bce", "bce"), ("affinity", "affinity")])

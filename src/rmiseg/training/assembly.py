@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from types import MethodType
 from typing import Any
 
 import torch
 from rich.console import Console
-from torch import Tensor, nn
+from torch import nn
 from torchvision.transforms.v2 import Compose
 
 from rmiseg.config import DataConfig, LossConfig, TrainConfig
@@ -260,24 +259,7 @@ def make_model(
         initialize(model, config.init, console, classes)
     if config.train.freeze_norm:
         model.freeze_norm()
-    if config.train.precision == "bf16" and device.type == "cpu":
-        keep_depthwise_float32(model)
     return model
-
-
-def keep_depthwise_float32(model: nn.Module) -> None:
-    """Let depthwise convolutions compute in float32 under autocast, between inputs and outputs as before.
-
-    On CPUs their gradients take three to twelve times as long in bfloat16: oneDNN has no fast code for it.
-    """
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1:
-            module.forward = MethodType(_forward_in_float32, module)  # type: ignore[method-assign]
-
-
-def _forward_in_float32(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    with torch.autocast(x.device.type, enabled=False):
-        return type(conv).forward(conv, x.float()).to(x.dtype)
 
 
 def initialize(model: nn.Module, path: str | Path, console: Console, classes: Sequence[str] = ()) -> None:

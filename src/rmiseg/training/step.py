@@ -18,6 +18,7 @@ from rmiseg.evaluation.metrics import confusion_matrix
 from rmiseg.models import SegmentationModel
 from rmiseg.runtime.distributed import add_up, average_buffers, gather, gradients_stay, world_size
 from rmiseg.training.criterion import Criterion
+from rmiseg.training.depthwise import FastDepthwise
 
 
 class StepOutcome(NamedTuple):
@@ -154,7 +155,7 @@ class TrainStep:
         for number, (batch, target) in enumerate(zip(batches, targets), start=1):
             images = normalize(batch["image"].to(device, non_blocking=True), model.image_mean, model.image_std)
             with gradients_stay(self.network, number < len(batches)):
-                with torch.autocast(device.type, self.dtype, enabled=self.dtype is not None):
+                with FastDepthwise(), torch.autocast(device.type, self.dtype, enabled=self.dtype is not None):
                     output = self.network(images.contiguous(memory_format=torch.channels_last))
                 logits, auxiliary_logits = output if isinstance(output, tuple) else (output, None)
                 loss, parts = self.criterion(logits, auxiliary_logits, target, counts, step, share)
