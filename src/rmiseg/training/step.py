@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, NamedTuple
@@ -155,7 +156,8 @@ class TrainStep:
         for number, (batch, target) in enumerate(zip(batches, targets), start=1):
             images = normalize(batch["image"].to(device, non_blocking=True), model.image_mean, model.image_std)
             with gradients_stay(self.network, number < len(batches)):
-                with FastDepthwise(), torch.autocast(device.type, self.dtype, enabled=self.dtype is not None):
+                fast = FastDepthwise() if device.type == "cpu" else nullcontext()
+                with fast, torch.autocast(device.type, self.dtype, enabled=self.dtype is not None):
                     output = self.network(images.contiguous(memory_format=torch.channels_last))
                 logits, auxiliary_logits = output if isinstance(output, tuple) else (output, None)
                 loss, parts = self.criterion(logits, auxiliary_logits, target, counts, step, share)
