@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from planning.test_rules import CPU, GPU, THICK, THIN, profile
-from rmiseg.config import OpenConfig, TrainConfig
+from rmiseg.config import ModelConfig, OpenConfig, TrainConfig
 from rmiseg.config.parser import parse_command, train_config
 from rmiseg.planning import DataProfile, decide
 from rmiseg.planning.memory import MemoryNeed
@@ -65,6 +65,29 @@ def test_a_unet_takes_the_place_of_larger_images():
     for given in ({"name": "deeplabv3plus"}, {"backbone": "tf_efficientnet_lite0"}, {"output_stride": 16}):
         config, _ = planned(THIN, measures=measures, model=given)
         assert (config.model.name, config.data.image_scale) == ("deeplabv3plus", 2)
+
+
+def test_the_network_of_the_initial_weights():
+    """They fit no other; but what is given wins, and the files of other programs say nothing."""
+    unet = ModelConfig("smp:Unet", "tu-tf_efficientnet_lite0", "package", options={"decoder_channels": [64, 32]})
+    measures = replace(MEASURES, origin=lambda path: unet if path == "runs/first" else None)
+    config, decided = planned(measures=measures, init="runs/first")
+    assert config.model == replace(unet, weights="none")
+    assert (config.optim.head_lr_factor, decided["optim.head_lr_factor"]) == (2, 2)
+    assert config.data.image_scale == planned(THIN, measures=measures, init="runs/first")[0].data.image_scale == 1
+    given, decided = planned(measures=measures, init="runs/first", model={"name": "deeplabv3plus"})
+    assert (given.model.name, given.model.options) == ("deeplabv3plus", {})
+    other, _ = planned(measures=measures, init="others.pth")
+    assert (other.model.name, other.model.options, other.model.weights) == ("deeplabv3plus", {}, "package")
+
+
+def test_own_options_of_the_network_that_are_given():
+    measures = replace(MEASURES, installed=lambda extra: extra == "smp")
+    assert planned(THICK)[0].model.options == {"width": 128}
+    _, config = parse_command(["train", "--data.root", "x", "--model.options.separable", "true"])
+    plan = decide(config, THIN, CPU, measures)
+    assert (plan.config.model.name, plan.config.model.options["separable"]) == ("deeplabv3plus", True)
+    assert "model.options" not in {each.option for each in plan.decisions}
 
 
 @pytest.mark.parametrize(

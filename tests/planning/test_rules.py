@@ -152,7 +152,7 @@ def test_repeat(count, times):
 
 
 @pytest.mark.parametrize(
-    ("count", "device", "expected"), [(24, "cpu", 1500), (367, "cpu", 2294), (10_582, "cpu", 3000), (24, "cuda", 4000)]
+    ("count", "device", "expected"), [(24, "cpu", 1500), (367, "cpu", 2294), (10_582, "cpu", 6000), (24, "cuda", 4000)]
 )
 def test_steps(count, device, expected):
     assert schedule.steps(count, 8, device).value == expected
@@ -160,9 +160,9 @@ def test_steps(count, device, expected):
 
 def test_steps_in_larger_images_take_as_much_time():
     decision = schedule.steps(367, 4, "cpu", scale=1.5)
-    assert decision.value == 1333
+    assert decision.value == 2667
     assert "1.5 times" in decision.because
-    assert schedule.steps(367, 4, "cpu", scale=0.5).value == 3000
+    assert schedule.steps(367, 4, "cpu", scale=0.5).value == 4588
     assert schedule.steps(367, 16, "cuda", scale=1.5).value == 4000  # as many as it takes to learn
 
 
@@ -225,6 +225,13 @@ def test_unet_for_what_is_thin():
         "optim.head_lr_factor": 2.0,
     }
     assert network.unet([], "tf_efficientnet_lite0") == network.unet(thin, "resnet50") == []
+
+
+def test_head_over_a_light_backbone():
+    (narrow,) = network.head_width("deeplabv3plus", "tf_efficientnet_lite0")
+    assert (narrow.option, narrow.value) == ("model.options", {"width": 128})
+    assert network.head_width("deeplabv3plus", "resnet50") == network.head_width("deeplabv3plus", None) == []
+    assert network.head_width("smp:Unet", "tu-tf_efficientnet_lite0") == []
 
 
 def test_precision_and_workers():

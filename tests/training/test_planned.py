@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 
 import numpy as np
@@ -41,6 +42,20 @@ def test_decisions_are_stored_as_plain_values(planned):
     assert stored["model"]["backbone"] == "test_efficientnet"
     assert stored["train"]["steps"] == 2
     assert "given" not in stored
+
+
+@pytest.mark.slow
+def test_a_training_from_the_weights_of_another_has_its_network(planned, shapes, tmp_path, capsys):
+    """Whatever the rules would decide now; here the head of another width."""
+    length = ["--train.steps", "1", "--device", "cpu"]
+    first, second = tmp_path / "first", tmp_path / "second"
+    narrow = ["--model.backbone", "test_efficientnet", "--model.weights", "none", "--model.options.width", "24"]
+    assert main(["train", "--data.root", str(shapes), "--out", str(first), *narrow, *length]) == 0
+    capsys.readouterr()
+    assert main(["train", "--data.root", str(shapes), "--init", str(first), "--out", str(second), *length]) == 0
+    assert options(second)["model"] == options(first)["model"]
+    tensors = re.search(r": (\d+) of (\d+) tensors", capsys.readouterr().out)
+    assert tensors and tensors[1] == tensors[2]
 
 
 @pytest.mark.slow

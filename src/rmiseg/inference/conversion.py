@@ -10,7 +10,8 @@ from pathlib import Path
 from rich.console import Console
 from torch import Tensor
 
-from rmiseg.config import ConvertConfig, DataConfig
+from rmiseg.config import ConvertConfig, DataConfig, ModelConfig
+from rmiseg.config.registry import GIVEN
 from rmiseg.data import ClassTable
 from rmiseg.data.classes import IGNORE_INDEX, voc_palette
 from rmiseg.data.sets.ade20k import CLASSES as ADE20K
@@ -66,6 +67,18 @@ def initial_weights(path: str | Path) -> tuple[Mapping[str, Tensor], tuple[str, 
             f"{path} is an ensemble of {checkpoint.members} networks: name one of them, such as its fold-1"
         )
     return checkpoint.weights, checkpoint.classes.names
+
+
+def initial_network(path: str | Path) -> ModelConfig | None:
+    """The network of a checkpoint or run of this package; None for files of other programs, and for networks that were
+    given in Python.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is damaged.
+    """
+    model = load_checkpoint(path).model if _is_own(Path(path)) else None
+    return None if model is None or model.name.startswith(GIVEN) else model
 
 
 def _is_own(path: Path) -> bool:

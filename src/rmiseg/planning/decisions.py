@@ -74,8 +74,10 @@ def closed(config: TrainConfig) -> TrainConfig:
 
 
 def is_given(config: OpenConfig, option: str) -> bool:
-    """Tell whether somebody gave an option, or the section that it belongs to."""
-    return any(option == each or option.startswith(f"{each}.") for each in config.given)
+    """Tell whether somebody gave an option, the section that it belongs to, or a part of it."""
+    return any(
+        option == each or option.startswith(f"{each}.") or each.startswith(f"{option}.") for each in config.given
+    )
 
 
 def options(decisions: Iterable[Decision]) -> dict[str, Any]:

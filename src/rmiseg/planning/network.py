@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from rmiseg.config import ModelConfig
 from rmiseg.planning.decisions import Decision
 from rmiseg.planning.machine import Machine
 from rmiseg.planning.profile import ClassProfile
@@ -14,12 +15,22 @@ from rmiseg.runtime.words import counted
 LIGHT_BACKBONE, LARGE_BACKBONE, UNTRAINED_BACKBONE = "tf_efficientnet_lite0", "resnet50", "resnet18"
 LARGE_MEMORY = 5 * 10**9
 """Memory of a GPU in bytes from which on it takes the large backbone: those of 6 GB do."""
+LIGHT = ("efficientnet", "mobilenet", "mnasnet", "fbnet", "ghostnet", "mixnet", "hardcorenas")
 MOST_WORKERS = 8
 UNET, UNET_HEAD = "smp:Unet", 2.0
 """The network for what is thin, and the learning rate of its decoder relative to that of the backbone."""
+OPTIONS = ("name", "backbone", "output_stride", "compat", "options")
+"""Those of `ModelConfig` that say what the network is."""
+LIGHT_HEAD = 128
+"""Channels of DeepLabv3+'s head over a light backbone."""
 
 Weights = Callable[[str], str]
 """Tells where the weights of a backbone are to be had: hub, package or none."""
+
+
+def is_light(backbone: str | None) -> bool:
+    """Tell whether a backbone is one of those that are made for little arithmetic."""
+    return backbone is not None and any(name in backbone for name in LIGHT)
 
 
 def backbone(machine: Machine, find: Weights) -> list[Decision]:
@@ -62,8 +73,39 @@ def unet(lines: Sequence[ClassProfile], backbone: str | None) -> list[Decision]:
     return [
         Decision("model.name", UNET, reason),
         Decision("model.backbone", f"tu-{backbone}", f"{backbone}, as the library of {UNET} calls it"),
-        Decision("optim.head_lr_factor", UNET_HEAD, "the decoder learns at twice the rate of the backbone"),
+        _unet_head(),
     ]
+
+
+def _unet_head() -> Decision:
+    return Decision("optim.head_lr_factor", UNET_HEAD, "the decoder learns at twice the rate of the backbone")
+
+
+def head_width(name: str, backbone: str | None) -> list[Decision]:
+    """Half of the usual channels for DeepLabv3+'s head over a light backbone; else nothing is decided.
+
+    Args:
+        name: Name of the network.
+        backbone: Name of the backbone.
+    """
+    if name != "deeplabv3plus" or not is_light(backbone):
+        return []
+    reason = "a head of 256 channels takes more time than this backbone, and is no better"
+    return [Decision("model.options", {"width": LIGHT_HEAD}, reason)]
+
+
+def of_checkpoint(path: str, model: ModelConfig) -> list[Decision]:
+    """The network of the checkpoint that gives the initial weights, which fit no other.
+
+    Args:
+        path: Where the checkpoint is.
+        model: Its network.
+    """
+    decisions = [Decision(f"model.{name}", getattr(model, name), f"that of {path}") for name in OPTIONS]
+    decisions.append(Decision("model.weights", "none", f"those of {path} take their place"))
+    if model.name == UNET:
+        decisions.append(_unet_head())
+    return decisions
 
 
 def weights(name: str, find: Weights) -> Decision:

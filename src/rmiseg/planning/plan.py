@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 
-from rmiseg.config import OpenConfig, TrainConfig
+from rmiseg.config import ModelConfig, OpenConfig, TrainConfig
 from rmiseg.config.registry import GIVEN
 from rmiseg.models import DEFAULT_BACKBONE, takes_backbone
 from rmiseg.models.weights import PACKAGES
@@ -30,12 +30,14 @@ class Measures:
 
     Attributes:
         weights: Where the weights of a backbone are to be had.
+        origin: The network of a checkpoint that gives the initial weights; None of those of other programs.
         memory: Memory of a step with some options, on the device to plan for, if it can be foreseen.
         pace: Time of a step and of an evaluation with some options, on this machine.
         installed: Whether the packages of an extra are there.
     """
 
     weights: network.Weights
+    origin: Callable[[str], ModelConfig | None] = lambda _: None
     memory: Callable[[TrainConfig], MemoryNeed | None] | None = None
     pace: Callable[[TrainConfig], Pace] | None = None
     installed: Callable[[str], bool] = is_installed
@@ -97,6 +99,7 @@ def _decided(
     """All decisions; a training is hurried if there is no time for as many of the usual steps as it takes to learn."""
     deciding = _Deciding(config, given)
     _decide_network(deciding, profile, machine, measures)
+    deciding.take(network.precision(machine))
     _decide_images(deciding, profile, machine.device, hurried)
     _decide_batches(deciding, profile, machine, measures.memory)
     _decide_length(deciding, profile, machine, measures.pace)
@@ -105,8 +108,11 @@ def _decided(
 
 
 def _decide_network(deciding: _Deciding, profile: DataProfile, machine: Machine, measures: Measures) -> None:
-    model, find = deciding.config.model, measures.weights
-    free = all(map(deciding.is_open, ("model.name", "model.backbone", "model.options", "model.output_stride")))
+    init, model, find = deciding.config.init, deciding.config.model, measures.weights
+    free = all(map(deciding.is_open, (f"model.{name}" for name in network.OPTIONS)))
+    if free and init is not None and (origin := measures.origin(init)) is not None:
+        deciding.take(*network.of_checkpoint(init, origin))
+        return
     if not model.name.startswith(GIVEN) and not model.compat and takes_backbone(model.name):
         if not deciding.is_open("model.backbone"):
             if deciding.is_open("model.weights"):
@@ -121,7 +127,8 @@ def _decide_network(deciding: _Deciding, profile: DataProfile, machine: Machine,
             for option, value in (("model.options", {}), ("model.output_stride", None)):  # those of the usual network
                 deciding.config = with_value(deciding.config, option, value)
         deciding.take(*chosen)
-    deciding.take(network.precision(machine))
+    if init is None:  # whose head may be of the usual width
+        deciding.take(*network.head_width(deciding.config.model.name, deciding.config.model.backbone))
 
 
 def _given_source(source: str, backbone: str) -> str:

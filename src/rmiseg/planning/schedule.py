@@ -7,6 +7,7 @@ import math
 from rmiseg.planning.decisions import Decision
 from rmiseg.planning.machine import GIGABYTE, Machine
 from rmiseg.planning.memory import MemoryNeed
+from rmiseg.planning.network import is_light
 from rmiseg.runtime.words import counted
 
 BATCHES = {"cpu": 4, "cuda": 16}
@@ -15,7 +16,7 @@ SMALLEST_BATCH = 2
 EPOCH_STEPS = 50
 """Steps that an epoch should have: after each, a state is saved."""
 EPOCHS = 50
-STEPS = {"cpu": (1500, 3000), "cuda": (4000, 80_000)}
+STEPS = {"cpu": (1500, 6000), "cuda": (4000, 80_000)}
 """Fewest and most steps by device."""
 VALIDATIONS, VALIDATION_SHARE = 20, 0.15
 """Evaluations of a training, and the share of its time that they may take."""
@@ -29,7 +30,6 @@ REMEMBERED = 6
 """Part of the training, a sixth, whose weights the moving average remembers."""
 LEARNING_RATES = {"sgd": {"light": 0.05, "heavy": 0.01}, "adamw": {"light": 7e-4, "heavy": 1e-4}}
 """Learning rates at batches of 8 by optimizer, of light backbones (MobileNets, EfficientNets) and of others."""
-LIGHT = ("efficientnet", "mobilenet", "mnasnet", "fbnet", "ghostnet", "mixnet", "hardcorenas")
 
 
 def batch_size(images: int, machine: Machine, need: MemoryNeed | None) -> list[Decision]:
@@ -168,7 +168,7 @@ def optimizer(backbone: str | None) -> list[Decision]:
     Args:
         backbone: Name of the backbone; None if there is none.
     """
-    if not _is_light(backbone):
+    if not is_light(backbone):
         return []
     return [Decision("optim.name", "adamw", "light backbones learned more with it than with SGD")]
 
@@ -184,7 +184,7 @@ def learning_rate(optimizer: str, backbone: str | None, step_images: int, total:
         step_images: Images in a step.
         total: Optimizer steps.
     """
-    kind = "light" if _is_light(backbone) else "heavy"
+    kind = "light" if is_light(backbone) else "heavy"
     usual = LEARNING_RATES[optimizer][kind]
     rate = float(f"{usual * math.sqrt(step_images / 8):.2g}")
     reason = f"{usual:g} for {optimizer} and {'light' if kind == 'light' else 'large'} backbones at 8 images a step"
@@ -193,7 +193,3 @@ def learning_rate(optimizer: str, backbone: str | None, step_images: int, total:
         Decision("optim.lr", rate, f"{reason}, and by the root of {step_images}"),
         Decision("optim.warmup_steps", warmup, f"a tenth of {total} steps, at most 1500 as in the paper"),
     ]
-
-
-def _is_light(backbone: str | None) -> bool:
-    return backbone is not None and any(name in backbone for name in LIGHT)

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from rmiseg.config import OpenConfig, TrainConfig
 from rmiseg.data import LabeledImages, Split
+from rmiseg.inference.conversion import initial_network
 from rmiseg.models.weights import source_of_weights
 from rmiseg.planning import Machine, Plan, decide, planned_name, planned_val, profile_data, with_name
 from rmiseg.planning.decisions import Decision, is_given, with_value
@@ -82,6 +83,7 @@ class OpenTraining:
         classes = len(train.classes)
         measures = Measures(
             weights=source_of_weights,
+            origin=initial_network,
             memory=None if self.replaced else lambda config: memory_need(complete(config), classes),
             pace=lambda config: pace(complete(config), train, val, device, self.console or Console(quiet=True)),
         )
