@@ -55,7 +55,8 @@ def test_a_training_from_the_weights_of_another_has_its_network(planned, shapes,
     assert main(["train", "--data.root", str(shapes), "--init", str(first), "--out", str(second), *length]) == 0
     assert options(second)["model"] == options(first)["model"]
     tensors = re.search(r": (\d+) of (\d+) tensors", capsys.readouterr().out)
-    assert tensors and tensors[1] == tensors[2]
+    assert tensors is not None
+    assert tensors[1] == tensors[2]
 
 
 @pytest.mark.slow
