@@ -26,7 +26,6 @@ from rmiseg.data.labels.annotations import (
     LabeledImage,
     LabelFormat,
     Region,
-    Size,
 )
 from rmiseg.data.labels.documents import IMPORT_FILE, Documents
 from rmiseg.data.labels.drawing import DrawnLabels, draw_labels
@@ -34,6 +33,7 @@ from rmiseg.data.labels.pictures import Picture, embedded_picture, look_at
 from rmiseg.data.labels.report import ImportReport
 from rmiseg.data.labels.splits import assign_splits, unique_names
 from rmiseg.data.labels.strangers import told
+from rmiseg.data.labels.values import Size
 from rmiseg.data.sets.pairing import folded
 from rmiseg.runtime.files import remove_leftovers, to_json
 from rmiseg.runtime.places import check_room, writable_folder

@@ -24,10 +24,9 @@ from rmiseg.data.labels.annotations import (
     LabeledImage,
     LabelFormat,
     Region,
-    Size,
 )
-from rmiseg.data.labels.coco import split_of, split_of_folder
-from rmiseg.data.labels.documents import Documents, class_name, read_text, whole
+from rmiseg.data.labels.documents import Documents, read_text
+from rmiseg.data.labels.values import Size, whole
 
 TABLE = "_classes.csv"
 MASK_ENDING = "_mask"
@@ -49,10 +48,11 @@ class RoboflowMasks(LabelFormat):
         found = Annotations()
         for table in _tables(documents):
             names = _meanings(table)
-            found.classes += names.values()
+            for name in names.values():
+                found.add_class(name)
             files = _masks(table.parent, documents)
             masks = {path.stem.removesuffix(MASK_ENDING): path for path in files}
-            split = split_of_folder(table, documents.root)
+            split = documents.split_of_folder(table)
             for path in documents.image_files():
                 if path.parent != table.parent or path in files:
                     continue
@@ -127,10 +127,9 @@ def is_panoptic(content: Any) -> bool:
 
 
 def _read_panoptic(path: Path, content: dict[str, Any], documents: Documents, found: Annotations) -> None:
-    names = {whole(each["id"], "the id of a category"): class_name(each["name"]) for each in content["categories"]}
-    found.classes += names.values()
+    names = {whole(each["id"], "the id of a category"): found.add_class(each["name"]) for each in content["categories"]}
     files = {each["id"]: str(each["file_name"]) for each in content["images"]}
-    split = split_of(path, documents.root)
+    split = documents.split_of(path)
     images: dict[str, list[Path]] = {}  # which may be called as their segments are
     for each in documents.image_files():
         images.setdefault(each.name, []).append(each)

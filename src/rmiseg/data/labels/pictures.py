@@ -10,8 +10,9 @@ from PIL import Image, UnidentifiedImageError
 
 from rmiseg.data.image_files.opening import decoded
 from rmiseg.data.image_files.tiff import ORIENTATION
-from rmiseg.data.labels.annotations import LabeledImage, Size
+from rmiseg.data.labels.annotations import LabeledImage
 from rmiseg.data.labels.shapes import from_base64
+from rmiseg.data.labels.values import Size
 from rmiseg.runtime.extras import import_extra
 
 EMBEDDED = {"JPEG": ".jpg", "PNG": ".png", "BMP": ".bmp", "TIFF": ".tif", "WEBP": ".webp"}

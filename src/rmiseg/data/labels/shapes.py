@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw
 
 from rmiseg.config.recipes import shortened
 from rmiseg.data.image_files.opening import decoded
-from rmiseg.data.labels.annotations import Size
+from rmiseg.data.labels.values import Size
 from rmiseg.runtime.extras import import_extra
 
 FARTHEST = 4

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from rmiseg.config.registry import register
 from rmiseg.data.classes import Color, voc_palette
 from rmiseg.data.image_files.masks import read_raw_mask
-from rmiseg.data.labels.annotations import Annotations, LabeledImage, LabelFormat, Region, Size
-from rmiseg.data.labels.coco import SPLITS
-from rmiseg.data.labels.documents import Documents, most_alike, read_text
+from rmiseg.data.labels.annotations import Annotations, LabeledImage, LabelFormat, Region
+from rmiseg.data.labels.documents import SPLITS, Documents, most_alike, read_lines, read_text
+from rmiseg.data.labels.values import Size, packed_color
 from rmiseg.data.sets import voc
 from rmiseg.data.sets.pairing import MASK_SUFFIXES
 
@@ -89,7 +89,7 @@ def _names(documents: Documents) -> tuple[dict[Color, str], str]:
     if maps := documents.files("labelmap.txt"):
         return _labelmap(maps[0]), str(maps[0])
     if listed := documents.files("class_names.txt"):
-        lines = [line.strip() for line in read_text(listed[0]).splitlines() if line.strip()]
+        lines = read_lines(listed[0])
         return dict(zip(voc_palette(len(lines)), lines)), str(listed[0])
     return dict(zip(voc.CLASSES.palette, voc.CLASSES.names)), "the classes of PASCAL VOC, without a labelmap.txt"
 
@@ -131,7 +131,7 @@ def _regions(path: Path, pixels: NDArray[np.int32], names: dict[Color, str], ori
         raise ValueError(f"{path} has {len(codes)} colors: it is no mask, or its edges were smoothed")
     regions = []
     for code, count in zip(codes.tolist(), counts.tolist()):
-        color = (code >> 16, code >> 8 & 255, code & 255)
+        color = packed_color(code)
         if color not in names:
             numbers = (
                 ". Are its values numbers of classes? Then name them in dataset.yaml, as a data set `folder`"
