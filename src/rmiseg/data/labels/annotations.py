@@ -25,6 +25,7 @@ from rmiseg.data.labels.documents import JSON_SUFFIXES, Documents
 from rmiseg.data.labels.outlines import outlines
 from rmiseg.data.labels.shapes import exact_polygons
 from rmiseg.data.labels.values import Size, class_name
+from rmiseg.runtime.words import some
 
 Draw: TypeAlias = Callable[[Size], NDArray[np.bool_]]
 """Returns the pixels (H, W) of a label in an image of that size. Raises ValueError."""
@@ -104,8 +105,7 @@ class Tally:
     def lines(self, most: int = 3) -> list[str]:
         """Return a line for each reason."""
         return [
-            f"{len(examples)} {reason}: {', '.join(dict.fromkeys(examples[:most]))}"
-            + (", ..." if len(examples) > most else "")
+            f"{len(examples)} {reason}: {some(dict.fromkeys(examples), most)}"
             for reason, examples in self.reasons.items()
         ]
 

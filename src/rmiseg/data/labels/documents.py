@@ -12,11 +12,10 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from rmiseg.config.recipes import read_yaml, shortened
-from rmiseg.data.sets.pairing import IMAGE_SUFFIXES, folded, walk
+from rmiseg.data.sets.pairing import ARCHIVES, IMAGE_SUFFIXES, folded, walk
 from rmiseg.data.spread import spread
 from rmiseg.runtime.files import parse_json
 
-ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
 JSON_SUFFIXES = (".json", ".geojson")
 SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 """Words in the names of files and folders that say of which split they are."""

@@ -38,6 +38,7 @@ from rmiseg.data.sets.pairing import folded
 from rmiseg.runtime.files import remove_leftovers, to_json
 from rmiseg.runtime.places import check_room, writable_folder
 from rmiseg.runtime.progress import track
+from rmiseg.runtime.words import some
 
 BACKGROUND = "background"
 
@@ -108,10 +109,9 @@ def recognized(documents: Documents, name: str | None) -> tuple[str, LabelFormat
         raise ValueError(next(iter(documents.damaged.values())))
     if other := told(documents):
         raise ValueError(f"{documents.source} {other}. Formats that are read: {', '.join(known)}")
-    holds = ", ".join(documents.names[:5]) or "nothing"
     raise ValueError(
-        f"{documents.source} is of no format that is known here: {', '.join(known)}. It holds {holds}"
-        f"{', ...' if len(documents.names) > 5 else ''}. If it is of one of them, name it with --format, which says "
+        f"{documents.source} is of no format that is known here: {', '.join(known)}. It holds "
+        f"{some(documents.names, 5) or 'nothing'}. If it is of one of them, name it with --format, which says "
         f"what is wrong with it"
     )
 

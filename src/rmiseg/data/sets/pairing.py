@@ -20,6 +20,8 @@ MASK_SUFFIXES = (
     *(".png", ".bmp", ".tif", ".tiff", ".gif", ".webp", ".jpg", ".jpeg", ".jpe", ".jfif", ".nii", ".nii.gz"),
     *(".pgm", ".ppm", ".tga", ".npy", ".jp2", ".j2k", ".avif"),
 )
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar", ".bz2", ".xz")
+"""Suffixes of files that are to be unpacked first."""
 UNIMPORTANT = ("thumbs.db", "desktop.ini", "dataset.yaml", "dataset.yml")
 """Files that are no part of the data, such as programs leave everywhere; so are those whose names begin with a dot."""
 
