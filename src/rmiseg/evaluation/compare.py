@@ -15,7 +15,7 @@ from rmiseg.config import EvaluateConfig
 from rmiseg.evaluation.bootstrap import Interval, paired_intervals
 from rmiseg.evaluation.results import SavedEvaluation, percent
 from rmiseg.evaluation.scoring import find_or_score
-from rmiseg.runtime.words import counted, scope_of_mean
+from rmiseg.runtime.words import counted, scope_of_mean, some
 
 
 def compare(
@@ -82,7 +82,7 @@ def compare_evaluations(a: SavedEvaluation, b: SavedEvaluation, *, resamples: in
         only = sorted(set(a.evaluation.names) ^ set(b.evaluation.names))
         raise ValueError(
             f"{a.folder} and {b.folder} are of different images ({len(a.evaluation.names)} and "
-            f"{len(b.evaluation.names)}; in one alone: {', '.join(only[:5]) or 'none, the order differs'})"
+            f"{len(b.evaluation.names)}; in one alone: {some(only, 5) or 'none, the order differs'})"
         )
     check_same_masks((a, b))
     interval = paired_intervals(a.evaluation, b.evaluation, resamples, seed)

@@ -35,6 +35,7 @@ from rmiseg.inference.predictor import Predictor
 from rmiseg.runtime.files import printable, remove_leftovers, replacing, to_json
 from rmiseg.runtime.places import writable_folder
 from rmiseg.runtime.progress import track
+from rmiseg.runtime.words import some
 from rmiseg.training.curves import read_curves
 from rmiseg.training.stored_options import CONFIG_FILE, stored_options
 
@@ -210,7 +211,7 @@ def _check_same_classes(paths: Sequence[Path], checkpoints: Sequence[Checkpoint]
 
 
 def _listed(names: Sequence[str]) -> str:
-    return f"{len(names)} ({', '.join(names[:6])}{', ...' if len(names) > 6 else ''})"
+    return f"{len(names)} ({some(names)})"
 
 
 def short_names(paths: Sequence[Path]) -> list[str]:

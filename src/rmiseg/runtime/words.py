@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 
 def counted(number: int, noun: str) -> str:
@@ -15,8 +15,9 @@ def scope_of_mean(scored: int, classes: int) -> str:
     return "" if scored == classes else f" over {scored} of {classes} classes"
 
 
-def some(names: Sequence[str], most: int = 6) -> str:
-    """List the first of some names, and say how many more there are."""
+def some(things: Iterable[object], most: int = 6) -> str:
+    """List the first of some things, such as names, and say how many more there are."""
+    names = list(map(str, things))
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 

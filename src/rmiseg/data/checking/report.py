@@ -12,7 +12,7 @@ from rmiseg.data.checking.inspection import SplitReport
 from rmiseg.data.checking.verdict import renumbered
 from rmiseg.data.classes import describe_classes
 from rmiseg.data.image_files.masks import smoothed
-from rmiseg.runtime.words import counted
+from rmiseg.runtime.words import counted, some
 
 MOST_CLASSES = 40
 """Classes up to which the table has those, too, that do not occur."""
@@ -41,7 +41,7 @@ def print_report(report: Report, console: Console | None = None, most: int = 10)
         _print_list(console, f"{split.name}: sizes that differ", split.size_mismatches, most)
         unknown = [
             f"value {value}: {counted(found.pixels, 'pixel')} in {counted(len(found.files), 'mask')}, "
-            f"{', '.join(map(str, found.files[:3]))}{', ...' if len(found.files) > 3 else ''}"
+            f"{some(found.files, 3)}"
             for value, found in sorted(split.unknown_values.items())
         ]
         _print_list(console, f"{split.name}: mask values that are neither a class nor ignored", unknown, most)

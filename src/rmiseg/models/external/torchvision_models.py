@@ -13,6 +13,7 @@ from torchvision.models import segmentation
 from rmiseg.config.registry import register
 from rmiseg.models.external.wrapped import IMAGENET, WrappedModel, refuse
 from rmiseg.models.weights import read_weights
+from rmiseg.runtime.words import some
 
 
 def names() -> list[str]:
@@ -93,9 +94,7 @@ def _load(network: nn.Module, state: Mapping[str, Tensor], complaint: str) -> No
     last = {f"{name}.{parameter}" for name in _last_layers(network) for parameter in ("weight", "bias")}
     misfits = [key for key in own if key not in state or state[key].shape != own[key].shape]
     if strange := [key for key in misfits if key not in last]:
-        raise ValueError(
-            f"{complaint}: {len(strange)} entries are missing or have another shape, {', '.join(strange[:3])}"
-        )
+        raise ValueError(f"{complaint}: {len(strange)} entries are missing or have another shape, {some(strange, 3)}")
     network.load_state_dict({key: state[key] for key in own if key not in misfits}, strict=False)
 
 
