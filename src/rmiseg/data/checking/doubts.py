@@ -11,8 +11,9 @@ import numpy as np
 
 from rmiseg.data.checking.inspection import SplitReport
 from rmiseg.data.checking.seams import is_seam
-from rmiseg.data.checking.verdict import one_color_each, yaml_line
+from rmiseg.data.checking.verdict import one_color_each
 from rmiseg.data.classes import ClassTable
+from rmiseg.data.description import yaml_line
 from rmiseg.data.images import Split
 from rmiseg.runtime.words import counted, some
 

@@ -39,8 +39,9 @@ class Edges:
     contrast: tuple[float, float, float] | None
 
 
-def edges_of(sample: Sample, place: tuple[Path, int], classes: ClassTable, bands: Bands) -> Edges | None:
-    """The edges of an image and its mask; None if they cannot be read, or differ in size."""
+def edges_of(looked: tuple[Sample, tuple[Path, int]], classes: ClassTable, bands: Bands) -> Edges | None:
+    """The edges of an image and its mask, and their place; None if they cannot be read, or differ in size."""
+    sample, place = looked
     assert sample.mask is not None
     try:
         step = max(1, -(-max(image_header(sample.image, bands.pages).size) // LONG_SIDE))

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from rmiseg.data.checking.inspection import SplitReport
-from rmiseg.data.checking.verdict import yaml_line, yaml_value
 from rmiseg.data.classes import IGNORE_INDEX, ClassTable, RawValue
-from rmiseg.data.description import Description
+from rmiseg.data.description import Description, yaml_line, yaml_value
 from rmiseg.runtime.words import counted, some
 
 
