@@ -16,10 +16,10 @@ from PIL import Image
 from rmiseg.data.bands import RGB, Bands
 from rmiseg.data.checking.seams import seams
 from rmiseg.data.classes import IGNORE_INDEX, ClassTable, Color, RawValue
+from rmiseg.data.image_files.deep import orientation_of
 from rmiseg.data.image_files.masks import RawMask, read_raw_mask
 from rmiseg.data.image_files.opening import decoded, has_deep_values, image_header
 from rmiseg.data.image_files.reading import read_image
-from rmiseg.data.image_files.tiff import ORIENTATION, valid_orientation
 from rmiseg.data.images import Sample, Split, size_mismatch
 
 FLAT_SHARE = 0.001
@@ -347,8 +347,6 @@ def _orientation(path: Path) -> int:
     """The EXIF orientation of an image file, 1 if it has none, by its header."""
     try:
         with Image.open(path, formats=decoded()) as image:
-            # Of a PNG, Pillow would look for EXIF data behind the pixels, too, and decode them all.
-            known = image.format != "PNG" or "exif" in image.info
-            return valid_orientation(image.getexif().get(ORIENTATION, 1)) if known else 1
+            return orientation_of(image)
     except Exception:  # what is wrong with it, reading says
         return 1

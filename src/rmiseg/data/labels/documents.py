@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from rmiseg.config.recipes import read_yaml, shortened
+from rmiseg.config.recipes import read_text, read_yaml, shortened
 from rmiseg.data.sets.pairing import ARCHIVES, IMAGE_SUFFIXES, folded, walk
 from rmiseg.data.spread import spread
 from rmiseg.runtime.files import parse_json
@@ -208,22 +208,6 @@ def most_alike(parts: Sequence[str], candidates: list[Path]) -> list[Path]:
 
 def _shown(reference: str) -> str:
     return shortened(repr(reference), 200)
-
-
-def read_text(path: Path) -> str:
-    """Read a text file in UTF-8, with a byte order mark or without.
-
-    Raises:
-        ValueError: It is not UTF-8.
-    """
-    data = path.read_bytes()
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise ValueError(
-            f"{path}: line {line} is not UTF-8 (byte 0x{data[error.start]:02x}); save it as UTF-8"
-        ) from error
 
 
 def read_lines(path: Path) -> list[str]:

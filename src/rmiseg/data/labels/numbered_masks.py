@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from rmiseg.config.recipes import read_text
 from rmiseg.config.registry import register
 from rmiseg.data.labels.annotations import (
     IGNORED_NAMES,
@@ -22,7 +23,7 @@ from rmiseg.data.labels.annotations import (
     LabelFormat,
     Region,
 )
-from rmiseg.data.labels.documents import Documents, read_text
+from rmiseg.data.labels.documents import Documents
 from rmiseg.data.labels.shapes import mask_numbers, pixels_of_value
 from rmiseg.data.labels.values import whole
 

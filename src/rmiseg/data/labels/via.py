@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from rmiseg.config.recipes import read_text
 from rmiseg.config.registry import register
 from rmiseg.data.labels.annotations import (
     Annotations,
@@ -23,7 +24,7 @@ from rmiseg.data.labels.annotations import (
     naming,
     polygon,
 )
-from rmiseg.data.labels.documents import Documents, read_text
+from rmiseg.data.labels.documents import Documents
 from rmiseg.data.labels.shapes import ellipse, points, rectangle
 from rmiseg.runtime.files import parse_json
 

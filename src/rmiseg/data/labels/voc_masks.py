@@ -16,10 +16,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from rmiseg.config.recipes import read_text
 from rmiseg.config.registry import register
 from rmiseg.data.classes import Color, voc_palette
 from rmiseg.data.labels.annotations import Annotations, LabeledImage, LabelFormat, Region
-from rmiseg.data.labels.documents import SPLITS, Documents, most_alike, read_lines, read_text
+from rmiseg.data.labels.documents import SPLITS, Documents, most_alike, read_lines
 from rmiseg.data.labels.shapes import mask_numbers, pixels_of_value
 from rmiseg.data.labels.values import packed_color
 from rmiseg.data.sets import voc

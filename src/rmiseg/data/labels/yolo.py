@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rmiseg.config.recipes import shortened
+from rmiseg.config.recipes import read_text, shortened
 from rmiseg.config.registry import register
 from rmiseg.data.labels.annotations import Annotations, LabeledImage, LabelFormat, Region
-from rmiseg.data.labels.documents import HASHED, SPLITS, Documents, read_lines, read_mapping, read_text
+from rmiseg.data.labels.documents import HASHED, SPLITS, Documents, read_lines, read_mapping
 from rmiseg.data.labels.shapes import filled_polygon, points, rectangle
 from rmiseg.data.labels.values import Size, class_name, whole
 
