@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Self
 
 from torch import Tensor, nn
@@ -147,3 +148,15 @@ class BackboneModel(SegmentationModel):
     def image_level_norm(self) -> nn.Module:
         """The norm layer that sees one value per channel and image."""
         raise NotImplementedError
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Put a network in evaluation mode, and each of its parts back in the mode that it was in."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchvision.models import segmentation
 
 from rmiseg.config.registry import register
-from rmiseg.models.external.wrapped import IMAGENET, WrappedModel, refuse
+from rmiseg.models.external.wrapped import IMAGENET, WrappedModel, refuse_choices
 from rmiseg.models.weights import read_weights
 from rmiseg.runtime.words import some
 
@@ -49,11 +49,7 @@ def build(
     """
     if name not in names():
         raise ValueError(f"unknown model 'torchvision:{name}'; torchvision has {', '.join(names())}")
-    for option, value in (("model.backbone", backbone), ("model.output_stride", output_stride)):
-        if value is not None:
-            raise refuse(f"torchvision:{name}", option, value)
-    if weights == "package":
-        raise ValueError(f"no package carries weights for torchvision:{name}; --model.weights hub, none or a file")
+    refuse_choices(f"torchvision:{name}", weights, backbone=backbone, output_stride=output_stride)
     architecture = architecture or IMAGENET
     auxiliary = {} if name.startswith("lraspp") else {"aux_loss": architecture.get("auxiliary", True)}
     network = torchvision.models.get_model(
