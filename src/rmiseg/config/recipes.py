@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import codecs
 import dataclasses
-import difflib
 import os
 import re
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 import yaml
 
 from rmiseg.config.options import TrainConfig
+from rmiseg.config.registry import did_you_mean
 
 BASE = "base"
 
@@ -309,8 +309,7 @@ def merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any
 
 def closest(name: str, known: list[str]) -> str:
     """A question at the end of a message, if there is a name that may have been meant."""
-    found = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {found[0]}?" if found else f"; there are {shortened(', '.join(known))}"
+    return did_you_mean(name, known) or f"; there are {shortened(', '.join(known))}"
 
 
 def shortened(text: str, most: int = 300) -> str:

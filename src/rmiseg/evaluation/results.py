@@ -217,8 +217,3 @@ def evaluation_folder(checkpoint: Path, split: str, settings: dict[str, Any]) ->
     if settings.get("crf"):
         parts.append(f"crf{settings['crf']['iterations']}")
     return run / EVALUATIONS / "-".join(parts)
-
-
-def percent(share: float) -> str:
-    """A share in percent, with two digits; a dash for what has no value."""
-    return "-" if math.isnan(share) else f"{100 * share:.2f}"

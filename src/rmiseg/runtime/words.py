@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 
@@ -19,6 +20,16 @@ def some(things: Iterable[object], most: int = 6) -> str:
     """List the first of some things, such as names, and say how many more there are."""
     names = list(map(str, things))
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def percent(share: float | None) -> str:
+    """Write a share in percent, with two digits; a dash for what has no value."""
+    return "-" if share is None or math.isnan(share) else f"{100 * share:.2f}"
+
+
+def percents(interval: Iterable[float | None]) -> str:
+    """Write the ends of an interval of shares in percent."""
+    return " to ".join(map(percent, interval))
 
 
 def rounded(number: float) -> str:
