@@ -189,7 +189,7 @@ def _check(plan: Plan, runs: list[Run], out: Path, config: ExperimentConfig) -> 
 
 
 def _warmed_otherwise(recipe: Path, config: TrainConfig) -> bool:
-    """Tell whether a run has other rates than its recipe gives now: the meaning of a recipe was once another."""
+    """Tell whether a run has other rates than its recipe gives now: a recipe may leave them to a default."""
     folder = recipe.parent / RUN_FOLDER
     if not config.optim.warmup_steps or not (folder / CONFIG_FILE).is_file():
         return False
