@@ -261,7 +261,7 @@ def folded(key: str) -> str:
 
 
 Rows: TypeAlias = tuple[dict[str, str], dict[str, str]]
-"""What stands for each image, and for each mask, by their names."""
+"""Names of images, and of masks, each with what stands for it."""
 Rule: TypeAlias = Callable[[list[str], list[str]], Rows]
 
 
