@@ -116,17 +116,15 @@ def test_range_is_stored_with_the_model(tmp_path):
     """In the checkpoint, and so in what predicts, evaluates and is exported."""
     import torch
 
-    from rmiseg.inference.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+    from rmiseg.inference.checkpoint import load_checkpoint
     from rmiseg.inference.predictor import Predictor
     from rmiseg.inference.segmenter import Segmenter
-    from rmiseg.models import build_model
+    from support.checkpoints import save_untrained
 
     config = ModelConfig(name="deeplabv3", backbone="resnet18", weights="none", output_stride=32)
     data = DataConfig(root=str(CASES / "bit12"), val_split="train", value_range=(0.0, 4095.0))
     classes = load_split("folder", CASES / "bit12", "train").classes
-    network = build_model("deeplabv3", backbone="resnet18", weights="none", output_stride=32, num_classes=2)
-    save_checkpoint(tmp_path / "c.pt", Checkpoint(network.state_dict(), config, data, classes, 1, {}))
-    checkpoint = load_checkpoint(tmp_path / "c.pt")
+    checkpoint = load_checkpoint(save_untrained(tmp_path / "c.pt", classes, config, data))
     split = checkpoint.load_split()
     assert split.bands.ranges == (0.0, 4095.0)
     predictor = Predictor(checkpoint, "cpu")
