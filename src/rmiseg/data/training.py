@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from rmiseg.data.band_choice import check_bands, choose_bands
 from rmiseg.data.bands import Bands, Ranges
 from rmiseg.data.checking.doubts import on_both_sides, warnings_of
 from rmiseg.data.checking.inspection import SplitReport, inspect
 from rmiseg.data.checking.shifted import fit_warnings
 from rmiseg.data.checking.verdict import ignored_note, problems_of, renumbered
-from rmiseg.data.choice import check_bands, choose_bands
 from rmiseg.data.classes import IGNORE_INDEX
 from rmiseg.data.held_out import divide
 from rmiseg.data.image_files.masks import read_mask

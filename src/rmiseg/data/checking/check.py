@@ -11,12 +11,12 @@ from typing import Any
 
 from rich.console import Console
 
+from rmiseg.data.band_choice import choose_bands
 from rmiseg.data.bands import Bands
 from rmiseg.data.checking.doubts import may_share, on_both_sides, warnings_of
 from rmiseg.data.checking.inspection import Inspection, SplitReport, inspect
 from rmiseg.data.checking.shifted import MANY, fit_warnings
 from rmiseg.data.checking.verdict import ignored_note, problems_of
-from rmiseg.data.choice import choose_bands
 from rmiseg.data.classes import ClassTable
 from rmiseg.data.images import Sample, Split
 from rmiseg.data.sets.finding import missing_split, scan_splits

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rmiseg.data.bands import in_16_bits
-from rmiseg.data.drawn import cache_folder
+from rmiseg.data.drawn_masks import cache_folder
 from rmiseg.data.image_files.tiff import Header
 from rmiseg.runtime.extras import import_extra
 from rmiseg.runtime.files import replacing

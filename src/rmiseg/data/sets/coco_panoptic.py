@@ -2,7 +2,8 @@
 
 Kirillov et al., Panoptic Segmentation, CVPR 2019. Masks are index PNGs whose values are category numbers, as the script
 panoptic2semantic_segmentation.py of panopticapi writes them, in annotations/panoptic_semantic_train2017/. Where that
-folder is missing, they are made once from the annotations themselves, see `rmiseg.data.drawn`. Split test has no masks.
+folder is missing, they are made once from the annotations themselves, see `rmiseg.data.drawn_masks`. Split test has no
+masks.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from rmiseg.config.registry import register
 from rmiseg.data.classes import ClassTable, voc_palette
-from rmiseg.data.drawn import Drawing, drawn_masks
+from rmiseg.data.drawn_masks import Drawing, drawn_masks
 from rmiseg.data.image_files.masks import read_numbers
 from rmiseg.data.images import Split
 from rmiseg.data.sets.coco import TEST, YEARS, image_folder, scan_test, sources
