@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rmiseg.data.bands import Bands
 from rmiseg.data.classes import IGNORE_INDEX, ClassTable
 from rmiseg.data.image_files.masks import read_mask
-from rmiseg.data.image_files.opening import image_header
+from rmiseg.data.image_files.opening import UNREADABLE, image_header
 from rmiseg.data.image_files.reading import read_image
 from rmiseg.data.images import Sample
 
@@ -49,7 +49,7 @@ def edges_of(looked: tuple[Sample, tuple[Path, int]], classes: ClassTable, bands
         times = -(-step // reduction)
         gray = read_image(sample.image, reduction, bands).mean(axis=-1, dtype=np.float32)
         ids = read_mask(sample.mask, classes)
-    except (ValueError, OSError, ModuleNotFoundError):
+    except UNREADABLE:
         return None
     step = reduction * times
     if gray.shape != tuple(-(-size // reduction) for size in ids.shape) or min(ids.shape) < 2 * step:

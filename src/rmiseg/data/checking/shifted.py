@@ -20,7 +20,7 @@ from rmiseg.data.bands import Bands
 from rmiseg.data.checking.edges import Edges, edges_of
 from rmiseg.data.checking.reversed import reversal_warnings
 from rmiseg.data.classes import ClassTable
-from rmiseg.data.image_files.opening import image_header
+from rmiseg.data.image_files.opening import UNREADABLE, image_header
 from rmiseg.data.image_files.volumes import is_slice
 from rmiseg.data.images import Sample
 from rmiseg.runtime.cores import made_by
@@ -120,7 +120,7 @@ def _readable(chosen: list[Looked], bands: Bands) -> list[Looked]:
     for sample, place in chosen:
         try:
             height, width = image_header(sample.image, bands.pages).size
-        except (ValueError, OSError, ModuleNotFoundError):
+        except UNREADABLE:
             continue
         pixels += height * width
         if pixels > MOST_PIXELS:
