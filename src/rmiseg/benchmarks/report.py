@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import statistics
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ from rich.table import Table
 
 from rmiseg.benchmarks.candidates import CANDIDATES
 from rmiseg.benchmarks.measure import Job, Passes, Shape
-from rmiseg.runtime.files import replacing
+from rmiseg.runtime.files import write_rows
 
 
 @dataclass
@@ -126,11 +125,8 @@ def write_csv(path: Path, cases: list[Case], environment: dict[str, str]) -> Non
         if m.times or m.problem is not None
         for row in _csv_rows(case, m, environment)
     ]
-    fields = list(_csv_rows(cases[0], cases[0].measurements[0], environment)[0])
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fields)
-        writer.writeheader()
-        writer.writerows(rows)
+    header = _csv_rows(cases[0], cases[0].measurements[0], environment)[0]
+    write_rows(path, [header, *(row.values() for row in rows)])
 
 
 def _csv_rows(case: Case, m: Measurement, environment: dict[str, str]) -> list[dict[str, object]]:
