@@ -15,9 +15,10 @@ import numpy as np
 
 from rmiseg.config.recipes import shortened
 from rmiseg.data import ClassTable
+from rmiseg.data.classes import id_colors
 from rmiseg.data.sets import cityscapes, voc
 from rmiseg.inference.geotiff import TIFF, tiff_writer
-from rmiseg.inference.pictures import colorize, overlay, palette_bytes
+from rmiseg.inference.pictures import colorize, overlay
 from rmiseg.runtime.files import replacing
 from rmiseg.runtime.words import some
 
@@ -127,7 +128,7 @@ class Pictures:
         with ExitStack() as stack:
             for path, each in zip(paths, formats):
                 path.parent.mkdir(parents=True, exist_ok=True)
-                palette = palette_bytes(classes)
+                palette = id_colors(classes).tobytes()
                 if each.mode == TIFF:
                     writer = tiff_writer(path, size, palette, geography)
                 else:
