@@ -21,9 +21,10 @@ from rmiseg.evaluation.evaluate import Evaluation
 from rmiseg.evaluation.metrics import count_image
 from rmiseg.evaluation.results import load_evaluation, make_report, save_evaluation
 from rmiseg.exports.export import export
-from rmiseg.inference.checkpoint import Checkpoint, CheckpointFolder, load_checkpoint, save_checkpoint
+from rmiseg.inference.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from rmiseg.inference.segmenter import Segmenter
 from rmiseg.runtime.tensor_files import not_finite
+from rmiseg.training.checkpoint_folder import CheckpointFolder
 from rmiseg.training.state import RunState, SavedState, StateFolder
 from support.checkpoints import save_untrained
 
