@@ -13,6 +13,7 @@ import huggingface_hub
 import numpy as np
 import pytest
 from huggingface_hub import constants
+from rich.console import Console
 
 from rmiseg.cli import main
 from rmiseg.config import DataConfig, TilingConfig
@@ -138,7 +139,7 @@ def test_push_refuses(run, double, tmp_path, capsys, monkeypatch):
 
 
 def test_card_says_what_is_known(run, capsys):
-    facts = hub.card_facts(run, load_checkpoint(run), "cc-by-4.0")
+    facts = hub.card_facts(run, load_checkpoint(run), "cc-by-4.0", Console(quiet=True))
     assert facts.training == {"loss": "rmi", "crop (height, width)": "176, 240", "learning rate": "0.05"}
     assert main(["export", str(run), "--format", "safetensors", "--overwrite", "true", "--license", "cc-by-4.0"]) == 0
     card = (run / "export" / "README.md").read_text()
