@@ -245,6 +245,11 @@ def id_colors(classes: ClassTable) -> NDArray[np.uint8]:
     return colors
 
 
+def hex_of(color: Color) -> str:
+    """Return a color as a text such as #ff8000."""
+    return "#{:02x}{:02x}{:02x}".format(*color)
+
+
 def index_image(ids: NDArray[np.uint8], classes: ClassTable) -> Image.Image:
     """Return class ids (H, W) as a palette image: its pixels are the ids, viewers show the colors."""
     image = Image.fromarray(ids)

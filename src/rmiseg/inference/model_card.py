@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rmiseg.config.options import POOLED
-from rmiseg.data.classes import ClassTable
+from rmiseg.data.classes import ClassTable, hex_of
 from rmiseg.inference.checkpoint import Checkpoint
 from rmiseg.runtime.words import percent, percents, scope_of_mean
 
@@ -81,13 +81,12 @@ def _data(description: Checkpoint) -> str:
 
 
 def _classes(classes: ClassTable, evaluation: Mapping[str, Any] | None) -> Iterator[str]:
-    colors = [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in classes.palette]
     yield "## Classes\n"
     scored = evaluation["classes"] if evaluation else {}
     yield "| class id | name | color |" + (" IoU % | 95 % interval |" if scored else "")
     yield "|---:|---|---|" + ("---:|---:|" if scored else "")
-    for index, (name, color) in enumerate(zip(classes.names, colors)):
-        row = f"| {index} | {_as_text(name)} | {color} |"
+    for index, (name, color) in enumerate(zip(classes.names, classes.palette)):
+        row = f"| {index} | {_as_text(name)} | {hex_of(color)} |"
         if name in scored:
             row += f" {percent(scored[name]['iou'])} | {percents(scored[name]['iou_interval'])} |"
         yield row

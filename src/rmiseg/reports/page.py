@@ -25,7 +25,7 @@ from torch.utils.data import Dataset
 from rmiseg.config import EvaluateConfig, ReportConfig
 from rmiseg.config.registry import loss_title
 from rmiseg.data import LabeledImages
-from rmiseg.data.classes import ClassTable
+from rmiseg.data.classes import ClassTable, hex_of
 from rmiseg.data.spread import spread
 from rmiseg.evaluation.compare import check_same_masks
 from rmiseg.evaluation.evaluate import Evaluation
@@ -298,7 +298,7 @@ def _content(runs: Sequence[Run], images: LabeledImages, pictures: list[dict[str
     return {
         "data": {"name": runs[0].checkpoint.data.name, "split": images.name, "images": len(images)},
         "classes": [
-            {"name": name, "color": "#{:02x}{:02x}{:02x}".format(*color), "share": share}
+            {"name": name, "color": hex_of(color), "share": share}
             for name, color, share in zip(classes.names, classes.palette, shares)
         ],
         "runs": [

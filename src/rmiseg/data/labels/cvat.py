@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from rmiseg.config.registry import register
-from rmiseg.data.classes import ClassTable
+from rmiseg.data.classes import ClassTable, hex_of
 from rmiseg.data.labels.annotations import (
     Annotations,
     LabeledImage,
@@ -80,7 +80,7 @@ class CVAT(LabelFormat):
         for class_id, name in written_classes(classes):
             label = ElementTree.SubElement(labels, "label")
             ElementTree.SubElement(label, "name").text = name
-            ElementTree.SubElement(label, "color").text = "#{:02x}{:02x}{:02x}".format(*classes.palette[class_id])
+            ElementTree.SubElement(label, "color").text = hex_of(classes.palette[class_id])
             ElementTree.SubElement(label, "attributes")
         for number, image in enumerate(map(ElementTree.fromstring, parts)):
             image.set("id", str(number))

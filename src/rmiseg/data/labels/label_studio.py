@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rmiseg.config.registry import register
-from rmiseg.data.classes import ClassTable
+from rmiseg.data.classes import ClassTable, hex_of
 from rmiseg.data.labels.annotations import (
     Annotations,
     LabeledImage,
@@ -95,7 +95,7 @@ class LabelStudio(LabelFormat):
         ElementTree.SubElement(view, "Image", name="image", value="$image", zoom="true")
         labels = ElementTree.SubElement(view, "PolygonLabels", name="label", toName="image", strokeWidth="2")
         for class_id, name in written_classes(classes):
-            color = "#{:02x}{:02x}{:02x}".format(*classes.palette[class_id])
+            color = hex_of(classes.palette[class_id])
             ElementTree.SubElement(labels, "Label", value=name, background=color)
         ElementTree.indent(view)
         config = ElementTree.tostring(view, encoding="unicode") + "\n"
