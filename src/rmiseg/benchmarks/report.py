@@ -111,11 +111,6 @@ def digits(value: float) -> str:
     return f"{value:.{0 if value >= 100 else 1 if value >= 10 else 2}f}"
 
 
-def plural(count: int | str, noun: str) -> str:
-    """1 thread, 2 threads"""
-    return f"{count} {noun}" if int(count) == 1 else f"{count} {noun}s"
-
-
 def write_csv(path: Path, cases: list[Case], environment: dict[str, str]) -> None:
     """One row for each pass (forward, backward, both) of each loss in each case that has been measured."""
     rows = [

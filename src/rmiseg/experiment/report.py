@@ -21,6 +21,7 @@ from rmiseg.evaluation.results import SavedEvaluation
 from rmiseg.experiment.plan import Plan, Run
 from rmiseg.experiment.timing import Seconds
 from rmiseg.runtime.files import cell, remove_leftovers, replacing, write_rows, write_text
+from rmiseg.runtime.words import counted
 
 ROWS_FILE, REPORT_FILE, PICTURE_FILE = "results.csv", "results.md", "results.png"
 COLUMNS = {
@@ -135,7 +136,7 @@ def _means(plan: Plan, outcomes: dict[str, list[Outcome]], seconds: dict[str, Se
     return [
         f"# {plan.title}\n",
         f"Last checkpoint of each run on {len(baseline[0].evaluation.names)} validation images; percent, mean over "
-        f"{seeds} seed{'s' * (seeds > 1)}" + (" and standard deviation.\n" if seeds > 1 else ".\n"),
+        f"{counted(seeds, 'seed')}{' and standard deviation' * (seeds > 1)}.\n",
         table(
             ["", *(["published mIoU"] if plan.published else []), *COLUMNS.values(), "training step", "inference"],
             [

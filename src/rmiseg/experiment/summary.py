@@ -26,6 +26,7 @@ from rmiseg.experiment.report import (
     table,
 )
 from rmiseg.runtime.files import cell, remove_leftovers, write_rows, write_text
+from rmiseg.runtime.words import counted
 
 Results = Mapping[str, Mapping[str, Sequence[Outcome]]]
 """Outcomes by data set and row of the report, in the order of the seeds."""
@@ -58,8 +59,8 @@ def summary_markdown(
     methods, seeds = list(next(iter(results.values()))), len(plan.seeds)
     parts = [
         f"# {plan.title}\n",
-        f"{len(results)} data sets. Last checkpoint of each run on the validation images; percent, mean over {seeds} "
-        f"seed{'s' * (seeds > 1)}{' and standard deviation' * (seeds > 1)}. The rank is 1 for the best method of a "
+        f"{len(results)} data sets. Last checkpoint of each run on the validation images; percent, mean over "
+        f"{counted(seeds, 'seed')}{' and standard deviation' * (seeds > 1)}. The rank is 1 for the best method of a "
         "data set; methods that are equal share theirs. Each data set has a folder with a report of its own.\n",
     ]
     for score, title in COLUMNS.items():
