@@ -116,42 +116,40 @@ class Panoptic(JSONFormat):
 
     def read_file(self, path: Path, content: Any, documents: Documents, found: Annotations) -> None:
         """See `JSONFormat.read_file`."""
-        _read_panoptic(path, content, documents, found)
+        names = {
+            whole(each["id"], "the id of a category"): found.add_class(each["name"]) for each in content["categories"]
+        }
+        files = {each["id"]: str(each["file_name"]) for each in content["images"]}
+        split = documents.split_of(path)
+        images: dict[str, list[Path]] = {}  # which may be called as their segments are
+        for each in documents.image_files():
+            images.setdefault(each.name, []).append(each)
+        for label in content["annotations"]:
+            reference = files.get(label["image_id"], Path(str(label["file_name"])).stem + ".jpg")
+            image = LabeledImage(reference, path, split=split)
+            mask = _panoptic_mask(str(label["file_name"]), path, documents)
+            segments = {whole(each["id"], "the id of a segment"): each for each in label["segments_info"]}
+            numbers = mask_numbers(mask, True)
+            image.size = numbers.shape[0], numbers.shape[1]
+            beside = [each for each in images.get(Path(reference).name, []) if each.parent != mask.parent]
+            image.path = beside[0] if len(beside) == 1 else documents.find_image(reference, path)
+            for value, count in zip(*np.unique(numbers, return_counts=True)):
+                if value and int(value) not in segments:
+                    raise ValueError(f"{mask} has {count} pixels of the segment {value}, which is not listed")
+                name = IGNORED_NAMES[0]
+                if value:
+                    category = whole(segments[int(value)]["category_id"], "category_id")
+                    if category not in names:
+                        raise ValueError(f"a segment of {reference} has the category {category}, which has no name")
+                    name = names[category]
+                image.regions.append(Region(name, partial(pixels_of_value, mask, True, int(value))))
+            found.images.append(image)
 
 
 def is_panoptic(content: Any) -> bool:
     """Tell whether a JSON file is of COCO panoptic, whose annotations are an image each."""
     labels = content.get("annotations") if isinstance(content, dict) else None
     return isinstance(labels, list) and bool(labels) and isinstance(labels[0], dict) and "segments_info" in labels[0]
-
-
-def _read_panoptic(path: Path, content: dict[str, Any], documents: Documents, found: Annotations) -> None:
-    names = {whole(each["id"], "the id of a category"): found.add_class(each["name"]) for each in content["categories"]}
-    files = {each["id"]: str(each["file_name"]) for each in content["images"]}
-    split = documents.split_of(path)
-    images: dict[str, list[Path]] = {}  # which may be called as their segments are
-    for each in documents.image_files():
-        images.setdefault(each.name, []).append(each)
-    for label in content["annotations"]:
-        reference = files.get(label["image_id"], Path(str(label["file_name"])).stem + ".jpg")
-        image = LabeledImage(reference, path, split=split)
-        mask = _panoptic_mask(str(label["file_name"]), path, documents)
-        segments = {whole(each["id"], "the id of a segment"): each for each in label["segments_info"]}
-        numbers = mask_numbers(mask, True)
-        image.size = numbers.shape[0], numbers.shape[1]
-        beside = [each for each in images.get(Path(reference).name, []) if each.parent != mask.parent]
-        image.path = beside[0] if len(beside) == 1 else documents.find_image(reference, path)
-        for value, count in zip(*np.unique(numbers, return_counts=True)):
-            if value and int(value) not in segments:
-                raise ValueError(f"{mask} has {count} pixels of the segment {value}, which is not listed")
-            name = IGNORED_NAMES[0]
-            if value:
-                category = whole(segments[int(value)]["category_id"], "category_id")
-                if category not in names:
-                    raise ValueError(f"a segment of {reference} has the category {category}, which has no name")
-                name = names[category]
-            image.regions.append(Region(name, partial(pixels_of_value, mask, True, int(value))))
-        found.images.append(image)
 
 
 def _panoptic_mask(name: str, path: Path, documents: Documents) -> Path:
