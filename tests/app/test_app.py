@@ -22,10 +22,11 @@ from rmiseg.app.views import Seen, look, picture, shares
 from rmiseg.cli import main
 from rmiseg.config import AppConfig, DataConfig, ModelConfig
 from rmiseg.data import ClassTable
-from rmiseg.inference.checkpoint import Checkpoint, save_checkpoint
+from rmiseg.inference.checkpoint import Checkpoint
 from rmiseg.inference.predictor import Predictor
 from rmiseg.models import build_model
 from support.accessibility import violations
+from support.checkpoints import save_untrained
 
 pytestmark = pytest.mark.slow
 
@@ -40,11 +41,7 @@ CLASSES = ClassTable(("ground", "a<b>", "disc"), (0, 1, 2), (255,), ((0, 0, 0), 
 
 
 def make_run(folder: Path, classes: ClassTable = CLASSES) -> Path:
-    model = build_model("deeplabv3plus", num_classes=len(classes), backbone="test_efficientnet", weights="none")
-    options = ModelConfig(name="deeplabv3plus", backbone="test_efficientnet")
-    (folder / "checkpoints").mkdir(parents=True)
-    made = Checkpoint(model.state_dict(), options, DataConfig(), classes, 7, {"mean_iou": 0.5})
-    save_checkpoint(folder / "checkpoints" / "best.pt", made)
+    save_untrained(folder / "checkpoints" / "best.pt", classes, step=7, scores={"mean_iou": 0.5})
     return folder
 
 

@@ -15,8 +15,8 @@ from torchvision import tv_tensors
 from miniatures import every, write_png, write_values
 from rmiseg.config import DataConfig
 from rmiseg.data import OwnImages, check_dataset, load_split, normalize, open_training_data, read_image
+from rmiseg.data.band_choice import choose_bands
 from rmiseg.data.bands import Bands, checked_bands, checked_ranges, scaled_values
-from rmiseg.data.choice import choose_bands
 from rmiseg.data.image_files.deep import RangeFinder, turned
 from rmiseg.data.image_files.reading import band_values
 from rmiseg.data.transforms.pipeline import ColorJitter, train_transform

@@ -6,11 +6,10 @@ import json
 
 import numpy as np
 import pytest
-import torch
 from rich.console import Console
 
 from miniatures import write_shapes
-from rmiseg.config import DataConfig, EvaluateConfig, ModelConfig, ReportConfig, registry
+from rmiseg.config import DataConfig, EvaluateConfig, ReportConfig, registry
 from rmiseg.config.registry import register
 from rmiseg.data import load_split
 from rmiseg.evaluation.bootstrap import resampled_scores
@@ -18,9 +17,8 @@ from rmiseg.evaluation.compare import compare_evaluations, print_comparison
 from rmiseg.evaluation.metrics import IoU, load_metrics
 from rmiseg.evaluation.results import load_evaluation
 from rmiseg.evaluation.scoring import evaluate, find_or_score, print_scores, score_checkpoint
-from rmiseg.inference.checkpoint import Checkpoint, save_checkpoint
-from rmiseg.models import build_model
 from rmiseg.reports.page import write_report
+from support.checkpoints import save_untrained
 from support.plugins import forget_plugins
 
 QUIET = Console(quiet=True)
@@ -51,14 +49,9 @@ def metric():
 def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     root = write_shapes(folder / "data")
-    split, options = load_split("folder", root, "val"), ModelConfig(backbone="test_efficientnet", weights="none")
+    classes, data = load_split("folder", root, "val").classes, DataConfig(root=str(root), workers=0)
     for seed in (0, 1):
-        torch.manual_seed(seed)
-        model = build_model("deeplabv3plus", num_classes=3, backbone=options.backbone, weights="none")
-        path = folder / f"run{seed}" / "checkpoints" / "best.pt"
-        path.parent.mkdir(parents=True)
-        data = DataConfig(root=str(root), workers=0)
-        save_checkpoint(path, Checkpoint(model.state_dict(), options, data, split.classes, 1, {}))
+        save_untrained(folder / f"run{seed}" / "checkpoints" / "best.pt", classes, data=data, seed=seed)
     return folder / "run0", folder / "run1"
 
 

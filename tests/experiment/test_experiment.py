@@ -16,6 +16,7 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
+from rich.console import Console
 
 from rmiseg.cli import main
 from rmiseg.config import ExperimentConfig
@@ -102,7 +103,8 @@ def test_published_plans(path, tmp_path):
     runs = plan.all_runs()
     assert len({run.name for run in runs}) == len(set(runs))
     some = [run for run in runs if run.seed == plan.seeds[0]]  # the others have the same options
-    driver._check(plan, some, tmp_path, ExperimentConfig(plan=str(path), out=str(tmp_path)))  # every option exists
+    experiment = driver.Experiment(ExperimentConfig(plan=str(path), out=str(tmp_path)), Console(quiet=True))
+    experiment.check(some)  # every option exists
 
 
 @pytest.mark.parametrize(

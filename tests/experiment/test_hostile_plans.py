@@ -36,6 +36,7 @@ MANY = ", ".join(f"o.p{number}: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]" for number in r
         ("predict: {split: test, write: ../x, methods: {CE: [0]}}", "must write one of"),
         ("recipe: [a]", "`recipe` must be the name of a recipe"),
         ("recipe: .", "is a folder"),
+        ("recipe: my.yaml\ntrain: [1]", "the options of train must be a mapping"),
         (f"recipe: {5000 * 'x'}", "does not exist"),
     ],
 )

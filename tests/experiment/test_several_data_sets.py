@@ -15,6 +15,7 @@ from rich.console import Console
 
 from miniatures import write_shapes
 from rmiseg.cli import main
+from rmiseg.config import ExperimentConfig
 from rmiseg.experiment import driver, trainings
 from rmiseg.experiment.plan import read_plan
 from rmiseg.experiment.report import Difference
@@ -65,7 +66,7 @@ def test_plans_that_are_none(tmp_path, entries, message):
 
 
 def test_report_of_what_is_over_so_far(tmp_path):
-    plan = read_plan(write_plan(tmp_path, title="Mine", sweep={"optim.lr": [0.1, 0.2]}))
+    plan = write_plan(tmp_path, title="Mine", sweep={"optim.lr": [0.1, 0.2]})
     scores = {"mean_iou": 0.5, "boundary_mean_iou": 0.4, "trimap_3_mean_iou": 0.3, "pixel_accuracy": 0.9}
     for seed, value in enumerate((0.5, 0.6)):
         file = tmp_path / f"first/ce/lr0.1-seed{seed}/run/result.json"
@@ -74,7 +75,7 @@ def test_report_of_what_is_over_so_far(tmp_path):
         file.write_text(
             json.dumps({"last": found, "best": found, "steps": 1, "peak_memory": 0, "seconds_per_step": 1.0})
         )
-    driver._report_so_far(plan, tmp_path, 12)
+    driver.Experiment(ExperimentConfig(plan=str(plan), out=str(tmp_path)), Console(quiet=True)).report_so_far(12)
     text = (tmp_path / "results.md").read_text()
     assert "**Not finished: 2 of 12 runs are over, 10 are missing.**" in text
     assert "| CE, optim.lr 0.1 | 2 | 55.00 ± 7.07 | 40.00 ± 0.00 | 30.00 ± 0.00 | 90.00 ± 0.00 |" in text

@@ -14,17 +14,14 @@ from PIL import Image
 
 from rmiseg.cli import main
 from rmiseg.config import DataConfig, ModelConfig
-from rmiseg.data import ClassTable
 from rmiseg.exports import executorch_file, onnx_int8, torch_aoti, triton_server
 from rmiseg.exports.common import TRACED_SIZE
 from rmiseg.exports.export import export_segmenter
-from rmiseg.inference.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from rmiseg.inference.checkpoint import load_checkpoint
 from rmiseg.inference.segmenter import Segmenter
-from rmiseg.models import build_model
+from support.checkpoints import save_untrained
 
 pytestmark = pytest.mark.slow
-
-CLASSES = ClassTable(("ground", "disc"), (0, 1), (255,), ((0, 0, 0), (255, 0, 0)))
 
 
 @pytest.fixture(scope="module")
@@ -43,13 +40,9 @@ def run(tmp_path_factory) -> Path:
             data / "masks" / f"{index}.png"
         )
     (data / "dataset.yaml").write_text("classes: [ground, disc]\n")
-    torch.manual_seed(0)
-    model = build_model("unet", num_classes=2, weights="none", options={"levels": 2})
-    options = ModelConfig(name="unet", options={"levels": 2})
-    (folder / "checkpoints").mkdir()
-    described = DataConfig(root=str(data), image_scale=0.5)
-    made = Checkpoint(model.state_dict(), options, described, CLASSES, 7, {"mean_iou": 0.5})
-    save_checkpoint(folder / "checkpoints" / "best.pt", made)
+    model, described = ModelConfig("unet", options={"levels": 2}), DataConfig(root=str(data), image_scale=0.5)
+    best = folder / "checkpoints" / "best.pt"
+    save_untrained(best, ("ground", "disc"), model, described, step=7, scores={"mean_iou": 0.5})
     return folder
 
 

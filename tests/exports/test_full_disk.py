@@ -9,12 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from rmiseg.config import DataConfig, ModelConfig
-from rmiseg.data import ClassTable
+from rmiseg.config import ModelConfig
 from rmiseg.exports.export import export
-from rmiseg.inference.checkpoint import Checkpoint, save_checkpoint
-from rmiseg.models import build_model
 from rmiseg.runtime.files import replacing
+from support.checkpoints import save_untrained
 from support.launch import run
 
 MODEL = ModelConfig("deeplabv3", backbone="test_efficientnet", weights="none")
@@ -27,9 +25,7 @@ def full(most: int) -> None:
 
 
 def write(folder: Path, name: str) -> None:
-    classes = ClassTable(("a", "b"), (0, 1), (255,), ((0, 0, 0), (255, 0, 0)))
-    model = build_model(MODEL.name, num_classes=2, backbone=MODEL.backbone, weights="none")
-    save_checkpoint(folder / "a.pt", Checkpoint(model.state_dict(), MODEL, DataConfig(), classes, 1, {}))
+    save_untrained(folder / "a.pt", model=MODEL)
     full(3000)
     with pytest.raises(OSError, match=r"File too large|could not be written"):
         export(folder / "a.pt", [name], out=folder / "out")

@@ -12,17 +12,17 @@ from pathlib import Path
 import huggingface_hub
 import numpy as np
 import pytest
-import torch
 from huggingface_hub import constants
+from rich.console import Console
 
 from rmiseg.cli import main
-from rmiseg.config import DataConfig, ModelConfig, TilingConfig
+from rmiseg.config import DataConfig, TilingConfig
 from rmiseg.data import ClassTable
 from rmiseg.evaluation.evaluate import Evaluation
 from rmiseg.evaluation.results import evaluation_folder, make_report, save_evaluation
 from rmiseg.exports import hub
-from rmiseg.inference.checkpoint import Checkpoint, digest, load_checkpoint, save_checkpoint
-from rmiseg.models import build_model
+from rmiseg.inference.checkpoint import digest, load_checkpoint
+from support.checkpoints import save_untrained
 
 pytestmark = pytest.mark.slow
 
@@ -33,13 +33,8 @@ CLASSES = ClassTable(("ground", "a|b", "<i>"), (0, 1, 2), (255,), ((0, 0, 0), (2
 def run(tmp_path_factory) -> Path:
     """A run's folder with a checkpoint, options and an evaluation in which the last class is nowhere."""
     folder = tmp_path_factory.mktemp("run")
-    path = folder / "checkpoints" / "best.pt"
-    path.parent.mkdir()
-    torch.manual_seed(0)
-    model = build_model("deeplabv3plus", num_classes=3, backbone="test_efficientnet", weights="none")
-    options = ModelConfig(name="deeplabv3plus", backbone="test_efficientnet")
     data = DataConfig(name="camvid", root="/home/somebody", image_scale=0.5)
-    save_checkpoint(path, Checkpoint(model.state_dict(), options, data, CLASSES, 7, {"mean_iou": 0.5}))
+    path = save_untrained(folder / "checkpoints" / "best.pt", CLASSES, data=data, step=7, scores={"mean_iou": 0.5})
     (folder / "config.yaml").write_text("loss: {name: rmi}\ndata: {crop_size: [176, 240]}\noptim: {lr: 0.05}\n")
     write_evaluation(path)
     return folder
@@ -144,7 +139,7 @@ def test_push_refuses(run, double, tmp_path, capsys, monkeypatch):
 
 
 def test_card_says_what_is_known(run, capsys):
-    facts = hub.card_facts(run, load_checkpoint(run), "cc-by-4.0")
+    facts = hub.card_facts(run, load_checkpoint(run), "cc-by-4.0", Console(quiet=True))
     assert facts.training == {"loss": "rmi", "crop (height, width)": "176, 240", "learning rate": "0.05"}
     assert main(["export", str(run), "--format", "safetensors", "--overwrite", "true", "--license", "cc-by-4.0"]) == 0
     card = (run / "export" / "README.md").read_text()

@@ -7,7 +7,7 @@ import torch
 
 from rmiseg.config import DataConfig, ModelConfig
 from rmiseg.data import ClassTable
-from rmiseg.inference.checkpoint import Checkpoint, CheckpointFolder, load_checkpoint, save_checkpoint
+from rmiseg.inference.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from rmiseg.inference.segmenter import Segmenter
 from rmiseg.models import build_model
 
@@ -94,27 +94,6 @@ def test_weights_of_another_model(tmp_path):
         load_checkpoint(tmp_path / "c.pt").build_model(torch.device("cpu"))
 
 
-def test_folder_keeps_last_best_and_newest(tmp_path):
-    folder = CheckpointFolder(tmp_path / "run" / "checkpoints", keep=2)
-    assert [folder.save(make(step=i, mean_iou=s)) for i, s in enumerate([0.3, 0.6, 0.4, 0.6], start=1)] == [
-        True,
-        True,
-        False,
-        False,
-    ]
-    assert sorted(os.listdir(folder.path)) == ["best.pt", "last.pt", "step-000003.pt", "step-000004.pt"]
-    assert load_checkpoint(folder.path / "best.pt").step == 2
-    assert load_checkpoint(folder.path / "last.pt").step == 4
-    assert load_checkpoint(tmp_path / "run").step == 2
-
-
-def test_newest_are_kept_beyond_six_digits(tmp_path):
-    folder = CheckpointFolder(tmp_path, keep=1)
-    for step in (999_999, 1_000_001):
-        folder.save(make(step=step))
-    assert [path.name for path in tmp_path.glob("step-*.pt")] == ["step-1000001.pt"]
-
-
 @pytest.mark.parametrize("change", [{"model": {"future": 1}}, {"weights": [1]}, {"classes": 3}])
 def test_content_of_another_version_is_refused(tmp_path, change):
     path = tmp_path / "c.pt"
@@ -134,19 +113,3 @@ def test_mean_and_standard_deviation_of_the_data(model):
     for wrong in ({"image_mean": (0.4, 0.4, 0.4)}, {"image_std": (0, 60, 60)}):
         with pytest.raises(ValueError, match="must be three numbers, of red, green and blue from 0 to 255"):
             replace(checkpoint, data=DataConfig(**wrong)).build_model(torch.device("cpu"))
-
-
-@pytest.mark.parametrize("damage", [lambda data: None, lambda data: data[:-99], lambda data: b"\0" + data[1:]])
-def test_a_lost_best_checkpoint_is_told_and_another_takes_its_place(tmp_path, damage):
-    """A run that goes on would end with a best checkpoint that nobody can read."""
-    first = CheckpointFolder(tmp_path, keep=0)
-    first.save(make(mean_iou=0.5))
-    assert CheckpointFolder(tmp_path, 0, first.best).forget_lost() == ""
-    data = damage((tmp_path / "best.pt").read_bytes())
-    (tmp_path / "best.pt").unlink()
-    if data is not None:
-        (tmp_path / "best.pt").write_bytes(data)
-    again = CheckpointFolder(tmp_path, 0, first.best)
-    assert "It had a mIoU of 50.00%; the best one of what follows takes its place" in again.forget_lost()
-    assert again.save(make(mean_iou=0.4))
-    assert load_checkpoint(tmp_path / "best.pt").scores == {"mean_iou": 0.4}

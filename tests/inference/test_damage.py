@@ -21,11 +21,12 @@ from rmiseg.evaluation.evaluate import Evaluation
 from rmiseg.evaluation.metrics import count_image
 from rmiseg.evaluation.results import load_evaluation, make_report, save_evaluation
 from rmiseg.exports.export import export
-from rmiseg.inference.checkpoint import Checkpoint, CheckpointFolder, load_checkpoint, save_checkpoint
+from rmiseg.inference.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from rmiseg.inference.segmenter import Segmenter
-from rmiseg.models import build_model
 from rmiseg.runtime.tensor_files import not_finite
+from rmiseg.training.checkpoint_folder import CheckpointFolder
 from rmiseg.training.state import RunState, SavedState, StateFolder
+from support.checkpoints import save_untrained
 
 CLASSES = ClassTable(("a", "b"), (0, 1), (255,), ((0, 0, 0), (255, 0, 0)))
 FLIPS = 40
@@ -99,13 +100,8 @@ def test_flipped_bits_of_a_state(tmp_path):
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("export")
-    model = build_model("deeplabv3plus", num_classes=2, backbone="test_efficientnet", weights="none")
-    config = ModelConfig(backbone="test_efficientnet", weights="none")
-    save_checkpoint(
-        folder / "a.pt", Checkpoint(model.state_dict(), config, DataConfig(), CLASSES, 1, {"mean_iou": 0.5})
-    )
+    save_untrained(folder / "a.pt", scores={"mean_iou": 0.5})
     export(folder / "a.pt", ["safetensors"], out=folder / "exported")
     return folder / "exported"
 

@@ -10,14 +10,13 @@ from PIL import Image
 
 from rmiseg.data import read_image
 from rmiseg.data.bands import Bands
-from rmiseg.data.classes import class_ids
+from rmiseg.data.classes import class_ids, id_colors
 from rmiseg.data.image_files import tiff
 from rmiseg.data.image_files.reading import band_values
 from rmiseg.data.image_files.tiff import GEO_TAGS, TiffImage
 from rmiseg.inference import large
 from rmiseg.inference.geotiff import geography_of, tiff_writer
 from rmiseg.inference.large import open_large
-from rmiseg.inference.pictures import palette_bytes
 from rmiseg.inference.tiles import Area
 
 tifffile = pytest.importorskip("tifffile")
@@ -159,7 +158,7 @@ def test_other_decoders_are_named(tmp_path, monkeypatch):
 
 
 def write_ids(path: Path, ids: np.ndarray, geography: list) -> None:
-    with tiff_writer(path, ids.shape, palette_bytes(class_ids(["a", "b"])), geography) as write:
+    with tiff_writer(path, ids.shape, id_colors(class_ids(["a", "b"])).tobytes(), geography) as write:
         for top in range(0, len(ids), 50):
             write(ids[top : top + 50])
 

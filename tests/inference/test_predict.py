@@ -14,30 +14,22 @@ import torch
 from PIL import Image
 
 from rmiseg.cli import main
-from rmiseg.config import CRFConfig, DataConfig, ModelConfig, TilingConfig
+from rmiseg.config import CRFConfig, TilingConfig
 from rmiseg.data import ClassTable
 from rmiseg.data.sets import cityscapes, voc
 from rmiseg.inference import sources
-from rmiseg.inference.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from rmiseg.inference.checkpoint import load_checkpoint
 from rmiseg.inference.outputs import picture_formats, png_writer
 from rmiseg.inference.predictor import Predictor
 from rmiseg.inference.sources import Source, ahead, find_sources, read_frames
 from rmiseg.inference.writer import Writer
-from rmiseg.models import build_model
+from support.checkpoints import save_untrained
 from support.launch import Forked
-
-BACKBONE = "test_efficientnet"
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    torch.manual_seed(0)
-    model = build_model("deeplabv3plus", num_classes=3, backbone=BACKBONE, weights="none")
-    classes = ClassTable(("a", "b", "c"), (0, 1, 2), (255,), ((0, 0, 0), (255, 0, 0), (0, 0, 255)))
-    config = ModelConfig(backbone=BACKBONE)
-    path = tmp_path_factory.mktemp("checkpoint") / "model.pt"
-    save_checkpoint(path, Checkpoint(model.state_dict(), config, DataConfig(), classes, 1, {}, align_corners=True))
-    return path
+    return save_untrained(tmp_path_factory.mktemp("checkpoint") / "model.pt", ("a", "b", "c"), align_corners=True)
 
 
 @pytest.fixture

@@ -15,27 +15,19 @@ import torch
 from PIL import Image
 
 from rmiseg.cli import main
-from rmiseg.config import DataConfig, ModelConfig, PredictConfig
-from rmiseg.data import ClassTable
-from rmiseg.inference.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from rmiseg.config import PredictConfig
+from rmiseg.inference.checkpoint import load_checkpoint, save_checkpoint
 from rmiseg.inference.predict import predict, predict_files
 from rmiseg.inference.writer import Writer
-from rmiseg.models import build_model
 from rmiseg.runtime.distributed import processes
 from rmiseg.runtime.files import leftovers
+from support.checkpoints import save_untrained
 from support.launch import Forked, run
-
-BACKBONE = "test_efficientnet"
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    torch.manual_seed(0)
-    model = build_model("deeplabv3plus", num_classes=2, backbone=BACKBONE, weights="none")
-    classes = ClassTable(("a", "b"), (0, 1), (255,), ((0, 0, 0), (255, 0, 0)))
-    path = tmp_path_factory.mktemp("checkpoint") / "model.pt"
-    save_checkpoint(path, Checkpoint(model.state_dict(), ModelConfig(backbone=BACKBONE), DataConfig(), classes, 1, {}))
-    return path
+    return save_untrained(tmp_path_factory.mktemp("checkpoint") / "model.pt")
 
 
 def write_images(folder: Path, *names: str) -> Path:

@@ -182,10 +182,6 @@ def plugin():
         def decode(self, features):
             return self.head(features[-1])
 
-        @property
-        def image_level_norm(self):
-            return self.head[1]
-
     @registry.register("model", "nothing")
     def nothing(num_classes: int) -> int:
         return num_classes

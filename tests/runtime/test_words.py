@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rmiseg.runtime.words import counted, rounded, some
+from rmiseg.runtime.words import counted, percent, percents, rounded, some
 
 
 def test_one_and_many():
@@ -23,3 +23,8 @@ def test_large_numbers_have_no_exponent():
 def test_long_lists_say_how_many_more_there_are():
     assert some(["a", "b", "c"], 3) == "a, b, c"
     assert some(["a", "b", "c"], 2) == "a, b and 1 more"
+
+
+def test_shares_are_in_percent_and_what_has_no_value_is_a_dash():
+    assert [percent(0.12345), percent(None), percent(float("nan"))] == ["12.35", "-", "-"]
+    assert percents([0.1, None]) == "10.00 to -"

@@ -40,8 +40,7 @@ def interrupted(tmp_path_factory):
 
 
 @pytest.fixture
-def copy(interrupted, tmp_path, monkeypatch):
-    monkeypatch.setattr(assembly, "build_model", lambda name, **options: SmallModel(options["num_classes"]))
+def copy(interrupted, tmp_path, small_model):
     shutil.copytree(interrupted, tmp_path / "copy")
     return tmp_path / "copy"
 

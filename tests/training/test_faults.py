@@ -12,22 +12,12 @@ import pytest
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from miniatures import write_shapes
 from rmiseg import Callback
-from rmiseg.training import assembly
 from rmiseg.training.loggers.event_files import EventFileLogger, read_event_files
 from rmiseg.training.trainer import Trainer
-from support.faults import SmallModel, configuration
+from support.faults import configuration
 
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return write_shapes(tmp_path_factory.mktemp("data"), count=16)
-
-
-@pytest.fixture(autouse=True)
-def small_model(monkeypatch):
-    monkeypatch.setattr(assembly, "build_model", lambda name, **options: SmallModel(options["num_classes"]))
+pytestmark = pytest.mark.usefixtures("small_model")
 
 
 class At(Callback):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from rich.console import Console
 
 from miniatures import write_shapes
 from rmiseg import Predictor
@@ -99,9 +100,9 @@ def test_a_model_of_a_hub_is_the_ensemble(run, tmp_path):
 
 def test_the_card_says_whose_scores_it_has(run, tmp_path):
     checkpoint, pooled = load_checkpoint(run), run / "evaluation" / "cross-validation"
-    cards = [card_text(checkpoint, 3, card_facts(run, checkpoint, None))]
+    cards = [card_text(checkpoint, 3, card_facts(run, checkpoint, None, Console(quiet=True)))]
     hidden = pooled.rename(tmp_path / "hidden")
-    cards.append(card_text(checkpoint, 3, card_facts(run, checkpoint, None)))
+    cards.append(card_text(checkpoint, 3, card_facts(run, checkpoint, None, Console(quiet=True))))
     hidden.rename(pooled)
     for card in cards:
         assert "training images, each by that of the 2 networks which had not seen it, after 1 training steps" in card

@@ -10,11 +10,9 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from miniatures import write_shapes
 from rmiseg.config import LoopConfig, LossConfig, OptimConfig, TrainConfig
 from rmiseg.config.recipes import read_yaml
 from rmiseg.models import build_model
-from rmiseg.training import assembly
 from rmiseg.training.assembly import complete
 from rmiseg.training.average import ScoredModel
 from rmiseg.training.criterion import Criterion
@@ -23,16 +21,6 @@ from rmiseg.training.step import TrainStep
 from rmiseg.training.stored_options import with_defaults
 from rmiseg.training.trainer import Trainer
 from support.faults import SmallModel, configuration, train
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return write_shapes(tmp_path_factory.mktemp("data"), count=16)
-
-
-@pytest.fixture
-def small_model(monkeypatch):
-    monkeypatch.setattr(assembly, "build_model", lambda name, **options: SmallModel(options["num_classes"]))
 
 
 def fit(config: TrainConfig):

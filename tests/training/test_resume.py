@@ -14,19 +14,12 @@ import torch
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from miniatures import write_shapes
 from rmiseg.config import OptimConfig
-from rmiseg.training import assembly
 from rmiseg.training.state import StateFolder
 from rmiseg.training.trainer import Trainer
-from support.faults import SmallModel, configuration, train
+from support.faults import configuration, train
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return write_shapes(tmp_path_factory.mktemp("data"), count=16)  # 13 to train on
 
 
 @pytest.fixture(scope="module")
@@ -160,8 +153,7 @@ def test_full_disk(data, undisturbed, tmp_path):
     assert_same_run(out, undisturbed)
 
 
-def test_folders_that_are_not_gone_on_with(data, undisturbed, capsys, monkeypatch):
-    monkeypatch.setattr(assembly, "build_model", lambda name, **options: SmallModel(options["num_classes"]))
+def test_folders_that_are_not_gone_on_with(data, undisturbed, capsys, small_model):
     config = configuration(data, undisturbed, checkpoint_every=100)
     before = (undisturbed / "result.json").read_text()
     Trainer(config, console=Console()).fit()

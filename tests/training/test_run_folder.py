@@ -11,23 +11,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from miniatures import write_shapes
 from rmiseg.runtime.checksums import sealed
 from rmiseg.runtime.files import leftovers, locked, replacing, to_json
-from rmiseg.training import assembly
 from rmiseg.training.run_folder import RunFolder
 from rmiseg.training.trainer import Trainer
-from support.faults import SmallModel, configuration, train
+from support.faults import configuration, train
 
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return write_shapes(tmp_path_factory.mktemp("data"), count=16)
-
-
-@pytest.fixture(autouse=True)
-def small_model(monkeypatch):
-    monkeypatch.setattr(assembly, "build_model", lambda name, **options: SmallModel(options["num_classes"]))
+pytestmark = pytest.mark.usefixtures("small_model")
 
 
 def fit(config, **options):

@@ -11,7 +11,6 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from miniatures import write_shapes
 from rmiseg import Callback
 from rmiseg.config import LossConfig, OptimConfig
 from rmiseg.runtime.distributed import full_state, load_full_state
@@ -22,19 +21,12 @@ from rmiseg.training.optim import build_optimizer
 from rmiseg.training.run_folder import RunFolder
 from rmiseg.training.step import StepInFlight, TrainStep
 from rmiseg.training.trainer import Trainer
-from support.faults import SmallModel, configuration
+from support.faults import SmallModel, configuration, small_model
 
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return write_shapes(tmp_path_factory.mktemp("data"), count=16)
-
-
-@pytest.fixture(autouse=True)
-def small_model(monkeypatch):
-    monkeypatch.setattr(assembly, "build_model", lambda name, **options: SmallModel(options["num_classes"]))
+pytestmark = pytest.mark.usefixtures("small_model")
 
 
 @pytest.fixture
@@ -73,7 +65,7 @@ def test_outcomes_are_read_a_step_later(data, tmp_path, monkeypatch, late):
         *("launch 3", "read", "launch 4", "launch 5", "read", "read"),  # after step 4 the state was saved
     ]
     monkeypatch.undo()
-    monkeypatch.setattr(assembly, "build_model", lambda name, **options: SmallModel(options["num_classes"]))
+    monkeypatch.setattr(assembly, "build_model", small_model)
     fit(configuration(data, tmp_path / "at once", **options))
     weights, expected = state_of(tmp_path / "late"), state_of(tmp_path / "at once")
     assert all(torch.equal(weights[name], expected[name]) for name in expected)

@@ -15,13 +15,14 @@ from rmiseg.config import DataConfig, LossConfig, ModelConfig, OptimConfig, Trai
 from rmiseg.config.registry import find
 from rmiseg.data import IGNORE_INDEX, ClassTable, Sample, Split, normalize
 from rmiseg.evaluation.evaluate import evaluate_model
-from rmiseg.inference.checkpoint import Checkpoint, save_checkpoint
+from rmiseg.inference.checkpoint import load_checkpoint
 from rmiseg.losses import build_loss
 from rmiseg.models import build_model
 from rmiseg.training.assembly import complete, initialize, train_dataset
 from rmiseg.training.criterion import Criterion
 from rmiseg.training.optim import build_optimizer
 from rmiseg.training.step import TrainStep, grouped
+from support.checkpoints import save_untrained
 
 LOSSES = ["rmi", "ce", "bce", "pyramid", "affinity", "focal"]
 
@@ -140,16 +141,14 @@ def test_frozen_norm_stays_as_it_is_in_training_mode():
 
 def test_initial_weights_from_another_run(tmp_path, capsys):
     options = {"backbone": "test_efficientnet", "weights": "none"}
-    source = build_model("deeplabv3plus", num_classes=2, **options)
-    classes = ClassTable(("a", "b"), (0, 1), (255,), ((0, 0, 0), (255, 0, 0)))
-    path = tmp_path / "a.pt"
-    save_checkpoint(path, Checkpoint(source.state_dict(), ModelConfig(**options), DataConfig(), classes, 1, {}))
+    path = save_untrained(tmp_path / "a.pt")
+    source = load_checkpoint(path).weights
     target = build_model("deeplabv3plus", num_classes=3, **options)
     initialize(target, path, Console(width=400))
     printed = capsys.readouterr().out
-    assert f"{len(source.state_dict()) - 2} of {len(target.state_dict())} tensors" in printed
+    assert f"{len(source) - 2} of {len(target.state_dict())} tensors" in printed
     assert "of another shape there" in printed
-    different = [n for n, t in target.state_dict().items() if not torch.equal(t, source.state_dict()[n])]
+    different = [n for n, t in target.state_dict().items() if not torch.equal(t, source[n])]
     assert len(different) == 2
     for names, told in ((("b", "a"), True), (("a", "b"), False), (("a", "b", "c"), False)):
         same = build_model("deeplabv3plus", num_classes=len(names), **options)

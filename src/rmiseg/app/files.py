@@ -8,9 +8,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from rmiseg.app.views import Seen
-from rmiseg.data.classes import ClassTable
+from rmiseg.data.classes import ClassTable, index_image
 from rmiseg.inference.labels import LabelFiles, writable_labels
-from rmiseg.inference.pictures import index_image
 from rmiseg.inference.sources import Source
 
 MASK = "mask"

@@ -19,6 +19,7 @@ from rmiseg.benchmarks.candidates import IGNORE_INDEX, is_installed, random_labe
 from rmiseg.config import BenchFormsConfig
 from rmiseg.losses import RMILoss
 from rmiseg.runtime.files import to_json, write_text
+from rmiseg.runtime.words import counted
 
 Loss = Callable[[Tensor], Tensor]
 
@@ -196,7 +197,7 @@ def measure(case: Case, seconds: float) -> dict[str, Any]:
 
 def table(found: dict[str, Any], threads: list[int]) -> str:
     """Table of what was found, by form and number of threads, in Markdown."""
-    heads = "".join(f" ms, {count} thread{'s' * (count > 1)} | x PyTorch (quartiles) | DiceCE |" for count in threads)
+    heads = "".join(f" ms, {counted(count, 'thread')} | x PyTorch (quartiles) | DiceCE |" for count in threads)
     lines = [f"| form | goal |{heads}", "|---|---|" + "---|---|---|" * len(threads)]
     for name, own in found.items():
         cells = ""

@@ -28,10 +28,11 @@ from rmiseg.benchmarks.measure import (
     number_of_threads,
     run_once,
 )
-from rmiseg.benchmarks.report import Case, Measurement, case_table, plural, write_csv
+from rmiseg.benchmarks.report import Case, Measurement, case_table, write_csv
 from rmiseg.config import BenchLossConfig
 from rmiseg.runtime.device import select_device
 from rmiseg.runtime.extras import remedy
+from rmiseg.runtime.words import counted
 
 RESULTS_FILE, PICTURE_FILE = "results.csv", "speed.png"
 BUSY = 1.0  # load average from which on a warning is given
@@ -68,7 +69,7 @@ def run_loss_benchmark(config: BenchLossConfig, console: Console) -> None:
         environment = describe_environment(device, config.dtype, threads)
         cases = plan(config, shapes, names, device, threads)
         console.print(
-            f"{environment['hardware']}, {plural(threads, 'thread')}, torch {environment['torch']}, {config.dtype}"
+            f"{environment['hardware']}, {counted(threads, 'thread')}, torch {environment['torch']}, {config.dtype}"
         )
         if device.type == "cpu" and hasattr(os, "getloadavg") and os.getloadavg()[0] >= BUSY:
             console.print(f"Others compute on this machine (load {os.getloadavg()[0]:.1f}): times will be wrong")

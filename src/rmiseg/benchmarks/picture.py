@@ -14,8 +14,9 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from rmiseg.benchmarks.candidates import CANDIDATES, REFERENCE
 from rmiseg.benchmarks.measure import Passes
-from rmiseg.benchmarks.report import Case, Measurement, digits, plural, shape_text
+from rmiseg.benchmarks.report import Case, Measurement, digits, shape_text
 from rmiseg.runtime.files import replacing
+from rmiseg.runtime.words import counted
 
 _INK, _GRID = "#212529", "#dee2e6"
 _OWN_COLOR, _FAMILY_COLOR, _OTHERS_COLOR, _MEMORY_COLOR = "#0b7285", "#74b8c4", "#ced4da", "#d9480f"
@@ -66,8 +67,8 @@ def draw(path: Path, cases: list[Case], environment: dict[str, str]) -> None:
         loc="outside lower center",
         ncols=2,
         frameon=False,
-        title=f"{environment['hardware']}, {plural(environment['threads'], 'thread')}, torch {environment['torch']}, "
-        f"{environment['dtype']}",
+        title=f"{environment['hardware']}, {counted(int(environment['threads']), 'thread')}, "
+        f"torch {environment['torch']}, {environment['dtype']}",
         title_fontproperties={"size": 8.5},
     )
     with replacing(path) as temporary:

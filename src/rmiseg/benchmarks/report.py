@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import statistics
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ from rich.table import Table
 
 from rmiseg.benchmarks.candidates import CANDIDATES
 from rmiseg.benchmarks.measure import Job, Passes, Shape
-from rmiseg.runtime.files import replacing
+from rmiseg.runtime.files import write_rows
 
 
 @dataclass
@@ -112,11 +111,6 @@ def digits(value: float) -> str:
     return f"{value:.{0 if value >= 100 else 1 if value >= 10 else 2}f}"
 
 
-def plural(count: int | str, noun: str) -> str:
-    """1 thread, 2 threads"""
-    return f"{count} {noun}" if int(count) == 1 else f"{count} {noun}s"
-
-
 def write_csv(path: Path, cases: list[Case], environment: dict[str, str]) -> None:
     """One row for each pass (forward, backward, both) of each loss in each case that has been measured."""
     rows = [
@@ -126,11 +120,8 @@ def write_csv(path: Path, cases: list[Case], environment: dict[str, str]) -> Non
         if m.times or m.problem is not None
         for row in _csv_rows(case, m, environment)
     ]
-    fields = list(_csv_rows(cases[0], cases[0].measurements[0], environment)[0])
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fields)
-        writer.writeheader()
-        writer.writerows(rows)
+    header = _csv_rows(cases[0], cases[0].measurements[0], environment)[0]
+    write_rows(path, [header, *(row.values() for row in rows)])
 
 
 def _csv_rows(case: Case, m: Measurement, environment: dict[str, str]) -> list[dict[str, object]]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 
@@ -27,7 +29,7 @@ from rmiseg.config import (
     ReportConfig,
     TrainConfig,
 )
-from rmiseg.runtime.files import visible
+from rmiseg.runtime.files import to_json, visible, write_text
 from rmiseg.runtime.terminal import Console, loading
 
 
@@ -52,18 +54,17 @@ def plan(config: PlanConfig) -> int:
 def evaluate(config: EvaluateConfig) -> int:
     """`rmiseg evaluate`"""
     with loading():
-        from rmiseg.evaluation.scoring import check_output, print_scores, score_checkpoint
+        from rmiseg.evaluation.scoring import print_scores, score_checkpoint
         from rmiseg.runtime.distributed import is_main, processes
-        from rmiseg.runtime.files import to_json
 
     with processes(config.device) as device:
         console = Console(markup=False, stderr=config.json == "-", quiet=not is_main())
-        check_output(config.json)
+        _check_json(config.json)
         saved = score_checkpoint(config, console, device)
         if is_main():
             print_scores(saved, console)
             report = saved[0].report if len(saved) == 1 else [each.report for each in saved]
-            _write_json(config.json, to_json(report), console)
+            _write_json(config.json, report, console)
     return 0
 
 
@@ -72,11 +73,9 @@ def compare(config: CompareConfig) -> int:
     with loading():
         from rmiseg.evaluation.compare import compare as compare_runs
         from rmiseg.evaluation.compare import print_comparison
-        from rmiseg.evaluation.scoring import check_output
-        from rmiseg.runtime.files import to_json
 
     console = Console(markup=False, stderr=config.json == "-")
-    check_output(config.json)
+    _check_json(config.json)
     comparison = compare_runs(
         config.a,
         config.b,
@@ -88,7 +87,7 @@ def compare(config: CompareConfig) -> int:
         console=console,
     )
     print_comparison(comparison, console, images=config.images)
-    _write_json(config.json, to_json(comparison), console)
+    _write_json(config.json, comparison, console)
     return 0
 
 
@@ -96,24 +95,37 @@ def crf_search(config: CRFSearchConfig) -> int:
     """`rmiseg crf-search`"""
     with loading():
         from rmiseg.evaluation.crf_search import print_trials, search_kernels
-        from rmiseg.evaluation.scoring import check_output
-        from rmiseg.runtime.files import to_json
 
     console = Console(markup=False, stderr=config.json == "-")
-    check_output(config.json)
+    _check_json(config.json)
     trials = search_kernels(config, console)
     print_trials(trials, console)
-    _write_json(config.json, to_json(trials), console)
+    _write_json(config.json, trials, console)
     return 0
 
 
-def _write_json(path: str | None, text: str, console: Console) -> None:
-    from rmiseg.runtime.files import write_text
+def _check_json(path: str | None) -> None:
+    """See whether a file can be written, before there is something to write.
 
+    Raises:
+        OSError: It cannot.
+    """
+    if path is None or path == "-":
+        return
+    file = Path(path)
+    if file.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; name a file to write to")
+    if not file.absolute().parent.is_dir():
+        raise FileNotFoundError(f"cannot write {path}: there is no folder {file.absolute().parent}")
+    if not os.access(file.absolute().parent, os.W_OK):
+        raise PermissionError(f"cannot write {path}: no permission to write in {file.absolute().parent}")
+
+
+def _write_json(path: str | None, value: Any, console: Console) -> None:
     if path == "-":
-        print(text, end="")
+        print(to_json(value), end="")
     elif path is not None:
-        write_text(Path(path), text)
+        write_text(Path(path), to_json(value))
         console.print(f"Written to {path}")
 
 

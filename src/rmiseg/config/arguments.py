@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Sequence
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_origin
 
 from rmiseg.config.commands import COMMANDS
 from rmiseg.config.recipes import RENAMED
+from rmiseg.config.wording import option_kinds
 
 WITH_RECIPE = ("train", "plan")
 """Commands that take the options of a training, and a recipe."""
@@ -59,16 +59,16 @@ def bracketed(arguments: list[str]) -> list[str]:
     return result
 
 
-def _list_options(config: Any, prefix: str = "") -> dict[str, bool]:
+def _list_options(config: type) -> dict[str, bool]:
     """Dotted names of the options that take lists, and whether they also take something else, other than null."""
     options: dict[str, bool] = {}
-    for name, kind in get_type_hints(config).items():
-        if dataclasses.is_dataclass(kind):
-            options |= _list_options(kind, f"{prefix}{name}.")
-        choices = [kind] if get_origin(kind) in (list, tuple) else get_args(kind)
-        if any(get_origin(choice) in (list, tuple) for choice in choices):
-            others = [
-                choice for choice in choices if choice is not type(None) and get_origin(choice) not in (list, tuple)
-            ]
-            options[prefix + name] = bool(others)
+    for name, kind in option_kinds(config).items():
+        choices = [kind] if _is_list(kind) else get_args(kind)
+        others = [choice for choice in choices if not _is_list(choice)]
+        if len(others) < len(choices):
+            options[name] = any(choice is not type(None) for choice in others)
     return options
+
+
+def _is_list(kind: Any) -> bool:
+    return get_origin(kind) in (list, tuple)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import codecs
 import dataclasses
-import difflib
 import os
 import re
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 import yaml
 
 from rmiseg.config.options import TrainConfig
+from rmiseg.config.registry import did_you_mean
 
 BASE = "base"
 
@@ -130,23 +130,35 @@ def read_yaml(path: Path) -> Any:
         raise FileNotFoundError(f"{shortened(str(path))} does not exist")
     try:
         if (size := path.stat().st_size) > MOST_BYTES:
-            raise ValueError(f"it has {size} bytes, and may have {MOST_BYTES}")
-        data = path.read_bytes()
-        utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # as PowerShell's > writes it
-        return yaml.load(data.decode("utf-16" if utf16 else "utf-8-sig"), StrictLoader)
+            raise ValueError(f"{path}: it has {size} bytes, and may have {MOST_BYTES}")
+        text = read_text(path)
+    except OSError as error:
+        raise OSError(f"{path} cannot be read: {error.strerror}") from error
+    try:
+        return yaml.load(text, StrictLoader)
+    except (yaml.YAMLError, TypeError, ValueError, RecursionError) as error:
+        hint = ""
+        if isinstance(error, yaml.YAMLError) and re.search(r":[ ]+#[0-9a-fA-F]{3}", text):
+            hint = "; a color that begins with # needs quotes, as in '#ff0000'"
+        raise ValueError(f"{path}: {shortened(str(error))}{hint}") from error
+
+
+def read_text(path: Path) -> str:
+    """Read a text file in UTF-8, with a byte order mark or without, or in UTF-16, as PowerShell's > writes it.
+
+    Raises:
+        ValueError: It is neither; the message names file and line.
+    """
+    data = path.read_bytes()
+    utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        return data.decode("utf-16" if utf16 else "utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise ValueError(
             f"{path}: line {line} is not UTF-8 (byte 0x{data[error.start]:02x}), as if it were saved as Latin-1; save "
             f"the file as UTF-8"
         ) from error
-    except (yaml.YAMLError, TypeError, ValueError, RecursionError) as error:
-        hint = ""
-        if isinstance(error, yaml.YAMLError) and re.search(rb":[ ]+#[0-9a-fA-F]{3}", data):
-            hint = "; a color that begins with # needs quotes, as in '#ff0000'"
-        raise ValueError(f"{path}: {shortened(str(error))}{hint}") from error
-    except OSError as error:
-        raise OSError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def is_file(path: Path) -> bool:
@@ -297,8 +309,7 @@ def merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any
 
 def closest(name: str, known: list[str]) -> str:
     """A question at the end of a message, if there is a name that may have been meant."""
-    found = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {found[0]}?" if found else f"; there are {shortened(', '.join(known))}"
+    return did_you_mean(name, known) or f"; there are {shortened(', '.join(known))}"
 
 
 def shortened(text: str, most: int = 300) -> str:

@@ -240,9 +240,19 @@ def none_of(kind: str, name: str, made_with: Iterable[str] = ()) -> str:
     if missing:
         options = " ".join(f"--plugin {plugin}" for plugin in missing)
         return f"{name} is not known here; the run was made with the plugin {', '.join(missing)}: give {options}"
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f"; did you mean {close[0]}?" if close else ""
-    return f"{name} is none of {', '.join(known) or 'those here, for there are none'}{hint}"
+    return f"{name} is none of {', '.join(known) or 'those here, for there are none'}{did_you_mean(name, known)}"
+
+
+def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """A question at the end of a message, after the name that may have been meant; "" if there is none.
+
+    Args:
+        name: The name that was given.
+        known: Those that there are.
+        prefix: What stands before them for people.
+    """
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {prefix}{close[0]}?" if close else ""
 
 
 def load_plugins(modules: Iterable[str] = ()) -> None:

@@ -145,6 +145,12 @@ def scaled_values(values: NDArray[Any], ranges: Ranges) -> NDArray[np.uint8]:
     raise ValueError(without_range(str(values.dtype), f"{values.min():.6g}, {values.max():.6g}"))
 
 
+def in_16_bits(values: NDArray[Any]) -> NDArray[Any]:
+    """Return float64 values of a scanner as int16, where they are whole numbers that fit, and others as they are."""
+    fit = values.dtype == np.float64 and (values == np.rint(values)).all() and np.abs(values).max(initial=0) < 1 << 15
+    return values.astype(np.int16) if fit else values
+
+
 def without_range(kind: str, example: str) -> str:
     """Say that nobody knows which values of pixels are black and white."""
     return (

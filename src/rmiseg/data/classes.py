@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 IGNORE_INDEX = 255
 """Class id of the pixels that are neither trained on nor scored."""
@@ -234,3 +235,23 @@ def describe_classes(classes: ClassTable) -> str:
     if len(known) > 12:
         known = [*known[:6], "...", *known[-3:]]
     return ", ".join(known) + f"; ignored: {', '.join(map(str, classes.ignore)) or 'none'}"
+
+
+def id_colors(classes: ClassTable) -> NDArray[np.uint8]:
+    """Return colors of all class ids (256, 3): those of the classes, gray for ignored, black for what is no class."""
+    colors = np.zeros((256, 3), np.uint8)
+    colors[: len(classes)] = classes.palette
+    colors[IGNORE_INDEX] = 224
+    return colors
+
+
+def hex_of(color: Color) -> str:
+    """Return a color as a text such as #ff8000."""
+    return "#{:02x}{:02x}{:02x}".format(*color)
+
+
+def index_image(ids: NDArray[np.uint8], classes: ClassTable) -> Image.Image:
+    """Return class ids (H, W) as a palette image: its pixels are the ids, viewers show the colors."""
+    image = Image.fromarray(ids)
+    image.putpalette(id_colors(classes).tobytes())
+    return image

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 
 from rmiseg.config.recipes import read_yaml, shortened
@@ -224,6 +225,18 @@ def _color(value: Any) -> Color:
     hint = "; a color that begins with # needs quotes" if value is None else ""
     given = shortened(repr(value), 200)
     raise ValueError(f"{given} is neither a mask value such as 3 nor a color such as [128, 0, 0] or '#800000'{hint}")
+
+
+def yaml_line(values: dict[str, Any]) -> str:
+    """Return an entry of the file in one line."""
+    return str(
+        yaml.safe_dump(values, default_flow_style=True, sort_keys=False, width=10**6, allow_unicode=True).strip()
+    )
+
+
+def yaml_value(value: RawValue) -> int | list[int]:
+    """Return a value of a mask as it stands in the file."""
+    return list(value) if isinstance(value, tuple) else value
 
 
 def suggest(paths: list[Path], files: int = 50, most: int = 40) -> str:

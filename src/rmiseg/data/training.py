@@ -8,19 +8,12 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from rmiseg.data.band_choice import check_bands, choose_bands
 from rmiseg.data.bands import Bands, Ranges
 from rmiseg.data.checking.doubts import on_both_sides, warnings_of
 from rmiseg.data.checking.inspection import SplitReport, inspect
 from rmiseg.data.checking.shifted import fit_warnings
-from rmiseg.data.checking.two_ways import two_ways
-from rmiseg.data.checking.verdict import (
-    class_problems,
-    ignored_note,
-    palette_problems,
-    renumbered,
-    unscored,
-)
-from rmiseg.data.choice import check_bands, choose_bands
+from rmiseg.data.checking.verdict import ignored_note, problems_of, renumbered
 from rmiseg.data.classes import IGNORE_INDEX
 from rmiseg.data.held_out import divide
 from rmiseg.data.image_files.masks import read_mask
@@ -81,10 +74,10 @@ def open_training_data(
         check_bands(val, chosen)
     lines = [*train.notes, *val.notes, *decisions]
     reports = [_sampled(train, chosen), _sampled(val, chosen)]
-    problems = _problems([train, val], reports)
+    problems = problems_of(train.classes, train.description, reports[:1], reports)
     if problems and any(len(split) > SAMPLE for split in (train, val)):
         reports = [_read_all(split, chosen, console) for split in (train, val)]
-        problems = _problems([train, val], reports)
+        problems = problems_of(train.classes, train.description, reports[:1], reports)
     if problems:
         raise ValueError("\n".join([*problems, f"`rmiseg data check --root {root}` says more"]))
     if on_error == "fail":
@@ -144,12 +137,6 @@ def _classes_seen(images: LabeledImages, enough: int, on_error: str) -> tuple[se
         if len(seen - {IGNORE_INDEX}) >= enough:
             break
     return seen - {IGNORE_INDEX}, IGNORE_INDEX in seen
-
-
-def _problems(splits: Sequence[Split], reports: Sequence[SplitReport]) -> list[str]:
-    train = splits[0]
-    problems = class_problems(train.classes, train.description, reports[:1]) + palette_problems(reports)
-    return problems or unscored(reports) or two_ways(train.classes, train.description, reports)
 
 
 def _refuse_unreadable(split: Split, report: SplitReport, root: str) -> None:

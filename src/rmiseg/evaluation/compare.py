@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 from rmiseg.config import EvaluateConfig
 from rmiseg.evaluation.bootstrap import Interval, paired_intervals
-from rmiseg.evaluation.results import SavedEvaluation, percent
+from rmiseg.evaluation.results import SavedEvaluation
 from rmiseg.evaluation.scoring import find_or_score
-from rmiseg.runtime.words import counted, scope_of_mean
+from rmiseg.runtime.terminal import numbers_table
+from rmiseg.runtime.words import counted, percent, scope_of_mean, some
 
 
 def compare(
@@ -82,7 +82,7 @@ def compare_evaluations(a: SavedEvaluation, b: SavedEvaluation, *, resamples: in
         only = sorted(set(a.evaluation.names) ^ set(b.evaluation.names))
         raise ValueError(
             f"{a.folder} and {b.folder} are of different images ({len(a.evaluation.names)} and "
-            f"{len(b.evaluation.names)}; in one alone: {', '.join(only[:5]) or 'none, the order differs'})"
+            f"{len(b.evaluation.names)}; in one alone: {some(only, 5) or 'none, the order differs'})"
         )
     check_same_masks((a, b))
     interval = paired_intervals(a.evaluation, b.evaluation, resamples, seed)
@@ -129,9 +129,8 @@ def print_comparison(comparison: dict[str, Any], console: Console, images: int) 
     console.print(f"A: {comparison['a']['checkpoint']}\nB: {comparison['b']['checkpoint']}")
     scopes = [_scope(comparison, which) for which in ("a", "b")]
     for title, rows in (("score", comparison["scores"]), ("IoU of class", comparison["classes"])):
-        table = Table(title="* the interval does not hold 0" if title == "score" else None, title_justify="left")
-        for column in (title, "A %", "B %", "B - A", "95 % interval", ""):
-            table.add_column(column, justify="left" if column == title else "right")
+        mark = "* the interval does not hold 0" if title == "score" else None
+        table = numbers_table(title, "A %", "B %", "B - A", "95 % interval", "", title=mark)
         for name, row in rows.items():
             low, high = row["interval"]
             sure = "*" if low > 0 or high < 0 else ""
@@ -152,9 +151,7 @@ def print_comparison(comparison: dict[str, Any], console: Console, images: int) 
         ("B gains most", [row for row in reversed(judged) if row["difference"] > 0][:images]),
     ):
         if rows:
-            table = Table(title=title, title_justify="left")
-            for column in ("image", "mIoU of A %", "of B %", "B - A"):
-                table.add_column(column, justify="left" if column == "image" else "right")
+            table = numbers_table("image", "mIoU of A %", "of B %", "B - A", title=title)
             for row in rows:
                 table.add_row(row["name"], percent(row["a"]), percent(row["b"]), _points(row["difference"]))
             console.print(table)

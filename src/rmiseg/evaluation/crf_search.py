@@ -15,11 +15,11 @@ from torch import nn
 from rmiseg.config import CRFConfig, CRFSearchConfig
 from rmiseg.data.spread import spread
 from rmiseg.evaluation.metrics import IoU, count_image
-from rmiseg.evaluation.results import percent
 from rmiseg.inference.checkpoint import load_checkpoint
 from rmiseg.inference.crf import DenseCRF
 from rmiseg.inference.predictor import Predictor
 from rmiseg.runtime.progress import track
+from rmiseg.runtime.words import percent
 
 RANGES = {
     "gaussian_sxy": (1.0, 6.0),

@@ -9,10 +9,9 @@ docs/evaluation.md describes each field.
 
 from __future__ import annotations
 
-import csv
 import math
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from rmiseg.evaluation.bootstrap import intervals
 from rmiseg.evaluation.evaluate import Evaluation
 from rmiseg.evaluation.metrics import BUILT_IN, MEASURES, find_metric, iou
 from rmiseg.runtime.checksums import HEADER_ENTRY, content_crc32, file_crc32, sealed
-from rmiseg.runtime.files import cell, read_json, remove_leftovers, replacing, to_json
+from rmiseg.runtime.files import cell, read_json, remove_leftovers, replacing, to_json, write_rows
 
 FORMAT, FORMAT_1 = "rmiseg evaluation 2", "rmiseg evaluation 1"
 COUNTS = "counts_"
@@ -94,12 +93,7 @@ def save_evaluation(folder: Path, evaluation: Evaluation, report: dict[str, Any]
     arrays: dict[str, Any] = {f"{COUNTS}{name}": counts for name, counts in evaluation.counts.items()}
     with replacing(folder / IMAGES_FILE) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, names=np.array(evaluation.names, np.str_), measures=np.array(MEASURES), **arrays)
-    # Names of files need not be UTF-8: they are written byte by byte as they are.
-    with (
-        replacing(folder / TABLE_FILE) as temporary,
-        open(temporary, "w", newline="", encoding="utf-8", errors="surrogateescape") as table,
-    ):
-        _write_table(csv.writer(table), evaluation, list(report["classes"]))
+    write_rows(folder / TABLE_FILE, _rows(evaluation, list(report["classes"])))
     with replacing(folder / SCORES_FILE) as temporary:
         content = {**report, "seconds": sealed(report["seconds"]), IMAGES_CHECKSUM: file_crc32(folder / IMAGES_FILE)}
         temporary.write_text(to_json(sealed(content, APART)), encoding="utf-8")
@@ -146,13 +140,13 @@ def _check_types(report: dict[str, Any]) -> None:
         raise ValueError("its times are no numbers")
 
 
-def _write_table(writer: Any, evaluation: Evaluation, class_names: Sequence[str]) -> None:
-    """A row for each image: its pixels, its scores, and the IoU of each class."""
+def _rows(evaluation: Evaluation, class_names: Sequence[str]) -> Iterator[list[object]]:
+    """A header, and a row for each image: its pixels, its scores, and the IoU of each class."""
     everywhere, scores = evaluation.counts[BUILT_IN][:, 0], evaluation.image_scores
-    writer.writerow(["name", "pixels", *map(cell, scores), *(f"iou {name}" for name in class_names)])
+    yield ["name", "pixels", *map(cell, scores), *(f"iou {name}" for name in class_names)]
     shares = np.column_stack([*scores.values(), iou(everywhere)])
     for name, pixels, row in zip(evaluation.names, everywhere[:, 1].sum(axis=-1).tolist(), shares.tolist()):
-        writer.writerow([cell(name), pixels, *("" if math.isnan(share) else f"{share:.6f}" for share in row)])
+        yield [cell(name), pixels, *("" if math.isnan(share) else f"{share:.6f}" for share in row)]
 
 
 def load_evaluation(folder: Path) -> SavedEvaluation:
@@ -217,8 +211,3 @@ def evaluation_folder(checkpoint: Path, split: str, settings: dict[str, Any]) ->
     if settings.get("crf"):
         parts.append(f"crf{settings['crf']['iterations']}")
     return run / EVALUATIONS / "-".join(parts)
-
-
-def percent(share: float) -> str:
-    """A share in percent, with two digits; a dash for what has no value."""
-    return "-" if math.isnan(share) else f"{100 * share:.2f}"

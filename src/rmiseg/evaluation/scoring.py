@@ -29,7 +29,6 @@ from rmiseg.evaluation.results import (
     evaluation_folder,
     load_evaluation,
     make_report,
-    percent,
     save_evaluation,
 )
 from rmiseg.inference.checkpoint import Checkpoint, digest, find_checkpoint, load_checkpoint
@@ -39,6 +38,8 @@ from rmiseg.runtime.device import select_device
 from rmiseg.runtime.distributed import is_main, on_main, processes, rank, world_size
 from rmiseg.runtime.places import check_places, writable_folder
 from rmiseg.runtime.progress import track
+from rmiseg.runtime.terminal import numbers_table
+from rmiseg.runtime.words import percent, percents
 
 
 def evaluate(
@@ -269,14 +270,13 @@ def _otherwise(saved: SavedEvaluation, config: EvaluateConfig) -> str:
 def print_scores(saved: list[SavedEvaluation], console: Console) -> None:
     """The scores as tables: of the network alone, and what a dense CRF makes of it."""
     report, scores = saved[0].report, saved[0].evaluation.everywhere
-    table = Table(title=f"{report['checkpoint']} on {report['data']} {report['split']}: {report['images']} images")
-    for column in ("class", "IoU %", "95 % interval", "accuracy %", "boundary IoU %"):
-        table.add_column(column, justify="left" if column == "class" else "right")
+    title = f"{report['checkpoint']} on {report['data']} {report['split']}: {report['images']} images"
+    table = numbers_table("class", "IoU %", "95 % interval", "accuracy %", "boundary IoU %", title=title)
     for name, row in report["classes"].items():
-        interval = " to ".join(map(percent, row["iou_interval"]))
+        interval = percents(row["iou_interval"])
         table.add_row(name, percent(row["iou"]), interval, percent(row["accuracy"]), percent(row["boundary_iou"]))
     table.add_section()
-    interval = " to ".join(map(percent, report["intervals"]["mean_iou"]))
+    interval = percents(report["intervals"]["mean_iou"])
     boundary = percent(report["boundary_mean_iou"])
     table.add_row(f"mean{scores.scope}", percent(scores.mean_iou), interval, percent(scores.mean_accuracy), boundary)
     console.print(table)
@@ -287,7 +287,7 @@ def print_scores(saved: list[SavedEvaluation], console: Console) -> None:
         + " of a boundary"
     )
     for name, score in saved[0].evaluation.further_scores().items():
-        interval = " to ".join(map(percent, report["intervals"][name]))
+        interval = percents(report["intervals"][name])
         console.print(f"{name.replace('_', ' ')} {percent(score)} %, 95 % interval {interval}")
     if len(saved) > 1:
         console.print(crf_table([("none", saved[0]), *((_iterations(each), each) for each in saved[1:])]))
@@ -302,10 +302,7 @@ def print_scores(saved: list[SavedEvaluation], console: Console) -> None:
 def crf_table(rows: list[tuple[str, SavedEvaluation]]) -> Table:
     """The scores of evaluations that differ in their dense CRF."""
     columns = {"mIoU %": "mean_iou", "pixel accuracy %": "pixel_accuracy", "boundary IoU %": "boundary_mean_iou"}
-    table = Table()
-    table.add_column("iterations of the CRF")
-    for column in columns:
-        table.add_column(column, justify="right")
+    table = numbers_table("iterations of the CRF", *columns)
     for title, saved in rows:
         table.add_row(title, *(percent(saved.report[name]) for name in columns.values()))
     return table
@@ -313,23 +310,6 @@ def crf_table(rows: list[tuple[str, SavedEvaluation]]) -> Table:
 
 def _iterations(saved: SavedEvaluation) -> str:
     return str(saved.report["settings"]["crf"]["iterations"])
-
-
-def check_output(path: str | None) -> None:
-    """See whether a file can be written, before there is something to write.
-
-    Raises:
-        OSError: It cannot.
-    """
-    if path is None or path == "-":
-        return
-    file = Path(path)
-    if file.is_dir():
-        raise IsADirectoryError(f"{path} is a folder; name a file to write to")
-    if not file.absolute().parent.is_dir():
-        raise FileNotFoundError(f"cannot write {path}: there is no folder {file.absolute().parent}")
-    if not os.access(file.absolute().parent, os.W_OK):
-        raise PermissionError(f"cannot write {path}: no permission to write in {file.absolute().parent}")
 
 
 def _settings(tiling: TilingConfig, config: EvaluateConfig, iterations: int) -> dict[str, Any]:

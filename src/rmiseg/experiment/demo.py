@@ -29,6 +29,7 @@ from rmiseg.inference.predictor import Predictor
 from rmiseg.runtime.device import select_device
 from rmiseg.runtime.files import read_json, replacing
 from rmiseg.runtime.places import check_places, check_room
+from rmiseg.runtime.terminal import numbers_table
 from rmiseg.training.run_folder import RESULT_FILE
 from rmiseg.training.stored_options import CONFIG_FILE, stored_options, write_config
 
@@ -104,10 +105,7 @@ def demo_recipe(config: DemoConfig, data: Path) -> TrainConfig:
 
 def comparison_table(results: dict[str, dict[str, Any]]) -> Table:
     """The runs' scores at their last step, which is chosen by nobody, and what they cost."""
-    table = Table()
-    table.add_column("")
-    for loss in results:
-        table.add_column(LOSSES[loss], justify="right")
+    table = numbers_table("", *(LOSSES[loss] for loss in results))
     rows: dict[str, Callable[[dict[str, Any]], str]] = {
         "mIoU %": lambda r: f"{100 * r['last']['mean_iou']:.2f}",
         "mIoU within 3 pixels of boundaries %": lambda r: f"{100 * r['last']['trimap_3_mean_iou']:.2f}",

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from rmiseg.experiment.plan import Plan
-from rmiseg.experiment.report import COLUMNS, REPORT_FILE, spread, table
+from rmiseg.experiment.report import COLUMNS, REPORT_FILE, mean_of, table
 from rmiseg.runtime.files import write_text
 from rmiseg.training.run_folder import read_result
 
@@ -47,7 +47,7 @@ def partial_markdown(plan: Plan, total: int, scores: Mapping[str, Scores]) -> st
                 title = ", ".join([run.method, *(f"{option} {value}" for option, value in run.swept)])
                 found.setdefault(title, []).append(scores[run.name])
         rows = [
-            [title, str(len(each)), *(spread([score[name] for score in each]) for name in COLUMNS)]
+            [title, str(len(each)), *(mean_of([score[name] for score in each]) for name in COLUMNS)]
             for title, each in found.items()
         ]
         parts += [f"\n## {dataset}\n"] if dataset else []

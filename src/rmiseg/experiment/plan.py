@@ -17,6 +17,9 @@ from rmiseg.config.recipes import is_file, merged, nested, read_recipe, read_yam
 
 KEYS = {"title", "recipe", "train", "datasets", "methods", "baseline", "seeds", "sweep", "crf", "published", "predict"}
 
+FIXED = {"out", "seed"}
+"""Options that the experiment sets."""
+
 MOST_ITERATIONS = int(COMMAND_RANGES["crf"][1])
 """Iterations of a dense CRF, as for the commands."""
 
@@ -186,11 +189,7 @@ def _parse(content: Any, folder: Path) -> Plan:
     if not isinstance(content, dict) or (unknown := set(content) - KEYS):
         what = f"unknown entry {', '.join(map(repr, unknown))}" if isinstance(content, dict) else "it is no mapping"
         raise ValueError(f"{what}; valid: {', '.join(sorted(KEYS))}")
-    methods = content.get("methods")
-    if not isinstance(methods, dict) or not methods:
-        raise ValueError("`methods` must map the name of each method to its options")
-    methods = {str(name): options or {} for name, options in methods.items()}
-    datasets = _datasets(content)
+    methods, datasets = _methods(content), _datasets(content)
     for what, names in (("methods", methods), ("datasets", datasets)):
         slugs = [slug(name) for name in names]
         if len(set(slugs)) < len(slugs) or (not all(slugs) and names != {"": {}}):
@@ -198,37 +197,21 @@ def _parse(content: Any, folder: Path) -> Plan:
     baseline = content.get("baseline", next(iter(methods)))
     if not isinstance(baseline, str) or baseline not in methods:
         raise ValueError(f"baseline {shortened(repr(baseline))} is none of the methods {', '.join(methods)}")
-    seeds = content.get("seeds", [0])
-    if not isinstance(seeds, list) or not seeds or not all(type(seed) is int for seed in seeds):
-        raise ValueError(f"`seeds` must be a list of whole numbers, not {seeds!r}")
-    if len(set(seeds)) < len(seeds):
-        raise ValueError(f"a seed is given twice in {seeds}")
-    runs = len(datasets) * len(methods) * len(seeds)
-    sweep, crf = _sweep(content.get("sweep") or {}, runs), _iterations(content.get("crf") or {}, methods)
-    base = content.get("train") or {}
-    if "recipe" in content:
-        if not isinstance(content["recipe"], str):
-            raise ValueError(f"`recipe` must be the name of a recipe, not {shortened(repr(content['recipe']))}")
-        recipe = folder / content["recipe"]
-        common = read_recipe(recipe)
-        base = merged({key: value for key, value in common.items() if key not in ("out", "seed")}, base)
-    for name, options in [("train", base), *datasets.items(), *methods.items()]:
-        if not isinstance(options, dict):
-            raise ValueError(f"the options of {name} must be a mapping, as in a recipe, not {options!r}")
-        if fixed := {"out", "seed"} & set(options):
-            raise ValueError(f"{', '.join(fixed)} of {name} is for the experiment to set; leave it out")
+    seeds = _seeds(content)
     plan = Plan(
         title=str(content.get("title", "Experiment")),
-        base=base,
         datasets=datasets,
         methods=methods,
         baseline=baseline,
-        seeds=tuple(seeds),
-        sweep=sweep,
-        crf=crf,
+        seeds=seeds,
+        sweep=_sweep(content.get("sweep") or {}, len(datasets) * len(methods) * len(seeds)),
+        crf=_iterations(content.get("crf") or {}, methods),
+        base=_base(content, folder),
         published=content.get("published") or {},
         predict=_test_files(content.get("predict"), methods),
     )
+    for name, options in [*datasets.items(), *methods.items()]:
+        _check_options(name, options)
     _check_published(plan)
     folders = [run.name for run in plan.all_runs()]
     if len(set(folders)) < len(folders):
@@ -237,13 +220,49 @@ def _parse(content: Any, folder: Path) -> Plan:
     return plan
 
 
+def _methods(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The methods of a plan."""
+    methods = content.get("methods")
+    if not isinstance(methods, dict) or not methods:
+        raise ValueError("`methods` must map the name of each method to its options")
+    return {str(name): options or {} for name, options in methods.items()}
+
+
+def _seeds(content: Mapping[str, Any]) -> tuple[int, ...]:
+    seeds = content.get("seeds", [0])
+    if not isinstance(seeds, list) or not seeds or not all(type(seed) is int for seed in seeds):
+        raise ValueError(f"`seeds` must be a list of whole numbers, not {seeds!r}")
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"a seed is given twice in {seeds}")
+    return tuple(seeds)
+
+
+def _base(content: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The options of every run: those of `train`, over those of `recipe` if there is one."""
+    base, recipe = content.get("train") or {}, content.get("recipe")
+    _check_options("train", base)
+    if "recipe" not in content:
+        return base
+    if not isinstance(recipe, str):
+        raise ValueError(f"`recipe` must be the name of a recipe, not {shortened(repr(recipe))}")
+    common = {key: value for key, value in read_recipe(folder / recipe).items() if key not in FIXED}
+    return merged(common, base)
+
+
+def _check_options(name: str, options: Any) -> None:
+    if not isinstance(options, dict):
+        raise ValueError(f"the options of {name} must be a mapping, as in a recipe, not {options!r}")
+    if fixed := FIXED & set(options):
+        raise ValueError(f"{', '.join(fixed)} of {name} is for the experiment to set; leave it out")
+
+
 def _sweep(sweep: Any, others: int) -> dict[str, tuple[Any, ...]]:
     """The values to try of options, of a plan that has so many runs without them."""
     if not isinstance(sweep, dict) or not all(
         isinstance(name, str) and isinstance(values, list) and values for name, values in sweep.items()
     ):
         raise ValueError("`sweep` must map names of options, such as optim.lr, to lists of values")
-    if fixed := {"out", "seed"} & set(sweep):
+    if fixed := FIXED & set(sweep):
         raise ValueError(f"`sweep` cannot vary {min(fixed)}, which is for the experiment to set")
     runs = others * math.prod(map(len, sweep.values()))
     if runs > MOST_RUNS:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,8 @@ from rmiseg.evaluation.evaluate import Evaluation
 from rmiseg.evaluation.results import SavedEvaluation
 from rmiseg.experiment.plan import Plan, Run
 from rmiseg.experiment.timing import Seconds
-from rmiseg.runtime.files import cell, remove_leftovers, replacing, write_text
+from rmiseg.runtime.files import cell, remove_leftovers, replacing, write_rows, write_text
+from rmiseg.runtime.words import counted
 
 ROWS_FILE, REPORT_FILE, PICTURE_FILE = "results.csv", "results.md", "results.png"
 COLUMNS = {
@@ -120,19 +122,28 @@ def markdown(
     seconds: dict[str, Seconds],
 ) -> str:
     """The report as Markdown."""
-    baseline = outcomes[plan.baseline]
-    seeds = len(plan.seeds)
-    parts = [
+    parts = _means(plan, outcomes, seconds)
+    if len(outcomes) > 1:
+        parts += _less_baseline(plan, outcomes)
+    parts += _class_table(outcomes, plan.baseline)
+    if plan.sweep:
+        parts += _sweep(plan, sweeps, outcomes)
+    return "\n".join(parts) + "\n"
+
+
+def _means(plan: Plan, outcomes: dict[str, list[Outcome]], seconds: dict[str, Seconds]) -> list[str]:
+    baseline, seeds = outcomes[plan.baseline], len(plan.seeds)
+    return [
         f"# {plan.title}\n",
         f"Last checkpoint of each run on {len(baseline[0].evaluation.names)} validation images; percent, mean over "
-        f"{seeds} seed{'s' * (seeds > 1)}" + (" and standard deviation.\n" if seeds > 1 else ".\n"),
+        f"{counted(seeds, 'seed')}{' and standard deviation' * (seeds > 1)}.\n",
         table(
             ["", *(["published mIoU"] if plan.published else []), *COLUMNS.values(), "training step", "inference"],
             [
                 [
                     method,
                     *([_published(plan, method)] if plan.published else []),
-                    *(spread([o.scores[name] for o in found]) for name in COLUMNS),
+                    *(mean_of([o.scores[name] for o in found]) for name in COLUMNS),
                     _ratio(seconds.get(method), seconds[plan.baseline]),
                     _milliseconds(seconds[found[0].run.method], found),
                 ]
@@ -143,42 +154,46 @@ def markdown(
         f"\nTraining step: {seconds[plan.baseline].step:.2f} s with {plan.baseline}, and the others in turn with it. "
         "Inference: the network, likewise, and the dense CRF.\n",
     ]
-    if len(outcomes) > 1:
-        rows = []
-        for method, found in outcomes.items():
-            if method != plan.baseline:
-                differences = differences_between(baseline, found)
-                rows.append([method, *map(points, differences.values())])
-        parts += [
-            f"\n## Less {plan.baseline}\n",
-            "Difference of the means in points"
-            + (", standard deviation of the difference between two runs with the same seed" if seeds > 1 else "")
-            + f", and in brackets its {LEVEL:.0%} interval: images drawn again {RESAMPLES} times, the same for both "
-            "(paired bootstrap). The interval is about the images and not about the seeds.\n",
-            table(["", *COLUMNS.values()], rows),
-        ]
-    classes = list(baseline[0].class_iou)
-    parts += [
-        "\n## IoU of each class\n",
-        table(
-            ["", *outcomes],
-            [[name, *(spread([o.class_iou[name] for o in found]) for found in outcomes.values())] for name in classes],
-        ),
+
+
+def _less_baseline(plan: Plan, outcomes: dict[str, list[Outcome]]) -> list[str]:
+    baseline = outcomes[plan.baseline]
+    rows = [
+        [method, *map(points, differences_between(baseline, found).values())]
+        for method, found in outcomes.items()
+        if method != plan.baseline
     ]
-    if plan.sweep:
-        rows = []
-        for method, found in sweeps.items():
-            cells = {o.run: spread([o.scores["mean_iou"]]) for o in found}
-            cells[outcomes[method][0].run] = f"**{cells[outcomes[method][0].run]}**"
-            rows.append([method, *(cells.get(run, "diverged") for run in plan.sweep_runs(method))])
-        swept = [run.swept for run in plan.sweep_runs(plan.baseline)]
-        values = [", ".join(f"{option} {value}" for option, value in each) for each in swept]
-        parts += [
-            "\n## Sweep\n",
-            f"mIoU with seed {plan.seeds[0]}; the best, in bold, went on to the other seeds.\n",
-            table(["", *values], rows),
-        ]
-    return "\n".join(parts) + "\n"
+    deviation = ", standard deviation of the difference between two runs with the same seed" * (len(plan.seeds) > 1)
+    return [
+        f"\n## Less {plan.baseline}\n",
+        f"Difference of the means in points{deviation}, and in brackets its {LEVEL:.0%} interval: images drawn again "
+        f"{RESAMPLES} times, the same for both (paired bootstrap). The interval is about the images and not about the "
+        "seeds.\n",
+        table(["", *COLUMNS.values()], rows),
+    ]
+
+
+def _class_table(outcomes: dict[str, list[Outcome]], baseline: str) -> list[str]:
+    rows = [
+        [name, *(mean_of([o.class_iou[name] for o in found]) for found in outcomes.values())]
+        for name in outcomes[baseline][0].class_iou
+    ]
+    return ["\n## IoU of each class\n", table(["", *outcomes], rows)]
+
+
+def _sweep(plan: Plan, sweeps: dict[str, list[Outcome]], outcomes: dict[str, list[Outcome]]) -> list[str]:
+    rows = []
+    for method, found in sweeps.items():
+        cells = {o.run: mean_of([o.scores["mean_iou"]]) for o in found}
+        cells[outcomes[method][0].run] = f"**{cells[outcomes[method][0].run]}**"
+        rows.append([method, *(cells.get(run, "diverged") for run in plan.sweep_runs(method))])
+    swept = [run.swept for run in plan.sweep_runs(plan.baseline)]
+    values = [", ".join(f"{option} {value}" for option, value in each) for each in swept]
+    return [
+        "\n## Sweep\n",
+        f"mIoU with seed {plan.seeds[0]}; the best, in bold, went on to the other seeds.\n",
+        table(["", *values], rows),
+    ]
 
 
 def _scope(outcomes: dict[str, list[Outcome]]) -> list[str]:
@@ -213,36 +228,58 @@ def _write_rows(sweeps: dict[str, list[Outcome]], outcomes: dict[str, list[Outco
     first = next(iter(rows.values()))
     header = ["method", *(option for option, _ in first.run.swept), "seed", *first.scores]
     header += [f"iou {name}" for name in first.class_iou] + ["crf_seconds", "folder"]
-    with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(header)
-        for (method, _), o in rows.items():
-            swept = [value for _, value in o.run.swept]
-            shares = [f"{value:.6f}" for value in (*o.scores.values(), *o.class_iou.values())]
-            writer.writerow([cell(method), *swept, o.run.seed, *shares, f"{o.crf_seconds:.6f}", o.folder])
+    lines: list[list[object]] = [[*header]]
+    for (method, _), o in rows.items():
+        swept = [value for _, value in o.run.swept]
+        shares = [f"{value:.6f}" for value in (*o.scores.values(), *o.class_iou.values())]
+        lines.append([cell(method), *swept, o.run.seed, *shares, f"{o.crf_seconds:.6f}", o.folder])
+    write_rows(path, lines)
 
 
 def _draw(plan: Plan, outcomes: dict[str, list[Outcome]], path: Path) -> None:
     """A panel a score: a dot a run, a bar at the mean of each method."""
+    titles = [f"{title}, %" for title in COLUMNS.values()]
+    size = 3.3 * len(COLUMNS), 0.42 * len(outcomes) + 1.4
+    with panels(path, plan.title, titles, list(outcomes), size) as axes:
+        for axis, name in zip(axes, COLUMNS):
+            for row, (method, found) in enumerate(outcomes.items()):
+                values = [100 * outcome.scores[name] for outcome in found]
+                color = "#868e96" if method == plan.baseline else "#0b7285"
+                axis.plot(values, [row] * len(values), "o", color=color, alpha=0.5, markeredgewidth=0)
+                axis.plot([statistics.fmean(values)] * 2, [row - 0.28, row + 0.28], color=color, linewidth=2.5)
+            baseline = statistics.fmean(100 * outcome.scores[name] for outcome in outcomes[plan.baseline])
+            axis.axvline(baseline, color="#adb5bd", linewidth=1, linestyle=":", zorder=0)
+            axis.margins(x=0.12)
+
+
+@contextmanager
+def panels(
+    path: Path, title: str, titles: Sequence[str], rows: Sequence[str], size: tuple[float, float]
+) -> Iterator[Sequence[Any]]:
+    """Draw a picture: panels side by side which share rows that have names.
+
+    Args:
+        path: The file.
+        title: Title of the picture.
+        titles: Title of each panel.
+        rows: Names of the rows, from above.
+        size: Width and height.
+
+    Yields:
+        The axes of the panels, to draw in. A row is one high, and its number is its middle.
+    """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(3.3 * len(COLUMNS), 0.42 * len(outcomes) + 1.4), dpi=130, layout="constrained")
-    axes = figure.subplots(1, len(COLUMNS), sharey=True, squeeze=False)[0]
-    for axis, (name, title) in zip(axes, COLUMNS.items()):
-        for row, (method, found) in enumerate(outcomes.items()):
-            values = [100 * outcome.scores[name] for outcome in found]
-            color = "#868e96" if method == plan.baseline else "#0b7285"
-            axis.plot(values, [row] * len(values), "o", color=color, alpha=0.5, markeredgewidth=0)
-            axis.plot([statistics.fmean(values)] * 2, [row - 0.28, row + 0.28], color=color, linewidth=2.5)
-        baseline = statistics.fmean(100 * outcome.scores[name] for outcome in outcomes[plan.baseline])
-        axis.axvline(baseline, color="#adb5bd", linewidth=1, linestyle=":", zorder=0)
-        axis.set_title(f"{title}, %", fontsize=10)
+    figure = Figure(figsize=size, dpi=130, layout="constrained")
+    axes = figure.subplots(1, len(titles), sharey=True, squeeze=False)[0]
+    for axis, panel_title in zip(axes, titles):
+        axis.set_title(panel_title, fontsize=10)
         axis.spines[["top", "right", "left"]].set_visible(False)
         axis.tick_params(axis="y", length=0)
-        axis.margins(x=0.12)
-    axes[0].set_yticks(range(len(outcomes)), list(outcomes))
-    axes[0].set_ylim(len(outcomes) - 0.5, -0.5)
-    figure.suptitle(plan.title, fontsize=11)
+    axes[0].set_yticks(range(len(rows)), rows)
+    axes[0].set_ylim(len(rows) - 0.5, -0.5)
+    figure.suptitle(title, fontsize=11)
+    yield axes
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png")
 
@@ -253,7 +290,7 @@ def table(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
 
 
-def spread(values: Sequence[float]) -> str:
+def mean_of(values: Sequence[float]) -> str:
     """Mean and standard deviation of shares, in percent."""
     values = [100 * value for value in values]
     if any(map(math.isnan, values)):

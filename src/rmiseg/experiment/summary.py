@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,11 +20,13 @@ from rmiseg.experiment.report import (
     Difference,
     Outcome,
     differences_between,
+    mean_of,
+    panels,
     points,
-    spread,
     table,
 )
-from rmiseg.runtime.files import cell, remove_leftovers, replacing, write_text
+from rmiseg.runtime.files import cell, remove_leftovers, write_rows, write_text
+from rmiseg.runtime.words import counted
 
 Results = Mapping[str, Mapping[str, Sequence[Outcome]]]
 """Outcomes by data set and row of the report, in the order of the seeds."""
@@ -58,8 +59,8 @@ def summary_markdown(
     methods, seeds = list(next(iter(results.values()))), len(plan.seeds)
     parts = [
         f"# {plan.title}\n",
-        f"{len(results)} data sets. Last checkpoint of each run on the validation images; percent, mean over {seeds} "
-        f"seed{'s' * (seeds > 1)}{' and standard deviation' * (seeds > 1)}. The rank is 1 for the best method of a "
+        f"{len(results)} data sets. Last checkpoint of each run on the validation images; percent, mean over "
+        f"{counted(seeds, 'seed')}{' and standard deviation' * (seeds > 1)}. The rank is 1 for the best method of a "
         "data set; methods that are equal share theirs. Each data set has a folder with a report of its own.\n",
     ]
     for score, title in COLUMNS.items():
@@ -71,8 +72,8 @@ def summary_markdown(
         rows = [
             [
                 method,
-                *map(spread, by_set.values()),
-                spread([statistics.fmean(map(statistics.fmean, by_set.values()))]),
+                *map(mean_of, by_set.values()),
+                mean_of([statistics.fmean(map(statistics.fmean, by_set.values()))]),
                 f"{rank[method]:.1f}",
             ]
             for method, by_set in scores.items()
@@ -149,47 +150,37 @@ def _score(outcome: Outcome, name: str) -> float:
 
 
 def _write_rows(results: Results, path: Path) -> None:
-    with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        first = next(iter(next(iter(results.values())).values()))[0]
-        swept = [option for option, _ in first.run.swept]
-        writer.writerow(["dataset", "method", *swept, "seed", *first.scores, "rarest class", RAREST, "folder"])
-        for dataset, found in results.items():
-            for method, outcomes in found.items():
-                for o in outcomes:
-                    shares = [f"{value:.6f}" for value in o.scores.values()]
-                    values = [value for _, value in o.run.swept]
-                    rarest = [cell(_rarest(o)), f"{_score(o, RAREST):.6f}"]
-                    writer.writerow([cell(dataset), cell(method), *values, o.run.seed, *shares, *rarest, o.folder])
+    first = next(iter(next(iter(results.values())).values()))[0]
+    swept = [option for option, _ in first.run.swept]
+    rows: list[list[object]] = [["dataset", "method", *swept, "seed", *first.scores, "rarest class", RAREST, "folder"]]
+    for dataset, found in results.items():
+        for method, outcomes in found.items():
+            for o in outcomes:
+                shares = [f"{value:.6f}" for value in o.scores.values()]
+                values = [value for _, value in o.run.swept]
+                rarest = [cell(_rarest(o)), f"{_score(o, RAREST):.6f}"]
+                rows.append([cell(dataset), cell(method), *values, o.run.seed, *shares, *rarest, o.folder])
+    write_rows(path, rows)
 
 
 def _draw(plan: Plan, differences: Mapping[str, Mapping[str, Mapping[str, Difference]]], path: Path) -> None:
     """A panel a score: the difference to the baseline, a line of points with intervals a method."""
-    from matplotlib.figure import Figure
-
     if not differences:
         return
     sets = [*next(iter(differences.values())), "all data sets"]
-    height = 0.26 * len(sets) * (len(differences) + 1) + 1.4
-    figure = Figure(figsize=(4.6 * len(COMPARED), height), dpi=130, layout="constrained")
-    axes = figure.subplots(1, len(COMPARED), sharey=True, squeeze=False)[0]
-    for axis, (score, title) in zip(axes, COMPARED.items()):
-        for number, (method, by_set) in enumerate(differences.items()):
-            found = [each[score] for each in by_set.values()]
-            for row, each in enumerate([*found, average(found)]):
-                y = row + (number + 1) / (len(differences) + 1) - 0.5
-                mean, ends = 100 * statistics.fmean(each.by_seed), [100 * each.low, 100 * each.high]
-                axis.plot(ends, [y, y], color=f"C{number}", linewidth=1.6)
-                axis.plot(mean, y, "o", color=f"C{number}", markersize=5, label=method if row == 0 else None)
-        for row in range(len(sets) - 1):
-            axis.axhline(row + 0.5, color="#dee2e6", linewidth=0.8)
-        axis.axvline(0, color="#868e96", linewidth=1, zorder=0)
-        axis.set_title(f"{title} less that of {plan.baseline}, points", fontsize=10)
-        axis.spines[["top", "right", "left"]].set_visible(False)
-        axis.tick_params(axis="y", length=0)
-    axes[0].set_yticks(range(len(sets)), sets)
-    axes[0].set_ylim(len(sets) - 0.5, -0.5)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=9)
-    figure.suptitle(plan.title, fontsize=11)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png")
+    titles = [f"{title} less that of {plan.baseline}, points" for title in COMPARED.values()]
+    size = 4.6 * len(COMPARED), 0.26 * len(sets) * (len(differences) + 1) + 1.4
+    with panels(path, plan.title, titles, sets, size) as axes:
+        for axis, score in zip(axes, COMPARED):
+            for number, (method, by_set) in enumerate(differences.items()):
+                found = [each[score] for each in by_set.values()]
+                for row, each in enumerate([*found, average(found)]):
+                    y = row + (number + 1) / (len(differences) + 1) - 0.5
+                    mean, ends = 100 * statistics.fmean(each.by_seed), [100 * each.low, 100 * each.high]
+                    axis.plot(ends, [y, y], color=f"C{number}", linewidth=1.6)
+                    axis.plot(mean, y, "o", color=f"C{number}", markersize=5, label=method if row == 0 else None)
+            for row in range(len(sets) - 1):
+                axis.axhline(row + 0.5, color="#dee2e6", linewidth=0.8)
+            axis.axvline(0, color="#868e96", linewidth=1, zorder=0)
+        legend = axes[0].get_legend_handles_labels()
+        axes[0].figure.legend(*legend, loc="outside lower center", ncols=3, frameon=False, fontsize=9)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -156,6 +155,7 @@ def export(
         ValueError, OSError, ModuleNotFoundError: As `export_segmenter`, `load_checkpoint`, `card_facts`, `check_push`
             and `rmiseg.exports.hub.push`.
     """
+    console = console or Console(quiet=True)
     source = Path(run)
     checkpoint = load_checkpoint(source)
     names = [formats] if isinstance(formats, str) else formats
@@ -180,15 +180,13 @@ def export(
         return [torch.from_numpy(split.read_image(place)).permute(2, 0, 1) for place in places]
 
     for name, each in chosen.items():
-        with console.status(f"writing {name}, and comparing it with PyTorch") if console else nullcontext():
+        with console.status(f"writing {name}, and comparing it with PyTorch"):
             exported[name] = _export(segmenter, each, folder, overwrite, read_images)
-        if console:
-            print_exported(exported[name], console)
+        print_exported(exported[name], console)
     if push is not None:
-        with console.status(f"sending to {push}") if console else nullcontext():
+        with console.status(f"sending to {push}"):
             address = hub.push(push, folder, files, private)
-        if console:
-            console.print(f"Sent to {address}", soft_wrap=True)
+        console.print(f"Sent to {address}", soft_wrap=True)
     return exported
 
 

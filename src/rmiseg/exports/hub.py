@@ -22,7 +22,7 @@ from rmiseg.inference.model_card import CardFacts
 CARD = "README.md"
 
 
-def card_facts(run: Path, checkpoint: Checkpoint, license: str | None, console: Console | None = None) -> CardFacts:
+def card_facts(run: Path, checkpoint: Checkpoint, license: str | None, console: Console) -> CardFacts:
     """Facts of a run's folder for its model card: how it was trained, and the scores of its evaluation.
 
     Args:
@@ -45,8 +45,7 @@ def card_facts(run: Path, checkpoint: Checkpoint, license: str | None, console: 
         evaluation = load_evaluation(folder).report if (folder / SCORES_FILE).is_file() else None
         if evaluation is not None and evaluation["sha256"] == digest(file):
             return CardFacts(license, training, evaluation)
-    if console:
-        console.print(f"  the model card has no intervals of scores: `rmiseg evaluate {run}` first makes them")
+    console.print(f"  the model card has no intervals of scores: `rmiseg evaluate {run}` first makes them")
     return CardFacts(license, training)
 
 

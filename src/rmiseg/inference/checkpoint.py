@@ -9,8 +9,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import math
-import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -34,8 +32,8 @@ from rmiseg.models import SegmentationModel, build_model
 from rmiseg.models.ensemble import Ensemble
 from rmiseg.models.own import adapt_model
 from rmiseg.runtime.checksums import check_safetensors, json_crc32
-from rmiseg.runtime.files import read_json, replacing
-from rmiseg.runtime.tensor_files import check_tensors, first_sentence, not_finite, read_content, write_content
+from rmiseg.runtime.files import read_json
+from rmiseg.runtime.tensor_files import check_tensors, first_sentence, read_content, write_content
 
 FORMAT = "rmiseg checkpoint 1"
 CHECKPOINTS, LAST, BEST = "checkpoints", "last.pt", "best.pt"
@@ -333,67 +331,3 @@ def digest(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal digits: which checkpoint an evaluation or a prediction is of."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-class CheckpointFolder:
-    """The checkpoints of a run: `last.pt`, `best.pt` by validation mIoU, and the newest `keep` as `step-N.pt`.
-
-    Args:
-        path: The folder; made if it does not exist.
-        keep: How many of the newest checkpoints keep a name of their own.
-        best: Scores of the best checkpoint so far; empty if there is none.
-    """
-
-    def __init__(self, path: Path, keep: int, best: dict[str, float] | None = None) -> None:
-        if keep < 0:
-            raise ValueError(f"train.keep must be 0 or more, not {keep}")
-        self.path = path
-        self.keep = keep
-        self.best = best or {}
-        path.mkdir(parents=True, exist_ok=True)
-
-    def forget_lost(self) -> str:
-        """See whether the best checkpoint can be read. If not, forget it, so that another takes its place.
-
-        Returns:
-            What is wrong with it, in words; "" if nothing is.
-        """
-        if not self.best:
-            return ""
-        try:
-            load_checkpoint(self.path / BEST)
-        except (ValueError, OSError) as error:
-            score, self.best = self.best.get("mean_iou", math.nan), {}
-            return f"{error}. It had a mIoU of {score:.2%}; the best one of what follows takes its place"
-        return ""
-
-    def save(self, checkpoint: Checkpoint) -> bool:
-        """Save as the last and, if its mean IoU is the highest so far, as the best; returns whether it is.
-
-        Raises:
-            FloatingPointError: Its weights are not finite; nothing was written.
-        """
-        if (found := not_finite(checkpoint.weights)) is not None:
-            raise FloatingPointError(f"the weights are not finite after step {checkpoint.step}: {found}")
-        last = self.path / LAST
-        save_checkpoint(last, checkpoint)
-        if self.keep:
-            _duplicate(last, self.path / f"step-{checkpoint.step:06d}.pt")
-            for old in sorted(self.path.glob("step-*.pt"), key=lambda p: (len(p.name), p.name))[: -self.keep]:
-                old.unlink()
-        score = checkpoint.scores.get("mean_iou", math.nan)  # also nan if nothing could be scored
-        is_best = score > self.best.get("mean_iou", -math.inf)
-        if is_best:
-            self.best = checkpoint.scores
-            _duplicate(last, self.path / BEST)
-        return is_best
-
-
-def _duplicate(source: Path, target: Path) -> None:
-    """Give a file a second name; a hard link where the file system has them, since checkpoints are never modified."""
-    with replacing(target) as temporary:
-        temporary.unlink(missing_ok=True)
-        try:
-            os.link(source, temporary)
-        except OSError:
-            shutil.copyfile(source, temporary)

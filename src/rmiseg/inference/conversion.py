@@ -154,7 +154,7 @@ def _report(out: Path, checkpoint: Checkpoint, found: Description, fitted: Fit, 
     if fitted.doubled:
         lines.append("Its only class, behind a sigmoid, is class 1 of two, with the same probabilities")
     if found.classes and checkpoint.classes.names == found.classes[0]:
-        lines.append(f"Classes by the file: {some(list(found.classes[0]))}")
+        lines.append(f"Classes by the file: {some(found.classes[0])}")
     if fitted.missing:
         lines.append("The auxiliary head, which training alone uses, is not in the file, and random")
     if fitted.unused:

@@ -107,7 +107,7 @@ def describe(state: Mapping[str, Tensor], family: Family, source: Path, config: 
     content = load_file(source) if family in MMSEGMENTATION else None
     settings = read_settings(content)
     if head is None or last is None or family is OWN:
-        raise ValueError(f"{source} {_unknown(family, state, settings)}. It holds {some(list(state))}. {ADVICE}")
+        raise ValueError(f"{source} {_unknown(family, state, settings)}. It holds {some(state)}. {ADVICE}")
     num_classes = _classes(names[last])
     stride = _output_stride(family, settings, source, config)
     _check_dilation(names, family, stride)
@@ -184,7 +184,7 @@ def _unknown(family: Family, state: Mapping[str, Tensor], settings: Settings | N
         return "is of segmentation-models-pytorch, and does not say of which of its models"
     if family in MMSEGMENTATION:
         parts = [".".join(name.split(".")[:2]) for name in state if re.match(HEAD, name)]
-        head = f"{settings.head if settings and settings.head else 'a head'} of {some([*dict.fromkeys(parts)])}"
+        head = f"{settings.head if settings and settings.head else 'a head'} of {some(dict.fromkeys(parts))}"
         return (
             f"is of mmsegmentation, with {head}: no model of rmiseg has that, but those of PSPNet, DeepLabV3, "
             "DeepLabV3+ and UPerNet"
@@ -238,7 +238,7 @@ def _backbone(names: Mapping[str, Tensor], settings: Settings | None) -> str:
         averaging = "layer2.0.downsample.2.weight" in body
         name = f"resnet{depth}" + {64: "s", 32: "d" if averaging else "c"}.get(stem, "")
     else:
-        parts = some([*dict.fromkeys(name.split(".")[0] for name in body)])
+        parts = some(dict.fromkeys(name.split(".")[0] for name in body))
         raise ValueError(
             f"the backbone of the file{f', {settings.backbone},' if settings else ''} has {parts}: it is no ResNet or "
             f"ConvNeXt that rmiseg knows. If timm has these entries, name it: --backbone. {AS_A_BEGINNING}"

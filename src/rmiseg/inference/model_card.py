@@ -5,14 +5,14 @@ from __future__ import annotations
 import html
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from rmiseg.config.options import POOLED
-from rmiseg.data.classes import ClassTable
+from rmiseg.data.classes import ClassTable, hex_of
 from rmiseg.inference.checkpoint import Checkpoint
-from rmiseg.runtime.words import scope_of_mean
+from rmiseg.runtime.words import percent, percents, scope_of_mean
 
 
 @dataclass(frozen=True)
@@ -81,15 +81,14 @@ def _data(description: Checkpoint) -> str:
 
 
 def _classes(classes: ClassTable, evaluation: Mapping[str, Any] | None) -> Iterator[str]:
-    colors = [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in classes.palette]
     yield "## Classes\n"
     scored = evaluation["classes"] if evaluation else {}
     yield "| class id | name | color |" + (" IoU % | 95 % interval |" if scored else "")
     yield "|---:|---|---|" + ("---:|---:|" if scored else "")
-    for index, (name, color) in enumerate(zip(classes.names, colors)):
-        row = f"| {index} | {_as_text(name)} | {color} |"
+    for index, (name, color) in enumerate(zip(classes.names, classes.palette)):
+        row = f"| {index} | {_as_text(name)} | {hex_of(color)} |"
         if name in scored:
-            row += f" {_percent(scored[name]['iou'])} | {_interval(scored[name]['iou_interval'])} |"
+            row += f" {percent(scored[name]['iou'])} | {percents(scored[name]['iou_interval'])} |"
         yield row
     yield ""
 
@@ -109,14 +108,14 @@ def _scores(description: Checkpoint, evaluation: Mapping[str, Any] | None) -> It
         yield "| score | % | 95 % interval |\n|---|---:|---:|"
         for name, interval in intervals.items():
             scope = _scope(evaluation) if name.endswith("mean_iou") else ""
-            yield f"| {_as_text(name)}{scope} | {_percent(evaluation[name])} | {_interval(interval)} |"
+            yield f"| {_as_text(name)}{scope} | {percent(evaluation[name])} | {percents(interval)} |"
         yield "\nThe intervals say how much the scores depend on which images are in the split (bootstrap over images),"
         yield "and nothing of how much another training would differ.\n"
     elif scores:
         where = f"training images{parts}," if description.members > 1 else "validation split"
         yield f"On the {where} {after}:\n\n| score | % |\n|---|---:|"
         for name, score in scores.items():
-            yield f"| {_as_text(name)} | {_percent(score)} |"
+            yield f"| {_as_text(name)} | {percent(score)} |"
         yield ""
     else:
         yield "It was not evaluated.\n"
@@ -148,7 +147,7 @@ def _limits(description: Checkpoint, channels: int, evaluation: Mapping[str, Any
         unseen = [name for name, row in classes.items() if row["iou"] is None]
         seen = sorted((row["iou"], name) for name, row in classes.items() if row["iou"] is not None)
         if seen:
-            weak = ", ".join(f"{_as_text(name)} ({_percent(iou)} %)" for iou, name in seen[: min(3, len(seen) - 1)])
+            weak = ", ".join(f"{_as_text(name)} ({percent(iou)} %)" for iou, name in seen[: min(3, len(seen) - 1)])
             yield f"- The classes with the lowest IoU: {weak or '-'}."
         if unseen:
             yield f"- In none of the images that it was scored on: {', '.join(map(_as_text, unseen))}."
@@ -159,14 +158,6 @@ def _scope(evaluation: Mapping[str, Any]) -> str:
     """The classes that a mean is taken of, if they are not all; see `scope_of_mean`."""
     found = [row["iou"] is not None for row in evaluation["classes"].values()]
     return scope_of_mean(sum(found), len(found))
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None or math.isnan(share) else f"{100 * share:.2f}"
-
-
-def _interval(interval: Sequence[float | None]) -> str:
-    return " to ".join(map(_percent, interval))
 
 
 def _as_text(text: str) -> str:

@@ -15,10 +15,12 @@ import numpy as np
 
 from rmiseg.config.recipes import shortened
 from rmiseg.data import ClassTable
+from rmiseg.data.classes import id_colors
 from rmiseg.data.sets import cityscapes, voc
 from rmiseg.inference.geotiff import TIFF, tiff_writer
-from rmiseg.inference.pictures import colorize, overlay, palette_bytes
+from rmiseg.inference.pictures import colorize, overlay
 from rmiseg.runtime.files import replacing
+from rmiseg.runtime.words import some
 
 PNG_COLOR_TYPES = {"L": 0, "RGB": 2, "P": 3}
 
@@ -96,7 +98,7 @@ def _below(folder: str, name: Path) -> Path:
 def _same_classes(name: str, classes: ClassTable, expected: ClassTable) -> None:
     if classes.names != expected.names:
         raise ValueError(
-            f"--write {name} is for models of the {len(expected)} classes {', '.join(expected.names[:3])}, ...; this "
+            f"--write {name} is for models of the {len(expected)} classes {some(expected.names, 3)}; this "
             f"one has {len(classes)}: {shortened(', '.join(classes.names), 100)}"
         )
 
@@ -126,7 +128,7 @@ class Pictures:
         with ExitStack() as stack:
             for path, each in zip(paths, formats):
                 path.parent.mkdir(parents=True, exist_ok=True)
-                palette = palette_bytes(classes)
+                palette = id_colors(classes).tobytes()
                 if each.mode == TIFF:
                     writer = tiff_writer(path, size, palette, geography)
                 else:

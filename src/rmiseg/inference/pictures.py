@@ -7,36 +7,17 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from rmiseg.data.classes import IGNORE_INDEX, ClassTable
-
-IGNORED_COLOR = (224, 224, 224)
-
-
-def palette_bytes(classes: ClassTable) -> bytes:
-    """The 256 colors of a palette PNG: those of the classes, black for ids without a class, gray for ignored."""
-    table = np.zeros((256, 3), np.uint8)
-    table[: len(classes)] = classes.palette
-    table[IGNORE_INDEX] = IGNORED_COLOR
-    return table.tobytes()
-
-
-def index_image(ids: np.ndarray, classes: ClassTable) -> Image.Image:
-    """Class ids (H, W) uint8 as a palette image: its pixels are the ids, viewers show the colors."""
-    image = Image.fromarray(ids)
-    image.putpalette(palette_bytes(classes))
-    return image
+from rmiseg.data.classes import IGNORE_INDEX, ClassTable, id_colors
 
 
 def colorize(ids: np.ndarray, classes: ClassTable) -> np.ndarray:
     """Class ids (H, W) uint8 in the colors of the classes: (H, W, 3) uint8."""
-    colors = np.frombuffer(palette_bytes(classes), np.uint8).reshape(256, 3)
-    return np.take(colors, ids, axis=0)
+    return np.take(id_colors(classes), ids, axis=0)
 
 
 def overlay(pixels: np.ndarray, ids: np.ndarray, classes: ClassTable, opacity: float = 0.5) -> np.ndarray:
     """Class colors over the image (H, W, 3) uint8; ignored pixels show the image alone."""
-    colors = np.frombuffer(palette_bytes(classes), np.uint8).reshape(256, 3)
-    blended = np.take(np.float32(opacity) * colors, ids, axis=0)
+    blended = np.take(np.float32(opacity) * id_colors(classes), ids, axis=0)
     blended += np.float32(1 - opacity) * pixels
     overlaid = np.rint(blended, out=blended).astype(np.uint8)
     ignored = ids == IGNORE_INDEX

@@ -18,7 +18,7 @@ from torch import Tensor
 from rmiseg.config.commands import VIDEO_SUFFIXES
 from rmiseg.data import read_image
 from rmiseg.data.bands import RGB, Bands
-from rmiseg.data.image_files.opening import image_header, of_any_size
+from rmiseg.data.image_files.opening import UNREADABLE, image_header, of_any_size
 from rmiseg.data.image_files.volumes import is_volume, slices_of
 from rmiseg.data.sets.pairing import IMAGE_SUFFIXES, UNIMPORTANT, is_unimportant, parted, walk
 from rmiseg.inference.large import open_large
@@ -199,7 +199,7 @@ def _frames(source: Source, windows: bool, bands: Bands) -> Iterator[Frame]:
             yield from _video_frames(source)
         else:
             yield _image_frame(source, windows, bands)
-    except (ValueError, OSError, ModuleNotFoundError) as error:
+    except UNREADABLE as error:
         yield Frame(source.name, problem=str(error))
 
 

@@ -7,7 +7,6 @@ of the set of pixels, which ask nothing of a pixel's neighbors; the others are r
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -15,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from rmiseg.config.registry import register
+from rmiseg.config.registry import did_you_mean, register
 from rmiseg.losses.inputs import IGNORE_INDEX
 from rmiseg.losses.pixel_sets import PixelSetLoss
 from rmiseg.runtime.extras import import_extra
@@ -180,8 +179,7 @@ def _build(library: Library, name: str, options: dict[str, Any]) -> Callable[[Te
     if short in library.refused:
         raise ValueError(f"the loss {full!r} cannot be taken: {library.refused[short]}; {_known(library)}")
     if short not in library.losses:
-        close = difflib.get_close_matches(short, library.losses, n=1)
-        hint = f"; did you mean {library.prefix}:{close[0]}?" if close else ""
+        hint = did_you_mean(short, library.losses, f"{library.prefix}:")
         raise ValueError(f"unknown loss {full!r}; {_known(library)}{hint}")
     module = import_extra(library.module, library.prefix, f"the loss {full}")
     made: Callable[..., Callable[[Tensor, Tensor], Tensor]] = getattr(module, library.losses[short])

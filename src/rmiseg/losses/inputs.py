@@ -14,6 +14,7 @@ from rmiseg.functional import upsample_logits, valid_pixels, widened
 from rmiseg.kernels.labels import Labels, read_labels
 from rmiseg.kernels.modes import hides_values
 from rmiseg.losses.checks import whole_numbers
+from rmiseg.runtime.words import some
 
 
 class _DefaultLabel(int):
@@ -352,7 +353,7 @@ class InputReader:
         elif target.ndim == unknown.ndim + 1:
             target = target.movedim(1, -1)
         values = sorted(set(target.view(*unknown.shape, -1)[unknown].flatten().tolist()))
-        shown = ", ".join(str(v) for v in values[:8]) + (", ..." if len(values) > 8 else "")
+        shown = some(values, 8)
         where = ", ".join(f"{name} {index}" for name, index in zip(["sample", *names], place))
         if read.is_soft and target.is_floating_point():
             allowed = "probabilities must be from 0 to 1"

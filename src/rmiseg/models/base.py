@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Self
 
 from torch import Tensor, nn
 
 from rmiseg.models.backbones import Backbone
-from rmiseg.models.layers import batch_norms
+from rmiseg.models.layers import PooledContext, batch_norms
 
 
 class SegmentationModel(nn.Module):
@@ -104,7 +105,7 @@ class SegmentationModel(nn.Module):
 class BackboneModel(SegmentationModel):
     """A timm backbone, and a head of ours that turns its feature maps into logits at the model's own stride.
 
-    A subclass builds its head, and defines `decode` and `image_level_norm`.
+    A subclass builds its head, with a classifier `auxiliary` or without one, and defines `decode`.
 
     Args:
         backbone: Feature extractor, as `build_backbone` makes it.
@@ -114,6 +115,8 @@ class BackboneModel(SegmentationModel):
 
     Attributes:
         output_stride: Image size over the size of the deepest feature map.
+        auxiliary: A second classifier, of the map before the deepest, whose logits come beside the others in training
+            mode; None without one.
     """
 
     backbone: Backbone
@@ -123,6 +126,7 @@ class BackboneModel(SegmentationModel):
         self.align_corners = align_corners
         self.backbone = backbone
         self.output_stride = backbone.reductions[-1]
+        self.auxiliary: nn.Module | None = None
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """See `SegmentationModel.forward`.
@@ -130,20 +134,40 @@ class BackboneModel(SegmentationModel):
         Raises:
             ValueError: One image in training mode: its image-level features would be normalized by their own values.
         """
-        norm = self.image_level_norm
-        # SyncBatchNorm is not a BatchNorm2d: it takes its statistics over all processes and may see one image in each.
-        if norm.training and isinstance(norm, nn.BatchNorm2d) and len(images) == 1:
+        if self.training and len(images) == 1 and any(map(_sees_an_image, self.modules())):
             raise ValueError(
                 "cannot train with a batch size of 1: the image-pooling branch has one value per channel and image, "
                 "and batch norm needs more; use at least 2 images per step (drop a last batch of 1)"
             )
-        return self.decode(self.backbone(images))
+        features = self.backbone(images)
+        logits = self.decode(features)
+        if self.auxiliary is None or not self.training:
+            return logits
+        return logits, self.auxiliary(self.before_deepest(features))
 
-    def decode(self, features: list[Tensor]) -> Tensor | tuple[Tensor, Tensor]:
+    def decode(self, features: list[Tensor]) -> Tensor:
         """Logits from the feature maps of the backbone, which come shallowest first."""
         raise NotImplementedError
 
-    @property
-    def image_level_norm(self) -> nn.Module:
-        """The norm layer that sees one value per channel and image."""
-        raise NotImplementedError
+    def before_deepest(self, features: list[Tensor]) -> Tensor:
+        """The feature map that the auxiliary classifier sees."""
+        return features[-2]
+
+
+def _sees_an_image(module: nn.Module) -> bool:
+    """Tell whether a layer normalizes one value for each channel and image."""
+    # SyncBatchNorm is not a BatchNorm2d: it takes its statistics over all processes and may see one image in each.
+    norm = module.project.norm if isinstance(module, PooledContext) and module.bins == 1 else None
+    return isinstance(norm, nn.BatchNorm2d) and norm.training
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Put a network in evaluation mode, and each of its parts back in the mode that it was in."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode

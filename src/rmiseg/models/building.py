@@ -8,14 +8,12 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Final
 
-from torch import nn
-
 from rmiseg.config.parser import checked_options
 from rmiseg.config.registry import Component, find, names
 from rmiseg.models.backbones import build_backbone, is_transformer
 from rmiseg.models.base import BackboneModel, SegmentationModel
 from rmiseg.models.channels import take_channels
-from rmiseg.models.external.wrapped import refuse
+from rmiseg.models.external.wrapped import refuse_choices
 from rmiseg.models.original import HEAD_OPTIONS, check_original, undilate
 from rmiseg.models.own import adapt_model
 from rmiseg.models.weights import copy_weights, read_weights
@@ -97,12 +95,11 @@ def build_model(
             own |= HEAD_OPTIONS[name]
         made = component.make(timm_backbone, num_classes, **own)
     else:
-        for option, value in (("model.backbone", backbone), ("model.output_stride", output_stride)):
-            if value is not None:
-                raise refuse(name, option, value)
+        refuse_choices(name, str(weights), backbone=backbone, output_stride=output_stride)
         network = component.make(num_classes=num_classes, **own)
         made = adapt_model(network, num_classes, name, architecture).train()
-        _load(network, name, str(weights))
+        if weights not in ("hub", "none"):
+            copy_weights(read_weights(Path(weights)), network, f"weights {str(weights)!r} do not fit {name}")
     take_channels(made, in_channels, rgb)
     return made
 
@@ -110,14 +107,6 @@ def build_model(
 def usual_stride(backbone: str) -> int | None:
     """The output stride of a backbone where none is chosen; None for a plain transformer, which has its own."""
     return None if is_transformer(backbone) else DEFAULT_OUTPUT_STRIDE
-
-
-def _load(network: nn.Module, name: str, weights: str) -> None:
-    """Load the weights of a network that a plugin made."""
-    if weights == "package":
-        raise ValueError(f"no package carries weights for {name}; --model.weights hub, none or a file")
-    if weights not in ("hub", "none"):
-        copy_weights(read_weights(Path(weights)), network, f"weights {weights!r} do not fit {name}")
 
 
 def _takes_backbone(component: Component) -> bool:

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 import torch
 from torch import Tensor, nn
 
-from rmiseg.models.base import BackboneModel, SegmentationModel
+from rmiseg.models.base import BackboneModel, SegmentationModel, evaluating
 
 PROBE = (97, 131)
 
@@ -101,12 +101,5 @@ def _first_convolutions(model: SegmentationModel) -> list[tuple[nn.Module, nn.Co
 def _see(model: SegmentationModel, image: Tensor) -> None:
     """Show an image to the network, of which all that reads the image runs."""
     seeing: nn.Module = model.backbone if isinstance(model, BackboneModel) else model
-    modes = [(module, module.training) for module in seeing.modules()]
-    device = next(seeing.parameters()).device
-    seeing.eval()
-    try:
-        with torch.no_grad():
-            seeing(image.to(device))
-    finally:
-        for module, mode in modes:
-            module.training = mode
+    with evaluating(seeing), torch.no_grad():
+        seeing(image.to(next(seeing.parameters()).device))

@@ -150,13 +150,9 @@ class DeepLabV3(BackboneModel):
         self.classifier = conv2d(width, num_classes)
         self.auxiliary = auxiliary_head(backbone, num_classes) if auxiliary else None
 
-    def decode(self, features: list[Tensor]) -> Tensor | tuple[Tensor, Tensor]:
+    def decode(self, features: list[Tensor]) -> Tensor:
         logits: Tensor = self.classifier(self.refine(self.aspp(features[-1])))
-        return (logits, self.auxiliary(features[-2])) if self.training and self.auxiliary else logits
-
-    @property
-    def image_level_norm(self) -> nn.Module:
-        return self.aspp.image_pooling.project.norm
+        return logits
 
 
 @register("model", "deeplabv3plus", options=DeepLabV3PlusOptions)
@@ -207,14 +203,10 @@ class DeepLabV3Plus(BackboneModel):
         self.classifier = conv2d(width, num_classes)
         self.auxiliary = auxiliary_head(backbone, num_classes) if auxiliary else None
 
-    def decode(self, features: list[Tensor]) -> Tensor | tuple[Tensor, Tensor]:
+    def decode(self, features: list[Tensor]) -> Tensor:
         low_level = self.low_level(features[self.low_level_index])
         context = self.aspp(features[-1])
         context = F.interpolate(context, low_level.shape[-2:], mode="bilinear", align_corners=self.decoder_corners)
         refined = self.decoder_dropout(self.decoder(torch.cat([context, low_level], dim=1)))
         logits: Tensor = self.classifier(refined)
-        return (logits, self.auxiliary(features[-2])) if self.training and self.auxiliary else logits
-
-    @property
-    def image_level_norm(self) -> nn.Module:
-        return self.aspp.image_pooling.project.norm
+        return logits

@@ -70,12 +70,6 @@ class PSPNet(BackboneModel):
         self.classifier = classification_head(self.pyramid.out_channels, WIDTH, num_classes, channel_dropout)
         self.auxiliary = classification_head(backbone.channels[-2], AUXILIARY_WIDTH, num_classes, channel_dropout)
 
-    def decode(self, features: list[Tensor]) -> Tensor | tuple[Tensor, Tensor]:
-        logits = self.classifier(self.pyramid(features[-1]))
-        return (logits, self.auxiliary(features[-2])) if self.training else logits
-
-    @property
-    def image_level_norm(self) -> nn.Module:
-        level = self.pyramid.levels[0]
-        assert isinstance(level, PooledContext)
-        return level.project.norm
+    def decode(self, features: list[Tensor]) -> Tensor:
+        logits: Tensor = self.classifier(self.pyramid(features[-1]))
+        return logits

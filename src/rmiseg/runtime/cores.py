@@ -6,15 +6,15 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from multiprocessing import parent_process
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
-T_co = TypeVar("T_co", covariant=True)
+S = TypeVar("S")
 T = TypeVar("T")
 
 MOST_WORKERS = 16
@@ -53,27 +53,19 @@ def worker_count(asked: int | None, most: int) -> int:
     return max(1, min(usable_cores(), most, MOST_WORKERS))
 
 
-class Work(Protocol[T_co]):
-    """Items, each of which is made when it is asked for."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int, /) -> T_co: ...
-
-
-def made_by(work: Work[T], processes: int) -> Iterator[T]:
-    """The items of `work` in their order, made by so many processes; by this one if that is 0.
+def made_by(make: Callable[[S], T], items: Sequence[S], processes: int) -> Iterator[T]:
+    """Results of a function for each item, in their order, made by so many processes; by this one if that is 0.
 
     Raises:
         ChildProcessError: A process has died.
     """
     if processes == 0:
-        yield from (work[index] for index in range(len(work)))
+        yield from map(make, items)
         return
-    pool = ProcessPoolExecutor(processes, initializer=_begin, initargs=(work,))
+    pool = ProcessPoolExecutor(processes, initializer=_begin, initargs=(make, items))
     waiting = deque[Future[Any]]()
     try:
-        for index in range(len(work)):
+        for index in range(len(items)):
             waiting.append(pool.submit(_make, index))
             if len(waiting) > AHEAD * processes:
                 yield waiting.popleft().result()
@@ -87,12 +79,12 @@ def made_by(work: Work[T], processes: int) -> Iterator[T]:
         pool.shutdown(cancel_futures=True)
 
 
-_work: Work[Any]
+_task: tuple[Callable[[Any], Any], Sequence[Any]]
 
 
-def _begin(work: Work[Any]) -> None:
-    global _work
-    _work = work
+def _begin(make: Callable[[Any], Any], items: Sequence[Any]) -> None:
+    global _task
+    _task = make, items
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started this one says what is to be said
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
@@ -105,4 +97,5 @@ def _end_with_parent() -> None:
 
 
 def _make(index: int) -> Any:
-    return _work[index]
+    make, items = _task
+    return make(items[index])

@@ -15,6 +15,7 @@ from torch import Tensor
 from rmiseg.config.recipes import shortened
 from rmiseg.runtime.checksums import DamagedError, check_zip, seal_zip
 from rmiseg.runtime.files import replacing
+from rmiseg.runtime.words import some
 
 
 def write_content(path: Path, file_format: str, content: dict[str, Any]) -> None:
@@ -61,10 +62,10 @@ def read_content(path: Path, file_format: str, advice: str = "") -> dict[str, An
             f"{path} cannot be read as a checkpoint, it may be cut short: {first_sentence(error)}"
         ) from error
     if not isinstance(content, dict) or content.get("format") != file_format:
-        keys = ", ".join(map(str, list(content)[:5])) if isinstance(content, dict) else type(content).__name__
+        held = shortened(some(content)) if isinstance(content, dict) else type(content).__name__
         raise ValueError(
-            f"{path} is not a checkpoint of rmiseg, which has the format {file_format!r}; it holds {keys[:300]}, ... "
-            f"{advice}"
+            f"{path} is not a checkpoint of rmiseg, which has the format {file_format!r}; it holds {held}"
+            f"{advice and '. '}{advice}"
         )
     del content["format"]
     return content

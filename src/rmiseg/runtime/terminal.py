@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console as RichConsole
+from rich.table import Table
 from rich.text import Text
 
 from rmiseg.runtime.files import visible
@@ -19,6 +20,15 @@ class Console(RichConsole):
     def render_str(self, text: str, **options: Any) -> Text:
         """Make a text of rich."""
         return super().render_str(visible(text), **options)
+
+
+def numbers_table(first: str, *others: str, title: str | None = None) -> Table:
+    """A table of texts in the first column, and numbers in the others."""
+    table = Table(title=title, title_justify="left")
+    table.add_column(first)
+    for name in others:
+        table.add_column(name, justify="right")
+    return table
 
 
 @contextmanager

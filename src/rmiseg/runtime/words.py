@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable
 
 
 def counted(number: int, noun: str) -> str:
@@ -15,9 +16,20 @@ def scope_of_mean(scored: int, classes: int) -> str:
     return "" if scored == classes else f" over {scored} of {classes} classes"
 
 
-def some(names: Sequence[str], most: int = 6) -> str:
-    """List the first of some names, and say how many more there are."""
+def some(things: Iterable[object], most: int = 6) -> str:
+    """List the first of some things, such as names, and say how many more there are."""
+    names = list(map(str, things))
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def percent(share: float | None) -> str:
+    """Write a share in percent, with two digits; a dash for what has no value."""
+    return "-" if share is None or math.isnan(share) else f"{100 * share:.2f}"
+
+
+def percents(interval: Iterable[float | None]) -> str:
+    """Write the ends of an interval of shares in percent."""
+    return " to ".join(map(percent, interval))
 
 
 def rounded(number: float) -> str:

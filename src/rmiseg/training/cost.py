@@ -40,12 +40,14 @@ class StepCost:
     """Cost of an optimizer step.
 
     Attributes:
+        batch: Images in a batch.
         parameters: Numbers that are trained.
         operations: Additions and multiplications of one batch, forward and backward; those of the loss are left out.
             None if the network looks at numbers as it goes, so that nothing can be foreseen.
         memory: Most bytes held at once on a GPU, with those of the CUDA context; None likewise.
     """
 
+    batch: int
     parameters: int
     operations: int | None
     memory: int | None
@@ -70,7 +72,8 @@ def step_cost(
     config = timed_recipe(replace(config, model=model, train=replace(config.train, compile=False)))
     config = with_equal_weights(config, num_classes)
     height, width = config.data.crop_size
-    size = (batch or config.data.batch_size, config.data.bands or 3, height, width)
+    batch = batch or config.data.batch_size
+    size = (batch, config.data.bands or 3, height, width)
     tracker, counter = MemTracker(), FlopCounterMode(display=False)
     device = torch.device("cpu")  # where fake tensors are said to be: those of a GPU need its driver to go backward
     # Numbers of its own, which fake ones replace: there may be code in a network that needs some while it is built.
@@ -97,16 +100,21 @@ def step_cost(
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
         except (DataDependentOutputException, DynamicOutputShapeException):
-            return StepCost(parameters, None, None)
+            return StepCost(batch, parameters, None, None)
     peak = sum(each["Total"] for each in tracker.get_tracker_snapshot("peak").values())
-    return StepCost(parameters, counter.get_total_flops(), int(peak) + CONTEXT)
+    return StepCost(batch, parameters, counter.get_total_flops(), int(peak) + CONTEXT)
 
 
 def memory_need(config: TrainConfig, num_classes: int) -> MemoryNeed | None:
     """Memory of a step on a GPU by its batch, see `step_cost`; None if it cannot be foreseen."""
-    points = [(batch, step_cost(config, num_classes, batch, count_operations=False).memory) for batch in (2, 4)]
-    (few, first), (more, second) = points
-    return None if first is None or second is None else MemoryNeed.through((few, first), (more, second))
+    return memory_through(*(step_cost(config, num_classes, batch, count_operations=False) for batch in (2, 4)))
+
+
+def memory_through(first: StepCost, second: StepCost) -> MemoryNeed | None:
+    """Memory of a step on a GPU by its batch, from the costs of two batches; None if it cannot be foreseen."""
+    if first.memory is None or second.memory is None:
+        return None
+    return MemoryNeed.through((first.batch, first.memory), (second.batch, second.memory))
 
 
 def measured_pace(

@@ -40,14 +40,17 @@ class Criterion:
         self, config: LossConfig, num_classes: int, total_steps: int, loss: LossFunction | None = None
     ) -> None:
         align_corners = bool(config.align_corners)
-        common = {"align_corners": align_corners, "class_weights": config.class_weights}
         chosen = loss if loss is not None else named_loss(config, num_classes, total_steps)
         self.terms = [_term("", 1.0, chosen, align_corners)]
         for name, chosen_plus in config.plus.items():
             weight, options = _weight_and_options(name, chosen_plus)
-            further = _make(name, options, num_classes, total_steps, common)
+            further = _make(name, options, config, num_classes, total_steps)
             self.terms.append(_term(f"plus {name}", weight, further, align_corners))
-        auxiliary = _auxiliary_loss(config, num_classes, total_steps, common)
+        beside = config.aux_loss or "ce"
+        if beside == config.name:  # which has its options there too
+            auxiliary = named_loss(config, num_classes, total_steps)
+        else:
+            auxiliary = _make(beside, {}, config, num_classes, total_steps)
         self.auxiliary = _term("auxiliary", config.aux_weight, auxiliary, align_corners)
 
     def to(self, device: torch.device) -> None:
@@ -136,28 +139,18 @@ def named_loss(config: LossConfig, num_classes: int, total_steps: int) -> LossFu
     if section is not None and config.options:
         raise ValueError(f"loss.options is for losses of plugins; the options of {config.name} are loss.{config.name}")
     options = asdict(section) if section is not None else config.options
-    common = {"align_corners": bool(config.align_corners), "class_weights": config.class_weights}
-    return _make(config.name, options, num_classes, total_steps, common)
+    return _make(config.name, options, config, num_classes, total_steps)
 
 
-def _auxiliary_loss(config: LossConfig, num_classes: int, total_steps: int, common: dict[str, Any]) -> LossFunction:
-    """Build the loss on the auxiliary head; the loss itself has its options there too."""
-    name = config.aux_loss or "ce"
-    if name == config.name:
-        return named_loss(config, num_classes, total_steps)
-    return _make(name, {}, num_classes, total_steps, common)
-
-
-def _make(
-    name: str, options: dict[str, Any], num_classes: int, total_steps: int, common: dict[str, Any]
-) -> LossFunction:
-    """Build a loss by its name. What it takes of the common options, it gets."""
+def _make(name: str, options: dict[str, Any], config: LossConfig, num_classes: int, total_steps: int) -> LossFunction:
+    """Build a loss by its name. What it takes of the options that all losses have in common, it gets."""
     component = find("loss", name)
     if inspect.isclass(component.make) and issubclass(component.make, SegmentationLoss):
         length = {"max_steps": total_steps} if "max_steps" in inspect.signature(component.make).parameters else {}
+        common = {"align_corners": bool(config.align_corners), "class_weights": config.class_weights}
         own = checked_options(component, options, "loss.options")
         return build_loss(name, num_classes=num_classes, **common, **length, **own)
-    if common["class_weights"] is not None:
+    if config.class_weights is not None:
         raise ValueError(f"loss.class_weights: the loss {name} takes none; leave them out, or choose rmi, ce or bce")
     return build_loss(name, num_classes=num_classes, **checked_options(component, options, "loss.options"))
 

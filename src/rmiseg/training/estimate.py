@@ -18,7 +18,7 @@ from rmiseg.runtime.device import tune
 from rmiseg.runtime.distributed import processes
 from rmiseg.runtime.words import counted, rounded
 from rmiseg.training.assembly import complete, open_splits
-from rmiseg.training.cost import measured_pace, step_cost
+from rmiseg.training.cost import measured_pace, memory_through, step_cost
 from rmiseg.training.planned import OpenTraining, with_length
 from rmiseg.training.schedule import training_length
 
@@ -102,12 +102,10 @@ def cost_table(config: TrainConfig, train: LabeledImages, pace: Pace | None, mac
     table.add_row("disk", f"{disk_space(config, cost.parameters) / GIGABYTE:.1f} GB")
     batch = config.data.batch_size
     other = max(batch // 2, 2) if batch != 2 else 4
-    others = None if cost.memory is None else step_cost(config, classes, other, count_operations=False).memory
-    if cost.memory is None or others is None:
-        table.add_row("memory of a GPU", unforeseen)
-    else:
-        need = MemoryNeed.through((batch, cost.memory), (other, others))
-        table.add_row("memory of a GPU", fitting_cards(need, batch, config.train.accumulate))
+    need = memory_through(cost, step_cost(config, classes, other, count_operations=False))
+    table.add_row(
+        "memory of a GPU", fitting_cards(need, batch, config.train.accumulate) if need is not None else unforeseen
+    )
     return table
 
 

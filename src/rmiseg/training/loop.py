@@ -8,7 +8,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from itertools import islice
 from typing import Any, NoReturn
@@ -22,7 +22,7 @@ from rmiseg.data import Batch
 from rmiseg.evaluation.evaluate import Evaluation, evaluate_model
 from rmiseg.evaluation.metrics import Scores
 from rmiseg.evaluation.scoring import save_validation
-from rmiseg.inference.checkpoint import BEST, LAST, Checkpoint, CheckpointFolder
+from rmiseg.inference.checkpoint import BEST, LAST, Checkpoint
 from rmiseg.runtime.device import peak_memory
 from rmiseg.runtime.distributed import (
     full_state,
@@ -40,11 +40,12 @@ from rmiseg.training.assembly import make_loaders, make_model, make_step, with_c
 from rmiseg.training.average import ScoredModel
 from rmiseg.training.budget import Budget
 from rmiseg.training.callbacks import Callback
+from rmiseg.training.checkpoint_folder import CheckpointFolder
 from rmiseg.training.criterion import Criterion
 from rmiseg.training.curves import RunCurves, open_loggers
 from rmiseg.training.parts import Parts
 from rmiseg.training.progress import TrainingProgress, training_progress
-from rmiseg.training.run_folder import RunFolder, RunResult
+from rmiseg.training.run_folder import RunFolder, RunResult, going_on_without
 from rmiseg.training.schedule import learning_rate, set_learning_rate, training_length
 from rmiseg.training.state import RunState, SavedState, seed_step
 from rmiseg.training.step import StepInFlight, StepOutcome, grouped
@@ -131,7 +132,7 @@ class TrainingRun:
             while self.state.epoch < self.epochs and not self.stopped:
                 self._train_epoch(progress)
                 self.stopped = any(gather(self.stopped))
-                if not self.config.train.checkpoint_every or self.state.step % self.config.train.checkpoint_every:
+                if not self._saves_after(self.state.step):
                     self._save_state()
                 with self.request.at_once():  # nothing is lost: what follows is done again
                     evaluation = self._validate(progress)
@@ -296,7 +297,7 @@ class TrainingRun:
         )
         if is_main():
             self.folder.check_there()
-            with nullcontext() if self._is_last_epoch else _going_on_without(self.console):
+            with nullcontext() if self._is_last_epoch else going_on_without(self.console):
                 is_best = self.checkpoints.save(checkpoint)
                 if evaluation:
                     names = [LAST, *[BEST] * is_best]
@@ -315,7 +316,7 @@ class TrainingRun:
             scaler = self.step.scaler.state_dict()
             average = self.scored.state_dict()
             content = SavedState(self.state, weights, optimizer_state, scaler, self.confusion, callbacks, average)
-            with _going_on_without(self.console):
+            with going_on_without(self.console):
                 self.folder.save_state(content)
 
     def _end_epoch(self, progress: TrainingProgress, evaluation: Evaluation | None) -> None:
@@ -380,15 +381,6 @@ class TrainingRun:
         if is_main():
             self.folder.diverged(message)
         raise FloatingPointError(message)
-
-
-@contextmanager
-def _going_on_without(console: Console) -> Iterator[None]:
-    """A file that cannot be written is no reason to stop a training while the one before it is whole."""
-    try:
-        yield
-    except OSError as error:
-        console.print(f"warning: {error}. The training goes on; the file before it is whole", markup=False)
 
 
 def _warn(console: Console, message: str) -> None:

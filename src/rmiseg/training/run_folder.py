@@ -315,6 +315,15 @@ class RunFolder:
         console.print(f"warning: the data have changed: {change}. The training goes on with them", markup=False)
 
 
+@contextmanager
+def going_on_without(console: Console) -> Iterator[None]:
+    """Warn of a file that cannot be written: no reason to stop a training while the one before it is whole."""
+    try:
+        yield
+    except OSError as error:
+        console.print(f"warning: {error}. The training goes on; the file before it is whole", markup=False)
+
+
 def occupied(out: Path, can_go_on: bool) -> FileExistsError:
     """The error that something else is in the folder of a run, or one that could go on and is not asked to."""
     advice = ", go on with it with --resume auto" if can_go_on else ""

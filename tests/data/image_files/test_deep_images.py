@@ -13,8 +13,8 @@ from rich.console import Console
 from miniatures import every, write_image, write_png, write_values
 from rmiseg.config import DataConfig, ModelConfig
 from rmiseg.data import ClassTable, check_dataset, class_ids, load_split, open_training_data, read_image, read_mask
+from rmiseg.data.band_choice import choose_bands
 from rmiseg.data.bands import Bands, checked_range
-from rmiseg.data.choice import choose_bands
 from rmiseg.data.image_files.masks import read_raw_mask
 from rmiseg.data.image_files.opening import has_deep_values
 from rmiseg.data.image_files.reading import deep_values
@@ -116,17 +116,15 @@ def test_range_is_stored_with_the_model(tmp_path):
     """In the checkpoint, and so in what predicts, evaluates and is exported."""
     import torch
 
-    from rmiseg.inference.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+    from rmiseg.inference.checkpoint import load_checkpoint
     from rmiseg.inference.predictor import Predictor
     from rmiseg.inference.segmenter import Segmenter
-    from rmiseg.models import build_model
+    from support.checkpoints import save_untrained
 
     config = ModelConfig(name="deeplabv3", backbone="resnet18", weights="none", output_stride=32)
     data = DataConfig(root=str(CASES / "bit12"), val_split="train", value_range=(0.0, 4095.0))
     classes = load_split("folder", CASES / "bit12", "train").classes
-    network = build_model("deeplabv3", backbone="resnet18", weights="none", output_stride=32, num_classes=2)
-    save_checkpoint(tmp_path / "c.pt", Checkpoint(network.state_dict(), config, data, classes, 1, {}))
-    checkpoint = load_checkpoint(tmp_path / "c.pt")
+    checkpoint = load_checkpoint(save_untrained(tmp_path / "c.pt", classes, config, data))
     split = checkpoint.load_split()
     assert split.bands.ranges == (0.0, 4095.0)
     predictor = Predictor(checkpoint, "cpu")
@@ -170,7 +168,7 @@ def test_several_images_in_a_file_are_refused_with_their_number(tmp_path, suffix
 
 def test_a_few_deep_images_among_many_are_told(tmp_path, monkeypatch):
     """Where those that are looked at to find the range have 8 bits."""
-    monkeypatch.setattr("rmiseg.data.choice.SAMPLE", 2)
+    monkeypatch.setattr("rmiseg.data.band_choice.SAMPLE", 2)
     for number in range(5):
         write_image(tmp_path / "images" / "train" / f"{number}.png")
         write_values(tmp_path / "masks" / "train" / f"{number}.png", np.roll(every(0, 1), number))

@@ -83,7 +83,7 @@ def test_objects(tmp_path):
     expected[4:10, 10:17][region] = 2
     np.testing.assert_array_equal(masks["train/a"], expected)
     assert masks["val/a"].max() == 0
-    assert report.unused.lines() == ["1 labels are of the kind line, which is not read: car in a.jpg.json"]
+    assert report.unused.lines() == ["1 labels are of the kind line, whose area is not read: car in a.jpg.json"]
     assert "- [0, 0, 142]" in (tmp_path / "imported" / "dataset.yaml").read_text()
 
 

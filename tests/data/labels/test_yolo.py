@@ -83,10 +83,10 @@ def test_lists_of_images_and_names_by_number(tmp_path):
 
 
 def test_labels_of_label_studio(tmp_path):
-    """classes.txt in place of data.yaml; boxes; a confidence; a label file without an image."""
+    """classes.txt, in UTF-16, in place of data.yaml; boxes; a confidence; a label file without an image."""
     source = write_yolo(tmp_path / "yolo", {"images/a": ["0 0.5 0.5 0.25 0.5", line(1, SQUARE) + " 0.9"]})
     (source / "data.yaml").unlink()
-    (source / "classes.txt").write_text("road\ncar\n")
+    (source / "classes.txt").write_text("road\ncar\n", encoding="utf-16")
     (source / "labels" / "lost.txt").write_text(line(0, SQUARE))
     report, masks, classes = imported(source, val=0)
     assert classes == ["background", "car"]

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from miniatures import COCO_SIZE, STUFF_VALUES, every, write_values
-from rmiseg.data import available_splits, drawn, load_split
+from rmiseg.data import available_splits, drawn_masks, load_split
 
 # COCO
 
@@ -90,8 +90,8 @@ def test_coco_masks_drawn_by_several_processes(coco_root, monkeypatch, cache):
     expected = load_split("coco", coco_root, "train")
     masks = [expected.read_mask(index) for index in range(len(expected))]
     shutil.rmtree(cache)
-    monkeypatch.setattr(drawn, "WORTH_A_PROCESS", 2)
-    monkeypatch.setattr(drawn, "usable_cores", lambda: 2)
+    monkeypatch.setattr(drawn_masks, "WORTH_A_PROCESS", 2)
+    monkeypatch.setattr(drawn_masks, "usable_cores", lambda: 2)
     again = load_split("coco", coco_root, "train")
     assert again == expected
     for index, mask in enumerate(masks):
@@ -158,12 +158,12 @@ def test_coco_with_regions_of_another_size(coco_root):
 
 
 def test_cache_folder(monkeypatch, tmp_path):
-    assert drawn.cache_folder() == tmp_path / "cache"
+    assert drawn_masks.cache_folder() == tmp_path / "cache"
     monkeypatch.delenv("RMISEG_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert drawn.cache_folder() == tmp_path / "rmiseg"
+    assert drawn_masks.cache_folder() == tmp_path / "rmiseg"
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert drawn.cache_folder() == Path.home() / ".cache" / "rmiseg"
+    assert drawn_masks.cache_folder() == Path.home() / ".cache" / "rmiseg"
 
 
 # COCO-Stuff and COCO's panoptic annotations
@@ -191,7 +191,7 @@ def test_coco_panoptic(panoptic_root, monkeypatch):
     assert len(split.samples) == 5
     assert (len(split.classes), split.classes.names[132]) == (133, "rug-merged")
     np.testing.assert_array_equal(split.read_mask(0), np.resize([255, 0, 132, 0], COCO_SIZE[::-1]))
-    monkeypatch.setattr(drawn, "_draw", None)  # would fail if called
+    monkeypatch.setattr(drawn_masks, "_draw", None)  # would fail if called
     assert load_split("coco-panoptic", panoptic_root, "train") == split
 
 

@@ -127,7 +127,7 @@ def test_list_as_windows_writes_it(voc_home, content):
 
 def test_list_that_is_no_text(voc_home):
     (voc_home / "ImageSets" / "Segmentation" / "train.txt").write_bytes(b"\x80\x81\xff")
-    with pytest.raises(ValueError, match=r"train\.txt is not a text file"):
+    with pytest.raises(ValueError, match=r"train\.txt: line 1 is not UTF-8 \(byte 0x80\)"):
         load_split("voc", voc_home, "train")
 
 

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from rmiseg.data.band_choice import choose_bands
 from rmiseg.data.bands import Bands
 from rmiseg.data.checking.doubts import may_share, on_both_sides, warnings_of
 from rmiseg.data.checking.inspection import Inspection, SplitReport, inspect
 from rmiseg.data.checking.shifted import MANY, fit_warnings
-from rmiseg.data.checking.two_ways import two_ways
-from rmiseg.data.checking.verdict import class_problems, ignored_note, palette_problems, unscored
-from rmiseg.data.choice import choose_bands
+from rmiseg.data.checking.verdict import ignored_note, problems_of
 from rmiseg.data.classes import ClassTable
-from rmiseg.data.images import Split
+from rmiseg.data.images import Sample, Split
 from rmiseg.data.sets.finding import missing_split, scan_splits
 from rmiseg.runtime.cores import made_by, worker_count
 from rmiseg.runtime.progress import track
@@ -70,38 +70,28 @@ def check_dataset(
     trained = [scan for scan in scans if scan.name.startswith("train")] or scans[:1]
     bands, notes = choose_bands(trained[0])
     reports = [SplitReport.of(scan) for scan in scans]
-    inspections = _Inspections(scans, bands)
     contents: list[dict[bytes, Path]] = [{} for _ in scans]
-    made = made_by(inspections, worker_count(workers, len(inspections)))
-    for index, inspection in track(made, "reading", console, total=len(inspections)):
+    items = [(index, sample) for index, scan in enumerate(scans) for sample in scan.samples]
+    look = partial(_inspected, classes=[scan.classes for scan in scans], bands=bands)
+    processes = worker_count(workers, len(items))
+    for index, inspection in track(made_by(look, items, processes), "reading", console, total=len(items)):
         reports[index].add(inspection)
         if inspection.content:
             contents[index].setdefault(inspection.content, inspection.sample.image)
     reports[0].notes += notes + ignored_note(scans[0].description, reports)
     learned = [report for report in reports if report.name in {scan.name for scan in trained}]
-    problems = class_problems(scans[0].classes, scans[0].description, learned) + palette_problems(reports)
-    problems = problems or unscored(reports) or two_ways(scans[0].classes, scans[0].description, reports)
+    problems = problems_of(scans[0].classes, scans[0].description, learned, reports)
     warnings = [f"there is no split {split}, which training needs. {missing_split(split)}" for split in absent]
-    samples = [each for scan in scans for each in scan.samples]
-    warnings += fit_warnings(samples, scans[0].classes, bands, most=MANY, workers=worker_count(workers, len(samples)))
+    samples = [sample for _, sample in items]
+    warnings += fit_warnings(samples, scans[0].classes, bands, most=MANY, workers=processes)
     warnings += _warnings(scans, reports, contents)
     return Report(name, Path(root), scans[0].classes, reports, warnings, problems)
 
 
-class _Inspections:
-    """The index of the split and an inspection, for each sample of several splits."""
-
-    def __init__(self, scans: list[Split], bands: Bands) -> None:
-        self.samples = [(index, sample) for index, scan in enumerate(scans) for sample in scan.samples]
-        self.classes = [scan.classes for scan in scans]
-        self.bands = bands
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, key: int) -> tuple[int, Inspection]:
-        index, sample = self.samples[key]
-        return index, inspect(sample, self.classes[index], bands=self.bands)
+def _inspected(item: tuple[int, Sample], classes: Sequence[ClassTable], bands: Bands) -> tuple[int, Inspection]:
+    """The index of the split of a sample, and its inspection."""
+    index, sample = item
+    return index, inspect(sample, classes[index], bands=bands)
 
 
 def _warnings(scans: list[Split], reports: list[SplitReport], contents: list[dict[bytes, Path]]) -> list[str]:

@@ -11,10 +11,11 @@ import numpy as np
 
 from rmiseg.data.checking.inspection import SplitReport
 from rmiseg.data.checking.seams import is_seam
-from rmiseg.data.checking.verdict import one_color_each, yaml_line
+from rmiseg.data.checking.verdict import one_color_each
 from rmiseg.data.classes import ClassTable
+from rmiseg.data.description import yaml_line
 from rmiseg.data.images import Split
-from rmiseg.runtime.words import counted
+from rmiseg.runtime.words import counted, some
 
 BETWEEN = 1.05
 """Factor by which pixels nearest to a class whose value lies between others may exceed those that hold it; beyond, it
@@ -73,7 +74,7 @@ def warnings_of(classes: ClassTable, reports: Sequence[SplitReport], all_read: b
                 f"{', '.join(names)}"
             )
         else:
-            shown = ", ".join(classes.names[index] for index in indices[:10]) + (", ..." if len(indices) > 10 else "")
+            shown = some((classes.names[index] for index in indices), 10)
             warnings.append(f"{len(indices)} of {len(classes)} classes do not occur in {', '.join(names)}: {shown}")
     return warnings
 
@@ -174,7 +175,7 @@ def _seams(classes: ClassTable, reports: Sequence[SplitReport]) -> list[str]:
     if classes.nearest or not found:
         return []
     first, (pixels, between, _) = found[0], counts[:, found[0]]
-    names = ", ".join(f"{classes.names[index]} ({classes.values[index]})" for index in found[:5])
+    names = some((f"{classes.names[index]} ({classes.values[index]})" for index in found), 5)
     return [
         f"{between / pixels:.0%} of the pixels of class {classes.names[first]} lie in seams between lower and higher "
         f"values than {classes.values[first]}, and these hardly touch: were the masks resized with "

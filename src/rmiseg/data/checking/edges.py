@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rmiseg.data.bands import Bands
 from rmiseg.data.classes import IGNORE_INDEX, ClassTable
 from rmiseg.data.image_files.masks import read_mask
-from rmiseg.data.image_files.opening import image_header
+from rmiseg.data.image_files.opening import UNREADABLE, image_header
 from rmiseg.data.image_files.reading import read_image
 from rmiseg.data.images import Sample
 
@@ -39,8 +39,9 @@ class Edges:
     contrast: tuple[float, float, float] | None
 
 
-def edges_of(sample: Sample, place: tuple[Path, int], classes: ClassTable, bands: Bands) -> Edges | None:
-    """The edges of an image and its mask; None if they cannot be read, or differ in size."""
+def edges_of(looked: tuple[Sample, tuple[Path, int]], classes: ClassTable, bands: Bands) -> Edges | None:
+    """The edges of an image and its mask, and their place; None if they cannot be read, or differ in size."""
+    sample, place = looked
     assert sample.mask is not None
     try:
         step = max(1, -(-max(image_header(sample.image, bands.pages).size) // LONG_SIDE))
@@ -48,7 +49,7 @@ def edges_of(sample: Sample, place: tuple[Path, int], classes: ClassTable, bands
         times = -(-step // reduction)
         gray = read_image(sample.image, reduction, bands).mean(axis=-1, dtype=np.float32)
         ids = read_mask(sample.mask, classes)
-    except (ValueError, OSError, ModuleNotFoundError):
+    except UNREADABLE:
         return None
     step = reduction * times
     if gray.shape != tuple(-(-size // reduction) for size in ids.shape) or min(ids.shape) < 2 * step:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import filecmp
 import hashlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,10 +18,10 @@ from PIL import Image
 from rmiseg.data.bands import RGB, Bands
 from rmiseg.data.checking.seams import seams
 from rmiseg.data.classes import IGNORE_INDEX, ClassTable, Color, RawValue
+from rmiseg.data.image_files.deep import orientation_of
 from rmiseg.data.image_files.masks import RawMask, read_raw_mask
-from rmiseg.data.image_files.opening import decoded, has_deep_values, image_header
+from rmiseg.data.image_files.opening import UNREADABLE, decoded, has_deep_values, image_header
 from rmiseg.data.image_files.reading import read_image
-from rmiseg.data.image_files.tiff import ORIENTATION, valid_orientation
 from rmiseg.data.images import Sample, Split, size_mismatch
 
 FLAT_SHARE = 0.001
@@ -243,20 +245,14 @@ def inspect(sample: Sample, classes: ClassTable, *, decode: bool = True, bands: 
         bands: See `read_image`.
     """
     found = Inspection(sample)
-    if decode:
-        try:
+    with _told(found):
+        if decode:
             pixels = read_image(sample.image, bands=bands)
-            height, width = pixels.shape[:2]
-            found.image_size = (width, height)
+            found.image_size = (pixels.shape[1], pixels.shape[0])
             if pixels.min() < pixels.max():
                 found.content = _hash(pixels)
-        except (ValueError, OSError, ModuleNotFoundError) as error:
-            found.unreadable.append(str(error))
-    else:
-        try:
+        else:
             found.image_size = _size(sample.image, bands)
-        except (ValueError, OSError, ModuleNotFoundError) as error:
-            found.unreadable.append(str(error))
     found.deep = bands.count == RGB.count and bands.ranges is None and has_deep_values(sample.image)
     if sample.mask is None:
         return found
@@ -266,14 +262,12 @@ def inspect(sample: Sample, classes: ClassTable, *, decode: bool = True, bands: 
             f"image {sample.image} and mask {sample.mask} are the same file, byte for byte: save what it should "
             f"be in the place of one"
         )
-    try:
+    with _told(found):
         mask = read_raw_mask(sample.mask, classes.rgb, classes.lossy)
         mask_size = (mask.values.shape[1], mask.values.shape[0])
         found.transparent = mask.transparent
         found.inverted = mask.inverted and 2 * int(np.count_nonzero(mask.values)) > mask.values.size
         _count(found, mask, classes)
-    except (ValueError, OSError, ModuleNotFoundError) as error:
-        found.unreadable.append(str(error))
     if found.image_size and mask_size and found.image_size != mask_size:
         found.size_mismatch = size_mismatch(sample.describe(), found.image_size, mask_size)
     elif mask_size:
@@ -281,6 +275,15 @@ def inspect(sample: Sample, classes: ClassTable, *, decode: bool = True, bands: 
         keep_size = mask_size[0] == mask_size[1] or (turns[0] > 4) == (turns[1] > 4)
         found.orientations = turns if turns[0] != turns[1] and keep_size else None
     return found
+
+
+@contextmanager
+def _told(found: Inspection) -> Iterator[None]:
+    """Keep why a file cannot be read, and go on."""
+    try:
+        yield
+    except UNREADABLE as error:
+        found.unreadable.append(str(error))
 
 
 def _hash(pixels: NDArray[Any]) -> bytes:
@@ -347,8 +350,6 @@ def _orientation(path: Path) -> int:
     """The EXIF orientation of an image file, 1 if it has none, by its header."""
     try:
         with Image.open(path, formats=decoded()) as image:
-            # Of a PNG, Pillow would look for EXIF data behind the pixels, too, and decode them all.
-            known = image.format != "PNG" or "exif" in image.info
-            return valid_orientation(image.getexif().get(ORIENTATION, 1)) if known else 1
+            return orientation_of(image)
     except Exception:  # what is wrong with it, reading says
         return 1

@@ -12,7 +12,8 @@ from rmiseg.data.checking.inspection import SplitReport
 from rmiseg.data.checking.verdict import renumbered
 from rmiseg.data.classes import describe_classes
 from rmiseg.data.image_files.masks import smoothed
-from rmiseg.runtime.words import counted
+from rmiseg.runtime.terminal import numbers_table
+from rmiseg.runtime.words import counted, some
 
 MOST_CLASSES = 40
 """Classes up to which the table has those, too, that do not occur."""
@@ -41,7 +42,7 @@ def print_report(report: Report, console: Console | None = None, most: int = 10)
         _print_list(console, f"{split.name}: sizes that differ", split.size_mismatches, most)
         unknown = [
             f"value {value}: {counted(found.pixels, 'pixel')} in {counted(len(found.files), 'mask')}, "
-            f"{', '.join(map(str, found.files[:3]))}{', ...' if len(found.files) > 3 else ''}"
+            f"{some(found.files, 3)}"
             for value, found in sorted(split.unknown_values.items())
         ]
         _print_list(console, f"{split.name}: mask values that are neither a class nor ignored", unknown, most)
@@ -85,10 +86,8 @@ def _print_list(console: Console, title: str, lines: list[str], most: int) -> No
 
 
 def _files_table(report: Report) -> Table:
-    table = Table(title=escape(f"{report.name}: {report.root}"), title_justify="left")
-    table.add_column("split")
-    for column in ("images", "masks", "problems", "smallest", "largest"):
-        table.add_column(column, justify="right")
+    title = escape(f"{report.name}: {report.root}")
+    table = numbers_table("split", "images", "masks", "problems", "smallest", "largest", title=title)
     for split in report.splits:
         table.add_row(
             escape(split.name),
@@ -101,12 +100,8 @@ def _files_table(report: Report) -> Table:
 
 
 def _classes_table(report: Report) -> Table:
-    table = Table()
-    table.add_column("class")
-    table.add_column("value", justify="right")
     splits = [split for split in report.splits if split.masks]
-    for split in splits:
-        table.add_column(f"{escape(split.name)}: pixels, images", justify="right")
+    table = numbers_table("class", "value", *(f"{escape(split.name)}: pixels, images" for split in splits))
     totals = [max(split.class_pixels.sum() + split.ignored_pixels, 1) for split in splits]
     width = max((len(f"{split.images:,}") for split in splits), default=0)
     present = sum((split.class_pixels for split in splits), start=np.zeros(len(report.classes), np.int64)) > 0

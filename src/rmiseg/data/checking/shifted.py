@@ -9,7 +9,9 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +20,7 @@ from rmiseg.data.bands import Bands
 from rmiseg.data.checking.edges import Edges, edges_of
 from rmiseg.data.checking.reversed import reversal_warnings
 from rmiseg.data.classes import ClassTable
-from rmiseg.data.image_files.opening import image_header
+from rmiseg.data.image_files.opening import UNREADABLE, image_header
 from rmiseg.data.image_files.volumes import is_slice
 from rmiseg.data.images import Sample
 from rmiseg.runtime.cores import made_by
@@ -37,6 +39,9 @@ LEAST_FOUND, SHARE, CHANCE = 4, 0.05, 2.0
 """Masks with such an image, and their least share, from which on it is told; median fit of own images below which more
 images are looked at."""
 
+Looked: TypeAlias = tuple[Sample, tuple[Path, int]]
+"""A sample, its folder, and its place in it."""
+
 
 def fit_warnings(
     samples: Sequence[Sample], classes: ClassTable, bands: Bands, *, most: int = FEW, workers: int = 0
@@ -54,8 +59,9 @@ def fit_warnings(
     known: dict[Sample, Edges | None] = {}
     for number in dict.fromkeys((most, max(most, MANY))):
         chosen = _chosen([each for each in samples if each.mask is not None], number)
-        work = _Looks([(sample, place) for sample, place in chosen if sample not in known], classes, bands)
-        known |= zip([sample for sample, _ in work.chosen], made_by(work, workers if len(work) else 0))
+        looked = _readable([each for each in chosen if each[0] not in known], bands)
+        look = partial(edges_of, classes=classes, bands=bands)
+        known |= zip([sample for sample, _ in looked], made_by(look, looked, workers if looked else 0))
         read = [edges for edges in known.values() if edges is not None]
         if reversed_masks := reversal_warnings(read):
             return reversed_masks
@@ -86,12 +92,12 @@ def _warning(looked_at: int, found: list[tuple[Edges, Edges]]) -> str:
     )
 
 
-def _chosen(samples: Sequence[Sample], most: int) -> list[tuple[Sample, tuple[Path, int]]]:
+def _chosen(samples: Sequence[Sample], most: int) -> list[Looked]:
     """So many samples, in a few rows of neighbors, evenly spaced in each folder, with the place of each."""
     folders: dict[Path, list[Sample]] = {}
     for each in samples:
         folders.setdefault(each.image.parent, []).append(each)
-    found: list[tuple[Sample, tuple[Path, int]]] = []
+    found: list[Looked] = []
     rows = most // BLOCK
     for name, folder in sorted(folders.items(), key=lambda item: -len(item[1]))[:rows]:
         folder.sort(key=lambda each: _natural(each.image.name))
@@ -108,29 +114,19 @@ def _natural(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d{1,18})", name)]
 
 
-class _Looks:
-    """The edges of each of some samples; None of what cannot be read, or is too much."""
-
-    def __init__(self, chosen: list[tuple[Sample, tuple[Path, int]]], classes: ClassTable, bands: Bands) -> None:
-        self.classes = classes
-        self.bands = bands
-        self.chosen = []
-        pixels = 0
-        for sample, place in chosen:
-            try:
-                height, width = image_header(sample.image, bands.pages).size
-            except (ValueError, OSError, ModuleNotFoundError):
-                continue
-            pixels += height * width
-            if pixels > MOST_PIXELS:
-                break
-            self.chosen.append((sample, place))
-
-    def __len__(self) -> int:
-        return len(self.chosen)
-
-    def __getitem__(self, index: int) -> Edges | None:
-        return edges_of(*self.chosen[index], self.classes, self.bands)
+def _readable(chosen: list[Looked], bands: Bands) -> list[Looked]:
+    """Those whose image has a header that can be read, as long as all together are not too large."""
+    found, pixels = [], 0
+    for sample, place in chosen:
+        try:
+            height, width = image_header(sample.image, bands.pages).size
+        except UNREADABLE:
+            continue
+        pixels += height * width
+        if pixels > MOST_PIXELS:
+            break
+        found.append((sample, place))
+    return found
 
 
 def _compared(read: Sequence[Edges]) -> tuple[int, float, list[tuple[Edges, Edges]]]:

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from rmiseg.data.checking.inspection import SplitReport
-from rmiseg.data.checking.verdict import yaml_line, yaml_value
 from rmiseg.data.classes import IGNORE_INDEX, ClassTable, RawValue
-from rmiseg.data.description import Description
-from rmiseg.runtime.words import counted
+from rmiseg.data.description import Description, yaml_line, yaml_value
+from rmiseg.runtime.words import counted, some
 
 
 def two_ways(classes: ClassTable, description: Description | None, reports: Sequence[SplitReport]) -> list[str]:
@@ -40,7 +39,7 @@ def _ignored(classes: ClassTable, description: Description, reports: Sequence[Sp
     if np.count_nonzero(together) != 1 or not apart:
         return []
     value = yaml_value(classes.ignore[0])
-    names = ", ".join(classes.names[index] for index in apart[:5]) + (", ..." if apart[5:] else "")
+    names = some((classes.names[index] for index in apart), 5)
     first = next(report.ignored_file for report in reports if report.ignored_file)
     other = next(report.class_files[apart[0]] for report in reports if apart[0] in report.class_files)
     held = ", ".join(map(str, classes.values_of(apart[0])))

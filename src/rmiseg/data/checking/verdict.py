@@ -8,18 +8,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import yaml
 
 from rmiseg.data.checking.inspection import SplitReport
+from rmiseg.data.checking.two_ways import two_ways
 from rmiseg.data.classes import ClassTable, RawValue
-from rmiseg.data.description import Description
+from rmiseg.data.description import Description, yaml_line, yaml_value
+from rmiseg.runtime.words import some
 
 SELDOM = 2
 """Factor by which pixels nearest to a class may exceed those that hold its value, where nobody said what is ignored; a
 class beyond it is not what the masks hold."""
+
+
+def problems_of(
+    classes: ClassTable, description: Description | None, learned: Sequence[SplitReport], reports: Sequence[SplitReport]
+) -> list[str]:
+    """Say what is wrong with a data set as a whole: what comes first of classes, splits, and classes of two values.
+
+    Args:
+        classes: The classes.
+        description: What the data set's own dataset.yaml says, if it has one.
+        learned: Findings in the masks that are trained on.
+        reports: Findings in all masks.
+    """
+    problems = class_problems(classes, description, learned) + palette_problems(reports)
+    return problems or unscored(reports) or two_ways(classes, description, reports)
 
 
 def class_problems(classes: ClassTable, description: Description | None, reports: Sequence[SplitReport]) -> list[str]:
@@ -50,7 +65,7 @@ def class_problems(classes: ClassTable, description: Description | None, reports
     if ignored and absent and (len(present) < 2 or (description and description.ignore_assumed)):
         total = int(pixels.sum()) + sum(ignored.values())
         shares = " and ".join(f"{value} ({count / total:.1%} of the pixels)" for value, count in ignored.items())
-        missing = ", ".join(classes.names[index] for index in absent[:5]) + (", ..." if len(absent) > 5 else "")
+        missing = some((classes.names[index] for index in absent), 5)
         default = " unless dataset.yaml says otherwise" if description and description.ignore_assumed else ""
         remedy = "Are these its masks?"
         if description:
@@ -181,13 +196,6 @@ def _ignored(reports: Sequence[SplitReport]) -> dict[RawValue, int]:
     return ignored
 
 
-def yaml_line(values: dict[str, Any]) -> str:
-    """An entry of YAML in one line."""
-    return str(
-        yaml.safe_dump(values, default_flow_style=True, sort_keys=False, width=10**6, allow_unicode=True).strip()
-    )
-
-
 def _yaml_key(value: RawValue) -> int:
     return value if isinstance(value, int) else 0
 
@@ -224,21 +232,12 @@ def _with_background(classes: ClassTable, reports: Sequence[SplitReport]) -> str
     """The line for what the masks hold beside the one class."""
     pixels = {value: each.pixels for report in reports for value, each in report.unknown_values.items()}
     others = sorted(pixels | _ignored(reports), key=lambda value: -pixels.get(value, 0))
-    value, name = classes.values[0], _plain(classes.names[0])
+    value = classes.values[0]
     if value == 0:  # which stands for all else in nearly all masks
-        return f"{{background: 0, {name}: {others[0] if others else 1}}}"
+        return yaml_line({"background": 0, classes.names[0]: yaml_value(others[0]) if others else 1})
     background = others[0] if others else (0, 0, 0) if classes.rgb else 0
-    return f"{{background: {yaml_value(background)}, {name}: {yaml_value(value)}}}"
+    return yaml_line({"background": yaml_value(background), classes.names[0]: yaml_value(value)})
 
 
 def _known(classes: ClassTable) -> str:
-    values = ", ".join(f"{name}: {value}" for name, value in list(zip(classes.names, classes.values))[:5])
-    return f"Known are {values}{', ...' if len(classes) > 5 else ''}"
-
-
-def yaml_value(value: RawValue) -> int | list[int]:
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _plain(name: str) -> str:
-    return str(yaml.safe_dump([name], default_flow_style=True, allow_unicode=True).strip()[1:-1])
+    return f"Known are {some((f'{name}: {value}' for name, value in zip(classes.names, classes.values)), 5)}"

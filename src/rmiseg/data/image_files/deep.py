@@ -16,7 +16,17 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from rmiseg.data.bands import Ranges, ValueRange
-from rmiseg.data.image_files.tiff import BITS, ORIENTATION, PHOTOMETRIC, PLANAR, SIGN, Header, TiffImage, header_of
+from rmiseg.data.image_files.tiff import (
+    BITS,
+    ORIENTATION,
+    PHOTOMETRIC,
+    PLANAR,
+    SIGN,
+    Header,
+    TiffImage,
+    header_of,
+    valid_orientation,
+)
 
 SHARES = (0.1, 99.9)
 """Percentiles of the values that the range runs between, where nothing says another."""
@@ -53,6 +63,13 @@ def is_signed(image: Image.Image) -> bool:
     """Return whether the values are signed bytes, which Pillow takes for unsigned ones."""
     tags = getattr(image, "tag_v2", {})
     return 2 in _several(tags.get(SIGN, 1)) and max(_several(tags.get(BITS, 8))) == 8
+
+
+def orientation_of(image: Image.Image) -> int:
+    """Return the EXIF orientation of an image file, from 1 to 8, by its header; 1 if it has none."""
+    # Of a PNG, Pillow would look for EXIF data behind the pixels, too, and decode them all.
+    known = image.format != "PNG" or "exif" in image.info
+    return valid_orientation(image.getexif().get(ORIENTATION, 1)) if known else 1
 
 
 def unmapped(image: Image.Image) -> Image.Image:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
+from rmiseg.data.bands import in_16_bits
 from rmiseg.data.image_files.tiff import Header, several
 from rmiseg.runtime.extras import import_extra
 
@@ -36,9 +36,7 @@ def read_dicom(path: Path) -> NDArray[Any]:
     pixels = import_extra("pydicom.pixels", "medical", f"reading {path}")
     _check_frames(dataset)
     values: NDArray[Any] = pixels.apply_modality_lut(dataset.pixel_array, dataset)
-    if values.dtype == np.float64 and (values == np.rint(values)).all() and np.abs(values).max(initial=0) < 1 << 15:
-        values = values.astype(np.int16)
-    return values
+    return in_16_bits(values)
 
 
 def dicom_header(path: Path) -> Header:

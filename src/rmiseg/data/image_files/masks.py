@@ -29,6 +29,7 @@ from rmiseg.data.image_files.opening import opened, said
 from rmiseg.data.image_files.reading import unknown_to_pillow
 from rmiseg.data.image_files.tiff import PHOTOMETRIC
 from rmiseg.data.image_files.volumes import is_slice
+from rmiseg.runtime.words import some
 
 SMOOTHED_VALUES, SMOOTHED_SHARE = 4, 0.6
 """Least number of unknown values in a mask whose edges were smoothed, and least share of its other pixels."""
@@ -97,6 +98,12 @@ def read_raw_mask(path: Path, rgb: bool, lossy: bool = False) -> RawMask:
         return RawMask(_whole(values, str(values.dtype)))
 
     return opened(path, "mask", read, read_otherwise)
+
+
+def read_numbers(path: Path, colors: bool) -> NDArray[np.int32]:
+    """Read a mask as numbers (H, W): its values, or of its colors red + 256 green + 65536 blue; see `read_raw_mask`."""
+    values = read_raw_mask(path, rgb=colors).values.astype(np.int32)
+    return np.asarray(values @ np.array([1, 256, 65536], np.int32)) if colors else values
 
 
 def raw_values(image: Image.Image, turn: bool = False) -> NDArray[Any]:
@@ -200,10 +207,9 @@ def read_mask(path: Path, classes: ClassTable) -> NDArray[np.uint8]:
     """
     ids, unknown = classes.encode(read_raw_mask(path, classes.rgb, classes.lossy).values)
     if unknown:
-        found = ", ".join(f"{value} ({count} pixels)" for value, count in list(unknown.items())[:5])
-        more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
+        found = some((f"{value} ({count} pixels)" for value, count in unknown.items()), 5)
         raise ValueError(
-            f"mask {path} holds values that are neither a class nor ignored: {found}{more}.\n"
+            f"mask {path} holds values that are neither a class nor ignored: {found}.\n"
             f"Classes: {describe_classes(classes)}.\n{smoothed(ids.size, unknown)}"
             f"`rmiseg data check` lists all such values and files. Correct the masks or, in a data set of your own, "
             f"add each value to `classes` or to `ignore` in dataset.yaml."

@@ -25,6 +25,8 @@ NEW_SUBFILE_TYPE = 254
 """Number of the TIFF tag that says whether a page is a smaller copy (1) or a mask of transparency (4) of another."""
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "DIB", "GIF", "WEBP", "PPM", "TGA", "AVIF", "JPEG2000")
 """Formats that are decoded, whatever a file is called. Pillow knows others: for some it starts programs (EPS)."""
+UNREADABLE = (ValueError, OSError, ModuleNotFoundError)
+"""Errors of a file that cannot be read: it is damaged, or not there, or the package that reads it is not installed."""
 
 T = TypeVar("T")
 
@@ -210,5 +212,5 @@ def has_deep_values(path: Path) -> bool:
 
     try:
         return opened(path, "image", is_deep, otherwise, pixels=False)
-    except (ValueError, OSError, ModuleNotFoundError):
+    except UNREADABLE:
         return False

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rmiseg.data.drawn import cache_folder
+from rmiseg.data.bands import in_16_bits
+from rmiseg.data.drawn_masks import cache_folder
 from rmiseg.data.image_files.tiff import Header
 from rmiseg.runtime.extras import import_extra
 from rmiseg.runtime.files import replacing
@@ -97,9 +98,7 @@ def read_slice(path: Path) -> NDArray[Any]:
     values = values if x > y else np.swapaxes(values, 0, 1)
     # Numbers grow to the right, to the front and up; shown are right on the left, and front above.
     values = values[:: 1 if y_flipped else -1, :: 1 if x_flipped else -1]
-    if values.dtype == np.float64 and (values == np.rint(values)).all() and np.abs(values).max(initial=0) < 1 << 15:
-        values = values.astype(np.int16)
-    return np.ascontiguousarray(values)
+    return np.ascontiguousarray(in_16_bits(values))
 
 
 def write_volume(path: Path, volume: Path, slices: Iterable[NDArray[np.uint8]]) -> None:

@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
@@ -21,9 +22,11 @@ from numpy.typing import NDArray
 from rmiseg.config.recipes import shortened
 from rmiseg.data.classes import ClassTable, Color
 from rmiseg.data.labels.documents import JSON_SUFFIXES, Documents
+from rmiseg.data.labels.outlines import outlines
+from rmiseg.data.labels.shapes import exact_polygons
+from rmiseg.data.labels.values import Size, class_name
+from rmiseg.runtime.words import some
 
-Size: TypeAlias = tuple[int, int]
-"""Height and width."""
 Draw: TypeAlias = Callable[[Size], NDArray[np.bool_]]
 """Returns the pixels (H, W) of a label in an image of that size. Raises ValueError."""
 
@@ -50,8 +53,20 @@ class Region:
     box: bool = False
 
 
+def polygon(label: str, corners: NDArray[np.float64], *, box: bool = False) -> Region | None:
+    """Return the label of a polygon (N, 2), drawn as pycocotools does; None of fewer than three corners."""
+    return Region(label, partial(exact_polygons, [corners]), box=box) if len(corners) > 2 else None
+
+
 FEW_CORNERS = "polygons of fewer than three corners"
 """A reason why labels cannot be used."""
+POLYGONS = ("polygon", "complex_polygon", "multipolygon")
+"""Kinds of labels, in lower case, that have an area unless their corners are too few."""
+
+
+def without_area(kind: object) -> str:
+    """Return the reason why a label of some kind, as its tool calls it, cannot be used."""
+    return FEW_CORNERS if str(kind).lower() in POLYGONS else f"labels are of the kind {kind}, whose area is not read"
 
 
 @dataclass
@@ -90,24 +105,23 @@ class Tally:
     def lines(self, most: int = 3) -> list[str]:
         """Return a line for each reason."""
         return [
-            f"{len(examples)} {reason}: {', '.join(dict.fromkeys(examples[:most]))}"
-            + (", ..." if len(examples) > most else "")
+            f"{len(examples)} {reason}: {some(dict.fromkeys(examples), most)}"
             for reason, examples in self.reasons.items()
         ]
 
 
 def add_region(
-    image: LabeledImage, read: Callable[[], Region | None], title: str, unused: Tally, reason: str, example: str
+    image: LabeledImage, kind: object, read: Callable[[], Region | None], title: str, example: str, unused: Tally
 ) -> None:
     """Add a label to an image, or count it as one that cannot be used.
 
     Args:
         image: The image.
-        read: Returns the label; None if it is of a kind that has no area.
+        kind: Kind of the label, as the tool calls it.
+        read: Returns the label; None if it has no area.
         title: What to call it in an error.
+        example: What to call it among those that cannot be used.
         unused: Where it is counted then.
-        reason: Why it cannot be used.
-        example: What to call it there.
 
     Raises:
         ValueError: It is damaged; the message names it.
@@ -117,7 +131,7 @@ def add_region(
     except ValueError as error:
         raise ValueError(f"{title}: {error}") from error
     if region is None:
-        unused.add(reason, example)
+        unused.add(without_area(kind), example)
     else:
         image.regions.append(region)
 
@@ -165,6 +179,19 @@ class Annotations:
     unused: Tally = field(default_factory=Tally)
     notes: list[str] = field(default_factory=list)
 
+    def add_class(self, value: Any, color: Color | None = None) -> str:
+        """Add a class that the source lists, unless it is there, with its color if it has one; returns its name.
+
+        Raises:
+            ValueError: The value is no name.
+        """
+        name = class_name(value)
+        if name not in self.classes:
+            self.classes.append(name)
+        if color is not None:
+            self.colors[name] = color
+        return name
+
 
 @dataclass(frozen=True)
 class PreLabels:
@@ -183,6 +210,12 @@ class PreLabels:
     ids: NDArray[np.uint8]
     classes: ClassTable
     tolerance: float
+
+    def polygons(self, *, through_centers: bool = False) -> Iterator[tuple[int, str, NDArray[np.float64]]]:
+        """Yield class id, name and corners (N, 2) of each polygon to write; see `outlines`."""
+        for class_id, name in written_classes(self.classes):
+            for corners in outlines(self.ids == class_id, self.tolerance, through_centers=through_centers):
+                yield class_id, name, corners
 
 
 def written_classes(classes: ClassTable) -> list[tuple[int, str]]:
@@ -248,7 +281,7 @@ class JSONFormat(LabelFormat):
 
     @abstractmethod
     def read_file(self, path: Path, content: Any, documents: Documents, found: Annotations) -> None:
-        """Add the labels of a file to what was found; names of classes may be repeated.
+        """Add the labels of a file to what was found.
 
         Raises:
             KeyError, TypeError, AttributeError, IndexError, ValueError: It is damaged; the caller names it.
@@ -268,5 +301,4 @@ class JSONFormat(LabelFormat):
                 continue
             with naming(path, self.HOLDS):
                 self.read_file(path, content, documents, found)
-        found.classes = list(dict.fromkeys(found.classes))
         return found

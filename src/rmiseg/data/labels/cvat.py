@@ -14,9 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from rmiseg.config.registry import register
-from rmiseg.data.classes import ClassTable, Color
+from rmiseg.data.classes import ClassTable, hex_of
 from rmiseg.data.labels.annotations import (
-    FEW_CORNERS,
     Annotations,
     LabeledImage,
     LabelFormat,
@@ -25,12 +24,12 @@ from rmiseg.data.labels.annotations import (
     Tally,
     add_region,
     naming,
+    polygon,
     written_classes,
 )
-from rmiseg.data.labels.coco import SPLITS
-from rmiseg.data.labels.documents import Documents, read_xml, whole
-from rmiseg.data.labels.outlines import outlines
-from rmiseg.data.labels.shapes import ellipse, exact_polygons, points, rotated, row_run_lengths
+from rmiseg.data.labels.documents import SPLITS, Documents, read_xml
+from rmiseg.data.labels.shapes import between, ellipse, points, rotated, row_run_lengths
+from rmiseg.data.labels.values import hex_color, size_of, whole
 
 OTHER_ELEMENTS = ("tag", "attribute")
 """Elements of an image that are no labels of a place in it."""
@@ -68,12 +67,9 @@ class CVAT(LabelFormat):
         """See `LabelFormat.part`."""
         height, width = labels.ids.shape
         image = ElementTree.Element("image", name=labels.name, width=str(width), height=str(height))
-        for class_id, name in written_classes(labels.classes):
-            for corners in outlines(labels.ids == class_id, labels.tolerance):
-                text = ";".join(f"{x:.2f},{y:.2f}" for x, y in corners.tolist())
-                ElementTree.SubElement(
-                    image, "polygon", label=name, source="auto", occluded="0", points=text, z_order="0"
-                )
+        for _, name, corners in labels.polygons():
+            text = ";".join(f"{x:.2f},{y:.2f}" for x, y in corners.tolist())
+            ElementTree.SubElement(image, "polygon", label=name, source="auto", occluded="0", points=text, z_order="0")
         return ElementTree.tostring(image, encoding="unicode")
 
     def compose(self, parts: Sequence[str], classes: ClassTable) -> Mapping[str, str]:
@@ -84,7 +80,7 @@ class CVAT(LabelFormat):
         for class_id, name in written_classes(classes):
             label = ElementTree.SubElement(labels, "label")
             ElementTree.SubElement(label, "name").text = name
-            ElementTree.SubElement(label, "color").text = "#{:02x}{:02x}{:02x}".format(*classes.palette[class_id])
+            ElementTree.SubElement(label, "color").text = hex_of(classes.palette[class_id])
             ElementTree.SubElement(label, "attributes")
         for number, image in enumerate(map(ElementTree.fromstring, parts)):
             image.set("id", str(number))
@@ -100,56 +96,38 @@ def _beginning(path: Path, count: int = 4096) -> bytes:
 
 def _read_classes(root: ElementTree.Element, found: Annotations) -> None:
     for label in root.iter("label"):
-        name, color = (label.findtext("name") or "").strip(), hex_color(label.findtext("color"))
-        if name and name not in found.classes:
-            found.classes.append(name)
-        if name and color:
-            found.colors[name] = color
-
-
-def hex_color(text: str | None) -> Color | None:
-    """Return the color of a text such as #ff8000; None if it is none."""
-    try:
-        code = int((text or "").removeprefix("#"), 16)
-    except ValueError:
-        return None
-    return (code >> 16 & 255, code >> 8 & 255, code & 255) if text and len(text) == 7 else None
+        if name := (label.findtext("name") or "").strip():
+            found.add_class(name, hex_color(label.findtext("color")))
 
 
 def _image(element: ElementTree.Element, path: Path, documents: Documents, unused: Tally) -> LabeledImage:
     name, subset = element.attrib["name"], element.attrib.get("subset", "")
-    size = whole(element.attrib["height"], "height"), whole(element.attrib["width"], "width")
-    image = LabeledImage(name, path, size=size, split=SPLITS.get(subset.lower(), ""))
+    image = LabeledImage(name, path, size=size_of(element.attrib), split=SPLITS.get(subset.lower(), ""))
     if subset and "/" not in subset and subset.strip("."):  # two subsets may hold images of one name
         image.path = documents.find_image(f"images/{subset}/{name}", path)
     shapes = [shape for shape in element if shape.tag not in OTHER_ELEMENTS]
     shapes.sort(key=lambda shape: whole(shape.attrib.get("z_order", 0), "z_order"))
     for number, shape in enumerate(shapes, start=1):
-        reason = (
-            FEW_CORNERS if shape.tag == "polygon" else f"labels are of the kind {shape.tag}, whose area is not read"
-        )
         title, example = f"image {name}, {shape.tag} {number}", f"{shape.get('label', shape.tag)} in {name}"
-        add_region(image, partial(_region, shape), title, unused, reason, example)
+        add_region(image, shape.tag, partial(_region, shape), title, example, unused)
     return image
 
 
 def _region(shape: ElementTree.Element) -> Region | None:
     label = shape.attrib["label"].strip()
     if shape.tag == "polygon":
-        corners = points([each.split(",") for each in shape.attrib["points"].split(";")])
-        return Region(label, partial(exact_polygons, [corners])) if len(corners) > 2 else None
+        return polygon(label, points([each.split(",") for each in shape.attrib["points"].split(";")]))
     if shape.tag == "mask":
         left, top, width, height = (whole(shape.attrib[key], key) for key in ("left", "top", "width", "height"))
         counts = [whole(each, "a run length") for each in shape.attrib["rle"].split(",")]
         return Region(label, partial(row_run_lengths, counts, left, top, width, height))
     if shape.tag == "box":
         (x0, y0), (x1, y1) = points([shape.attrib[key] for key in ("xtl", "ytl", "xbr", "ybr")]).tolist()
-        corners = points([x0, y0, x1, y0, x1, y1, x0, y1])
-        corners = rotated(corners, _angle(shape), corners.mean(axis=0))
-        return Region(label, partial(exact_polygons, [corners]), box=True)
+        corners = between(x0, y0, x1, y1)
+        return polygon(label, rotated(corners, _angle(shape), corners.mean(axis=0)), box=True)
     if shape.tag == "ellipse":
         center, radii = points([shape.attrib[key] for key in ("cx", "cy", "rx", "ry")])
-        return Region(label, partial(exact_polygons, [ellipse(center, radii, _angle(shape))]))
+        return polygon(label, ellipse(center, radii, _angle(shape)))
     return None
 
 

@@ -15,19 +15,18 @@ from numpy.typing import NDArray
 from rmiseg.config.recipes import shortened
 from rmiseg.config.registry import register
 from rmiseg.data.labels.annotations import (
-    FEW_CORNERS,
     Annotations,
     JSONFormat,
     LabeledImage,
     Region,
-    Size,
     Tally,
     add_region,
     naming,
+    polygon,
 )
-from rmiseg.data.labels.coco import split_of_folder
-from rmiseg.data.labels.documents import Documents, class_name, whole
-from rmiseg.data.labels.shapes import ellipse, even_odd, exact_polygons, points, rectangle
+from rmiseg.data.labels.documents import Documents
+from rmiseg.data.labels.shapes import ellipse, even_odd, points, rectangle
+from rmiseg.data.labels.values import Size, class_name, size_of, whole
 
 KINDS = ("polygon", "complex_polygon", "ellipse", "mask", "raster_layer", "bounding_box")
 """Kinds of labels that have an area; a polygon and an ellipse have a bounding box beside them."""
@@ -44,21 +43,17 @@ class Darwin(JSONFormat):
 
     def is_own(self, content: Any) -> bool:
         """See `JSONFormat.is_own`."""
-        return _is_darwin(content)
+        if not isinstance(content, dict) or not isinstance(content.get("annotations"), list):
+            return False
+        item, image = content.get("item"), content.get("image")
+        second = isinstance(item, dict) and isinstance(item.get("slots"), list)
+        return second or (isinstance(image, dict) and "dataset" in content and "filename" in image)
 
     def read_file(self, path: Path, content: Any, documents: Documents, found: Annotations) -> None:
         """See `JSONFormat.read_file`."""
         image = _image(path, content, found.unused)
-        image.split = split_of_folder(path, documents.root)
+        image.split = documents.split_of_folder(path)
         found.images.append(image)
-
-
-def _is_darwin(content: Any) -> bool:
-    if not isinstance(content, dict) or not isinstance(content.get("annotations"), list):
-        return False
-    item, image = content.get("item"), content.get("image")
-    second = isinstance(item, dict) and isinstance(item.get("slots"), list)
-    return second or (isinstance(image, dict) and "dataset" in content and "filename" in image)
 
 
 def _image(path: Path, content: dict[str, Any], unused: Tally) -> LabeledImage:
@@ -75,10 +70,7 @@ def _image(path: Path, content: dict[str, Any], unused: Tally) -> LabeledImage:
     labels = content["annotations"]
     if video or any("frames" in each for each in labels):
         raise ValueError("it is of a video or of slices: export its frames as images")
-    size = None
-    if place.get("height"):
-        size = whole(place["height"], "height"), whole(place["width"], "width")
-    image = LabeledImage(reference, path, size=size)
+    image = LabeledImage(reference, path, size=size_of(place) if place.get("height") else None)
     masks = {each["id"]: class_name(each["name"]) for each in labels if "mask" in each and "id" in each}
     for number, each in enumerate(labels, start=1):
         kind = next((kind for kind in KINDS if kind in each), "")
@@ -89,8 +81,8 @@ def _image(path: Path, content: dict[str, Any], unused: Tally) -> LabeledImage:
         elif kind != "mask":  # whose pixels are in the layer
             name = class_name(each["name"])
             other = next((key for key in OTHER_KINDS if key in each), "unknown")
-            reason = f"labels are of the kind {other}, whose area is not read" if not kind else FEW_CORNERS
-            add_region(image, partial(_region, kind, name, each), title, unused, reason, f"{name} in {path.name}")
+            read = partial(_region, kind, name, each)
+            add_region(image, kind or other, read, title, f"{name} in {path.name}", unused)
     return image
 
 
@@ -98,14 +90,14 @@ def _region(kind: str, name: str, label: dict[str, Any]) -> Region | None:
     if kind == "bounding_box":
         box = label["bounding_box"]
         corners = rectangle(*points([box[key] for key in ("x", "y", "w", "h")]).ravel().tolist())
-        return Region(name, partial(exact_polygons, [corners]), box=True)
+        return polygon(name, corners, box=True)
     if not kind:
         return None
     shape = label[kind]
     if kind == "ellipse":
         center, radii = ([shape[key]["x"], shape[key]["y"]] for key in ("center", "radius"))
         turn = float(points([shape.get("angle") or 0, 0])[0, 0])
-        return Region(name, partial(exact_polygons, [ellipse(center, radii, turn)]))
+        return polygon(name, ellipse(center, radii, turn))
     paths = shape.get("paths") or shape.get("path") or []
     if paths and isinstance(paths[0], dict):
         paths = [paths, *(shape.get("additional_paths") or [])]

@@ -10,18 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from rmiseg.config.registry import register
-from rmiseg.data.labels.annotations import (
-    FEW_CORNERS,
-    Annotations,
-    JSONFormat,
-    LabeledImage,
-    Region,
-    Tally,
-    add_region,
-)
-from rmiseg.data.labels.coco import split_of
-from rmiseg.data.labels.documents import Documents, class_name, whole
-from rmiseg.data.labels.shapes import ellipse, exact_polygons, points, rectangle, run_lengths
+from rmiseg.data.labels.annotations import Annotations, JSONFormat, LabeledImage, Region, Tally, add_region, polygon
+from rmiseg.data.labels.documents import Documents
+from rmiseg.data.labels.shapes import ellipse, points, rectangle, run_lengths
+from rmiseg.data.labels.values import whole
 
 NO_PLACE = ("label", "caption", "tabular", "feature_vector")
 """Kinds of annotations that are of no place in the image."""
@@ -39,24 +31,19 @@ class Datumaro(JSONFormat):
 
     def is_own(self, content: Any) -> bool:
         """See `JSONFormat.is_own`."""
-        return _is_datumaro(content)
+        categories = content.get("categories") if isinstance(content, dict) else None
+        return isinstance(categories, dict) and "label" in categories and isinstance(content.get("items"), list)
 
     def read_file(self, path: Path, content: Any, documents: Documents, found: Annotations) -> None:
         """See `JSONFormat.read_file`."""
-        names = [class_name(each["name"]) for each in content["categories"]["label"]["labels"]]
-        found.classes += names
+        names = [found.add_class(each["name"]) for each in content["categories"]["label"]["labels"]]
         for each in content["categories"].get("mask", {}).get("colormap", []):
             color = tuple(whole(each[channel], "a color") for channel in "rgb")
             index = whole(each["label_id"], "label_id")
             if index in range(len(names)) and all(0 <= value < 256 for value in color):
                 found.colors[names[index]] = (color[0], color[1], color[2])
-        split = split_of(path, documents.root)
+        split = documents.split_of(path)
         found.images += [_image(item, names, path, split, found.unused) for item in content["items"]]
-
-
-def _is_datumaro(content: Any) -> bool:
-    categories = content.get("categories") if isinstance(content, dict) else None
-    return isinstance(categories, dict) and "label" in categories and isinstance(content.get("items"), list)
 
 
 def _image(item: dict[str, Any], names: list[str], path: Path, split: str, unused: Tally) -> LabeledImage:
@@ -76,23 +63,20 @@ def _image(item: dict[str, Any], names: list[str], path: Path, split: str, unuse
         index = whole(each["label_id"], "label_id")
         if index not in range(len(names)):
             raise ValueError(f"annotation {number} of item {item['id']} has the label {index}, of {len(names)}")
-        kind = str(each["type"])
-        reason = FEW_CORNERS if kind == "polygon" else f"labels are of the kind {kind}, whose area is not read"
         title, example = f"item {item['id']}, annotation {number}", f"{names[index]} in {item['id']}"
-        add_region(image, partial(_region, kind, names[index], each), title, unused, reason, example)
+        read = partial(_region, each["type"], names[index], each)
+        add_region(image, each["type"], read, title, example, unused)
     return image
 
 
-def _region(kind: str, name: str, label: dict[str, Any]) -> Region | None:
+def _region(kind: Any, name: str, label: dict[str, Any]) -> Region | None:
     if kind == "polygon":
-        corners = points(label["points"])
-        return Region(name, partial(exact_polygons, [corners])) if len(corners) > 2 else None
+        return polygon(name, points(label["points"]))
     if kind == "mask":
         return Region(name, partial(run_lengths, label["rle"]["counts"], list(label["rle"]["size"])))
     if kind == "bbox":
-        corners = rectangle(*points(label["bbox"]).ravel().tolist())
-        return Region(name, partial(exact_polygons, [corners]), box=True)
+        return polygon(name, rectangle(*points(label["bbox"]).ravel().tolist()), box=True)
     if kind == "ellipse":
         low, high = points(label["points"])
-        return Region(name, partial(exact_polygons, [ellipse((low + high) / 2, (high - low) / 2)]))
+        return polygon(name, ellipse((low + high) / 2, (high - low) / 2))
     return None

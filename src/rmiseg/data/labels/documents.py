@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import xml.etree.ElementTree as ElementTree
@@ -12,13 +11,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from rmiseg.config.recipes import read_yaml, shortened
-from rmiseg.data.sets.pairing import IMAGE_SUFFIXES, folded, walk
+from rmiseg.config.recipes import read_text, read_yaml, shortened
+from rmiseg.data.sets.pairing import ARCHIVES, IMAGE_SUFFIXES, folded, walk
 from rmiseg.data.spread import spread
 from rmiseg.runtime.files import parse_json
 
-ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
 JSON_SUFFIXES = (".json", ".geojson")
+SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+"""Words in the names of files and folders that say of which split they are."""
 IMPORT_FILE = "import.json"
 """File that says from where a data set was imported; a folder with it may be replaced, and is no source."""
 HASHED = re.compile(r"^[0-9a-f]{8}-")
@@ -66,6 +66,18 @@ class Documents:
         """Return all images of the source, and of the folder of images."""
         others = [self.images / name for name in _walked(self.images)] if self.images else []
         return [path for path in [*self.files(*IMAGE_SUFFIXES), *others] if path.suffix.lower() in IMAGE_SUFFIXES]
+
+    def split_of(self, path: Path) -> str:
+        """Return the split that the name of a file, or else of a folder of it, says; "" if none does."""
+        for part in reversed(path.relative_to(self.root).with_suffix("").parts):
+            for word in re.split(r"[^a-z]+", part.lower()):
+                if word in SPLITS:
+                    return SPLITS[word]
+        return ""
+
+    def split_of_folder(self, path: Path) -> str:
+        """Return the split that a folder of a file says, whose own name is that of an image; "" if none does."""
+        return self.split_of(path.parent / "_")
 
     def json(self, path: Path) -> Any:
         """Read a JSON file.
@@ -198,20 +210,9 @@ def _shown(reference: str) -> str:
     return shortened(repr(reference), 200)
 
 
-def read_text(path: Path) -> str:
-    """Read a text file in UTF-8, with a byte order mark or without.
-
-    Raises:
-        ValueError: It is not UTF-8.
-    """
-    data = path.read_bytes()
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise ValueError(
-            f"{path}: line {line} is not UTF-8 (byte 0x{data[error.start]:02x}); save it as UTF-8"
-        ) from error
+def read_lines(path: Path) -> list[str]:
+    """Read the lines of a text file that are not blank, without blanks around them; see `read_text`."""
+    return [stripped for line in read_text(path).splitlines() if (stripped := line.strip())]
 
 
 def read_json(path: Path) -> Any:
@@ -254,31 +255,3 @@ def read_mapping(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{path} must hold names and values, not {shortened(repr(content), 100)}")
     return {str(key): value for key, value in content.items()}
-
-
-def class_name(value: Any) -> str:
-    """Return the name of a class, of what a document gives as such: a text, or a number.
-
-    Raises:
-        ValueError: It is neither.
-    """
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise ValueError(
-            f"{shortened(repr(value), 100)} is no name of a class; in YAML, words such as true need quotes"
-        )
-    return str(value)
-
-
-def whole(value: Any, title: str) -> int:
-    """Return a whole number that a document gives as such, or as a float or text.
-
-    Raises:
-        ValueError: It is none.
-    """
-    try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError):
-        number = math.nan
-    if isinstance(value, bool) or not number.is_integer() or abs(number) > 2**53:
-        raise ValueError(f"{title} must be a whole number, not {shortened(repr(value), 100)}")
-    return int(number)

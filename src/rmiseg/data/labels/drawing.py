@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rmiseg.data.classes import IGNORE_INDEX
-from rmiseg.data.labels.annotations import Region, Size
+from rmiseg.data.labels.annotations import Region
+from rmiseg.data.labels.values import Size
 
 OverlapPair = tuple[int, int]
 """Class ids of the label that won and of the one that lost, in pixels that have both."""

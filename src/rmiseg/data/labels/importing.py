@@ -10,14 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 from rich.console import Console
 
 from rmiseg.config.commands import DataImportConfig
 from rmiseg.config.registry import find, names
-from rmiseg.data.classes import IGNORE_INDEX, ClassTable, voc_palette
+from rmiseg.data.classes import IGNORE_INDEX, ClassTable, index_image, voc_palette
 from rmiseg.data.image_files.deep import turned
 from rmiseg.data.labels.annotations import (
     BACKGROUND_NAMES,
@@ -26,7 +23,6 @@ from rmiseg.data.labels.annotations import (
     LabeledImage,
     LabelFormat,
     Region,
-    Size,
 )
 from rmiseg.data.labels.documents import IMPORT_FILE, Documents
 from rmiseg.data.labels.drawing import DrawnLabels, draw_labels
@@ -34,10 +30,12 @@ from rmiseg.data.labels.pictures import Picture, embedded_picture, look_at
 from rmiseg.data.labels.report import ImportReport
 from rmiseg.data.labels.splits import assign_splits, unique_names
 from rmiseg.data.labels.strangers import told
+from rmiseg.data.labels.values import Size
 from rmiseg.data.sets.pairing import folded
 from rmiseg.runtime.files import remove_leftovers, to_json
 from rmiseg.runtime.places import check_room, writable_folder
 from rmiseg.runtime.progress import track
+from rmiseg.runtime.words import some
 
 BACKGROUND = "background"
 
@@ -108,10 +106,9 @@ def recognized(documents: Documents, name: str | None) -> tuple[str, LabelFormat
         raise ValueError(next(iter(documents.damaged.values())))
     if other := told(documents):
         raise ValueError(f"{documents.source} {other}. Formats that are read: {', '.join(known)}")
-    holds = ", ".join(documents.names[:5]) or "nothing"
     raise ValueError(
-        f"{documents.source} is of no format that is known here: {', '.join(known)}. It holds {holds}"
-        f"{', ...' if len(documents.names) > 5 else ''}. If it is of one of them, name it with --format, which says "
+        f"{documents.source} is of no format that is known here: {', '.join(known)}. It holds "
+        f"{some(documents.names, 5) or 'nothing'}. If it is of one of them, name it with --format, which says "
         f"what is wrong with it"
     )
 
@@ -241,7 +238,9 @@ def _write(
     except ValueError as error:
         raise ValueError(f"{image.document}: image {image.reference}: {error}") from error
     mask = turned(drawn.ids, picture.orientation) if unturned else drawn.ids
-    _save_mask(folder / "masks" / picture.split / f"{stem}.png", mask, classes)
+    path = folder / "masks" / picture.split / f"{stem}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    index_image(mask, classes).save(path)
     _place(picture, folder / "images" / picture.split / f"{stem}{picture.suffix}", config.copy)
     _tell(report, picture, drawn, classes)
 
@@ -256,16 +255,6 @@ def _tell(report: ImportReport, picture: Picture, drawn: DrawnLabels, classes: C
 
     for (winner, loser), pixels in drawn.overlaps.items():
         report.add_overlap(name(winner), name(loser), pixels)
-
-
-def _save_mask(path: Path, ids: NDArray[np.uint8], classes: ClassTable) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image = Image.fromarray(ids)
-    table = np.zeros((256, 3), np.uint8)
-    table[: len(classes)] = classes.palette
-    table[IGNORE_INDEX] = 224
-    image.putpalette(table.tobytes())
-    image.save(path)
 
 
 def _place(picture: Picture, path: Path, copy: bool) -> None:

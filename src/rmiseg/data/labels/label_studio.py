@@ -19,23 +19,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rmiseg.config.registry import register
-from rmiseg.data.classes import ClassTable
+from rmiseg.data.classes import ClassTable, hex_of
 from rmiseg.data.labels.annotations import (
-    FEW_CORNERS,
     Annotations,
     LabeledImage,
     LabelFormat,
     PreLabels,
     Region,
-    Size,
     Tally,
     add_region,
     naming,
+    polygon,
+    without_area,
     written_classes,
 )
-from rmiseg.data.labels.documents import Documents, class_name, whole
-from rmiseg.data.labels.outlines import outlines
-from rmiseg.data.labels.shapes import ellipse, exact_polygons, points, rectangle, rotated
+from rmiseg.data.labels.documents import Documents
+from rmiseg.data.labels.shapes import ellipse, points, rectangle, rotated
+from rmiseg.data.labels.values import Size, class_name, size_of
 from rmiseg.data.sets.pairing import IMAGE_SUFFIXES
 
 LABEL_KEYS = ("polygonlabels", "brushlabels", "rectanglelabels", "ellipselabels", "labels")
@@ -80,16 +80,11 @@ class LabelStudio(LabelFormat):
         """See `LabelFormat.part`."""
         height, width = labels.ids.shape
         result: list[dict[str, Any]] = []
-        for class_id, name in written_classes(labels.classes):
-            for corners in outlines(labels.ids == class_id, labels.tolerance):
-                value = {
-                    "points": (100 * corners / (width, height)).tolist(),
-                    "closed": True,
-                    "polygonlabels": [name],
-                }
-                place = {"original_width": width, "original_height": height, "image_rotation": 0}
-                names = {"from_name": "label", "to_name": "image", "type": "polygonlabels"}
-                result.append({"id": f"r{len(result)}", **names, **place, "value": value})
+        for _, name, corners in labels.polygons():
+            value = {"points": (100 * corners / (width, height)).tolist(), "closed": True, "polygonlabels": [name]}
+            place = {"original_width": width, "original_height": height, "image_rotation": 0}
+            names = {"from_name": "label", "to_name": "image", "type": "polygonlabels"}
+            result.append({"id": f"r{len(result)}", **names, **place, "value": value})
         prediction = {"model_version": "rmiseg", "result": result}
         task = {"data": {"image": f"/data/local-files/?d={quote(labels.name)}"}, "predictions": [prediction]}
         return json.dumps(task, ensure_ascii=False)
@@ -100,7 +95,7 @@ class LabelStudio(LabelFormat):
         ElementTree.SubElement(view, "Image", name="image", value="$image", zoom="true")
         labels = ElementTree.SubElement(view, "PolygonLabels", name="label", toName="image", strokeWidth="2")
         for class_id, name in written_classes(classes):
-            color = "#{:02x}{:02x}{:02x}".format(*classes.palette[class_id])
+            color = hex_of(classes.palette[class_id])
             ElementTree.SubElement(labels, "Label", value=name, background=color)
         ElementTree.indent(view)
         config = ElementTree.tostring(view, encoding="unicode") + "\n"
@@ -155,9 +150,8 @@ def _add_results(image: LabeledImage, results: list[dict[str, Any]], unused: Tal
         seen |= {each["id"]} if "id" in each else set()
         if each.get("item_index"):
             raise ValueError(f"label {number} is on another image of several (item_index): make a task of each")
-        kind = f"labels are of the kind {each.get('type')}, whose area is not read"
         if OTHER_KEYS & value.keys():
-            unused.add(kind, f"label {number} in {image.reference}")
+            unused.add(without_area(each.get("type")), f"label {number} in {image.reference}")
             continue
         name = _label(each) or names.get(each.get("id"), "")
         if not name:
@@ -169,13 +163,13 @@ def _add_results(image: LabeledImage, results: list[dict[str, Any]], unused: Tal
         if each.get("image_rotation"):
             unused.add("labels are on images that were rotated in Label Studio", example)
             continue
-        size = whole(each["original_height"], "original_height"), whole(each["original_width"], "original_width")
+        size = size_of(each, "original_height", "original_width")
         image.size = image.size or size
         if size != image.size:
             unused.add("labels are for another size than those before them", f"{example}: {size[1]} x {size[0]}")
             continue
-        kind = FEW_CORNERS if "points" in value else kind
-        add_region(image, partial(_region, name, value, size), f"label {number}, {name!r}", unused, kind, example)
+        kind, read = "polygon" if "points" in value else each.get("type"), partial(_region, name, value, size)
+        add_region(image, kind, read, f"label {number}, {name!r}", example, unused)
 
 
 def _worth(annotation: dict[str, Any]) -> tuple[bool, str]:
@@ -226,16 +220,15 @@ def _region(name: str, value: dict[str, Any], size: Size) -> Region | None:
     if "rle" in value:
         return Region(name, partial(brush, value["rle"]))
     if "points" in value:
-        corners = points(value["points"]) / 100 * scale
-        return Region(name, partial(exact_polygons, [corners])) if len(corners) > 2 else None
+        return polygon(name, points(value["points"]) / 100 * scale)
     turn = float(np.deg2rad(float(points([value.get("rotation") or 0, 0])[0, 0])))
     if "radiusX" in value:
         center, radii = points([value[key] for key in ("x", "y", "radiusX", "radiusY")]) / 100 * scale
-        return Region(name, partial(exact_polygons, [ellipse(center, radii, turn)]))
+        return polygon(name, ellipse(center, radii, turn))
     if "width" in value and "height" in value:
         left, top, width, height = points([value[key] for key in ("x", "y", "width", "height")]).ravel().tolist()
         corners = rectangle(left, top, width, height) / 100 * scale
-        return Region(name, partial(exact_polygons, [rotated(corners, turn, corners[0])]), box=True)
+        return polygon(name, rotated(corners, turn, corners[0]), box=True)
     return None
 
 

@@ -13,21 +13,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from rmiseg.config.registry import register
-from rmiseg.data.labels.annotations import (
-    FEW_CORNERS,
-    Annotations,
-    JSONFormat,
-    LabeledImage,
-    PreLabels,
-    Region,
-    Tally,
-    add_region,
-    written_classes,
-)
-from rmiseg.data.labels.coco import split_of_folder
-from rmiseg.data.labels.documents import Documents, class_name, read_text, whole
-from rmiseg.data.labels.outlines import outlines
+from rmiseg.data.labels.annotations import Annotations, JSONFormat, LabeledImage, PreLabels, Region, Tally, add_region
+from rmiseg.data.labels.documents import Documents, read_lines
 from rmiseg.data.labels.shapes import bitmap, outlined_circle, outlined_polygon, outlined_rectangle, points
+from rmiseg.data.labels.values import class_name, size_of
 
 LABELS_FILE = "labels.txt"
 OTHER_KINDS = {"rotation": "oriented_rectangle", "quadrilateral": "polygon"}
@@ -45,14 +34,14 @@ class Labelme(JSONFormat):
 
     def is_own(self, content: Any) -> bool:
         """See `JSONFormat.is_own`."""
-        return _is_labelme(content)
+        return isinstance(content, dict) and {"shapes", "imagePath"} <= content.keys()
 
     def read(self, documents: Documents) -> Annotations:
         """See `LabelFormat.read`."""
         found = super().read(documents)
         for path in documents.files(LABELS_FILE):
-            found.classes += [line.strip() for line in read_text(path).splitlines() if line.strip()]
-        found.classes = list(dict.fromkeys(found.classes))
+            for line in read_lines(path):
+                found.add_class(line)
         if documents.source.is_dir():
             named = {image.path for image in found.images}
             found.unlabeled = [path for path in documents.image_files() if path not in named]
@@ -61,7 +50,7 @@ class Labelme(JSONFormat):
     def read_file(self, path: Path, content: Any, documents: Documents, found: Annotations) -> None:
         """See `JSONFormat.read_file`."""
         image = _image(path, content, found.unused)
-        image.split = split_of_folder(path, documents.root)
+        image.split = documents.split_of_folder(path)
         try:
             image.path = documents.find_image(image.reference, path)
         except ValueError:
@@ -82,8 +71,7 @@ class Labelme(JSONFormat):
                 "flags": {},
                 "mask": None,
             }
-            for class_id, name in written_classes(labels.classes)
-            for corners in outlines(labels.ids == class_id, labels.tolerance, through_centers=True)
+            for _, name, corners in labels.polygons(through_centers=True)
         ]
         try:
             path = os.path.relpath(labels.image.resolve(), file.parent.resolve())
@@ -101,14 +89,8 @@ class Labelme(JSONFormat):
         return json.dumps(content, ensure_ascii=False, indent=2)
 
 
-def _is_labelme(content: Any) -> bool:
-    return isinstance(content, dict) and {"shapes", "imagePath"} <= content.keys()
-
-
 def _image(path: Path, content: dict[str, Any], unused: Tally) -> LabeledImage:
-    size = None
-    if content.get("imageHeight"):
-        size = (whole(content["imageHeight"], "imageHeight"), whole(content["imageWidth"], "imageWidth"))
+    size = size_of(content, "imageHeight", "imageWidth") if content.get("imageHeight") else None
     embedded = content.get("imageData")
     if isinstance(embedded, str) and embedded.startswith("data:"):
         embedded = embedded.partition(",")[2]
@@ -116,11 +98,8 @@ def _image(path: Path, content: dict[str, Any], unused: Tally) -> LabeledImage:
     image = LabeledImage(str(reference), path, size=size, embedded=embedded)
     for number, shape in enumerate(content["shapes"], start=1):
         label = class_name(shape["label"])
-        kind = _kind(shape)
-        reason = f"labels are of the kind {kind}, whose area is not read"
-        reason = FEW_CORNERS if kind == "polygon" else reason
-        title = f"shape {number}, {label!r}"
-        add_region(image, partial(_region, label, shape), title, unused, reason, f"{label} in {path.name}")
+        title, example = f"shape {number}, {label!r}", f"{label} in {path.name}"
+        add_region(image, _kind(shape), partial(_region, label, shape), title, example, unused)
     return image
 
 

@@ -7,16 +7,14 @@ panoptic_train2017.json  panoptic_train2017/ a.png      COCO panoptic: numbers o
 from __future__ import annotations
 
 import csv
-import functools
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from rmiseg.config.recipes import read_text
 from rmiseg.config.registry import register
-from rmiseg.data.image_files.masks import read_raw_mask
 from rmiseg.data.labels.annotations import (
     IGNORED_NAMES,
     Annotations,
@@ -24,10 +22,10 @@ from rmiseg.data.labels.annotations import (
     LabeledImage,
     LabelFormat,
     Region,
-    Size,
 )
-from rmiseg.data.labels.coco import split_of, split_of_folder
-from rmiseg.data.labels.documents import Documents, class_name, read_text, whole
+from rmiseg.data.labels.documents import Documents
+from rmiseg.data.labels.shapes import mask_numbers, pixels_of_value
+from rmiseg.data.labels.values import whole
 
 TABLE = "_classes.csv"
 MASK_ENDING = "_mask"
@@ -45,14 +43,15 @@ class RoboflowMasks(LabelFormat):
 
     def read(self, documents: Documents) -> Annotations:
         """See `LabelFormat.read`."""
-        _numbers.cache_clear()  # files may have changed
+        mask_numbers.cache_clear()  # files may have changed
         found = Annotations()
         for table in _tables(documents):
             names = _meanings(table)
-            found.classes += names.values()
+            for name in names.values():
+                found.add_class(name)
             files = _masks(table.parent, documents)
             masks = {path.stem.removesuffix(MASK_ENDING): path for path in files}
-            split = split_of_folder(table, documents.root)
+            split = documents.split_of_folder(table)
             for path in documents.image_files():
                 if path.parent != table.parent or path in files:
                     continue
@@ -60,14 +59,14 @@ class RoboflowMasks(LabelFormat):
                     found.unlabeled.append(path)
                     continue
                 mask = masks.pop(path.stem)
-                numbers = _numbers(mask, False)
+                numbers = mask_numbers(mask, False)
                 regions = []
                 for value, count in zip(*np.unique(numbers, return_counts=True)):
                     if int(value) not in names:
                         raise ValueError(
                             f"{mask} has {count} pixels of the value {value}, which has no name in {table}"
                         )
-                    regions.append(Region(names[int(value)], partial(_valued, mask, False, int(value))))
+                    regions.append(Region(names[int(value)], partial(pixels_of_value, mask, False, int(value))))
                 size = numbers.shape[0], numbers.shape[1]
                 found.images.append(LabeledImage(str(path), mask, regions, size=size, split=split, path=path))
             for mask in masks.values():
@@ -112,48 +111,45 @@ class Panoptic(JSONFormat):
 
     def read(self, documents: Documents) -> Annotations:
         """See `LabelFormat.read`."""
-        _numbers.cache_clear()
+        mask_numbers.cache_clear()
         return super().read(documents)
 
     def read_file(self, path: Path, content: Any, documents: Documents, found: Annotations) -> None:
         """See `JSONFormat.read_file`."""
-        _read_panoptic(path, content, documents, found)
+        names = {
+            whole(each["id"], "the id of a category"): found.add_class(each["name"]) for each in content["categories"]
+        }
+        files = {each["id"]: str(each["file_name"]) for each in content["images"]}
+        split = documents.split_of(path)
+        images: dict[str, list[Path]] = {}  # which may be called as their segments are
+        for each in documents.image_files():
+            images.setdefault(each.name, []).append(each)
+        for label in content["annotations"]:
+            reference = files.get(label["image_id"], Path(str(label["file_name"])).stem + ".jpg")
+            image = LabeledImage(reference, path, split=split)
+            mask = _panoptic_mask(str(label["file_name"]), path, documents)
+            segments = {whole(each["id"], "the id of a segment"): each for each in label["segments_info"]}
+            numbers = mask_numbers(mask, True)
+            image.size = numbers.shape[0], numbers.shape[1]
+            beside = [each for each in images.get(Path(reference).name, []) if each.parent != mask.parent]
+            image.path = beside[0] if len(beside) == 1 else documents.find_image(reference, path)
+            for value, count in zip(*np.unique(numbers, return_counts=True)):
+                if value and int(value) not in segments:
+                    raise ValueError(f"{mask} has {count} pixels of the segment {value}, which is not listed")
+                name = IGNORED_NAMES[0]
+                if value:
+                    category = whole(segments[int(value)]["category_id"], "category_id")
+                    if category not in names:
+                        raise ValueError(f"a segment of {reference} has the category {category}, which has no name")
+                    name = names[category]
+                image.regions.append(Region(name, partial(pixels_of_value, mask, True, int(value))))
+            found.images.append(image)
 
 
 def is_panoptic(content: Any) -> bool:
     """Tell whether a JSON file is of COCO panoptic, whose annotations are an image each."""
     labels = content.get("annotations") if isinstance(content, dict) else None
     return isinstance(labels, list) and bool(labels) and isinstance(labels[0], dict) and "segments_info" in labels[0]
-
-
-def _read_panoptic(path: Path, content: dict[str, Any], documents: Documents, found: Annotations) -> None:
-    names = {whole(each["id"], "the id of a category"): class_name(each["name"]) for each in content["categories"]}
-    found.classes += names.values()
-    files = {each["id"]: str(each["file_name"]) for each in content["images"]}
-    split = split_of(path, documents.root)
-    images: dict[str, list[Path]] = {}  # which may be called as their segments are
-    for each in documents.image_files():
-        images.setdefault(each.name, []).append(each)
-    for label in content["annotations"]:
-        reference = files.get(label["image_id"], Path(str(label["file_name"])).stem + ".jpg")
-        image = LabeledImage(reference, path, split=split)
-        mask = _panoptic_mask(str(label["file_name"]), path, documents)
-        segments = {whole(each["id"], "the id of a segment"): each for each in label["segments_info"]}
-        numbers = _numbers(mask, True)
-        image.size = numbers.shape[0], numbers.shape[1]
-        beside = [each for each in images.get(Path(reference).name, []) if each.parent != mask.parent]
-        image.path = beside[0] if len(beside) == 1 else documents.find_image(reference, path)
-        for value, count in zip(*np.unique(numbers, return_counts=True)):
-            if value and int(value) not in segments:
-                raise ValueError(f"{mask} has {count} pixels of the segment {value}, which is not listed")
-            name = IGNORED_NAMES[0]
-            if value:
-                category = whole(segments[int(value)]["category_id"], "category_id")
-                if category not in names:
-                    raise ValueError(f"a segment of {reference} has the category {category}, which has no name")
-                name = names[category]
-            image.regions.append(Region(name, partial(_valued, mask, True, int(value))))
-        found.images.append(image)
 
 
 def _panoptic_mask(name: str, path: Path, documents: Documents) -> Path:
@@ -164,17 +160,4 @@ def _panoptic_mask(name: str, path: Path, documents: Documents) -> Path:
     found = documents.find_image(name, path)
     if found is None:
         raise ValueError(f"{path} names the segments {name}, which are not there: unpack {path.stem}.zip beside it")
-    return found
-
-
-@functools.lru_cache(maxsize=2)
-def _numbers(path: Path, colors: bool) -> NDArray[np.int32]:
-    """The numbers (H, W) of a mask."""
-    values = read_raw_mask(path, rgb=colors).values.astype(np.int32)
-    return np.asarray(values @ np.array([1, 256, 65536], np.int32)) if colors else values
-
-
-def _valued(path: Path, colors: bool, value: int, size: Size) -> NDArray[np.bool_]:
-    found: NDArray[np.bool_] = _numbers(path, colors) == value
-    assert found.shape == size
     return found

@@ -44,7 +44,7 @@ def outlines(
             line = _inward(ring) if through_centers else ring
             if tolerance > 0:
                 line = cv2.approxPolyDP(line.astype(np.float32), tolerance, True).reshape(-1, 2).astype(np.float64)
-            if _doubled_area(ring) > 0:
+            if doubled_area(ring) > 0:
                 outer = line
             elif len(line) > 2:
                 holes.append(line)
@@ -100,8 +100,8 @@ def _inward(ring: NDArray[np.float64]) -> NDArray[np.float64]:
     return kept if len(kept) > 2 else np.resize(kept if len(kept) else moved[:1], (3, 2))
 
 
-def _doubled_area(ring: NDArray[np.float64]) -> float:
-    """Twice the area of a ring, which is positive if it is on the right of the way, where y grows downward."""
+def doubled_area(ring: NDArray[np.float64]) -> float:
+    """Return twice the area of a ring, which is positive if it is on the right of the way, where y grows downward."""
     x, y = ring.T
     return float(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1)))
 

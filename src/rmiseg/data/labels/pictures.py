@@ -8,10 +8,11 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
+from rmiseg.data.image_files.deep import orientation_of
 from rmiseg.data.image_files.opening import decoded
-from rmiseg.data.image_files.tiff import ORIENTATION
-from rmiseg.data.labels.annotations import LabeledImage, Size
+from rmiseg.data.labels.annotations import LabeledImage
 from rmiseg.data.labels.shapes import from_base64
+from rmiseg.data.labels.values import Size
 from rmiseg.runtime.extras import import_extra
 
 EMBEDDED = {"JPEG": ".jpg", "PNG": ".png", "BMP": ".bmp", "TIFF": ".tif", "WEBP": ".webp"}
@@ -56,7 +57,7 @@ def look_at(path: Path, labels: LabeledImage) -> Picture:
     """
     try:
         with Image.open(path, formats=decoded()) as image:
-            stored, orientation = _header(image)
+            stored, orientation = (image.height, image.width), orientation_of(image)
     except UnidentifiedImageError as error:
         if path.suffix.lower() not in (".tif", ".tiff"):
             raise ValueError(
@@ -80,7 +81,7 @@ def embedded_picture(labels: LabeledImage) -> Picture:
         content = from_base64(labels.embedded)
         with Image.open(io.BytesIO(content), formats=decoded()) as image:
             suffix = EMBEDDED.get(image.format or "")
-            stored, orientation = _header(image)
+            stored, orientation = (image.height, image.width), orientation_of(image)
     except Exception as error:
         raise ValueError(f"{title} cannot be read: {error}") from error
     if suffix is None:
@@ -93,13 +94,6 @@ def _picture(
 ) -> Picture:
     size = (stored[1], stored[0]) if orientation > 4 else stored
     return Picture(labels, size, stored, orientation, path, content, suffix, labels.split)
-
-
-def _header(image: Image.Image) -> tuple[Size, int]:
-    # Of a PNG, Pillow would look for EXIF data behind the pixels, too, and decode them all.
-    known = image.format != "PNG" or "exif" in image.info
-    orientation = int(image.getexif().get(ORIENTATION, 1)) if known else 1
-    return (image.height, image.width), orientation if 1 <= orientation <= 8 else 1
 
 
 def _tiff_size(path: Path) -> Size:

@@ -12,18 +12,10 @@ from typing import Any
 
 from rmiseg.config.registry import register
 from rmiseg.data.classes import Color
-from rmiseg.data.labels.annotations import (
-    FEW_CORNERS,
-    IGNORED_NAMES,
-    Annotations,
-    JSONFormat,
-    LabeledImage,
-    Region,
-    add_region,
-)
-from rmiseg.data.labels.coco import split_of_folder
-from rmiseg.data.labels.documents import Documents, class_name, whole
+from rmiseg.data.labels.annotations import IGNORED_NAMES, Annotations, JSONFormat, LabeledImage, Region, add_region
+from rmiseg.data.labels.documents import Documents
 from rmiseg.data.labels.shapes import points, with_holes
+from rmiseg.data.labels.values import class_name, packed_color, whole
 
 OWN_PROPERTIES = ("objectType", "classification", "isLocked")
 """Properties of an object, of which QuPath writes at least one."""
@@ -47,7 +39,7 @@ class QuPath(JSONFormat):
     def read_file(self, path: Path, content: Any, documents: Documents, found: Annotations) -> None:
         """See `JSONFormat.read_file`."""
         found.smaller_in_front = True
-        image = LabeledImage(path.stem, path, split=split_of_folder(path, documents.root))
+        image = LabeledImage(path.stem, path, split=documents.split_of_folder(path))
         for number, each in enumerate(_features(content) or [], start=1):
             kind, example = each["geometry"]["type"], f"object {number} in {path.name}"
             name = _name(each["properties"].get("classification") or {})
@@ -59,9 +51,7 @@ class QuPath(JSONFormat):
             else:
                 if color := _color(each["properties"]["classification"]):
                     found.colors[name] = color
-                reason = f"labels are of the kind {kind}, whose area is not read"
-                reason = FEW_CORNERS if kind in ("Polygon", "MultiPolygon") else reason
-                add_region(image, partial(_region, name, each["geometry"]), example, found.unused, reason, example)
+                add_region(image, kind, partial(_region, name, each["geometry"]), example, example, found.unused)
         found.images.append(image)
 
 
@@ -88,8 +78,7 @@ def _name(classification: dict[str, Any]) -> str:
 def _color(classification: dict[str, Any]) -> Color | None:
     color = classification.get("color")
     if color is None and "colorRGB" in classification:  # of older versions
-        code = whole(classification["colorRGB"], "colorRGB")
-        return (code >> 16 & 255, code >> 8 & 255, code & 255)
+        return packed_color(whole(classification["colorRGB"], "colorRGB"))
     if not isinstance(color, list) or len(color) != 3:
         return None
     red, green, blue = (whole(each, "a color") & 255 for each in color)

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from rmiseg.data.classes import ClassTable
 from rmiseg.data.labels.annotations import Tally
+from rmiseg.runtime.words import counted
 
 
 @dataclass
@@ -49,7 +50,7 @@ class ImportReport:
         """Return a line for each two classes that overlap, most pixels first."""
         ranked = sorted(self.overlaps.items(), key=lambda item: -item[1][0])
         lines = [
-            f"{winner} won over {loser}: {pixels} pixels in {images} image{'s' * (images > 1)}"
+            f"{winner} won over {loser}: {pixels} pixels in {counted(images, 'image')}"
             for (winner, loser), (pixels, images) in ranked[:most]
         ]
         return lines + ([f"and {len(ranked) - most} more pairs of classes"] if len(ranked) > most else [])

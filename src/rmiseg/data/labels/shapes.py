@@ -1,4 +1,4 @@
-"""Pixels of polygons, run lengths and bitmaps, each as the library of its format has them.
+"""Pixels of polygons, run lengths, bitmaps and masks, each as the library of its format has them.
 
 All functions take the size (height, width) of the image last and return (H, W) bool, and raise ValueError where a shape
 is not finite, or of another size than its image. Coordinates are in pixels; (0, 0) is the left upper corner.
@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import io
 import zlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,8 +20,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from rmiseg.config.recipes import shortened
+from rmiseg.data.image_files.masks import read_numbers
 from rmiseg.data.image_files.opening import decoded
-from rmiseg.data.labels.annotations import Size
+from rmiseg.data.labels.values import Size
 from rmiseg.runtime.extras import import_extra
 
 FARTHEST = 4
@@ -259,6 +262,19 @@ def bitmap(text: str, left: int, top: int, size: Size, *, alpha: bool = False) -
     if values.ndim == 3:
         values = np.asarray(values[..., 3] if alpha and values.shape[2] == 4 else values.any(axis=-1))
     return placed(values.astype(bool), left, top, size)
+
+
+@functools.lru_cache(maxsize=2)
+def mask_numbers(path: Path, colors: bool) -> NDArray[np.int32]:
+    """Return the numbers (H, W) of a mask, see `read_numbers`; those of the last two are kept."""
+    return read_numbers(path, colors)
+
+
+def pixels_of_value(path: Path, colors: bool, value: int, size: Size) -> NDArray[np.bool_]:
+    """Return the pixels of a mask that have a number, see `mask_numbers`."""
+    found: NDArray[np.bool_] = mask_numbers(path, colors) == value
+    assert found.shape == size
+    return found
 
 
 def from_base64(text: Any) -> bytes:

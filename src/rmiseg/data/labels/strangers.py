@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rmiseg.data.labels.documents import ARCHIVES, Documents
-from rmiseg.data.sets.pairing import LABEL_SUFFIXES
+from rmiseg.data.labels.documents import Documents
+from rmiseg.data.sets.pairing import ARCHIVES, LABEL_SUFFIXES
 
 BEGINNING = 10_000
 """Bytes of a file that are looked at."""

@@ -16,7 +16,6 @@ from typing import Any
 
 from rmiseg.config.registry import register
 from rmiseg.data.labels.annotations import (
-    FEW_CORNERS,
     IGNORED_NAMES,
     Annotations,
     JSONFormat,
@@ -25,9 +24,9 @@ from rmiseg.data.labels.annotations import (
     Tally,
     add_region,
 )
-from rmiseg.data.labels.coco import split_of_folder
-from rmiseg.data.labels.documents import Documents, class_name, whole
+from rmiseg.data.labels.documents import Documents
 from rmiseg.data.labels.shapes import outlined_polygon, points
+from rmiseg.data.labels.values import class_name, size_of
 
 ENDING = re.compile(r"_gt[A-Za-z]+_polygons$")
 SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -51,7 +50,7 @@ class StreetPolygons(JSONFormat):
     def read_file(self, path: Path, content: Any, documents: Documents, found: Annotations) -> None:
         """See `JSONFormat.read_file`."""
         image = _image(path, content, found.unused)
-        image.split = split_of_folder(path, documents.root)
+        image.split = documents.split_of_folder(path)
         for suffix in SUFFIXES:
             if found_image := documents.find_image(image.reference + suffix, path):
                 image.path = found_image
@@ -73,16 +72,14 @@ def _keys(content: Any) -> tuple[str, str] | None:
 def _image(path: Path, content: dict[str, Any], unused: Tally) -> LabeledImage:
     keys = _keys(content)
     assert keys is not None
-    size = whole(content[keys[0]], keys[0]), whole(content[keys[1]], keys[1])
-    name = ENDING.sub("_leftImg8bit", path.stem)
-    image = LabeledImage(name, path, size=size)
+    image = LabeledImage(ENDING.sub("_leftImg8bit", path.stem), path, size=size_of(content, *keys))
     for number, each in enumerate(content["objects"], start=1):
         label = class_name(each["label"])
         label = label.removesuffix("group") if label.removesuffix("group") in GROUPS else label
         if not each.get("deleted"):
             label = IGNORED_NAMES[0] if label in VOID else label
-            title = f"object {number}, {label!r}"
-            add_region(image, partial(_region, label, each), title, unused, FEW_CORNERS, f"{label} in {path.name}")
+            title, example = f"object {number}, {label!r}", f"{label} in {path.name}"
+            add_region(image, "polygon", partial(_region, label, each), title, example, unused)
     return image
 
 

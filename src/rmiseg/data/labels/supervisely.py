@@ -11,7 +11,6 @@ from typing import Any
 
 from rmiseg.config.registry import register
 from rmiseg.data.labels.annotations import (
-    FEW_CORNERS,
     Annotations,
     LabeledImage,
     LabelFormat,
@@ -20,10 +19,9 @@ from rmiseg.data.labels.annotations import (
     add_region,
     naming,
 )
-from rmiseg.data.labels.coco import split_of_folder
-from rmiseg.data.labels.cvat import hex_color
-from rmiseg.data.labels.documents import Documents, class_name, whole
+from rmiseg.data.labels.documents import Documents
 from rmiseg.data.labels.shapes import between, bitmap, filled_polygon, points
+from rmiseg.data.labels.values import class_name, hex_color, size_of, whole
 
 META = "meta.json"
 
@@ -46,14 +44,11 @@ class Supervisely(LabelFormat):
             with naming(path, "Supervisely's labels"):
                 if path.name == META and isinstance(content, dict) and "classes" in content:
                     for each in content["classes"]:
-                        found.classes.append(class_name(each["title"]))
-                        if color := hex_color(each.get("color")):
-                            found.colors[found.classes[-1]] = color
+                        found.add_class(each["title"], hex_color(each.get("color")))
                 elif _is_annotation(content):
                     found.images.append(_image(path, content, documents, found.unused))
                 else:
                     found.unused.add("JSON files are not of Supervisely", str(path))
-        found.classes = list(dict.fromkeys(found.classes))
         return found
 
 
@@ -64,16 +59,13 @@ def _is_annotation(content: Any) -> bool:
 
 
 def _image(path: Path, content: dict[str, Any], documents: Documents, unused: Tally) -> LabeledImage:
-    size = whole(content["size"]["height"], "height"), whole(content["size"]["width"], "width")
-    image = LabeledImage(path.stem, path, size=size, split=split_of_folder(path, documents.root))
+    image = LabeledImage(path.stem, path, size=size_of(content["size"]), split=documents.split_of_folder(path))
     beside = path.parent.with_name("img") / path.stem  # a.jpg.json is of a.jpg
     image.path = beside if path.parent.name == "ann" and beside.is_file() else None
     for number, each in enumerate(content["objects"], start=1):
         label = class_name(each["classTitle"])
-        kind = each.get("geometryType")
-        reason = FEW_CORNERS if kind == "polygon" else f"labels are of the kind {kind}, which is not read"
-        title = f"object {number}, {label!r}"
-        add_region(image, partial(_region, label, each), title, unused, reason, f"{label} in {path.name}")
+        title, example = f"object {number}, {label!r}", f"{label} in {path.name}"
+        add_region(image, each.get("geometryType"), partial(_region, label, each), title, example, unused)
     return image
 
 

@@ -12,11 +12,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from rmiseg.config.recipes import read_text
 from rmiseg.config.registry import register
-from rmiseg.data.labels.annotations import Annotations, LabeledImage, LabelFormat, Region, Tally, add_region, naming
-from rmiseg.data.labels.coco import split_of
-from rmiseg.data.labels.documents import Documents, read_text
-from rmiseg.data.labels.shapes import ellipse, exact_polygons, points, rectangle
+from rmiseg.data.labels.annotations import (
+    Annotations,
+    LabeledImage,
+    LabelFormat,
+    Region,
+    Tally,
+    add_region,
+    naming,
+    polygon,
+)
+from rmiseg.data.labels.documents import Documents
+from rmiseg.data.labels.shapes import ellipse, points, rectangle
 from rmiseg.runtime.files import parse_json
 
 PROJECT = "_via_img_metadata"
@@ -54,7 +63,7 @@ class VIA(LabelFormat):
                     found.notes.append(f"{path}: the class of a region is its attribute {attribute!r}")
                 for entry in entries:
                     image = _image(path, entry, attribute, found.unused)
-                    image.split = split_of(path, documents.root)
+                    image.split = documents.split_of(path)
                     found.images.append(image)
         return found
 
@@ -133,9 +142,8 @@ def _image(path: Path, entry: dict[str, Any], attribute: str, unused: Tally) -> 
             unused.add("labels have no class", where)
             continue
         shape = region["shape_attributes"]
-        reason = f"labels are of the kind {shape.get('name')}, which has no area"
         title, example = f"{where}, {label!r}", f"{label} in {image.reference}"
-        add_region(image, partial(_region, label, shape), title, unused, reason, example)
+        add_region(image, shape.get("name"), partial(_region, label, shape), title, example, unused)
     return image
 
 
@@ -145,13 +153,12 @@ def _region(label: str, shape: dict[str, Any]) -> Region | None:
         if len(shape["all_points_x"]) != len(shape["all_points_y"]):
             raise ValueError("a polygon has not as many x as y")
         pairs = points([x for pair in zip(shape["all_points_x"], shape["all_points_y"]) for x in pair])
-        return Region(label, partial(exact_polygons, [pairs])) if kind == "polygon" and len(pairs) > 2 else None
+        return polygon(label, pairs) if kind == "polygon" else None
     if kind == "rect":
         left, top, width, height = points([shape[key] for key in ("x", "y", "width", "height")]).ravel().tolist()
-        return Region(label, partial(exact_polygons, [rectangle(left, top, width, height)]), box=True)
+        return polygon(label, rectangle(left, top, width, height), box=True)
     if kind in ("circle", "ellipse"):
         radii = [shape["r"], shape["r"]] if kind == "circle" else [shape["rx"], shape["ry"]]
         turn = float(points([shape.get("theta") or 0, 0])[0, 0])
-        corners = ellipse([shape["cx"], shape["cy"]], radii, turn)
-        return Region(label, partial(exact_polygons, [corners]))
+        return polygon(label, ellipse([shape["cx"], shape["cy"]], radii, turn))
     return None

@@ -10,19 +10,19 @@ Without a list of names the classes are those of VOC. Colors are read as they ar
 
 from __future__ import annotations
 
-import functools
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rmiseg.config.recipes import read_text
 from rmiseg.config.registry import register
 from rmiseg.data.classes import Color, voc_palette
-from rmiseg.data.image_files.masks import read_raw_mask
-from rmiseg.data.labels.annotations import Annotations, LabeledImage, LabelFormat, Region, Size
-from rmiseg.data.labels.coco import SPLITS
-from rmiseg.data.labels.documents import Documents, most_alike, read_text
+from rmiseg.data.labels.annotations import Annotations, LabeledImage, LabelFormat, Region
+from rmiseg.data.labels.documents import SPLITS, Documents, most_alike, read_lines
+from rmiseg.data.labels.shapes import mask_numbers, pixels_of_value
+from rmiseg.data.labels.values import packed_color
 from rmiseg.data.sets import voc
 from rmiseg.data.sets.pairing import MASK_SUFFIXES
 
@@ -46,7 +46,7 @@ class VOCMasks(LabelFormat):
 
     def read(self, documents: Documents) -> Annotations:
         """See `LabelFormat.read`."""
-        _colors.cache_clear()  # files may have changed
+        mask_numbers.cache_clear()  # files may have changed
         names, origin = _names(documents)
         masks = _masks(documents)
         if not masks:
@@ -60,7 +60,7 @@ class VOCMasks(LabelFormat):
                 images.setdefault(path.stem, []).append(path)
         splits = _splits(documents)
         for mask in masks:
-            pixels = _colors(mask)
+            pixels = mask_numbers(mask, True)
             label = LabeledImage(mask.stem, mask, size=(pixels.shape[0], pixels.shape[1]))
             parts = mask.relative_to(documents.root).with_suffix("").parts
             inner = parts[next(i for i, part in enumerate(parts, start=1) if part in MASK_FOLDERS) :]
@@ -89,7 +89,7 @@ def _names(documents: Documents) -> tuple[dict[Color, str], str]:
     if maps := documents.files("labelmap.txt"):
         return _labelmap(maps[0]), str(maps[0])
     if listed := documents.files("class_names.txt"):
-        lines = [line.strip() for line in read_text(listed[0]).splitlines() if line.strip()]
+        lines = read_lines(listed[0])
         return dict(zip(voc_palette(len(lines)), lines)), str(listed[0])
     return dict(zip(voc.CLASSES.palette, voc.CLASSES.names)), "the classes of PASCAL VOC, without a labelmap.txt"
 
@@ -118,20 +118,13 @@ def _splits(documents: Documents) -> dict[str, str]:
     return splits
 
 
-@functools.lru_cache(maxsize=2)
-def _colors(path: Path) -> NDArray[np.int32]:
-    """The colors (H, W) of a mask as numbers, red first."""
-    red, green, blue = np.moveaxis(read_raw_mask(path, rgb=True).values.astype(np.int32), -1, 0)
-    return np.asarray(red << 16 | green << 8 | blue)
-
-
 def _regions(path: Path, pixels: NDArray[np.int32], names: dict[Color, str], origin: str) -> list[Region]:
     codes, counts = np.unique(pixels, return_counts=True)
     if len(codes) > MOST_COLORS:
         raise ValueError(f"{path} has {len(codes)} colors: it is no mask, or its edges were smoothed")
     regions = []
     for code, count in zip(codes.tolist(), counts.tolist()):
-        color = (code >> 16, code >> 8 & 255, code & 255)
+        color = packed_color(code)[::-1]  # of a mask, red is the last byte
         if color not in names:
             numbers = (
                 ". Are its values numbers of classes? Then name them in dataset.yaml, as a data set `folder`"
@@ -139,11 +132,5 @@ def _regions(path: Path, pixels: NDArray[np.int32], names: dict[Color, str], ori
                 else ""
             )
             raise ValueError(f"{path} has {count} pixels of the color {color}, which has no name in {origin}{numbers}")
-        regions.append(Region(names[color], partial(_colored, path, code)))
+        regions.append(Region(names[color], partial(pixels_of_value, path, True, code)))
     return regions
-
-
-def _colored(path: Path, code: int, size: Size) -> NDArray[np.bool_]:
-    found: NDArray[np.bool_] = _colors(path) == code
-    assert found.shape == size
-    return found

@@ -10,19 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from rmiseg.config.registry import register
-from rmiseg.data.labels.annotations import (
-    FEW_CORNERS,
-    Annotations,
-    JSONFormat,
-    LabeledImage,
-    Region,
-    Tally,
-    add_region,
-)
-from rmiseg.data.labels.coco import split_of
-from rmiseg.data.labels.cvat import hex_color
-from rmiseg.data.labels.documents import Documents, class_name, whole
-from rmiseg.data.labels.shapes import exact_polygons, points
+from rmiseg.data.labels.annotations import Annotations, JSONFormat, LabeledImage, Region, Tally, add_region, polygon
+from rmiseg.data.labels.documents import Documents
+from rmiseg.data.labels.shapes import points
+from rmiseg.data.labels.values import class_name, hex_color, size_of
 
 BOXES = ("RECTANGLE", "SQUARE")
 
@@ -41,12 +32,10 @@ class VoTT(JSONFormat):
     def read_file(self, path: Path, content: Any, documents: Documents, found: Annotations) -> None:
         """See `JSONFormat.read_file`."""
         for each in content.get("tags") or []:
-            found.classes.append(class_name(each["name"]))
-            if color := hex_color(each.get("color")):
-                found.colors[found.classes[-1]] = color
+            found.add_class(each["name"], hex_color(each.get("color")))
         for each in _assets(content) or []:
             image = _image(path, each, found.unused)
-            image.split = split_of(path, documents.root)
+            image.split = documents.split_of(path)
             found.images.append(image)
 
 
@@ -62,9 +51,7 @@ def _assets(content: Any) -> list[dict[str, Any]] | None:
 
 def _image(path: Path, entry: dict[str, Any], unused: Tally) -> LabeledImage:
     name, size = str(entry["asset"]["name"]), entry["asset"].get("size")
-    image = LabeledImage(
-        name, path, size=(whole(size["height"], "height"), whole(size["width"], "width")) if size else None
-    )
+    image = LabeledImage(name, path, size=size_of(size) if size else None)
     for number, each in enumerate(entry["regions"], start=1):
         kind, title = str(each["type"]), f"region {number} of {name}"
         if not each["tags"]:
@@ -73,13 +60,10 @@ def _image(path: Path, entry: dict[str, Any], unused: Tally) -> LabeledImage:
         label = class_name(each["tags"][0])
         if each["tags"][1:]:
             unused.add("labels have several classes, of which the first is taken", f"{label} in {name}")
-        reason = FEW_CORNERS if kind == "POLYGON" else f"labels are of the kind {kind}, whose area is not read"
-        add_region(image, partial(_region, kind, label, each), title, unused, reason, f"{label} in {name}")
+        add_region(image, kind, partial(_region, kind, label, each), title, f"{label} in {name}", unused)
     return image
 
 
 def _region(kind: str, label: str, content: dict[str, Any]) -> Region | None:
     corners = points([x for corner in content["points"] for x in (corner["x"], corner["y"])])
-    if kind not in ("POLYGON", *BOXES) or len(corners) < 3:
-        return None
-    return Region(label, partial(exact_polygons, [corners]), box=kind in BOXES)
+    return polygon(label, corners, box=kind in BOXES) if kind in ("POLYGON", *BOXES) else None

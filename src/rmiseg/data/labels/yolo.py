@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rmiseg.config.recipes import shortened
+from rmiseg.config.recipes import read_text, shortened
 from rmiseg.config.registry import register
-from rmiseg.data.labels.annotations import Annotations, LabeledImage, LabelFormat, Region, Size
-from rmiseg.data.labels.coco import SPLITS, split_of_folder
-from rmiseg.data.labels.documents import HASHED, Documents, class_name, read_mapping, read_text, whole
+from rmiseg.data.labels.annotations import Annotations, LabeledImage, LabelFormat, Region
+from rmiseg.data.labels.documents import HASHED, SPLITS, Documents, read_lines, read_mapping
 from rmiseg.data.labels.shapes import filled_polygon, points, rectangle
+from rmiseg.data.labels.values import Size, class_name, whole
 
 OTHER_TEXTS = ("classes.txt", "labels.txt", "obj.names", "readme.txt", "labelmap.txt")
 """Names of text files that hold no objects; so do those that begin with README."""
@@ -51,7 +51,7 @@ class YOLO(LabelFormat):
             if "kpt_shape" in content:
                 raise ValueError(f"{path} is of a data set of keypoints (kpt_shape), which have no outlines")
         elif listed := documents.files("classes.txt"):
-            lines = read_text(listed[0]).splitlines()
+            lines = read_text(listed[0]).splitlines()  # a blank one counts, too
             names = {i: line.strip() for i, line in enumerate(lines) if line.strip()}
         else:
             raise ValueError(f"{documents.source} has neither data.yaml nor classes.txt, which names the classes")
@@ -74,7 +74,7 @@ class YOLO(LabelFormat):
             labels.pop(label_file, None)
             split = next((split for split, paths in lists.items() if _is_in(path, paths)), "")
             if not split and path.is_relative_to(documents.root):
-                split = split_of_folder(path, documents.root)
+                split = documents.split_of_folder(path)
             regions = _regions(label_file, names, found)
             found.images.append(LabeledImage(str(path), label_file, regions, split=split, path=path))
         for path in labels:
@@ -135,8 +135,9 @@ def _lists(content: dict[str, Any], path: Path, documents: Documents, notes: lis
                 continue
             lists.setdefault(split, set()).add(place)
             if place.endswith(".txt"):
-                lines = [line.strip() for line in read_text(Path(place)).splitlines() if line.strip()]
-                found = {line: _place(line, [Path(place).parent, *bases], documents) for line in lines}
+                found = {
+                    line: _place(line, [Path(place).parent, *bases], documents) for line in read_lines(Path(place))
+                }
                 lists[split] |= {each for each in found.values() if each}
                 if missing := [line for line, each in found.items() if each is None]:
                     shown = shortened(missing[0], 200)

@@ -4,7 +4,7 @@ Lin et al., Microsoft COCO: Common Objects in Context, ECCV 2014; Chen et al., a
 
 Images with fewer than 1000 pixels of the twenty objects are left out. Where objects overlap, smaller ones lie in front
 of larger ones, and all in front of the roughly outlined crowds, which count as their class. The masks are drawn once,
-see `rmiseg.data.drawn`. Split test has no masks.
+see `rmiseg.data.drawn_masks`. Split test has no masks.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from rmiseg.config.registry import register
 from rmiseg.data.classes import ClassTable
-from rmiseg.data.drawn import Drawing, drawn_masks
+from rmiseg.data.drawn_masks import Drawing, drawn_masks
 from rmiseg.data.images import Split
 from rmiseg.data.sets import voc
 from rmiseg.data.sets.layout import Layout

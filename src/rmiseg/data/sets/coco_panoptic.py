@@ -2,7 +2,8 @@
 
 Kirillov et al., Panoptic Segmentation, CVPR 2019. Masks are index PNGs whose values are category numbers, as the script
 panoptic2semantic_segmentation.py of panopticapi writes them, in annotations/panoptic_semantic_train2017/. Where that
-folder is missing, they are made once from the annotations themselves, see `rmiseg.data.drawn`. Split test has no masks.
+folder is missing, they are made once from the annotations themselves, see `rmiseg.data.drawn_masks`. Split test has no
+masks.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from numpy.typing import NDArray
 
 from rmiseg.config.registry import register
 from rmiseg.data.classes import ClassTable, voc_palette
-from rmiseg.data.drawn import Drawing, drawn_masks
-from rmiseg.data.image_files.masks import read_raw_mask
+from rmiseg.data.drawn_masks import Drawing, drawn_masks
+from rmiseg.data.image_files.masks import read_numbers
 from rmiseg.data.images import Split
 from rmiseg.data.sets.coco import TEST, YEARS, image_folder, scan_test, sources
 from rmiseg.data.sets.coco_stuff import THINGS, categories
@@ -98,7 +99,7 @@ def _drawings(segments: Path, content: dict[str, Any]) -> dict[str, Drawing]:
 
 def _draw(path: Path, category_of: dict[int, int]) -> NDArray[np.uint8]:
     """Category numbers from an image whose colors are segment numbers, red + 256 green + 65536 blue."""
-    red, green, blue = np.moveaxis(read_raw_mask(path, rgb=True).values.astype(np.int32), -1, 0)
-    numbers, index = np.unique(red + 256 * green + 65536 * blue, return_inverse=True)
+    segments = read_numbers(path, colors=True)
+    numbers, index = np.unique(segments, return_inverse=True)
     categories = np.array([category_of.get(number, VOID) for number in numbers.tolist()], np.uint8)
-    return categories[index].reshape(red.shape)
+    return categories[index].reshape(segments.shape)

@@ -11,9 +11,10 @@ from rmiseg.config.registry import find, names
 from rmiseg.data.description import NAMES
 from rmiseg.data.images import Split
 from rmiseg.data.sets.layout import Layout
+from rmiseg.data.sets.pairing import ARCHIVES
 from rmiseg.data.sets.places import MOST_FOLDERS, subfolders
+from rmiseg.runtime.words import some
 
-ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar", ".bz2", ".xz")
 LABELS = (".json", ".xml", ".ndjson")
 """Suffixes of what labelling tools write."""
 
@@ -85,7 +86,7 @@ def scan_splits(
             )
         if missing := _missing(parts[split]):
             raise FileNotFoundError(
-                f"data set {name} in {root} lacks what split {split} needs: {_some(missing)} does not exist; complete "
+                f"data set {name} in {root} lacks what split {split} needs: {some(missing)} does not exist; complete "
                 f"are {', '.join(available)}. {_tree(layout, root)}"
             )
     return [layout.scan_split(Path(root), split) for split in dict.fromkeys(splits)]
@@ -177,12 +178,12 @@ def _available(layout: Layout, name: str, root: str | Path) -> tuple[str, ...]:
         needed = list(dict.fromkeys(path for paths in parts.values() for path in paths))
         missing = _missing(needed)
         if len(missing) < len(needed):
-            trouble = f"data set {name} in {root} is incomplete, perhaps half unpacked: {_some(missing)} does not exist"
+            trouble = f"data set {name} in {root} is incomplete, perhaps half unpacked: {some(missing)} does not exist"
         else:
             entries = sorted(entry.name for entry in Path(root).iterdir())
             trouble = (
                 f"{root} holds no split of the data set {name}, nor a part of one; is it the right folder? "
-                f"{_elsewhere(layout, Path(root)) or 'It holds ' + (_some(entries) or 'nothing')}"
+                f"{_elsewhere(layout, Path(root)) or 'It holds ' + (some(entries) or 'nothing')}"
             )
         raise FileNotFoundError(
             f"{trouble}{_of_archives(Path(root))}{_of_labels(name, Path(root))}. {_tree(layout, root)}"
@@ -207,7 +208,7 @@ def _elsewhere(layout: Layout, root: Path) -> str:
 
 def _of_archives(root: Path) -> str:
     found = [entry.name for entry in sorted(root.iterdir()) if entry.suffix.lower() in ARCHIVES]
-    return f"; unpack {_some(found)}, for archives are not read" if found else ""
+    return f"; unpack {some(found)}, for archives are not read" if found else ""
 
 
 def _of_labels(name: str, root: Path) -> str:
@@ -255,7 +256,3 @@ def _tree(layout: Layout, root: str | Path) -> str:
 
 def _missing(paths: Iterable[Path]) -> list[Path]:
     return [path for path in paths if not path.exists()]
-
-
-def _some(things: Sequence[object], most: int = 5) -> str:
-    return ", ".join(map(str, things[:most])) + (", ..." if len(things) > most else "")

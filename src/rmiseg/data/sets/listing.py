@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import codecs
 import functools
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from rmiseg.config.recipes import read_text
 from rmiseg.data.classes import ClassTable
 from rmiseg.data.images import Sample, Split
 
@@ -38,14 +38,8 @@ def read_lines(path: Path) -> list[tuple[int, str]]:
     Raises:
         ValueError: the file is no such text.
     """
-    data = path.read_bytes()
-    utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # as PowerShell's > writes it
-    try:
-        lines = data.decode("utf-16" if utf16 else "utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not a text file in UTF-8: {error}") from error
-    stripped = [(number, line.strip().replace("\\", "/")) for number, line in enumerate(lines, start=1)]
-    return [(number, line) for number, line in stripped if line]
+    lines = enumerate(read_text(path).splitlines(), start=1)
+    return [(number, stripped.replace("\\", "/")) for number, line in lines if (stripped := line.strip())]
 
 
 def pair_up(

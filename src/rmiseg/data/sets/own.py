@@ -19,6 +19,7 @@ from rmiseg.data.image_files.masks import raw_values
 from rmiseg.data.image_files.reading import reduced, rgb_pixels
 from rmiseg.data.images import LabeledImages, every_nth, size_mismatch
 from rmiseg.data.seeding import seeded
+from rmiseg.runtime.words import some
 
 READING = 0x5DEECE66D1CE4E5B
 """Number that seeds are combined with for reading, so that a data set and a transform draw different random numbers."""
@@ -241,10 +242,9 @@ def mask_ids(mask: Any, classes: ClassTable) -> NDArray[np.uint8]:
     strange = array[((array < 0) | (array >= len(classes))) & (array != IGNORE_INDEX)]
     if strange.size:
         values, counts = np.unique(strange, return_counts=True)
-        found = ", ".join(f"{value} ({count} pixels)" for value, count in zip(values[:5].tolist(), counts.tolist()))
-        more = f" and {len(values) - 5} more" if len(values) > 5 else ""
+        found = some((f"{value} ({count} pixels)" for value, count in zip(values.tolist(), counts.tolist())), 5)
         raise ValueError(
-            f"it holds values that are neither a class nor ignored: {found}{more}. Class ids are "
+            f"it holds values that are neither a class nor ignored: {found}. Class ids are "
             f"{describe_classes(class_ids(classes.names))}"
         )
     return array.astype(np.uint8)

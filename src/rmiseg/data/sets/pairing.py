@@ -8,7 +8,9 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 from rmiseg.config.commands import VIDEO_SUFFIXES
 
@@ -20,6 +22,8 @@ MASK_SUFFIXES = (
     *(".png", ".bmp", ".tif", ".tiff", ".gif", ".webp", ".jpg", ".jpeg", ".jpe", ".jfif", ".nii", ".nii.gz"),
     *(".pgm", ".ppm", ".tga", ".npy", ".jp2", ".j2k", ".avif"),
 )
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar", ".bz2", ".xz")
+"""Suffixes of files that are to be unpacked first."""
 UNIMPORTANT = ("thumbs.db", "desktop.ini", "dataset.yaml", "dataset.yml")
 """Files that are no part of the data, such as programs leave everywhere; so are those whose names begin with a dot."""
 
@@ -256,49 +260,45 @@ def folded(key: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", key).casefold())
 
 
-def _fold(images: list[str], masks: list[str]) -> tuple[dict[str, str], dict[str, str]]:
-    return {key: folded(key) for key in images}, {key: folded(key) for key in masks}
+Rows: TypeAlias = tuple[dict[str, str], dict[str, str]]
+"""Names of images, and of masks, each with what stands for it."""
+Rule: TypeAlias = Callable[[list[str], list[str]], Rows]
 
 
-def _last_parts(images: list[str], masks: list[str]) -> tuple[dict[str, str], dict[str, str]]:
-    """Names without their folders: masks of one class each often lie in a folder for each."""
-    return {key: folded(key).rpartition("/")[2] for key in images}, {
-        key: folded(key).rpartition("/")[2] for key in masks
-    }
+def _each(of_image: Callable[[str], str], of_mask: Callable[[str], str]) -> Rule:
+    """The rule that takes each name by itself."""
+    return lambda images, masks: ({key: of_image(key) for key in images}, {key: of_mask(key) for key in masks})
 
 
-def _one_side_flat(images: list[str], masks: list[str]) -> tuple[dict[str, str], dict[str, str]]:
-    """Names without their folders, where images or masks lie in none, if nearly all are pairs then."""
-    rows = _last_parts(images, masks)
-    flat = any(not any("/" in key for key in keys) for keys in (images, masks))
-    return rows if flat and len(_match(*rows)) >= 0.8 * max(len(images), len(masks)) else ({}, {})
+def _last_part(key: str) -> str:
+    """A name without its folders: masks of one class each often lie in a folder for each."""
+    return folded(key).rpartition("/")[2]
 
 
-def _strip_mask(images: list[str], masks: list[str]) -> tuple[dict[str, str], dict[str, str]]:
-    return _fold(images, [])[0], {key: _stripped(key, _MASK_BEGIN, _MASK_END) for key in masks}
+def _without_zeros(key: str) -> str:
+    return re.sub(r"(?<!\d)0+(?=\d)", "", folded(key))
 
 
-def _strip_image(images: list[str], masks: list[str]) -> tuple[dict[str, str], dict[str, str]]:
-    return {key: _stripped(key, _IMAGE_BEGIN, _IMAGE_END) for key in images}, _fold([], masks)[1]
-
-
-def _strip_both(images: list[str], masks: list[str]) -> tuple[dict[str, str], dict[str, str]]:
-    return _strip_image(images, [])[0], _strip_mask([], masks)[1]
-
-
-def _stripped(key: str, begin: re.Pattern[str], end: re.Pattern[str]) -> str:
+def _without(begin: re.Pattern[str], end: re.Pattern[str], key: str) -> str:
+    """A name without a word at its end, or else at its beginning."""
     folder, slash, whole = folded(key).rpartition("/")
     name = end.sub("", whole, count=1)
     name = name if name != whole else begin.sub("", whole, count=1)
     return f"{folder}{slash}{name or whole}"
 
 
-def _strip_zeros(images: list[str], masks: list[str]) -> tuple[dict[str, str], dict[str, str]]:
-    stripped = [{key: re.sub(r"(?<!\d)0+(?=\d)", "", folded(key)) for key in keys} for keys in (images, masks)]
-    return stripped[0], stripped[1]
+_of_image, _of_mask = partial(_without, _IMAGE_BEGIN, _IMAGE_END), partial(_without, _MASK_BEGIN, _MASK_END)
+_last_parts = _each(_last_part, _last_part)
 
 
-def _strip_common(images: list[str], masks: list[str]) -> tuple[dict[str, str], dict[str, str]]:
+def _one_side_flat(images: list[str], masks: list[str]) -> Rows:
+    """Names without their folders, where images or masks lie in none, if nearly all are pairs then."""
+    rows = _last_parts(images, masks)
+    flat = any(not any("/" in key for key in keys) for keys in (images, masks))
+    return rows if flat and len(_match(*rows)) >= 0.8 * max(len(images), len(masks)) else ({}, {})
+
+
+def _strip_common(images: list[str], masks: list[str]) -> Rows:
     """Take of the name of each what is left without the beginning and the ending that all have.
 
     Two of each are needed to tell, and nearly all must be pairs then: names must not match by accident.
@@ -322,13 +322,13 @@ def _common_begin(names: list[str]) -> str:
     return first[: next((i for i, (a, b) in enumerate(zip(first, last)) if a != b), min(len(first), len(last)))]
 
 
-_RULES: tuple[tuple[str, Callable[[list[str], list[str]], tuple[dict[str, str], dict[str, str]]]], ...] = (
-    ("which differ in capitals, or in the form of Unicode, alone", _fold),
-    ("but for zeros at the beginning of their numbers", _strip_zeros),
-    ("which say that they are masks", _strip_mask),
-    ("where those of the images say that they are images", _strip_image),
-    ("where all say what they are", _strip_both),
+_RULES: tuple[tuple[str, Rule], ...] = (
+    ("which differ in capitals, or in the form of Unicode, alone", _each(folded, folded)),
+    ("but for zeros at the beginning of their numbers", _each(_without_zeros, _without_zeros)),
+    ("which say that they are masks", _each(folded, _of_mask)),
+    ("where those of the images say that they are images", _each(_of_image, folded)),
+    ("where all say what they are", _each(_of_image, _of_mask)),
     ("in other folders", _one_side_flat),
     ("but for a beginning and an ending that all images, and all masks, have", _strip_common),
 )
-"""Rules, and what each takes names to be: from names of images and of masks to what stands for each."""
+"""Rules, and what each takes names to be."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rmiseg.data.sets.pairing import IMAGE_SUFFIXES, is_called_mask, is_unimportant
+from rmiseg.runtime.words import some
 
 LISTS = ("train", "val", "test", "trainval")
 USUAL = {"train", "val", "test"}
@@ -99,13 +100,14 @@ def _divided(both: Place) -> tuple[dict[str, Place], list[str]]:
         made = dict.fromkeys(("train", "val"), both)
         if not below:
             return made, []
-        shown = ", ".join(below[:3]) + (", ..." if below[3:] else "")
-        return made, [f"{both.images} has the folders {shown}, none of which is a split: all images are taken together"]
+        return made, [
+            f"{both.images} has the folders {some(below, 3)}, none of which is a split: all images are taken together"
+        ]
     with os.scandir(both.images) as entries:
         stray = min((each.name for each in entries if _is_image(each.name)), default=None)
     if stray is not None:
         raise ValueError(
-            f"{both.images} holds both subfolders ({', '.join(below[:3])}) and images ({stray}): move "
+            f"{both.images} holds both subfolders ({some(below, 3)}) and images ({stray}): move "
             f"the images into the subfolders, which are the splits, or write the lists train.txt and val.txt"
         )
     masks = subfolders(both.masks)

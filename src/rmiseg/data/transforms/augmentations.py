@@ -62,14 +62,14 @@ def sometimes(transform: v2.Transform, p: float) -> v2.Transform:
 
 
 @dataclass
-class FlipOptions:
-    """Options of flip-vertical."""
+class ChanceOptions:
+    """The option of an augmentation that has no other."""
 
     p: float = 0.5
     """Probability."""
 
 
-@register("augmentation", "flip-vertical", options=FlipOptions)
+@register("augmentation", "flip-vertical", options=ChanceOptions)
 def flip_vertical(config: DataConfig, p: float) -> v2.Transform:
     """Turn a crop upside down."""
     return sometimes(v2.RandomVerticalFlip(1.0), p)

@@ -6,7 +6,6 @@ but images of 8 bits, or that read files.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import os
@@ -16,7 +15,7 @@ from typing import Any
 from torchvision.transforms import v2
 
 from rmiseg.config import DataConfig
-from rmiseg.config.registry import register
+from rmiseg.config.registry import did_you_mean, register
 from rmiseg.data.classes import IGNORE_INDEX
 from rmiseg.data.transforms.adapters import adapt_transform
 from rmiseg.data.transforms.augmentations import check_kernel, fills, padding_color, sometimes
@@ -83,8 +82,7 @@ def _found(library: str, module: Any, name: str, names: Collection[str]) -> tupl
     """A class of a library by its name, if it is in the table, and the options that it may have."""
     made = getattr(module, name, None) if name in names else None
     if made is None:
-        close = difflib.get_close_matches(name, names, n=1)
-        hint = f"; did you mean {library}:{close[0]}?" if close else ""
+        hint = did_you_mean(name, names, f"{library}:")
         raise ValueError(f"data.augment: {library}:{name} cannot be taken; there are {', '.join(names)}{hint}")
     return made, [option for option in inspect.signature(made).parameters if option not in FIXED]
 

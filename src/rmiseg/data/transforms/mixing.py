@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from rmiseg.config import DataConfig
 from rmiseg.config.registry import register
-from rmiseg.data.transforms.augmentations import random_box
+from rmiseg.data.transforms.augmentations import ChanceOptions, random_box
 
 Crop = tuple[Tensor, Tensor]
 """An image (3, H, W) uint8 and its mask (H, W) uint8."""
@@ -49,15 +48,7 @@ class Mixing:
         raise NotImplementedError
 
 
-@dataclass
-class CutMixOptions:
-    """Options of cutmix."""
-
-    p: float = 0.5
-    """Probability."""
-
-
-@register("augmentation", "cutmix", options=CutMixOptions)
+@register("augmentation", "cutmix", options=ChanceOptions)
 def cutmix(config: DataConfig, p: float) -> CutMix:
     """CutMix: a rectangle of another crop takes the place of what was there."""
     return CutMix(p)
@@ -78,15 +69,7 @@ class CutMix(Mixing):
         return image, mask
 
 
-@dataclass
-class CopyPasteOptions:
-    """Options of copy-paste."""
-
-    p: float = 0.5
-    """Probability."""
-
-
-@register("augmentation", "copy-paste", options=CopyPasteOptions)
+@register("augmentation", "copy-paste", options=ChanceOptions)
 def copy_paste(config: DataConfig, p: float) -> CopyPaste:
     """Copy the pixels of a rare class from another crop."""
     return CopyPaste(p)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from rmiseg.config.registry import register
 from rmiseg.models.external import mask_classifiers
-from rmiseg.models.external.wrapped import IMAGENET, WrappedModel, refuse
+from rmiseg.models.external.wrapped import IMAGENET, WrappedModel, refuse_choices
 from rmiseg.models.weights import check_hub, copy_weights, read_weights
 from rmiseg.runtime.extras import import_extra
 
@@ -50,11 +50,7 @@ def build(
         ValueError: No such configuration, one of another kind of model, or an option that there is no choice of.
         OSError: The download failed.
     """
-    for option, value in (("model.backbone", backbone), ("model.output_stride", output_stride)):
-        if value is not None:
-            raise refuse(f"hf:{name}", option, value)
-    if weights == "package":
-        raise ValueError(f"no package carries weights for hf:{name}; --model.weights hub, none or a file")
+    refuse_choices(f"hf:{name}", weights, backbone=backbone, output_stride=output_stride)
     transformers = _library()
     if architecture is None:
         _check_source(name)

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torchvision.models import segmentation
 
 from rmiseg.config.registry import register
-from rmiseg.models.external.wrapped import IMAGENET, WrappedModel, refuse
+from rmiseg.models.external.wrapped import IMAGENET, WrappedModel, refuse_choices
 from rmiseg.models.weights import read_weights
+from rmiseg.runtime.words import some
 
 
 def names() -> list[str]:
@@ -48,11 +49,7 @@ def build(
     """
     if name not in names():
         raise ValueError(f"unknown model 'torchvision:{name}'; torchvision has {', '.join(names())}")
-    for option, value in (("model.backbone", backbone), ("model.output_stride", output_stride)):
-        if value is not None:
-            raise refuse(f"torchvision:{name}", option, value)
-    if weights == "package":
-        raise ValueError(f"no package carries weights for torchvision:{name}; --model.weights hub, none or a file")
+    refuse_choices(f"torchvision:{name}", weights, backbone=backbone, output_stride=output_stride)
     architecture = architecture or IMAGENET
     auxiliary = {} if name.startswith("lraspp") else {"aux_loss": architecture.get("auxiliary", True)}
     network = torchvision.models.get_model(
@@ -93,9 +90,7 @@ def _load(network: nn.Module, state: Mapping[str, Tensor], complaint: str) -> No
     last = {f"{name}.{parameter}" for name in _last_layers(network) for parameter in ("weight", "bias")}
     misfits = [key for key in own if key not in state or state[key].shape != own[key].shape]
     if strange := [key for key in misfits if key not in last]:
-        raise ValueError(
-            f"{complaint}: {len(strange)} entries are missing or have another shape, {', '.join(strange[:3])}"
-        )
+        raise ValueError(f"{complaint}: {len(strange)} entries are missing or have another shape, {some(strange, 3)}")
     network.load_state_dict({key: state[key] for key in own if key not in misfits}, strict=False)
 
 

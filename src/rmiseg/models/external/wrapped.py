@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rmiseg.models.base import SegmentationModel
+from rmiseg.models.base import SegmentationModel, evaluating
 
 Call = Callable[[nn.Module, Tensor], "Tensor | tuple[Tensor, Tensor]"]
 
@@ -88,7 +87,7 @@ class WrappedModel(SegmentationModel):
         for multiple in MULTIPLES:
             height, width = (side + -side % multiple for side in PROBE)
             try:
-                with _evaluating(self.network), torch.no_grad():
+                with evaluating(self.network), torch.no_grad():
                     logits = self.call(self.network, torch.zeros(1, self.in_channels, height, width, device=device))
             except NotLogits:
                 raise
@@ -107,18 +106,6 @@ class WrappedModel(SegmentationModel):
         ) from reason
 
 
-@contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
-    """Put a network in evaluation mode, and each of its parts back in the mode that it was in."""
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-
-
 def describe_output(output: object) -> str:
     """Say what a network gave: a shape, or the kind of thing."""
     if isinstance(output, Tensor):
@@ -127,6 +114,19 @@ def describe_output(output: object) -> str:
     if isinstance(output, Mapping):
         return f"a {kind} with {', '.join(map(str, output)) or 'nothing'}"
     return f"a {kind} of {len(output)}" if isinstance(output, tuple | list) else f"a {kind}"
+
+
+def refuse_choices(name: str, weights: str, **options: object) -> None:
+    """Refuse options that a model gives no choice of, and weights of a package, of which there are none.
+
+    Raises:
+        ValueError: One of the options is given (not None), or the weights are those of a package.
+    """
+    for option, value in options.items():
+        if value is not None:
+            raise refuse(name, f"model.{option}", value)
+    if weights == "package":
+        raise ValueError(f"no package carries weights for {name}; --model.weights hub, none or a file")
 
 
 def refuse(name: str, option: str, value: object) -> ValueError:

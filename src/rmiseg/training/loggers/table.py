@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from rmiseg.config.registry import register
-from rmiseg.runtime.files import replacing
+from rmiseg.runtime.files import write_rows
 from rmiseg.training.loggers.base import Logger
 
 COLUMNS = ("step", "curve", "value")
@@ -27,8 +27,7 @@ class TableLogger(Logger):
     def open(self, folder: Path, config: Mapping[str, Any], from_step: int | None) -> None:
         path = folder / CURVES_FILE
         kept = [row for row in read_rows(path) if from_step is not None and int(row[0]) < from_step]
-        with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([COLUMNS, *kept])
+        write_rows(path, [COLUMNS, *kept])
         self.file = open(path, "a", newline="", encoding="utf-8")  # noqa: SIM115  # for as long as the run lasts
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:

@@ -11,8 +11,9 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,55 +84,30 @@ def cache_folder() -> Path:
 def _draw(annotations: Path, folder: Path, drawings: Callable[[dict[str, Any]], dict[str, Drawing]]) -> list[str]:
     console = Console(stderr=True)
     console.print(f"Drawing the masks of {annotations}, once, into {folder}", soft_wrap=True, highlight=False)
-    names = []
     try:
-        work = _Work(drawings(json.loads(annotations.read_bytes())), folder)
-        processes = min(usable_cores(), len(work) // WORTH_A_PROCESS)
-        for drawn in track(made_by(work, processes), f"drawing {annotations.stem}", console, total=len(work)):
-            if drawn.problem is not None:
-                raise drawn.problem
-            if drawn.kept:
-                names.append(drawn.name)
+        work = list(drawings(json.loads(annotations.read_bytes())).items())
+        made = made_by(partial(_drawn, folder=folder), work, min(usable_cores(), len(work) // WORTH_A_PROCESS))
+        kept = track(made, f"drawing {annotations.stem}", console, total=len(work))
+        return [name for is_kept, (name, _) in zip(kept, work) if is_kept]
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{annotations} is damaged, it may be cut short: {error}") from error
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{annotations} does not hold the annotations that its name says: {type(error).__name__} {error}"
         ) from error
-    return names
 
 
-class _Drawn(NamedTuple):
-    """The name of an image, whether it has a mask, and what went wrong: raised, it would lose its type on the way."""
-
-    name: str
-    kept: bool
-    problem: Exception | None = None
-
-
-class _Work:
-    """The images of an annotation file; to read one is to draw its mask, unless it is there."""
-
-    def __init__(self, drawings: dict[str, Drawing], folder: Path) -> None:
-        self.drawings = list(drawings.items())
-        self.folder = folder
-
-    def __len__(self) -> int:
-        return len(self.drawings)
-
-    def __getitem__(self, index: int) -> _Drawn:
-        name, draw = self.drawings[index]
-        path = _mask_path(self.folder, name)
-        try:
-            if not path.exists():
-                mask = draw()
-                if mask is None:
-                    return _Drawn(name, False)
-                with replacing(path) as temporary:
-                    Image.fromarray(mask).save(temporary, format="PNG")
-        except Exception as error:
-            return _Drawn(name, False, error)
-        return _Drawn(name, True)
+def _drawn(entry: tuple[str, Drawing], folder: Path) -> bool:
+    """Draw the mask of an image, unless it is there; False if the image is to be left out."""
+    name, draw = entry
+    path = _mask_path(folder, name)
+    if path.exists():
+        return True
+    mask = draw()
+    if mask is not None:
+        with replacing(path) as temporary:
+            Image.fromarray(mask).save(temporary, format="PNG")
+    return mask is not None
 
 
 def _mask_path(folder: Path, name: str) -> Path:
