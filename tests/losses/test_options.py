@@ -93,6 +93,7 @@ def test_weighted_terms_of_micro_batches_add_up(case):
     assert torch.allclose(counts, sum(terms.counts for terms in micro), rtol=1e-12)
     total = sum(loss.from_sums(terms.sums, counts) for terms in micro)
     assert total.item() == pytest.approx(whole.item(), rel=1e-10)
+    assert total.item() == sum(loss.combine(terms.sums, counts) for terms in micro).item()  # its name in 0.1
     assert torch.allclose(gradient(total, logits), gradient(whole, logits), rtol=1e-8, atol=1e-12)
 
 

@@ -161,6 +161,10 @@ class SegmentationLoss(nn.Module):
         """The weights of the means that the loss is made of, for `from_sums`."""
         raise NotImplementedError
 
+    def combine(self, sums: Tensor, counts: Tensor, **schedule: Any) -> Tensor:
+        """`from_sums`, under its name in rmiseg 0.1."""
+        return self.from_sums(sums, counts, **schedule)
+
     def terms(self, logits: Tensor, target: Tensor, *, mask: Tensor | None = None) -> LossTerms:
         """The sums and counts that `from_sums` makes the loss of. Shapes as in `forward`."""
         batch = self._read(logits, target, mask)
