@@ -9,17 +9,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from rich.console import Console
 from torch import nn
 
 from rmiseg.config import DataConfig, LossConfig, ModelConfig, OptimConfig, TrainConfig
 from rmiseg.config.registry import find
 from rmiseg.data import IGNORE_INDEX, ClassTable, Sample, Split, normalize
 from rmiseg.evaluation.evaluate import evaluate_model
-from rmiseg.inference.checkpoint import Checkpoint, save_checkpoint
 from rmiseg.losses import build_loss
 from rmiseg.models import build_model
-from rmiseg.training.assembly import complete, initialize, keep_depthwise_float32, train_dataset
+from rmiseg.training.assembly import complete, keep_depthwise_float32, train_dataset
 from rmiseg.training.criterion import Criterion
 from rmiseg.training.optim import build_optimizer
 from rmiseg.training.step import TrainStep, grouped
@@ -137,28 +135,6 @@ def test_frozen_norm_stays_as_it_is_in_training_mode():
     assert norms
     assert moved
     assert not norms & moved
-
-
-def test_initial_weights_from_another_run(tmp_path, capsys):
-    options = {"backbone": "test_efficientnet", "weights": "none"}
-    source = build_model("deeplabv3plus", num_classes=2, **options)
-    classes = ClassTable(("a", "b"), (0, 1), (255,), ((0, 0, 0), (255, 0, 0)))
-    path = tmp_path / "a.pt"
-    save_checkpoint(path, Checkpoint(source.state_dict(), ModelConfig(**options), DataConfig(), classes, 1, {}))
-    target = build_model("deeplabv3plus", num_classes=3, **options)
-    initialize(target, path, Console(width=400))
-    printed = capsys.readouterr().out
-    assert f"{len(source.state_dict()) - 2} of {len(target.state_dict())} tensors" in printed
-    assert "of another shape there" in printed
-    different = [n for n, t in target.state_dict().items() if not torch.equal(t, source.state_dict()[n])]
-    assert len(different) == 2
-    for names, told in ((("b", "a"), True), (("a", "b"), False), (("a", "b", "c"), False)):
-        same = build_model("deeplabv3plus", num_classes=len(names), **options)
-        initialize(same, path, Console(width=400), names)
-        assert ("the classes of" in (printed := capsys.readouterr().out)) == told
-        assert not told or "are a, b, and those of the data b, a: " in printed
-    with pytest.raises(ValueError, match=r"init: no weights of .*a\.pt fit the model"):
-        initialize(nn.Linear(3, 4), path, Console())
 
 
 def test_depthwise_convolutions_compute_in_float32():
