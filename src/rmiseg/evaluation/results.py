@@ -12,8 +12,8 @@ from __future__ import annotations
 import csv
 import math
 import zipfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,7 @@ class SavedEvaluation:
         class_names: Names of the C classes.
         evaluation: What was counted in every image.
         refined: The evaluations of its refinement by a dense CRF, by each number of iterations that was asked for.
+        left_out: Metrics that are not known here, such as those of a plugin, and what would make them known.
     """
 
     folder: Path
@@ -57,6 +58,7 @@ class SavedEvaluation:
     class_names: tuple[str, ...]
     evaluation: Evaluation
     refined: tuple[SavedEvaluation, ...] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
 
 def make_report(evaluation: Evaluation, class_names: tuple[str, ...], about: dict[str, Any]) -> dict[str, Any]:
@@ -156,11 +158,11 @@ def _write_table(writer: Any, evaluation: Evaluation, class_names: Sequence[str]
 
 
 def load_evaluation(folder: Path) -> SavedEvaluation:
-    """Read the folder of an evaluation.
+    """Read the folder of an evaluation, without what metrics counted that are not known here.
 
     Raises:
         FileNotFoundError: One of its files is not there.
-        ValueError: A file is damaged, or not of this format; or a metric is not known here.
+        ValueError: A file is damaged, or not of this format.
     """
     try:
         for name in (SCORES_FILE, IMAGES_FILE):
@@ -191,14 +193,16 @@ def load_evaluation(folder: Path) -> SavedEvaluation:
             f"{folder} cannot be read as an evaluation ({shortened(str(error))}); run `rmiseg evaluate` again to "
             "replace it"
         ) from error
+    left_out = {}
     for name in counts:
         try:
             find_metric(name, report.get("made_with", ()))
         except ValueError as error:
-            raise ValueError(f"{folder}: {error}") from error
+            left_out[name] = str(error)
+    counts = {name: each for name, each in counts.items() if name not in left_out}
     seconds = {name: value for name, value in report["seconds"].items() if name != CHECKSUM}
     evaluation = Evaluation(tuple(names.tolist()), confusion, counts, seconds)
-    return SavedEvaluation(folder, report, tuple(report["classes"]), evaluation)
+    return SavedEvaluation(folder, report, tuple(report["classes"]), evaluation, left_out=left_out)
 
 
 def evaluation_folder(checkpoint: Path, split: str, settings: dict[str, Any]) -> Path:
@@ -219,6 +223,11 @@ def evaluation_folder(checkpoint: Path, split: str, settings: dict[str, Any]) ->
     return run / EVALUATIONS / "-".join(parts)
 
 
-def percent(share: float) -> str:
-    """A share in percent, with two digits; a dash for what has no value."""
-    return "-" if math.isnan(share) else f"{100 * share:.2f}"
+def percent(share: float, sign: str = "") -> str:
+    """A share in percent, with two digits and the sign behind it; a dash alone for what has no value."""
+    return "-" if math.isnan(share) else f"{100 * share:.2f}{sign}"
+
+
+def percents(interval: Sequence[float]) -> str:
+    """The two ends of an interval in percent; a dash for that of what has no value."""
+    return "-" if math.isnan(interval[0]) else " to ".join(map(percent, interval))

@@ -30,6 +30,7 @@ from rmiseg.evaluation.results import (
     load_evaluation,
     make_report,
     percent,
+    percents,
     save_evaluation,
 )
 from rmiseg.inference.checkpoint import Checkpoint, digest, find_checkpoint, load_checkpoint
@@ -231,7 +232,7 @@ def find_or_score(
         moved_to: Where the images are, which are the same that were scored elsewhere, if they were.
     """
     if (Path(config.checkpoint) / SCORES_FILE).is_file():
-        saved = load_evaluation(Path(config.checkpoint))
+        saved = _read(Path(config.checkpoint), console)
         if other := _otherwise(saved, config):
             raise ValueError(
                 f"the evaluation {saved.folder} {other}; name its run instead, {saved.report['checkpoint']}, which is "
@@ -243,7 +244,7 @@ def find_or_score(
     settings = _settings(TilingConfig(), config, config.crf[-1] if config.crf else 0)
     folder = evaluation_folder(path, config.split or trained_on.scored_split, settings)
     if data is None and (folder / SCORES_FILE).is_file():
-        saved = load_evaluation(folder)
+        saved = _read(folder, console)
         if saved.report["sha256"] != digest(path):
             why = f"is of another checkpoint than {path} is now"
         elif saved.report["data"] != trained_on.name:
@@ -253,6 +254,16 @@ def find_or_score(
         if console:
             console.print(f"{folder} {why}: evaluating again")
     return score_checkpoint(replace(config, root=config.root or moved_to), console, data=data, model=model)[-1]
+
+
+def _read(folder: Path, console: Console | None) -> SavedEvaluation:
+    """Read an evaluation, and say which of its scores are left out."""
+    saved = load_evaluation(folder)
+    for name, why in saved.left_out.items():
+        if console:
+            text = f"note: {folder} is read without the metric {name}: {why}"
+            console.print(text, soft_wrap=True, markup=False)
+    return saved
 
 
 def _otherwise(saved: SavedEvaluation, config: EvaluateConfig) -> str:
@@ -273,22 +284,27 @@ def print_scores(saved: list[SavedEvaluation], console: Console) -> None:
     for column in ("class", "IoU %", "95 % interval", "accuracy %", "boundary IoU %"):
         table.add_column(column, justify="left" if column == "class" else "right")
     for name, row in report["classes"].items():
-        interval = " to ".join(map(percent, row["iou_interval"]))
-        table.add_row(name, percent(row["iou"]), interval, percent(row["accuracy"]), percent(row["boundary_iou"]))
+        shares = (
+            percent(row["iou"]),
+            percents(row["iou_interval"]),
+            percent(row["accuracy"]),
+            percent(row["boundary_iou"]),
+        )
+        table.add_row(name, *shares)
     table.add_section()
-    interval = " to ".join(map(percent, report["intervals"]["mean_iou"]))
+    interval = percents(report["intervals"]["mean_iou"])
     boundary = percent(report["boundary_mean_iou"])
     table.add_row(f"mean{scores.scope}", percent(scores.mean_iou), interval, percent(scores.mean_accuracy), boundary)
     console.print(table)
     console.print(
-        f"pixel accuracy {scores.pixel_accuracy:.2%}   frequency-weighted IoU {scores.frequency_weighted_iou:.2%}   "
-        "mIoU within "
-        + ", ".join(f"{width} px: {percent(report[f'trimap_{width}_mean_iou'])} %" for width in TRIMAP_WIDTHS)
+        f"pixel accuracy {percent(scores.pixel_accuracy, ' %')}   "
+        f"frequency-weighted IoU {percent(scores.frequency_weighted_iou, ' %')}   mIoU within "
+        + ", ".join(f"{width} px: {percent(report[f'trimap_{width}_mean_iou'], ' %')}" for width in TRIMAP_WIDTHS)
         + " of a boundary"
     )
     for name, score in saved[0].evaluation.further_scores().items():
-        interval = " to ".join(map(percent, report["intervals"][name]))
-        console.print(f"{name.replace('_', ' ')} {percent(score)} %, 95 % interval {interval}")
+        interval = percents(report["intervals"][name])
+        console.print(f"{name.replace('_', ' ')} {percent(score, ' %')}, 95 % interval {interval}")
     if len(saved) > 1:
         console.print(crf_table([("none", saved[0]), *((_iterations(each), each) for each in saved[1:])]))
     seconds = report["seconds"]
