@@ -25,6 +25,11 @@ def in_words(message: str, config: type | None) -> str:
         )
     if found := re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message):
         return f"there is no command {found[1]}{closest(found[1], re.findall('[a-z-]+', found[2]))}"
+    if found := re.search(r'expected "(.*?)\.action" to be one of \{(.*)\}', message):
+        actions = ", ".join(f"{found[1]} {action}" for action in found[2].split(","))
+        return f"{found[1]} alone is no command; there are {actions}"
+    if found := re.search(r"argument (--\S+): expected (?:one|at least one) argument", message):
+        return f"{found[1]}: a value is missing"
     if found := re.search(r"arguments? (?:are|is) required: (.*)", message):
         return f"{found[1].rpartition('.')[2]} is missing"
     key, value = (re.search(pattern, message) for pattern in (r'[Kk]ey "([\w.]+)"', r"(?:Got|Given) value: (.*)"))
