@@ -155,6 +155,10 @@ class RunFolder:
         weights = stored_options(self.path).get("loss.class_weights")
         return weights if isinstance(weights, list) and len(weights) == count else None
 
+    def to_build(self) -> TrainConfig:
+        """The options to build the network with: one that goes on has its weights, and those of `init` may be gone."""
+        return replace(self.config, init=None) if self._goes_on() and self.states.files() else self.config
+
     def _goes_on(self) -> bool:
         return self.config.resume != "never" and (self.path / CONFIG_FILE).is_file()
 
