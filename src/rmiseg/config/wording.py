@@ -9,6 +9,9 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from rmiseg.config.recipes import closest, shortened
 
+AS_WRITTEN = {"None": "null", "True": "true", "False": "false"}
+"""Values of Python as files and the command line have them."""
+
 
 def in_words(message: str, config: type | None) -> str:
     """An error of jsonargparse in the words of somebody who does not program in Python."""
@@ -36,7 +39,9 @@ def in_words(message: str, config: type | None) -> str:
     kind = option_kinds(config).get(key[1]) if key and config else None
     if key is None or value is None or kind is None:
         return shortened(message, 1000)
-    return f"{key[1]}: {shortened(value[1])} is {_negated(kind)}"
+    said = AS_WRITTEN.get(value[1], value[1])
+    whole = re.fullmatch(r"(-?\d{1,15})\.0", said) if int in (kind, *get_args(kind)) else None
+    return f"{key[1]}: {shortened(said)} is {_negated(kind)}{f'; write {whole[1]}' if whole else ''}"
 
 
 def option_kinds(config: Any, prefix: str = "") -> dict[str, Any]:
@@ -77,10 +82,11 @@ def described_type(kind: Any, several: bool = False) -> str:
     if origin in (Union, types.UnionType):
         return " or ".join(described_type(each) for each in inner if each is not type(None))
     if origin is tuple and inner[-1] is not ...:
-        example = ",".join("12345"[: len(inner)])
+        example = f"[{','.join('12345'[: len(inner)])}]"
         return f"{len(inner)} {described_type(inner[0], several=True)}, such as {example}"
     if origin in (list, tuple):
-        return f"a list of {described_type(inner[0], several=True)}, such as a,b"
+        example = "[1,2]" if inner[0] in (int, float) else "[a,b]"
+        return f"a list of {described_type(inner[0], several=True)}, such as {example}"
     if origin is dict:
         return f"a mapping from names to {described_type(inner[1], several=True)}"
     return "a mapping from names to values"
