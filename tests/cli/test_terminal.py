@@ -32,6 +32,23 @@ def test_texts_are_made_visible():
     assert stream.getvalue().count(r"\x1b[2J") == 3
 
 
+@pytest.mark.parametrize(("terminal", "columns"), [(True, 30), (True, 60), (False, 80), (False, 30)])
+def test_nothing_is_cut_off(terminal, columns, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    stream = io.StringIO()
+    console = Console(file=stream, width=columns, force_terminal=terminal, color_system=None)
+    table = Table("class", "IoU %", "95 % interval", "boundary IoU %", title="runs/mine on folder val")
+    table.add_row("many words and a_very_very_very_very_long_one", "88.32", "80.43 to 95.28", "50.27")
+    console.print(table)
+    sentence = "Scores of every image: /a/path/with a blank/and/several/folders/evaluation/val"
+    console.print(sentence)
+    lines = stream.getvalue().splitlines()
+    assert "…" not in stream.getvalue()
+    assert all(sum(number in line for line in lines) == 1 for number in ("88.32", "80.43", "95.28", "50.27"))
+    in_one = ["│ many words and a_very_very_very_very_long_one │ 88.32 │ 80.43 to 95.28 │ 50.27          │", sentence]
+    assert [line in lines for line in in_one] == [not terminal, not terminal]
+
+
 @pytest.mark.parametrize("command", ["check", "train", "predict"])
 def test_names_of_files(tmp_path, capfd, command):
     write_shapes(tmp_path / "data", count=4)

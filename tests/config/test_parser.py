@@ -75,6 +75,29 @@ def test_a_folder_where_none_is_taken(written, said, tmp_path, capsys):
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("written", "usage", "said"),
+    [
+        ("evaluate", "rmiseg evaluate CHECKPOINT ", "checkpoint is missing"),
+        ("compare runs/a", "rmiseg compare A B ", "b is missing"),
+        ("data import x", "rmiseg data import SOURCE ", "out is missing"),
+        ("data", "rmiseg", "data alone is no command; there are data check, data import"),
+        ("train --optim.lr", "rmiseg train [RECIPE.yaml] ", "--optim.lr: a value is missing"),
+        ("trian", "rmiseg", "there is no command trian; did you mean train?"),
+    ],
+)
+def test_what_is_missing_is_said_with_the_usage_of_the_command(written, usage, said, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(written.split())
+    text = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert f"usage: {usage}" in text
+    assert f"error: {said}" in text
+    command = usage.split()[1:2] if len(usage.split()) > 1 else []
+    command = written.split()[:2] if written.startswith("data ") else command
+    assert f"run: {' '.join(['rmiseg', *command, '--help'])}" in text
+
+
 def test_recipe_may_stand_behind_options(tmp_path, capsys):
     (tmp_path / "lr.yaml").write_text("optim: {lr: 0.02}\n")
     with pytest.raises(SystemExit):

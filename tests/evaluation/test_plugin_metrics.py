@@ -112,11 +112,20 @@ def test_a_saved_evaluation_is_used_if_it_has_the_metrics(metric, runs, capsys):
 def test_a_metric_that_is_not_known_any_more(metric, runs, tmp_path, monkeypatch):
     monkeypatch.setattr(registry, "_plugins", ["agreements"])
     options = EvaluateConfig(checkpoint=str(runs[0]), metrics=[metric], device="cpu", out=str(tmp_path / "out"))
-    score_checkpoint(options, QUIET)
+    before = score_checkpoint(options, QUIET)[0].evaluation.summary()["mean_iou"]
     monkeypatch.setattr(registry, "_plugins", [])
     registry._components.pop(("metric", metric))
-    with pytest.raises(ValueError, match="made with the plugin agreements: give --plugin agreements"):
-        load_evaluation(tmp_path / "out")
+    console = Console(record=True, width=400, file=io.StringIO())
+    saved = find_or_score(EvaluateConfig(checkpoint=str(tmp_path / "out"), device="cpu"), console)
+    text = console.export_text()
+    assert f"{tmp_path / 'out'} is read without the metric {metric}" in text
+    assert "made with the plugin agreements: give --plugin agreements" in text
+    assert list(saved.evaluation.counts) == ["iou"]
+    assert saved.evaluation.summary()["mean_iou"] == before
+    with pytest.raises(ValueError, match="lacks the metric agreement"):
+        find_or_score(EvaluateConfig(checkpoint=str(tmp_path / "out"), metrics=[metric]), QUIET)
+    with pytest.raises(ValueError, match="metric agreement is none of"):  # of a run, which would be scored again
+        find_or_score(EvaluateConfig(checkpoint=str(runs[0]), metrics=[metric]), QUIET)
 
 
 def test_metrics_are_looked_at_before_anything_is_scored(metric, runs):

@@ -22,7 +22,7 @@ from rmiseg.inference.conversion import initial_weights
 from rmiseg.models import build_model
 from rmiseg.models.conversion import backbone_entries, fit
 from rmiseg.models.weights import read_weights
-from rmiseg.training.assembly import initialize
+from rmiseg.training.initial import initialize
 
 SIZE = (65, 97)
 

@@ -20,7 +20,7 @@ from rmiseg.inference.checkpoint import load_checkpoint
 from rmiseg.models import build_model
 from rmiseg.models.conversion.mmsegmentation_settings import read_classes, read_settings
 from rmiseg.models.weights import read_weights
-from rmiseg.training.assembly import initialize
+from rmiseg.training.initial import initialize
 
 CONFIGURATION = """
 custom_hooks = [print("not run")]

@@ -139,7 +139,10 @@ def test_results_of_other_settings_are_not_gone_on_with(checkpoint, tmp_path, ca
     about = json.loads((out / "predictions.json").read_text())
     (out / "predictions.json").write_text(json.dumps({**about, "sha256": "0"}))
     assert main(arguments) == 1
-    assert "were made with sha256 0" in capsys.readouterr().err
+    assert (
+        f"were made with the checkpoint {checkpoint}, as it was then, and it has changed since"
+        in capsys.readouterr().err
+    )
     for text in ("[", "[]", "3"):
         (out / "predictions.json").write_text(text)
         assert main(arguments) == 1
@@ -154,12 +157,31 @@ def test_results_that_another_checkpoint_left_are_made_again(checkpoint, tmp_pat
     options = ["--out", str(out), "--device", "cpu", "--write", "index"]
     assert main(["predict", str(checkpoint), str(photos), *options]) == 0
     assert main(["predict", str(other), str(photos / "b.png"), *options]) == 1  # would say that both are of it
+    assert f"with the checkpoint {checkpoint}, not {other}; use" in capsys.readouterr().err
     before = written(out)
     assert main(["predict", str(other), str(photos / "b.png"), *options, "--overwrite"]) == 0
-    capsys.readouterr()
+    note = f"note: {out} keeps 1 file of another checkpoint or of other settings, such as index/a.png"
+    assert note in capsys.readouterr().out
     assert main(["predict", str(other), str(photos), *options, "--resume", "auto"]) == 0
     assert "1 image (1 more were there already)" in capsys.readouterr().out
     assert all(time != before[name] for name, time in written(out).items())
+    assert main(["predict", str(other), str(photos), *options, "--overwrite"]) == 0
+    assert main(["predict", str(checkpoint), str(photos), *options, "--overwrite"]) == 0
+    assert "note" not in capsys.readouterr().out  # none stays
+
+
+@pytest.mark.slow
+def test_images_that_were_replaced_are_segmented_again(checkpoint, tmp_path, capsys):
+    photos, out = write_images(tmp_path / "photos", "a.png", "b.png"), tmp_path / "out"
+    arguments = ["predict", str(checkpoint), str(photos), "--out", str(out), "--device", "cpu", "--resume", "auto"]
+    assert main(arguments) == 0
+    before = written(out)
+    later = before["index/b.png"] + 10**9
+    os.utime(photos / "b.png", ns=(later, later))
+    capsys.readouterr()
+    assert main(arguments) == 0
+    assert "1 image (1 more were there already)" in capsys.readouterr().out
+    assert {name for name, time in written(out).items() if time != before[name]} == {"index/b.png", "overlay/b.png"}
 
 
 @pytest.mark.slow

@@ -18,8 +18,8 @@ from miniatures import write_shapes
 from rmiseg.config import OptimConfig
 from rmiseg.config.parser import train_config
 from rmiseg.data import load_split
+from rmiseg.data.fingerprint import changes, fingerprint
 from rmiseg.training import assembly
-from rmiseg.training.fingerprint import changes, fingerprint
 from rmiseg.training.run_folder import RunFolder
 from rmiseg.training.state import RunState, StateFolder
 from rmiseg.training.stored_options import as_begun

@@ -74,6 +74,18 @@ def test_a_run_of_an_older_version_goes_on_with_its_schedule(data, tmp_path):
     assert_same_run(tmp_path / "run", tmp_path / "whole")
 
 
+def test_a_run_goes_on_without_the_weights_that_it_began_with(data, undisturbed, tmp_path, capsys):
+    first = tmp_path / "first.pt"
+    first.write_bytes((undisturbed / "checkpoints" / "last.pt").read_bytes())
+    config = replace(configuration(data, tmp_path / "run"), init=str(first))
+    assert train(replace(config, out=str(tmp_path / "whole"))) == [0]
+    assert train(config, "step 3")[0] == -9
+    first.rename(tmp_path / "elsewhere.pt")
+    assert train(config) == [0]
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+    assert train(replace(config, out=str(tmp_path / "new"))) == [1]  # which begins with them
+
+
 def test_evaluated_in_between(data, undisturbed, tmp_path):
     config = configuration(data, tmp_path / "run")
     assert train(config, "step 3") == [-9]

@@ -8,21 +8,18 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from rich.console import Console
 from torch import nn
 
 from rmiseg.config import DataConfig, LossConfig, ModelConfig, OptimConfig, TrainConfig
 from rmiseg.config.registry import find
 from rmiseg.data import IGNORE_INDEX, ClassTable, Sample, Split, normalize
 from rmiseg.evaluation.evaluate import evaluate_model
-from rmiseg.inference.checkpoint import load_checkpoint
 from rmiseg.losses import build_loss
 from rmiseg.models import build_model
-from rmiseg.training.assembly import complete, initialize, train_dataset
+from rmiseg.training.assembly import complete, train_dataset
 from rmiseg.training.criterion import Criterion
 from rmiseg.training.optim import build_optimizer
 from rmiseg.training.step import TrainStep, grouped
-from support.checkpoints import save_untrained
 
 LOSSES = ["rmi", "ce", "bce", "pyramid", "affinity", "focal"]
 
@@ -137,26 +134,6 @@ def test_frozen_norm_stays_as_it_is_in_training_mode():
     assert norms
     assert moved
     assert not norms & moved
-
-
-def test_initial_weights_from_another_run(tmp_path, capsys):
-    options = {"backbone": "test_efficientnet", "weights": "none"}
-    path = save_untrained(tmp_path / "a.pt")
-    source = load_checkpoint(path).weights
-    target = build_model("deeplabv3plus", num_classes=3, **options)
-    initialize(target, path, Console(width=400))
-    printed = capsys.readouterr().out
-    assert f"{len(source) - 2} of {len(target.state_dict())} tensors" in printed
-    assert "of another shape there" in printed
-    different = [n for n, t in target.state_dict().items() if not torch.equal(t, source[n])]
-    assert len(different) == 2
-    for names, told in ((("b", "a"), True), (("a", "b"), False), (("a", "b", "c"), False)):
-        same = build_model("deeplabv3plus", num_classes=len(names), **options)
-        initialize(same, path, Console(width=400), names)
-        assert ("the classes of" in (printed := capsys.readouterr().out)) == told
-        assert not told or "are a, b, and those of the data b, a: " in printed
-    with pytest.raises(ValueError, match=r"init: no weights of .*a\.pt fit the model"):
-        initialize(nn.Linear(3, 4), path, Console())
 
 
 @pytest.mark.parametrize(("loss", "auxiliary"), [("rmi", "ce"), ("ce", "ce"), ("bce", "bce"), ("affinity", "affinity")])

@@ -311,7 +311,7 @@ class TrainConfig:
     it was started with."""
     init: str | None = None
     """Checkpoint, folder of a run, or a file or folder of another program, to take the initial weights of the whole
-    model from; what does not fit (other classes) starts as usual, and is listed."""
+    model from. Classes begin as those of the same name; what does not fit starts as usual, and is listed."""
     seed: int = 0
     """Seed of initial weights, data order and augmentation."""
     device: str = "auto"

@@ -81,8 +81,12 @@ class Parser(ArgumentParser):
     def __init__(self, *args: Any, config: type | None = None, **options: Any) -> None:
         super().__init__(*args, **options)
         self.config = config
+        self.chosen: Parser | None = None
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """End the process with the usage of the chosen command, and what is wrong."""
+        if self.chosen is not None:
+            self.chosen.error(message, ex)
         super().error(in_words(message, self.config), ex)
 
 
@@ -100,6 +104,7 @@ def build_parser(complete: Mapping[str, Parser]) -> Parser:
         version=f"rmiseg {_version()}",
         help="Versions of rmiseg and PyTorch, and the implementations of the RMI loss that are here.",
     )
+    parser.chosen = next(iter(complete.values()), None)
     commands = parser.add_subcommands(dest="command")
     groups = {"": commands}
     available = available_commands()
@@ -111,7 +116,7 @@ def build_parser(complete: Mapping[str, Parser]) -> Parser:
             usage=f"rmiseg {name} {'|'.join(actions)} [--option value ...]", description=f"{help_text.capitalize()}."
         )
         commands.add_subcommand(name, group, help=f"{help_text}: {', '.join(f'{name} {a}' for a in actions)}")
-        groups[name] = group.add_subcommands(dest="action")
+        groups[name] = group.add_subcommands(dest="action", prog=f"rmiseg {name}")
     for name in available:
         group_name, _, action = name.rpartition(" ")
         groups[group_name].add_subcommand(action, complete.get(name) or Parser(), help=COMMANDS[name].help)

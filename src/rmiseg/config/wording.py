@@ -9,6 +9,9 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from rmiseg.config.recipes import closest, shortened
 
+AS_WRITTEN = {"None": "null", "True": "true", "False": "false"}
+"""Values of Python as files and the command line have them."""
+
 
 def in_words(message: str, config: type | None) -> str:
     """An error of jsonargparse in the words of somebody who does not program in Python."""
@@ -25,13 +28,20 @@ def in_words(message: str, config: type | None) -> str:
         )
     if found := re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message):
         return f"there is no command {found[1]}{closest(found[1], re.findall('[a-z-]+', found[2]))}"
+    if found := re.search(r'expected "(.*?)\.action" to be one of \{(.*)\}', message):
+        actions = ", ".join(f"{found[1]} {action}" for action in found[2].split(","))
+        return f"{found[1]} alone is no command; there are {actions}"
+    if found := re.search(r"argument (--\S+): expected (?:one|at least one) argument", message):
+        return f"{found[1]}: a value is missing"
     if found := re.search(r"arguments? (?:are|is) required: (.*)", message):
         return f"{found[1].rpartition('.')[2]} is missing"
     key, value = (re.search(pattern, message) for pattern in (r'[Kk]ey "([\w.]+)"', r"(?:Got|Given) value: (.*)"))
     kind = option_kinds(config).get(key[1]) if key and config else None
     if key is None or value is None or kind is None:
         return shortened(message, 1000)
-    return f"{key[1]}: {shortened(value[1])} is {_negated(kind)}"
+    said = AS_WRITTEN.get(value[1], value[1])
+    whole = re.fullmatch(r"(-?\d{1,15})\.0", said) if int in (kind, *get_args(kind)) else None
+    return f"{key[1]}: {shortened(said)} is {_negated(kind)}{f'; write {whole[1]}' if whole else ''}"
 
 
 def option_kinds(config: Any, prefix: str = "") -> dict[str, Any]:
@@ -72,10 +82,11 @@ def described_type(kind: Any, several: bool = False) -> str:
     if origin in (Union, types.UnionType):
         return " or ".join(described_type(each) for each in inner if each is not type(None))
     if origin is tuple and inner[-1] is not ...:
-        example = ",".join("12345"[: len(inner)])
+        example = f"[{','.join('12345'[: len(inner)])}]"
         return f"{len(inner)} {described_type(inner[0], several=True)}, such as {example}"
     if origin in (list, tuple):
-        return f"a list of {described_type(inner[0], several=True)}, such as a,b"
+        example = "[1,2]" if inner[0] in (int, float) else "[a,b]"
+        return f"a list of {described_type(inner[0], several=True)}, such as {example}"
     if origin is dict:
         return f"a mapping from names to {described_type(inner[1], several=True)}"
     return "a mapping from names to values"

@@ -11,6 +11,7 @@ import numpy as np
 from rich.console import Console
 
 from rmiseg.config import EvaluateConfig
+from rmiseg.data.fingerprint import changes
 from rmiseg.evaluation.bootstrap import Interval, paired_intervals
 from rmiseg.evaluation.results import SavedEvaluation
 from rmiseg.evaluation.scoring import find_or_score
@@ -93,6 +94,7 @@ def compare_evaluations(a: SavedEvaluation, b: SavedEvaluation, *, resamples: in
         "a": _identity(a),
         "b": _identity(b),
         "split": a.report["split"],
+        "images_changed": changes(_fingerprints(a), _fingerprints(b)),
         "scores": {name: _row(summaries[0][name], summaries[1][name], ends) for name, ends in interval.summary.items()},
         "classes": {
             name: _row(a.evaluation.everywhere.iou[index], b.evaluation.everywhere.iou[index], interval.iou[index])
@@ -127,6 +129,11 @@ def check_same_masks(evaluations: Sequence[SavedEvaluation]) -> None:
 def print_comparison(comparison: dict[str, Any], console: Console, images: int) -> None:
     """The comparison as tables; `images` of the best and of the worst are listed."""
     console.print(f"A: {comparison['a']['checkpoint']}\nB: {comparison['b']['checkpoint']}")
+    if comparison["images_changed"]:
+        console.print(
+            "note: A and B were not scored on the same files, though on the same masks: images of the same names "
+            "differ in their content"
+        )
     scopes = [_scope(comparison, which) for which in ("a", "b")]
     for title, rows in (("score", comparison["scores"]), ("IoU of class", comparison["classes"])):
         mark = "* the interval does not hold 0" if title == "score" else None
@@ -166,6 +173,11 @@ def _identity(saved: SavedEvaluation) -> dict[str, Any]:
         "classes_scored": saved.evaluation.everywhere.classes_scored,
         **{key: saved.report[key] for key in ("checkpoint", "sha256", "step", "settings")},
     }
+
+
+def _fingerprints(saved: SavedEvaluation) -> dict[str, Any]:
+    """The fingerprint of the images by their split; none of an evaluation of an older version."""
+    return {saved.report["split"]: each} if (each := saved.report.get("fingerprint")) else {}
 
 
 def _scope(comparison: dict[str, Any], which: str) -> str:

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import math
 import zipfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,7 @@ class SavedEvaluation:
         class_names: Names of the C classes.
         evaluation: What was counted in every image.
         refined: The evaluations of its refinement by a dense CRF, by each number of iterations that was asked for.
+        left_out: Metrics that are not known here, such as those of a plugin, and what would make them known.
     """
 
     folder: Path
@@ -56,6 +57,7 @@ class SavedEvaluation:
     class_names: tuple[str, ...]
     evaluation: Evaluation
     refined: tuple[SavedEvaluation, ...] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
 
 def make_report(evaluation: Evaluation, class_names: tuple[str, ...], about: dict[str, Any]) -> dict[str, Any]:
@@ -150,11 +152,11 @@ def _rows(evaluation: Evaluation, class_names: Sequence[str]) -> Iterator[list[o
 
 
 def load_evaluation(folder: Path) -> SavedEvaluation:
-    """Read the folder of an evaluation.
+    """Read the folder of an evaluation, without what metrics counted that are not known here.
 
     Raises:
         FileNotFoundError: One of its files is not there.
-        ValueError: A file is damaged, or not of this format; or a metric is not known here.
+        ValueError: A file is damaged, or not of this format.
     """
     try:
         for name in (SCORES_FILE, IMAGES_FILE):
@@ -185,14 +187,16 @@ def load_evaluation(folder: Path) -> SavedEvaluation:
             f"{folder} cannot be read as an evaluation ({shortened(str(error))}); run `rmiseg evaluate` again to "
             "replace it"
         ) from error
+    left_out = {}
     for name in counts:
         try:
             find_metric(name, report.get("made_with", ()))
         except ValueError as error:
-            raise ValueError(f"{folder}: {error}") from error
+            left_out[name] = str(error)
+    counts = {name: each for name, each in counts.items() if name not in left_out}
     seconds = {name: value for name, value in report["seconds"].items() if name != CHECKSUM}
     evaluation = Evaluation(tuple(names.tolist()), confusion, counts, seconds)
-    return SavedEvaluation(folder, report, tuple(report["classes"]), evaluation)
+    return SavedEvaluation(folder, report, tuple(report["classes"]), evaluation, left_out=left_out)
 
 
 def evaluation_folder(checkpoint: Path, split: str, settings: dict[str, Any]) -> Path:

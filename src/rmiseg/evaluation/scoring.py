@@ -19,6 +19,7 @@ from rmiseg.config import CRFConfig, DataConfig, EvaluateConfig, ReportConfig, T
 from rmiseg.config.registry import given_name
 from rmiseg.data import LabeledImages, OwnImages, SegmentationDataset, eval_loader, eval_transform
 from rmiseg.data.bands import Bands
+from rmiseg.data.fingerprint import changes, fingerprint
 from rmiseg.data.loader import Loader
 from rmiseg.evaluation.evaluate import Evaluation, evaluate_model, evaluate_refined
 from rmiseg.evaluation.metrics import TRIMAP_WIDTHS, load_metrics
@@ -200,6 +201,7 @@ def _about(checkpoint: Path, step: int, data: str, root: str, images: LabeledIma
         "data": data,
         "root": str(Path(root).absolute()) if root else None,
         "split": images.name,
+        "fingerprint": fingerprint(images),
     }
 
 
@@ -229,10 +231,11 @@ def find_or_score(
         console: Where to say what is going on; by default nowhere.
         data: Images in place of those of the checkpoint.
         model: The network of a checkpoint whose network was given in Python.
-        moved_to: Where the images are, which are the same that were scored elsewhere, if they were.
+        moved_to: Where the images are, which are the same that were scored elsewhere, if they were. Otherwise they are
+            looked at, if they are still there, and scored again if they have changed.
     """
     if (Path(config.checkpoint) / SCORES_FILE).is_file():
-        saved = load_evaluation(Path(config.checkpoint))
+        saved = _read(Path(config.checkpoint), console)
         if other := _otherwise(saved, config):
             raise ValueError(
                 f"the evaluation {saved.folder} {other}; name its run instead, {saved.report['checkpoint']}, which is "
@@ -240,20 +243,31 @@ def find_or_score(
             )
         return saved
     path = find_checkpoint(config.checkpoint)
-    trained_on = load_checkpoint(path).data
+    checkpoint = load_checkpoint(path)
+    trained_on = checkpoint.data
     settings = _settings(TilingConfig(), config, config.crf[-1] if config.crf else 0)
     folder = evaluation_folder(path, config.split or trained_on.scored_split, settings)
     if data is None and (folder / SCORES_FILE).is_file():
-        saved = load_evaluation(folder)
+        saved = _read(folder, console)
         if saved.report["sha256"] != digest(path):
             why = f"is of another checkpoint than {path} is now"
         elif saved.report["data"] != trained_on.name:
             why = f"is of the data {saved.report['data']}"
-        elif not (why := _otherwise(saved, config)):
+        elif not (why := _otherwise(saved, config) or ("" if moved_to else _changed(saved, checkpoint))):
             return saved
         if console:
             console.print(f"{folder} {why}: evaluating again")
     return score_checkpoint(replace(config, root=config.root or moved_to), console, data=data, model=model)[-1]
+
+
+def _read(folder: Path, console: Console | None) -> SavedEvaluation:
+    """Read an evaluation, and say which of its scores are left out."""
+    saved = load_evaluation(folder)
+    for name, why in saved.left_out.items():
+        if console:
+            text = f"note: {folder} is read without the metric {name}: {why}"
+            console.print(text, soft_wrap=True, markup=False)
+    return saved
 
 
 def _otherwise(saved: SavedEvaluation, config: EvaluateConfig) -> str:
@@ -265,6 +279,19 @@ def _otherwise(saved: SavedEvaluation, config: EvaluateConfig) -> str:
         return f"is of the data in {root}"
     missing = [name for name in config.metrics if name not in saved.evaluation.counts]
     return f"lacks the metric {', '.join(missing)}" if missing else ""
+
+
+def _changed(saved: SavedEvaluation, checkpoint: Checkpoint) -> str:
+    """Say that the images of an evaluation have changed; "" if they have not, or are no longer there."""
+    split, before = saved.report["split"], saved.report.get("fingerprint")
+    if before is None:  # of an older version
+        return ""
+    try:
+        now = on_main(lambda: fingerprint(checkpoint.load_split(split, saved.report["root"])))
+    except (ValueError, OSError):
+        return ""
+    found = changes({split: before}, {split: now})
+    return f"is not of these images: {found}" if found else ""
 
 
 def print_scores(saved: list[SavedEvaluation], console: Console) -> None:
@@ -281,14 +308,14 @@ def print_scores(saved: list[SavedEvaluation], console: Console) -> None:
     table.add_row(f"mean{scores.scope}", percent(scores.mean_iou), interval, percent(scores.mean_accuracy), boundary)
     console.print(table)
     console.print(
-        f"pixel accuracy {scores.pixel_accuracy:.2%}   frequency-weighted IoU {scores.frequency_weighted_iou:.2%}   "
-        "mIoU within "
-        + ", ".join(f"{width} px: {percent(report[f'trimap_{width}_mean_iou'])} %" for width in TRIMAP_WIDTHS)
+        f"pixel accuracy {percent(scores.pixel_accuracy, ' %')}   "
+        f"frequency-weighted IoU {percent(scores.frequency_weighted_iou, ' %')}   mIoU within "
+        + ", ".join(f"{width} px: {percent(report[f'trimap_{width}_mean_iou'], ' %')}" for width in TRIMAP_WIDTHS)
         + " of a boundary"
     )
     for name, score in saved[0].evaluation.further_scores().items():
         interval = percents(report["intervals"][name])
-        console.print(f"{name.replace('_', ' ')} {percent(score)} %, 95 % interval {interval}")
+        console.print(f"{name.replace('_', ' ')} {percent(score, ' %')}, 95 % interval {interval}")
     if len(saved) > 1:
         console.print(crf_table([("none", saved[0]), *((_iterations(each), each) for each in saved[1:])]))
     seconds = report["seconds"]

@@ -16,11 +16,12 @@ from rmiseg.config import CRFConfig, PredictConfig, TilingConfig, tiling_config
 from rmiseg.config.commands import PREDICTION_FORMATS
 from rmiseg.data.bands import RGB
 from rmiseg.data.image_files.opening import has_deep_values
+from rmiseg.data.image_files.volumes import is_slice
 from rmiseg.inference.checkpoint import digest, find_checkpoint, load_checkpoint
 from rmiseg.inference.crf import DenseCRF
 from rmiseg.inference.labels import ImageFiles, LabelFiles, writable_labels
 from rmiseg.inference.predictor import Predictor
-from rmiseg.inference.results_file import RESULTS_FILE, read_results_file, write_results_file
+from rmiseg.inference.results_file import RESULTS_FILE, other_results, read_results_file, write_results_file
 from rmiseg.inference.sources import Source, find_sources
 from rmiseg.inference.volume_files import NIFTI, VolumeFiles
 from rmiseg.inference.writer import Writer
@@ -161,7 +162,7 @@ def predict_files(
         }
         for warning in _depth_warning(sources, predictor):
             console.print(f"warning: {warning}", markup=False, soft_wrap=True)
-        wanted = on_main(lambda: _prepare(writer, sources, about, config))
+        wanted = on_main(lambda: _prepare(writer, sources, about, config, console))
         own = shard(wanted)
         total = None if any(source.is_video for source in own) else len(own)
         with patience() as group:
@@ -182,7 +183,7 @@ def predict_files(
 
 
 def _prepare(
-    writer: Writer, sources: Sequence[Source], about: Mapping[str, Any], config: PredictConfig
+    writer: Writer, sources: Sequence[Source], about: Mapping[str, Any], config: PredictConfig, console: Console
 ) -> Sequence[Source]:
     """Make the folder of the results, and note what they are made with; the images that are left to segment.
 
@@ -198,6 +199,15 @@ def _prepare(
         sources = _missing(writer, sources, before.get("since", 0)) if before else sources
     writer.check(sources, config.overwrite or config.resume == "auto")
     writable_folder(out)
+    if config.overwrite:
+        replaced = {*writer.together(), *(place for source in sources for place in writer.places(source))}
+        if others := other_results(out, about, replaced):
+            console.print(
+                f"note: {out} keeps {counted(len(others), 'file')} of another checkpoint or of other settings, such as "
+                f"{others[0].relative_to(out)}; --resume auto makes those of the images that it is given again",
+                soft_wrap=True,
+                markup=False,
+            )
     write_results_file(out, about, before, writer.result_folders())
     return sources
 
@@ -230,7 +240,7 @@ def _depth_warning(sources: Sequence[Source], predictor: Predictor) -> list[str]
 
 
 def _missing(writer: Writer, sources: Sequence[Source], since: int) -> list[Source]:
-    """Those whose results are not all there; what is left of a process that was killed is removed.
+    """Those whose results are not all there, or older than the image; what a killed process left is removed.
 
     Args:
         writer: Says which results an image has.
@@ -244,7 +254,19 @@ def _missing(writer: Writer, sources: Sequence[Source], since: int) -> list[Sour
     for folder, names in files.items():
         remove_leftovers(folder, names)
 
-    def is_there(file: Path) -> bool:
-        return file.is_file() and file.stat().st_mtime_ns >= since
+    def is_there(file: Path, image: Path) -> bool:
+        return file.is_file() and file.stat().st_mtime_ns >= max(since, _time(image))
 
-    return [source for source in sources if source.is_video or not all(map(is_there, writer.files(source.name)))]
+    return [
+        source
+        for source in sources
+        if source.is_video or not all(is_there(file, source.file) for file in writer.files(source.name))
+    ]
+
+
+def _time(image: Path) -> int:
+    """The time at which an image, or the volume that it is a slice of, was written; 0 if that cannot be told."""
+    try:
+        return (image.parent if is_slice(image) else image).stat().st_mtime_ns
+    except OSError:
+        return 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +32,41 @@ def read_results_file(out: Path, about: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     try:
         before: dict[str, Any] = read_json(path)
-        now = json.loads(to_json(about))
-        differing = [name for name in now if name not in MAY_DIFFER and before.get(name, now[name]) != now[name]]
+        differing = _differing(before, about)
     except (ValueError, AttributeError) as error:
         raise ValueError(f"{path} cannot be read ({error}); use --overwrite or another --out") from error
     if differing:
-        was, is_now = (shortened(str(each[differing[0]]), 100) for each in (before, now))
-        raise ValueError(
-            f"the results in {out} were made with {differing[0]} {was}, not {is_now}; use --overwrite or another --out"
-        )
+        raise ValueError(f"the results in {out} were made with {differing}; use --overwrite or another --out")
     return before
+
+
+def _differing(before: Mapping[str, Any], about: Mapping[str, Any]) -> str:
+    """Say what results were made with that others are not; "" if there is nothing."""
+    now = json.loads(to_json(about))
+    names = [name for name in now if name not in MAY_DIFFER and before.get(name, now[name]) != now[name]]
+    if "sha256" in names:
+        was, is_now = before.get("checkpoint"), now["checkpoint"]
+        same = "as it was then, and it has changed since" if was == is_now else f"not {is_now}"
+        return f"the checkpoint {was}, {same}"
+    texts = [f"{name} {shortened(str(before[name]), 100)}, not {shortened(str(now[name]), 100)}" for name in names]
+    return texts[0] if texts else ""
+
+
+def other_results(out: Path, about: Mapping[str, Any], replaced: Collection[Path]) -> list[Path]:
+    """Find results in a folder that were made with something else, and stay.
+
+    Args:
+        out: The folder.
+        about: What further results will be made with.
+        replaced: Files and folders that these take the place of.
+    """
+    try:
+        if not _differing(read_json(out / RESULTS_FILE), about):
+            return []
+    except (OSError, ValueError, AttributeError):
+        return []
+    files = [file for folder in _folders(out / RESULTS_FILE) for file in sorted((out / folder).rglob("[!.]*"))]
+    return [file for file in files if file.is_file() and not {file, *file.parents}.intersection(replaced)]
 
 
 def write_results_file(out: Path, about: Mapping[str, Any], before: Mapping[str, Any], folders: Iterable[str]) -> None:

@@ -81,6 +81,14 @@ class Writer:
         paths = [folder / path for folder in self.folders for path in relative]
         return paths + ([self.folders[0] / probabilities_path(name)] if self.with_probabilities else [])
 
+    def places(self, source: Source) -> list[Path]:
+        """All files that an image gets, or the folders of those of each frame of a video."""
+        return [path.with_suffix("") if source.is_video else path for path in self.files(source.name)]
+
+    def together(self) -> list[Path]:
+        """All files that are of all images."""
+        return [path for folder in self.folders for each in self.labels for path in each.together(folder)]
+
     def result_folders(self) -> set[str]:
         """Names of the folders that files of images are in."""
         return {path.relative_to(self.out).parts[0] for path in self.files(Path("name"))}
@@ -93,17 +101,15 @@ class Writer:
             OSError: A file is in the place of a folder, or a folder in that of a file.
             ValueError: Two images would be written to the same file.
         """
-        together = [path for folder in self.folders for each in self.labels for path in each.together(folder)]
+        together = self.together()
         check_places([*self.folders, *{path.parent for path in together}], together)
         seen: dict[Path, Source] = {}
         existing: list[Path] = []
         for source in sources:
-            for path in self.files(source.name):
+            for path, place in zip(self.files(source.name), self.places(source)):
                 if path in seen:
                     raise ValueError(f"{seen[path].file} and {source.file} would both be written to {path}")
                 seen[path] = source
-                # The frames of a video have a folder of that name.
-                place = path.with_suffix("") if source.is_video else path
                 existing += [place] if os.path.lexists(place) else []
         if existing and not overwrite:
             others = f", as do {len(existing) - 1} other results" if len(existing) > 1 else ""

@@ -1,4 +1,4 @@
-"""Consoles of which names of files, and other texts of others, can tell the terminal nothing."""
+"""Consoles that cut nothing off, and that texts of others, such as names of files, can tell nothing."""
 
 from __future__ import annotations
 
@@ -8,14 +8,39 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console as RichConsole
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 from rmiseg.runtime.files import visible
 
+WIDEST = 10_000
+"""Columns of a line in a file or a pipe."""
+
 
 class Console(RichConsole):
-    """A console of rich; of texts that it prints, alone or in tables, control characters become escapes."""
+    """A console of rich that cuts nothing off.
+
+    Tables are as wide as their words and numbers, which rich would end with dots where there is no room. In a file or a
+    pipe no line is broken, and each row of a table is a line, unless COLUMNS says how wide lines are. Of all texts
+    control characters become escapes.
+    """
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print objects as rich does."""
+        unbroken = not self.is_terminal and "COLUMNS" not in os.environ
+        tables = [each for each in objects if isinstance(each, Table)]
+        for table in tables:
+            needed = Measurement.get(self, self.options.update(max_width=WIDEST), table)
+            if unbroken or needed.minimum > self.width:
+                table.width = needed.maximum if unbroken else needed.minimum
+            for column in table.columns:
+                column.overflow = "fold"
+        if tables:
+            options["crop"] = False
+        elif unbroken:
+            options.setdefault("soft_wrap", True)
+        super().print(*objects, **options)
 
     def render_str(self, text: str, **options: Any) -> Text:
         """Make a text of rich."""

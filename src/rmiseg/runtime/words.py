@@ -22,14 +22,15 @@ def some(things: Iterable[object], most: int = 6) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def percent(share: float | None) -> str:
-    """Write a share in percent, with two digits; a dash for what has no value."""
-    return "-" if share is None or math.isnan(share) else f"{100 * share:.2f}"
+def percent(share: float | None, sign: str = "") -> str:
+    """Write a share in percent, with two digits and the sign behind it; a dash alone for what has no value."""
+    return "-" if share is None or math.isnan(share) else f"{100 * share:.2f}{sign}"
 
 
 def percents(interval: Iterable[float | None]) -> str:
-    """Write the ends of an interval of shares in percent."""
-    return " to ".join(map(percent, interval))
+    """Write the ends of an interval of shares in percent; a dash for that of what has no value."""
+    ends = [percent(each) for each in interval]
+    return "-" if "-" in ends else " to ".join(ends)
 
 
 def rounded(number: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from torchvision.transforms.v2 import Compose
 from rmiseg.config import DataConfig, LossConfig, TrainConfig
 from rmiseg.config.parser import check_choices, checked_options, chosen_components
 from rmiseg.config.ranges import check_ranges
-from rmiseg.config.recipes import shortened
 from rmiseg.config.registry import GIVEN, OWN_OPTIONS, find, loaded_plugins
 from rmiseg.data import (
     LabeledImages,
@@ -34,7 +34,6 @@ from rmiseg.data.loader import Loader
 from rmiseg.data.transforms.mixing import Mixing
 from rmiseg.data.transforms.pipeline import TrainTransform
 from rmiseg.data.transforms.rare import find_places
-from rmiseg.inference.conversion import initial_weights
 from rmiseg.models import (
     DEFAULT_BACKBONE,
     adapt_model,
@@ -44,14 +43,12 @@ from rmiseg.models import (
     usual_stride,
 )
 from rmiseg.models.base import SegmentationModel
-from rmiseg.models.conversion import fit
-from rmiseg.models.conversion.own import OWN
 from rmiseg.models.layers import synchronize_norm
 from rmiseg.models.original import OWN_CRITERION, check_original
 from rmiseg.runtime.cores import worker_count
 from rmiseg.runtime.distributed import distribute, on_main, rank, world_size
-from rmiseg.runtime.words import some
 from rmiseg.training.criterion import Criterion
+from rmiseg.training.initial import initialize
 from rmiseg.training.optim import HEAD_LR_FACTORS, build_optimizer
 from rmiseg.training.parts import Parts
 from rmiseg.training.run_folder import BALANCED, RunFolder
@@ -245,10 +242,13 @@ def make_model(
         classes: Names of the classes, if they are known.
     """
     bands = Bands.of(config.data)
+    options: dict[str, Any] = {"in_channels": bands.count, "rgb": bands.rgb, **asdict(config.model)}
+    build_with: Callable[..., SegmentationModel] | None = None
     if network is not None:
         model = adapt_model(network, num_classes, in_channels=bands.count)
     else:
-        model = build_model(num_classes=num_classes, in_channels=bands.count, rgb=bands.rgb, **asdict(config.model))
+        model = build_model(num_classes=num_classes, **options)
+        build_with = partial(build_model, **options | {"weights": "none", "architecture": model.architecture})
     if not config.train.freeze_norm:
         model = synchronize_norm(model, config.train.sync_norm, device)
     model = model.to(device).to(memory_format=torch.channels_last)  # a fifth faster on a CPU
@@ -256,47 +256,10 @@ def make_model(
     model.expect(config.data.image_mean, config.data.image_std)
     set_norm_momentum(model, config.train.norm_momentum)
     if config.init is not None:
-        initialize(model, config.init, console, classes)
+        initialize(model, config.init, console, classes, build_with)
     if config.train.freeze_norm:
         model.freeze_norm()
     return model
-
-
-def initialize(model: nn.Module, path: str | Path, console: Console, classes: Sequence[str] = ()) -> None:
-    """Load those of a checkpoint's weights that fit, and say which do not, and whether they are of other classes.
-
-    Raises:
-        ValueError: None fits.
-    """
-    weights, theirs = initial_weights(path)
-    fitting = fit(weights, model)
-    if not fitting.found:
-        raise ValueError(f"init: no weights of {path} fit the model; is it another architecture or backbone?")
-    model.load_state_dict(fitting.found, strict=False)
-    origin = "" if fitting.family is OWN else f" ({fitting.family.title})"
-    console.print(
-        f"Initial weights from {path}{origin}: {len(fitting.found)} of {len(model.state_dict())} tensors",
-        soft_wrap=True,
-        markup=False,
-    )
-    if len(theirs) == len(classes) and tuple(theirs) != tuple(classes):
-        console.print(
-            f"warning: the classes of {path} are {shortened(', '.join(theirs), 200)}, and those of the data "
-            f"{shortened(', '.join(classes), 200)}: each begins as the one in its place. Give them in the same order",
-            soft_wrap=True,
-            markup=False,
-        )
-    misshapen = [text.partition(" ")[0] for text in fitting.misshapen]
-    for title, names in (
-        ("Not in the checkpoint, or of another shape there", fitting.missing + misshapen),
-        ("In the checkpoint alone", fitting.unused),
-    ):
-        if names:
-            console.print(f"{title}: {some(names, 8)}")
-    if fitting.doubled:
-        console.print(f"Of one class there, which is class 1 here: {', '.join(fitting.doubled)}", soft_wrap=True)
-    if fitting.misshapen:
-        console.print("; ".join(fitting.misshapen[:4]), soft_wrap=True)
 
 
 def make_step(config: TrainConfig, model: SegmentationModel, criterion: Criterion, device: torch.device) -> TrainStep:

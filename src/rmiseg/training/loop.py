@@ -94,7 +94,10 @@ class TrainingRun:
         for loader in (self.batches, self.val_batches):
             stack.callback(loader.close)
         self.epochs, self.epoch_steps, self.total_steps = training_length(config, len(self.batches))
-        self.model = make_model(config, len(self.classes), device, console, parts.model, self.classes.names)
+        self.folder = RunFolder(config, asked)
+        self.out = self.folder.path
+        built = on_main(self.folder.to_build)
+        self.model = make_model(built, len(self.classes), device, console, parts.model, self.classes.names)
         if (found := not_finite(self.model.state_dict())) is not None:
             raise ValueError(f"the weights that the training would begin with are not finite: {found}")
         self.scored = ScoredModel(self.model, config.train)
@@ -105,8 +108,6 @@ class TrainingRun:
         self.confusion = torch.zeros(len(self.classes), len(self.classes), dtype=torch.int64, device="cpu")
         heard = any(type(callback).on_step_end is not Callback.on_step_end for callback in parts.callbacks)
         self.reads_late = device.type == "cuda" and not heard
-        self.folder = RunFolder(config, asked)
-        self.out = self.folder.path
         self.state = RunState()
         self.stopped = self.asked_to_end = False
         self.budget: Budget | None = None

@@ -15,13 +15,13 @@ from rich.console import Console
 from rmiseg.config import TrainConfig
 from rmiseg.config.recipes import flat, read_recipe, shortened
 from rmiseg.data import LabeledImages
+from rmiseg.data.fingerprint import changes, fingerprints
 from rmiseg.evaluation.results import EVALUATIONS, FILES
 from rmiseg.inference.checkpoint import CHECKPOINTS
 from rmiseg.runtime.checksums import sealed, unsealed
 from rmiseg.runtime.distributed import is_main
 from rmiseg.runtime.files import leftovers, locked, printable, read_json, to_json, write_text
 from rmiseg.runtime.places import check_places, check_room, writable_folder
-from rmiseg.training.fingerprint import changes, fingerprints
 from rmiseg.training.loggers.base import EVENT_FILES
 from rmiseg.training.loggers.table import CURVES_FILE
 from rmiseg.training.state import STATES, SavedState, StateFolder
@@ -154,6 +154,10 @@ class RunFolder:
             return None
         weights = stored_options(self.path).get("loss.class_weights")
         return weights if isinstance(weights, list) and len(weights) == count else None
+
+    def to_build(self) -> TrainConfig:
+        """The options to build the network with: one that goes on has its weights, and those of `init` may be gone."""
+        return replace(self.config, init=None) if self._goes_on() and self.states.files() else self.config
 
     def _goes_on(self) -> bool:
         return self.config.resume != "never" and (self.path / CONFIG_FILE).is_file()

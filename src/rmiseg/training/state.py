@@ -102,7 +102,7 @@ class SavedState:
         callbacks: The states of the callbacks, in their order.
         average: The moving average of the weights; empty without one, and in older files.
         options: The options that the run was started with, by their dotted names; empty in older files.
-        data: Fingerprints of the images by the names of splits, see `rmiseg.training.fingerprint`; likewise.
+        data: Fingerprints of the images by the names of splits, see `rmiseg.data.fingerprint`; likewise.
     """
 
     run: RunState

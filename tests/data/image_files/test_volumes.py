@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from rmiseg.data import check_dataset, open_training_data
+from rmiseg.data.fingerprint import fingerprint
 from rmiseg.data.image_files.masks import read_raw_mask
 from rmiseg.data.image_files.opening import has_deep_values, image_header
 from rmiseg.data.image_files.reading import deep_values, read_image
@@ -16,7 +17,6 @@ from rmiseg.data.image_files.volumes import misplaced, slices_of
 from rmiseg.data.sets.finding import scan_splits
 from rmiseg.inference.sources import find_sources
 from rmiseg.inference.volume_files import VolumeFiles
-from rmiseg.training.fingerprint import fingerprint
 
 nibabel = pytest.importorskip("nibabel")
 SHAPE = (6, 8, 4)

@@ -1,4 +1,4 @@
-"""Fingerprints of images, by which a training that goes on recognizes that its data have changed."""
+"""Fingerprints of images, which tell a training that goes on, and an evaluation, that its data have changed."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from rmiseg.config import DataConfig
-from rmiseg.data import LabeledImages, Split
 from rmiseg.data.image_files.volumes import is_slice
+from rmiseg.data.images import LabeledImages, Split
 from rmiseg.data.spread import spread
 from rmiseg.runtime.words import some
 
@@ -51,15 +51,14 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
         old = before.get(split, {})
         if old.get("classes", new["classes"]) != new["classes"]:
             return (
-                f"the classes of split {split} are {some(new['classes'], 8)}, and were {some(old['classes'], 8)} when "
-                "it was started"
+                f"the classes of split {split} are {some(new['classes'], 8)}, and were {some(old['classes'], 8)} before"
             )
         if old.get("images", new["images"]) != new["images"]:
-            return f"split {split} has {new['images']} images, and had {old['images']} when it was started"
+            return f"split {split} has {new['images']} images, and had {old['images']} before"
         if old.get("names", new["names"]) != new["names"]:
-            return f"the images of split {split} have other names or another order than when it was started"
+            return f"the images of split {split} have other names or another order than before"
         if old.get("content", new["content"]) != new["content"]:
-            return f"images or masks of split {split} have another content than when it was started"
+            return f"images or masks of split {split} have another content than before"
     return None
 
 
