@@ -131,4 +131,7 @@ def refuse_choices(name: str, weights: str, **options: object) -> None:
 
 def refuse(name: str, option: str, value: object) -> ValueError:
     """The error of an option that a model gives no choice of."""
-    return ValueError(f"{name} gives no choice of {option}; leave it out instead of {value!r}")
+    return ValueError(
+        f"{name} gives no choice of {option}; leave it out instead of {value!r}. "
+        f"What a recipe says is undone by --{option} null"
+    )
