@@ -60,8 +60,8 @@ def test_lists_without_brackets(written, meant):
     ("written", "said"),
     [
         ("data check FOLDER", "is given by --root"),
-        ("train FOLDER", "is a folder; one with images is given by --data.root"),
-        ("plan FOLDER", "is a folder; one with images is given by --data.root"),
+        ("train FOLDER", "is no folder of a run; one with images is given by --data.root"),
+        ("plan FOLDER", "is no folder of a run; one with images is given by --data.root"),
         ("train --train.steps 2 recipe.yaml FOLDER", "is given by --data.root"),
         ("data check --rot FOLDER", "did you mean --root"),
         ("evaluate --checkpoint runs/a", "no option --checkpoint: give CHECKPOINT without it"),

@@ -44,6 +44,16 @@ def test_base(tmp_path):
     assert config.data == TrainConfig().data
 
 
+def test_the_folder_of_a_run_is_its_recipe(tmp_path):
+    """Wherever it was moved; but another folder can be named, for the same training again."""
+    write(tmp_path / "moved" / "config.yaml", "out: runs/mine\nseed: 3\n")
+    _, config = parse_command(["train", str(tmp_path / "moved"), "--resume", "auto"])
+    assert (config.out, config.seed, config.resume) == (str(tmp_path / "moved"), 3, "auto")
+    _, again = parse_command(["train", str(tmp_path / "moved"), "--out", "again"])
+    assert (again.out, again.seed) == ("again", 3)
+    assert "is no folder of a run" in complaint(tmp_path)
+
+
 def test_bases_that_cannot_be(tmp_path):
     write(tmp_path / "a.yaml", "base: b.yaml\n")
     write(tmp_path / "b.yaml", "base: a.yaml\n")

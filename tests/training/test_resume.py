@@ -56,8 +56,9 @@ def curve(run: Path) -> dict[str, list[tuple[int, float]]]:
 def test_kills_and_termination(data, undisturbed, tmp_path):
     config = configuration(data, tmp_path / "run")
     faults = ["step 2", "write 1", "rename 2", "terminate 1"]
-    statuses = [train(config, fault)[0] for fault in faults]
+    statuses = [train(config, fault, log=tmp_path / "log")[0] for fault in faults]
     assert statuses == [75 if fault.startswith("terminate") else -9 for fault in faults]
+    assert "the same command with --resume auto goes on" in (tmp_path / "log").read_text()
     assert train(config) == [0]
     assert_same_run(tmp_path / "run", undisturbed)
 

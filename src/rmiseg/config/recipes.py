@@ -21,6 +21,8 @@ from rmiseg.config.options import TrainConfig
 from rmiseg.config.registry import did_you_mean
 
 BASE = "base"
+CONFIG_FILE = "config.yaml"
+"""The file in the folder of a run with all its options, which is a recipe, too."""
 
 RENAMED = {"optim.slow_start_steps": "optim.warmup_steps", "optim.slow_start_lr": "optim.warmup_lr"}
 """Options that were called otherwise when older runs wrote their config.yaml."""
@@ -172,6 +174,8 @@ def is_file(path: Path) -> bool:
 def read_recipe(path: Path) -> dict[str, Any]:
     """The options that a recipe and its bases name, nested; values are not checked yet.
 
+    The folder of a run is the recipe of its training there.
+
     Raises:
         FileNotFoundError: It does not exist, or a base of it.
         ValueError: It is no YAML, names an option that does not exist, or is a base of itself.
@@ -180,9 +184,15 @@ def read_recipe(path: Path) -> dict[str, Any]:
 
 
 def _read(path: Path, readers: tuple[Path, ...]) -> dict[str, Any]:
+    if is_file(path / CONFIG_FILE):
+        return {**_read(path / CONFIG_FILE, readers), "out": str(path)}
     if not is_file(path):
         of = f", the base of {readers[-1]}," if readers else ""
-        wrong = "is a folder; one with images is given by --data.root" if os.path.isdir(path) else "does not exist"
+        wrong = (
+            "is no folder of a run; one with images is given by --data.root"
+            if os.path.isdir(path)
+            else "does not exist"
+        )
         raise FileNotFoundError(f"recipe {shortened(str(path))}{of} {wrong}")
     if path.resolve() in readers:
         way = shortened(", ".join(each.name for each in readers))

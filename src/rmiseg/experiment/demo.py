@@ -22,6 +22,7 @@ from rmiseg.config import (
     OptimConfig,
     TrainConfig,
 )
+from rmiseg.config.recipes import CONFIG_FILE
 from rmiseg.data import load_split, write_demo_data
 from rmiseg.data.spread import spread
 from rmiseg.inference.pictures import colorize, titled_rows
@@ -31,7 +32,7 @@ from rmiseg.runtime.files import read_json, replacing
 from rmiseg.runtime.places import check_places, check_room
 from rmiseg.runtime.terminal import numbers_table
 from rmiseg.training.run_folder import RESULT_FILE
-from rmiseg.training.stored_options import CONFIG_FILE, stored_options, write_config
+from rmiseg.training.stored_options import stored_options, write_config
 
 LOSSES = {"ce": "cross entropy", "rmi": "RMI"}
 PICTURED_SLICES = 4

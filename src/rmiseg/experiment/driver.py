@@ -14,7 +14,7 @@ from rich.console import Console
 
 from rmiseg.config import CRFConfig, EvaluateConfig, ExperimentConfig, PredictConfig, TrainConfig
 from rmiseg.config.parser import train_config
-from rmiseg.config.recipes import checked_names, merged, read_recipe
+from rmiseg.config.recipes import CONFIG_FILE, checked_names, merged, read_recipe
 from rmiseg.evaluation.scoring import find_or_score
 from rmiseg.experiment.partial import write_partial_report
 from rmiseg.experiment.plan import Run, TestFiles, read_plan, slug
@@ -29,7 +29,7 @@ from rmiseg.runtime.files import remove_leftovers, write_text
 from rmiseg.runtime.places import check_places, writable_folder
 from rmiseg.training.assembly import complete
 from rmiseg.training.run_folder import DIVERGED_FILE, RESULT_FILE, RunResult
-from rmiseg.training.stored_options import CONFIG_FILE, stored_options
+from rmiseg.training.stored_options import stored_options
 
 RECIPE_FILE, SECONDS_FILE, REPORT_LOCK = "recipe.yaml", "seconds.json", ".report"
 

@@ -23,6 +23,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from rmiseg.config import EvaluateConfig, ReportConfig
+from rmiseg.config.recipes import CONFIG_FILE
 from rmiseg.config.registry import loss_title
 from rmiseg.data import LabeledImages
 from rmiseg.data.classes import ClassTable, hex_of
@@ -37,7 +38,7 @@ from rmiseg.runtime.places import writable_folder
 from rmiseg.runtime.progress import track
 from rmiseg.runtime.words import some
 from rmiseg.training.curves import read_curves
-from rmiseg.training.stored_options import CONFIG_FILE, stored_options
+from rmiseg.training.stored_options import stored_options
 
 CURVE_POINTS = 400
 """Most points of a curve; longer ones are thinned."""

@@ -15,7 +15,7 @@ from rich.table import Table
 from rmiseg.config import DataConfig, EvaluateConfig, TrainConfig
 from rmiseg.config.options import POOLED
 from rmiseg.config.parser import train_config
-from rmiseg.config.recipes import check_types, flat, read_recipe, shortened
+from rmiseg.config.recipes import CONFIG_FILE, check_types, flat, read_recipe, shortened
 from rmiseg.evaluation.evaluate import Evaluation
 from rmiseg.evaluation.results import EVALUATIONS, FILES, SavedEvaluation, make_report, save_evaluation
 from rmiseg.evaluation.scoring import find_or_score
@@ -28,7 +28,7 @@ from rmiseg.runtime.files import locked, read_json, to_json, write_text
 from rmiseg.runtime.places import check_places, check_room, writable_folder
 from rmiseg.runtime.words import percent
 from rmiseg.training.run_folder import LOCK_FILE, RESULT_FILE, RunResult, occupied, write_result
-from rmiseg.training.stored_options import CONFIG_FILE, plain_options, write_config
+from rmiseg.training.stored_options import plain_options, write_config
 
 FOLDS_FILE = "folds.json"
 

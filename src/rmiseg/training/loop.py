@@ -128,7 +128,7 @@ class TrainingRun:
         """Train to the end."""
         images_per_step = self.config.data.batch_size * self.config.train.accumulate
         shown = training_progress(self.console, self.total_steps, self.state.step, images_per_step)
-        with self.folder.watched(), shown as progress:
+        with self.folder.watched(), self.folder.interruptible(self.console), shown as progress:
             self._call("on_fit_start")
             while self.state.epoch < self.epochs and not self.stopped:
                 self._train_epoch(progress)

@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from rmiseg.config import TrainConfig
-from rmiseg.config.recipes import flat, read_recipe, shortened
+from rmiseg.config.recipes import CONFIG_FILE, flat, read_recipe, shortened
 from rmiseg.data import LabeledImages
 from rmiseg.data.fingerprint import changes, fingerprints
 from rmiseg.evaluation.results import EVALUATIONS, FILES
@@ -22,10 +22,11 @@ from rmiseg.runtime.checksums import sealed, unsealed
 from rmiseg.runtime.distributed import is_main
 from rmiseg.runtime.files import leftovers, locked, printable, read_json, to_json, write_text
 from rmiseg.runtime.places import check_places, check_room, writable_folder
+from rmiseg.runtime.signals import Preempted
 from rmiseg.training.loggers.base import EVENT_FILES
 from rmiseg.training.loggers.table import CURVES_FILE
 from rmiseg.training.state import STATES, SavedState, StateFolder
-from rmiseg.training.stored_options import CONFIG_FILE, plain_options, stored_options, with_defaults, write_config
+from rmiseg.training.stored_options import plain_options, stored_options, with_defaults, write_config
 
 SET_ASIDE = "set-aside"
 """Beginning of the names of the folders that curves go to where a run starts over; a number follows."""
@@ -267,6 +268,16 @@ class RunFolder:
         except OSError:
             if is_main():
                 self.check_there()
+            raise
+
+    @contextmanager
+    def interruptible(self, console: Console) -> Iterator[None]:
+        """Have a training that is interrupted, or asked to end, say how it goes on."""
+        try:
+            yield
+        except (KeyboardInterrupt, Preempted):
+            if is_main() and self.states.files():
+                console.print("The training is saved: the same command with --resume auto goes on")
             raise
 
     def save_state(self, state: SavedState) -> None:

@@ -12,11 +12,9 @@ import yaml
 
 from rmiseg.config import OpenConfig, TrainConfig
 from rmiseg.config.parser import train_config
-from rmiseg.config.recipes import flat, merged, nested, read_recipe
+from rmiseg.config.recipes import CONFIG_FILE, flat, merged, nested, read_recipe
 from rmiseg.config.registry import OWN_OPTIONS, find, is_known
 from rmiseg.runtime.files import write_text
-
-CONFIG_FILE = "config.yaml"
 
 UNSAID = {"optim.warmup_to": "curve"}
 """Options that config.yaml of older runs does not name, and what those runs did."""
