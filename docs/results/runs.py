@@ -13,6 +13,8 @@ from typing import Any
 FOLDER = Path(__file__).parent
 RUNS = FOLDER.parents[1] / "experiments" / "results" / "recipes"
 PLACE = re.compile(r"(<!-- runs of \w+ -->\n).*?(<!-- end -->)", re.DOTALL)
+USUAL_WIDTHS = {"deeplabv3plus": 256, "unet": 8}
+"""Channels of their heads."""
 NETWORKS = {"deeplabv3plus": "DeepLabv3+", "smp:Unet": "U-Net", "unet": "small U-Net"}
 LOSSES = {"ce": "CE", "rmi-ramp": "RMI, rising (2)"}
 OTHERS = {"dice": "Dice"}
@@ -51,8 +53,10 @@ def _row(name: str, result: dict[str, Any], classes: list[str]) -> list[str]:
 
 
 def _network(options: dict[str, Any]) -> str:
-    size = options["data.image_scale"]
-    return NETWORKS[options["model.name"]] + (f", images x {size:g}" if size != 1 else "")
+    name, size = options["model.name"], options["data.image_scale"]
+    width = options["model.options"].get("width")
+    channels = f" of {width}" if width not in (None, USUAL_WIDTHS.get(name)) else ""
+    return NETWORKS[name] + channels + (f", images x {size:g}" if size != 1 else "")
 
 
 def _loss(options: dict[str, Any]) -> str:
