@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+
 import numpy as np
 import pytest
 import tifffile
@@ -40,9 +42,10 @@ def test_colors_as_web_pages_have_them(tmp_path):
         described(tmp_path, "classes:\n  a: [0, 0, 0]\n  b: #ff0080")
 
 
-def test_latin_1_is_answered_with_the_remedy(tmp_path):
+@pytest.mark.parametrize("mark", [b"", codecs.BOM_UTF8])
+def test_latin_1_is_answered_with_the_remedy(mark, tmp_path):
     with pytest.raises(ValueError, match=r"dataset.yaml: line 2 is not UTF-8 \(byte 0xf6\).*save the file as UTF-8"):
-        described(tmp_path, "classes:\n- größe\n".encode("latin-1"))
+        described(tmp_path, mark + "classes:\n- größe\n".encode("latin-1"))
 
 
 @pytest.mark.parametrize(

@@ -213,6 +213,17 @@ def test_padding_adds_the_mean_color_below_and_to_the_right() -> None:
             assert torch.equal(ours, m[..., : math.ceil(40 / r), : math.ceil(50 / r)])
 
 
+def test_upernet_normalizes_each_map_once() -> None:
+    options = {"width": 32, "norm_features": True, "auxiliary": True}
+    model = build_model("upernet", backbone="resnet18", weights="none", num_classes=2, options=options)
+    calls: list[int] = []
+    for number, norm in enumerate(model.norms):
+        norm.register_forward_hook(lambda *_, number=number: calls.append(number))
+    logits, auxiliary = model(torch.zeros(2, 3, 64, 64))
+    assert calls == list(range(len(model.norms)))
+    assert auxiliary.shape[1] == logits.shape[1] == 2
+
+
 def test_pspnet_has_an_auxiliary_output_in_training_only() -> None:
     with torch.device("meta"):
         model = build_model("pspnet", num_classes=7, backbone="resnet18", weights="none", output_stride=32)

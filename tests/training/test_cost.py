@@ -9,11 +9,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from rmiseg.config import DataConfig, LoopConfig, LossConfig, ModelConfig, OptimConfig, TrainConfig
 from rmiseg.models import SegmentationModel, adapt_model
+from rmiseg.planning.machine import Machine
 from rmiseg.planning.memory import MemoryNeed
 from rmiseg.training.assembly import complete
-from rmiseg.training.cost import memory_need, step_cost
+from rmiseg.training.cost import StepCost, memory_need, step_cost
 from rmiseg.training.criterion import Criterion
-from rmiseg.training.estimate import disk_space, fitting_cards
+from rmiseg.training.estimate import cost_table, disk_space, fitting_cards
 
 
 def small(crop: int = 64, **sections) -> TrainConfig:
@@ -95,3 +96,16 @@ def test_a_network_that_looks_at_numbers_cannot_be_foreseen(monkeypatch):
     found = step_cost(small(), 3)
     assert (found.parameters, found.operations, found.memory) == (12, None, None)
     assert memory_need(small(), 3) is None
+
+
+def test_what_cannot_be_foreseen_is_looked_at_once(monkeypatch):
+    class Images(list):
+        classes = ("a", "b")
+
+    calls = []
+    monkeypatch.setattr(
+        "rmiseg.training.estimate.step_cost", lambda *_, **__: calls.append(1) or StepCost(2, 12, None, None)
+    )
+    cells = list(cost_table(small(), Images(range(4)), None, Machine("cpu", 0, 1, 1, False)).columns[1].cells)
+    assert cells[-1].startswith("not to be foreseen")
+    assert len(calls) == 1

@@ -81,6 +81,27 @@ def test_further_rows_behind_the_classes_stay_behind_them():
     assert with_rows_by_name(weights, model, rows, ("a", "b"), ("b", "new", "a")) == {}
 
 
+@pytest.mark.parametrize("needs_numbers", [False, True])
+def test_the_model_that_shows_where_classes_are_has_no_numbers_unless_it_needs_some(needs_numbers, tmp_path):
+    class Small(nn.Module):
+        def __init__(self, num_classes):
+            super().__init__()
+            self.classifier = nn.Conv2d(3, num_classes, 1)
+            self.largest = self.classifier.weight.max().item() if needs_numbers else 0
+            devices.append(self.classifier.weight.device.type)
+
+    devices = []
+    table = ClassTable(("a", "b"), (0, 1), (255,), ((0, 0, 0), (255, 0, 0)))
+    source, target = Small(2), Small(2)
+    save_checkpoint(tmp_path / "a.pt", Checkpoint(source.state_dict(), ModelConfig(), DataConfig(), table, 1, {}))
+    devices.clear()
+    before = torch.get_rng_state()
+    initialize(target, tmp_path / "a.pt", Console(quiet=True), ("b", "a"), Small)
+    assert devices == ["cpu" if needs_numbers else "meta"]
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(target.classifier.weight, source.classifier.weight[[1, 0]])
+
+
 def test_no_rows_of_classes_where_their_number_shows_elsewhere_too():
     assert class_rows(nn.Linear(3, 3), nn.Linear(4, 4)) == set()
     assert class_rows(nn.Linear(3, 6), nn.Linear(3, 8)) == set()

@@ -156,10 +156,10 @@ def read_text(path: Path) -> str:
     try:
         return data.decode("utf-16" if utf16 else "utf-8-sig")
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
+        line = error.object.count(b"\n", 0, error.start) + 1  # of bytes without the mark
         raise ValueError(
-            f"{path}: line {line} is not UTF-8 (byte 0x{data[error.start]:02x}), as if it were saved as Latin-1; save "
-            f"the file as UTF-8"
+            f"{path}: line {line} is not UTF-8 (byte 0x{error.object[error.start]:02x}), as if it were saved as "
+            f"Latin-1; save the file as UTF-8"
         ) from error
 
 

@@ -139,19 +139,19 @@ class BackboneModel(SegmentationModel):
                 "cannot train with a batch size of 1: the image-pooling branch has one value per channel and image, "
                 "and batch norm needs more; use at least 2 images per step (drop a last batch of 1)"
             )
-        features = self.backbone(images)
+        features = self.taken(self.backbone(images))
         logits = self.decode(features)
         if self.auxiliary is None or not self.training:
             return logits
-        return logits, self.auxiliary(self.before_deepest(features))
+        return logits, self.auxiliary(features[-2])
+
+    def taken(self, features: list[Tensor]) -> list[Tensor]:
+        """The feature maps that the classifiers see, of those of the backbone; both come shallowest first."""
+        return features
 
     def decode(self, features: list[Tensor]) -> Tensor:
-        """Logits from the feature maps of the backbone, which come shallowest first."""
+        """Logits from the feature maps, see `taken`."""
         raise NotImplementedError
-
-    def before_deepest(self, features: list[Tensor]) -> Tensor:
-        """The feature map that the auxiliary classifier sees."""
-        return features[-2]
 
 
 def _sees_an_image(module: nn.Module) -> bool:

@@ -80,8 +80,10 @@ class UPerNet(BackboneModel):
         self.classifier = conv2d(width, num_classes)
         self.auxiliary = classification_head(channels[-2], AUXILIARY_WIDTH, num_classes) if auxiliary else None
 
+    def taken(self, features: list[Tensor]) -> list[Tensor]:
+        return [norm(features[i]) for norm, i in zip(self.norms, self.used)]
+
     def decode(self, features: list[Tensor]) -> Tensor:
-        features = [norm(features[i]) for norm, i in zip(self.norms, self.used)]
         if self.factors is not None:
             features = [self._scaled(each, factor) for each, factor in zip(features, self.factors)]
         pooled = [features[-1], *(level(features[-1]) for level in self.levels)]
@@ -94,10 +96,6 @@ class UPerNet(BackboneModel):
         fused = self.fuse(torch.cat([self._resized(each, maps[-1]) for each in maps], dim=1))
         logits: Tensor = self.classifier(self.dropout(fused))
         return logits
-
-    def before_deepest(self, features: list[Tensor]) -> Tensor:
-        normed: Tensor = self.norms[-2](features[self.used[-2]])
-        return normed
 
     def _resized(self, maps: Tensor, like: Tensor) -> Tensor:
         return F.interpolate(maps, like.shape[-2:], mode="bilinear", align_corners=self.corners)

@@ -76,7 +76,7 @@ def planned_val(data: DataConfig, console: Console | None = None) -> Decision | 
         console: Where to show progress; by default nowhere.
 
     Raises:
-        ValueError, OSError: As `rmiseg.data.scan_splits`.
+        ValueError, OSError: As `rmiseg.data.sets.finding.scan_splits`.
     """
     if data.name != "folder" or not Path(data.root or " ").is_dir() or not Folder().makes_splits(Path(data.root)):
         return None

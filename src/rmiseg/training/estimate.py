@@ -102,7 +102,8 @@ def cost_table(config: TrainConfig, train: LabeledImages, pace: Pace | None, mac
     table.add_row("disk", f"{disk_space(config, cost.parameters) / GIGABYTE:.1f} GB")
     batch = config.data.batch_size
     other = max(batch // 2, 2) if batch != 2 else 4
-    need = memory_through(cost, step_cost(config, classes, other, count_operations=False))
+    foreseen = cost.memory is not None
+    need = memory_through(cost, step_cost(config, classes, other, count_operations=False)) if foreseen else None
     table.add_row(
         "memory of a GPU", fitting_cards(need, batch, config.train.accumulate) if need is not None else unforeseen
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
+import torch
 from rich.console import Console
 from torch import Tensor, nn
 
@@ -37,7 +38,7 @@ def initialize(
     weights, theirs = initial_weights(path)
     others = bool(theirs) and bool(classes) and tuple(theirs) != tuple(classes)
     shared = [name for name in classes if name in theirs] if others else []
-    rows = class_rows(model, build_with(num_classes=len(classes) + 1)) if shared and build_with else set()
+    rows = class_rows(model, _built(build_with, len(classes) + 1)) if shared and build_with else set()
     by_name = with_rows_by_name(weights, model, rows, theirs, classes)
     fitting = fit({**weights, **by_name}, model)
     if not fitting.found:
@@ -69,6 +70,16 @@ def initialize(
         lines.append("; ".join(fitting.misshapen[:4]))
     for line in lines:
         console.print(line, soft_wrap=True, markup=False)
+
+
+def _built(build_with: Callable[..., nn.Module], num_classes: int) -> nn.Module:
+    """A model whose shapes alone count: without numbers, where its code needs none while it is built."""
+    with torch.random.fork_rng(devices=[]):
+        try:
+            with torch.device("meta"):
+                return build_with(num_classes=num_classes)
+        except Exception:  # which code raises that needs some; if it is another, it comes again
+            return build_with(num_classes=num_classes)
 
 
 def class_rows(model: nn.Module, larger: nn.Module) -> set[str]:
