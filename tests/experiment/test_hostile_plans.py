@@ -35,7 +35,7 @@ MANY = ", ".join(f"o.p{number}: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]" for number in r
         ("predict: {split: ../.., write: voc, methods: {CE: [0]}}", "which is no split"),
         ("predict: {split: test, write: ../x, methods: {CE: [0]}}", "must write one of"),
         ("recipe: [a]", "`recipe` must be the name of a recipe"),
-        ("recipe: .", "is a folder"),
+        ("recipe: .", "is no folder of a run"),
         ("recipe: my.yaml\ntrain: [1]", "the options of train must be a mapping"),
         (f"recipe: {5000 * 'x'}", "does not exist"),
     ],

@@ -147,7 +147,7 @@ def test_card_says_what_is_known(run, capsys):
     assert "license: cc-by-4.0\n" in header
     for part in (
         r"| 1 | a\|b | #ff0000 | 50.00 | 50.00 to 50.00 |",
-        "| 2 | &lt;i&gt; | #000963 | - | - to - |",
+        "| 2 | &lt;i&gt; | #000963 | - | - |",
         "On the 4 images of the split val, after 7 training steps",
         "| mean_iou over 2 of 3 classes | 67.86 | 67.86 to 67.86 |",
         "| learning rate | 0.05 |",

@@ -27,4 +27,5 @@ def test_long_lists_say_how_many_more_there_are():
 
 def test_shares_are_in_percent_and_what_has_no_value_is_a_dash():
     assert [percent(0.12345), percent(None), percent(float("nan"))] == ["12.35", "-", "-"]
-    assert percents([0.1, None]) == "10.00 to -"
+    assert (percent(0.1, " %"), percent(None, " %")) == ("10.00 %", "-")
+    assert (percents([0.1, 0.2]), percents([0.1, None])) == ("10.00 to 20.00", "-")
