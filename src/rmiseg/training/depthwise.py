@@ -31,9 +31,8 @@ class FastDepthwise(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        kwargs = kwargs or {}
-        fast = func is torch.conv2d
-        return _conv2d(*args, **kwargs) if fast else func(*args, **kwargs)
+        called = _conv2d if func is torch.conv2d else func
+        return called(*args, **(kwargs or {}))
 
 
 def _conv2d(
@@ -89,23 +88,28 @@ def _input_gradient(grad: Tensor, input: Tensor, weight: Tensor, stride: Pair, p
     around = [step * (size - 1) - pad for step, size, pad in zip(dilation, weight.shape[2:], padding)]
     if stride == (1, 1) and min(around) >= 0:
         return torch.conv2d(grad, weight.flip(2, 3), None, 1, around, dilation, len(weight))
-    exact = (grad.float(), input.float(), weight.float()) if grad.dtype.itemsize < 4 else (grad, input, weight)
-    return _gradients(*exact, stride, padding, dilation, [True, False, False])[0].to(input.dtype)
+    like = torch.empty_like(input, dtype=_widened(grad.dtype))  # its size alone counts
+    return _gradients(grad, like, weight, stride, padding, dilation, [True, False, False])[0].to(input.dtype)
 
 
 def _weight_gradient(
     grad: Tensor, input: Tensor, weight: Tensor, stride: Pair, padding: Pair, dilation: Pair
 ) -> Tensor:
-    if grad.dtype.itemsize < 4 and (max(weight.shape[2:]) > 3 or dilation != (1, 1)):
-        grad, input = grad.float(), input.float()
-    like = weight.to(grad.dtype)
-    return _gradients(grad, input, like, stride, padding, dilation, [False, True, False])[1].to(weight.dtype)
+    if max(weight.shape[2:]) > 3 or dilation != (1, 1):
+        input = input.to(_widened(grad.dtype))
+    return _gradients(grad, input, weight, stride, padding, dilation, [False, True, False])[1].to(weight.dtype)
+
+
+def _widened(dtype: torch.dtype) -> torch.dtype:
+    """The type in which slow gradients are computed: float32 for narrower ones."""
+    return torch.float32 if dtype.itemsize < 4 else dtype
 
 
 def _gradients(
     grad: Tensor, input: Tensor, weight: Tensor, stride: Pair, padding: Pair, dilation: Pair, mask: list[bool]
 ) -> tuple[Tensor, ...]:
-    """Return PyTorch's own gradients of those of input, weight and bias that `mask` names."""
+    """Return PyTorch's own gradients of those of input, weight and bias that `mask` names, in the type of `input`."""
+    grad, weight = grad.to(input.dtype), weight.to(input.dtype)
     gradients: tuple[Tensor, ...] = torch.ops.aten.convolution_backward(
         grad, input, weight, None, stride, padding, dilation, False, [0, 0], len(weight), mask
     )

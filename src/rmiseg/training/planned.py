@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 
 import torch
 from rich.console import Console
@@ -83,7 +83,7 @@ class OpenTraining:
         classes = len(train.classes)
         measures = Measures(
             weights=source_of_weights,
-            origin=initial_network,
+            origin=cache(initial_network),  # which may be asked twice
             memory=None if self.replaced else lambda config: memory_need(complete(config), classes),
             pace=lambda config: pace(complete(config), train, val, device, self.console or Console(quiet=True)),
         )
