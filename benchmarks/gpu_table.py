@@ -29,7 +29,8 @@ def main() -> None:
             "training": training,
             "loading": loading,
             "evaluation": evaluation,
-            "camvid": camvid,
+            "planned": planned,
+            "suite": suite,
         }.items():
             found = result.get(part, {}).get("found")
             if found:
@@ -114,14 +115,24 @@ def evaluation(found: dict[str, Any]) -> list[str]:
     return lines
 
 
-def camvid(found: dict[str, Any]) -> list[str]:
-    """Scores of whole trainings."""
-    lines = ["| training | mIoU % | boundary mIoU % | steps | seconds a step |", "|---|---|---|---|---|"]
+def suite(found: dict[str, Any]) -> list[str]:
+    """The outcome of the tests, and those that failed."""
+    return [f"tests: {found.get('outcome', 'cut off')}", *found.get("failed", [])]
+
+
+def planned(found: dict[str, Any]) -> list[str]:
+    """Scores and costs of whole trainings."""
+    lines = [
+        "| training | mIoU % | boundary mIoU % | steps | seconds a step | minutes | peak GB | foreseen |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
     for name, value in found.items():
         if isinstance(value, dict):
             scores = [100 * value["scores"][score] for score in ("mean_iou", "boundary_mean_iou")]
             shown = " | ".join(f"{score:.2f}" for score in scores)
-            lines.append(f"| {name} | {shown} | {value['steps']} | {value['seconds a step']:.3f} |")
+            costs = f"{value['seconds a step']:.3f} | {value['wall'] / 60:.1f} | {value['peak'] / 1e9:.1f}"
+            foreseen = "" if value["foreseen"] is None else f"{value['foreseen'] / 1e9:.1f}"
+            lines.append(f"| {name} | {shown} | {value['steps']} | {costs} | {foreseen} |")
     return lines
 
 

@@ -13,7 +13,6 @@ import scipy.io
 import scipy.sparse
 import yaml
 from PIL import Image
-from pycocotools import mask as coco_mask
 
 from rmiseg.data.classes import voc_palette
 
@@ -142,6 +141,8 @@ def square(left: int, top: int, side: int) -> list[float]:
 
 def run_lengths(region: np.ndarray, compressed: bool) -> dict:
     if compressed:
+        from pycocotools import mask as coco_mask  # not needed for anything else here
+
         runs = coco_mask.encode(np.asfortranarray(region.astype(np.uint8)))
         return {"size": list(region.shape), "counts": runs["counts"].decode()}
     pixels = region.ravel(order="F")

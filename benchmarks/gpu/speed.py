@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gpu.batches import IGNORED, Case, Place, in_processes, peak_memory, time_in_turn
+from gpu.batches import IGNORED, Case, Place, peak_memory, time_in_turn
 from rmiseg import BCELoss, CELoss, RMILoss
 
 CASES = (
@@ -70,20 +70,12 @@ def steps(place: Place, case: Case) -> dict[str, Callable[[], None]]:
     return found
 
 
-def compile_case(given: tuple[Place, Case]) -> str:
-    """Every step once, so that its kernels are there."""
-    for step in steps(*given).values():
-        step()
-    given[0].wait()
-    return ""
-
-
 def measure(place: Place) -> Iterator[tuple[str, Any]]:
-    """For each case, seconds of device and host, peak bytes, and the bytes of the logits."""
-    cases = TINY if place.tiny else CASES
-    for _ in in_processes(compile_case, [(place, case) for case in cases], place.workers):
-        pass
-    for case in cases:
+    """For each case, seconds of device and host, peak bytes, and the bytes of the logits.
+
+    Kernels that `compilation` has not left behind are compiled one after the other.
+    """
+    for case in TINY if place.tiny else CASES:
         own = steps(place, case)
         result: dict[str, Any] = {"times": time_in_turn(place, own)}
         result["peak"] = {name: peak_memory(place, step) for name, step in own.items()}

@@ -35,16 +35,19 @@ def test_parts_run_and_are_not_asked_twice(tmp_path):
     assert call("gpu_check.py", *options).stdout == ""
 
 
-@pytest.mark.parametrize("part", ["loading", "evaluation", "camvid"])
+@pytest.mark.parametrize("part", ["loading", "evaluation", "planned", "suite"])
 def test_parts_that_read_files(part, tmp_path, monkeypatch):
     """In this process, and without the interpreter of the kernels; then as a table."""
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     batches = importlib.import_module("gpu.batches")
     monkeypatch.setattr(batches, "set_constants", lambda values: values)
     found = dict(importlib.import_module(f"gpu.{part}").measure(batches.Place("cpu", 1, True)))
-    if part == "camvid":
-        assert {"rmi", "ce"} == set(found)
-        assert all(0 <= each["scores"]["mean_iou"] <= 1 for each in found.values())
+    if part == "planned":
+        assert {"rmi + dice", "ce + dice"} == set(found)
+        assert all(0 <= each["scores"]["mean_iou"] <= 1 and each["foreseen"] > 0 for each in found.values())
+    elif part == "suite":
+        assert found["failed"] == []
+        assert " passed" in found["outcome"]
     elif part == "evaluation":
         assert all(0 < each["model"] <= each["total"] for each in found.values())
     else:
@@ -52,7 +55,7 @@ def test_parts_that_read_files(part, tmp_path, monkeypatch):
         assert len(found) == 3
     (tmp_path / "result.json").write_text(json.dumps({"device": "cpu", part: {"found": found}}))
     table = importlib.import_module("gpu_table")
-    assert len(getattr(table, part)(found)) == 2 + len(found)
+    assert len(getattr(table, part)(found)) == (1 if part == "suite" else 2 + len(found))
     assert "cpu" in call("gpu_table.py", tmp_path / "result.json").stdout
 
 
