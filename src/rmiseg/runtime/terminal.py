@@ -9,38 +9,48 @@ from typing import Any
 
 from rich.console import Console as RichConsole
 from rich.measure import Measurement
+from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
 from rmiseg.runtime.files import visible
 
-WIDEST = 10_000
+WIDEST = 10**6
 """Columns of a line in a file or a pipe."""
+
+RULE = 80
+"""Columns of a rule, at most."""
 
 
 class Console(RichConsole):
     """A console of rich that cuts nothing off.
 
     Tables are as wide as their words and numbers, which rich would end with dots where there is no room. In a file or a
-    pipe no line is broken, and each row of a table is a line, unless COLUMNS says how wide lines are. Of all texts
-    control characters become escapes.
+    pipe lines are as long as what they hold, unless COLUMNS says how wide they are. Of all texts control characters
+    become escapes.
     """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        if not self.is_terminal and "COLUMNS" not in os.environ:
+            self.width = WIDEST
 
     def print(self, *objects: Any, **options: Any) -> None:
         """Print objects as rich does."""
-        unbroken = not self.is_terminal and "COLUMNS" not in os.environ
         tables = [each for each in objects if isinstance(each, Table)]
         for table in tables:
             needed = Measurement.get(self, self.options.update(max_width=WIDEST), table)
-            if unbroken or needed.minimum > self.width:
-                table.width = needed.maximum if unbroken else needed.minimum
+            if needed.minimum > self.width:
+                table.width = needed.minimum
             for column in table.columns:
                 column.overflow = "fold"
         if tables:
             options["crop"] = False
-        elif unbroken:
-            options.setdefault("soft_wrap", True)
         super().print(*objects, **options)
+
+    def rule(self, title: Any = "", **options: Any) -> None:
+        """Print a title within a line."""
+        self.print(Rule(title, **options), width=RULE)
 
     def render_str(self, text: str, **options: Any) -> Text:
         """Make a text of rich."""

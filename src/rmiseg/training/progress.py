@@ -19,6 +19,9 @@ T = TypeVar("T")
 RECENT = 20
 """Steps that losses, speed and waiting times are averaged over."""
 
+WIDE = 120
+"""Columns of a terminal that hold everything; on a narrower one some is left out, lest the rest be cut off."""
+
 HOUR = 3600.0
 """Seconds that the remaining time is estimated from: long, for validations are part of it."""
 
@@ -66,7 +69,7 @@ class TrainingProgress:
             advance=1,
             description=f"epoch {epoch + 1}",
             loss=f"{self.mean_loss:.2f}",
-            train=f"{train_mean_iou:.1%}{scope}",
+            train=f"{train_mean_iou:.1%}{self._if_wide(scope)}",
         )
 
     def validating(self, batches: Loader) -> Iterator[Batch]:
@@ -82,10 +85,13 @@ class TrainingProgress:
             line += f"  loss {self.mean_loss:7.3f}"
         if evaluation is not None:
             scores = evaluation.everywhere
-            val = f"{scores.mean_iou:.1%}{scores.scope}"
+            val = f"{scores.mean_iou:.1%}{self._if_wide(scores.scope)}"
             self.progress.update(self.task, description=f"epoch {epoch + 1}", val=val)
             line += f"  val mIoU {scores.mean_iou:6.2%}{scores.scope}  pixel accuracy {scores.pixel_accuracy:6.2%}"
         self.console.print(line)
+
+    def _if_wide(self, text: str) -> str:
+        return text if self.console.width >= WIDE else ""
 
     @property
     def mean_loss(self) -> float:
@@ -98,14 +104,15 @@ def training_progress(
     console: Console, total_steps: int, done: int, images_per_step: int
 ) -> Iterator[TrainingProgress]:
     """The progress display of a training run of which so many steps are done."""
+    wide = console.width >= WIDE
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(bar_width=8),
+        *((BarColumn(bar_width=8),) if wide else ()),
         MofNCompleteColumn(),
         TextColumn("loss {task.fields[loss]}"),
         TextColumn("mIoU {task.fields[train]} val {task.fields[val]}"),
         TextColumn("{task.fields[rate]} img/s"),
-        TextColumn("data wait {task.fields[wait]}"),
+        *((TextColumn("data wait {task.fields[wait]}"),) if wide else ()),
         TimeRemainingColumn(),
     )
     # Ten refreshes a second, which is usual, take a hundredth of a core.

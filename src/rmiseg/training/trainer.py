@@ -20,6 +20,7 @@ from rmiseg.data.bands import Bands
 from rmiseg.data.loader import worker_deaths
 from rmiseg.data.training import check_given_masks
 from rmiseg.planning import this_machine
+from rmiseg.runtime import terminal
 from rmiseg.runtime.device import tune
 from rmiseg.runtime.distributed import is_main, on_main, processes
 from rmiseg.runtime.signals import TerminationRequest
@@ -58,7 +59,7 @@ class Trainer:
             albumentations pipeline; of crops of one size.
         callbacks: Called as the training goes on.
         loggers: Where curves go, beside those that `config` names.
-        console: Where to show what is going on; `Console(quiet=True)` of rich shows nothing.
+        console: Where to show what is going on, standard output if None; rich's `Console(quiet=True)` shows nothing.
 
     Raises:
         ValueError: An option that does not exist or is out of its range, or parts that do not fit together.
@@ -91,7 +92,7 @@ class Trainer:
         check_parts(model, loss, callbacks, loggers)
         self.model, self.loss, self.transform = model, loss, transform
         self.loggers = tuple(loggers)
-        self.console = console or Console(markup=False)
+        self.console = console or terminal.Console(markup=False)
         source = os.fspath(config) if isinstance(config, os.PathLike) else config
         options = as_begun(train_config(source))
         self.train = None if train is None else _images(train, "train", classes, options)

@@ -12,6 +12,7 @@ from rmiseg.data.checking.inspection import SplitReport
 from rmiseg.data.checking.verdict import renumbered
 from rmiseg.data.classes import describe_classes
 from rmiseg.data.image_files.masks import smoothed
+from rmiseg.runtime import terminal
 from rmiseg.runtime.terminal import numbers_table
 from rmiseg.runtime.words import counted, some
 
@@ -27,7 +28,7 @@ def print_report(report: Report, console: Console | None = None, most: int = 10)
         console: Where to print; by default standard output.
         most: Problems of one kind to print for each split.
     """
-    console = console or Console()
+    console = console or terminal.Console()
     console.print(_files_table(report))
     console.print(_classes_table(report))
     for note in dict.fromkeys(note for split in report.splits for note in split.notes):
