@@ -69,7 +69,7 @@ class TrainingProgress:
             advance=1,
             description=f"epoch {epoch + 1}",
             loss=f"{self.mean_loss:.2f}",
-            train=f"{train_mean_iou:.1%}{self._if_wide(scope)}",
+            train=f"{train_mean_iou:.1%}{scope if self.console.width >= WIDE else ''}",
         )
 
     def validating(self, batches: Loader) -> Iterator[Batch]:
@@ -85,13 +85,10 @@ class TrainingProgress:
             line += f"  loss {self.mean_loss:7.3f}"
         if evaluation is not None:
             scores = evaluation.everywhere
-            val = f"{scores.mean_iou:.1%}{self._if_wide(scores.scope)}"
+            val = f"{scores.mean_iou:.1%}{scores.scope}"
             self.progress.update(self.task, description=f"epoch {epoch + 1}", val=val)
             line += f"  val mIoU {scores.mean_iou:6.2%}{scores.scope}  pixel accuracy {scores.pixel_accuracy:6.2%}"
         self.console.print(line)
-
-    def _if_wide(self, text: str) -> str:
-        return text if self.console.width >= WIDE else ""
 
     @property
     def mean_loss(self) -> float:
@@ -110,9 +107,10 @@ def training_progress(
         *((BarColumn(bar_width=8),) if wide else ()),
         MofNCompleteColumn(),
         TextColumn("loss {task.fields[loss]}"),
-        TextColumn("mIoU {task.fields[train]} val {task.fields[val]}"),
+        TextColumn("mIoU {task.fields[train]}"),
+        *((TextColumn("val {task.fields[val]}"),) if wide else ()),
         TextColumn("{task.fields[rate]} img/s"),
-        *((TextColumn("data wait {task.fields[wait]}"),) if wide else ()),
+        TextColumn("data wait {task.fields[wait]}"),
         TimeRemainingColumn(),
     )
     # Ten refreshes a second, which is usual, take a hundredth of a core.
