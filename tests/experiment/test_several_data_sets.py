@@ -6,6 +6,7 @@ import csv
 import json
 import statistics
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from rich.console import Console
 from miniatures import write_shapes
 from rmiseg.cli import main
 from rmiseg.config import ExperimentConfig
+from rmiseg.config.parser import train_config
 from rmiseg.experiment import driver, trainings
 from rmiseg.experiment.plan import read_plan
 from rmiseg.experiment.report import Difference
@@ -51,10 +53,39 @@ def test_runs_and_recipes(tmp_path):
     assert (recipe["train"]["steps"], recipe["data"]["root"], recipe["loss"]["name"]) == (2, "b", "rmi")
 
 
+def test_recipe_of_a_data_set(tmp_path):
+    """Over what is common, and under what the data set and the method say besides."""
+    own = {"out": "runs/own", "train": {"steps": 7}, "data": {"batch_size": 3, "flip": 0.0}, "loss": {"name": "bce"}}
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(own))
+    datasets = {**DATASETS, "third": {"recipe": "own.yaml", "data": {"root": "c", "batch_size": 4}}}
+    plan = read_plan(write_plan(tmp_path, datasets=datasets))
+    steps = {name: plan.recipe(part.sweep_runs("CE")[0])["train"]["steps"] for name, part in plan.parts().items()}
+    assert steps == {"first": 1, "Second one": 2, "third": 7}
+    recipe = plan.recipe(plan.parts()["third"].sweep_runs("CE")[0])
+    assert recipe["data"] == {"crop_size": [32, 32], "batch_size": 4, "workers": 0, "flip": 0.0, "root": "c"}
+    assert recipe["loss"] == {"name": "ce"}
+    assert "out" not in recipe
+
+
+def test_the_best_recipes():
+    """Each as it is but for the loss; the other loss has no option that is of no use to it."""
+    path = Path(__file__).parents[2] / "experiments" / "best.yaml"
+    plan = read_plan(path)
+    assert len(plan.all_runs()) == 5 * 2 * 3
+    for run in plan.all_runs():
+        recipe = train_config(plan.recipe(run))
+        best = train_config(str(path.parents[1] / "recipes" / f"{run.dataset.lower()}-best.yaml"))
+        assert (recipe.model, recipe.optim, recipe.train.steps) == (best.model, best.optim, best.train.steps)
+        assert recipe.data == replace(best.data, root=run.dataset)
+        assert recipe.loss.plus == {"dice": 1.0}
+
+
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
         ({"datasets": []}, "`datasets` must map"),
+        ({"datasets": {"a": {"recipe": 3}}}, "`recipe` must be the name of a recipe, not 3"),
+        ({"datasets": {"a": {"recipe": "none.yaml"}}}, "none.yaml"),
         ({"datasets": {"a b": {}, "A-B": {}}}, "the datasets a b, A-B need names that differ"),
         ({"datasets": {"a": {"seed": 1}}}, "seed of a is for the experiment to set"),
         ({"published": {"CE": 70}}, "`published` is for a plan of a single data set"),

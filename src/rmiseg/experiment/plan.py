@@ -33,7 +33,7 @@ train:                  # and more of that, as in a recipe
   data: {root: my/data, crop_size: [256, 256]}
   train: {steps: 2000}
 #datasets:              # several data sets, and what each needs; data.root of one is relative to --root
-#  cracks: {data: {root: cracks}}
+#  cracks: {recipe: cracks.yaml, data: {root: cracks}}
 #  nuclei: {data: {root: nuclei}, train: {steps: 4000}}
 methods:                # what each does differently
   CE: {loss: {name: ce}}
@@ -189,7 +189,7 @@ def _parse(content: Any, folder: Path) -> Plan:
     if not isinstance(content, dict) or (unknown := set(content) - KEYS):
         what = f"unknown entry {', '.join(map(repr, unknown))}" if isinstance(content, dict) else "it is no mapping"
         raise ValueError(f"{what}; valid: {', '.join(sorted(KEYS))}")
-    methods, datasets = _methods(content), _datasets(content)
+    methods, datasets = _methods(content), _datasets(content, folder)
     for what, names in (("methods", methods), ("datasets", datasets)):
         slugs = [slug(name) for name in names]
         if len(set(slugs)) < len(slugs) or (not all(slugs) and names != {"": {}}):
@@ -206,7 +206,7 @@ def _parse(content: Any, folder: Path) -> Plan:
         seeds=seeds,
         sweep=_sweep(content.get("sweep") or {}, len(datasets) * len(methods) * len(seeds)),
         crf=_iterations(content.get("crf") or {}, methods),
-        base=_base(content, folder),
+        base=_with_recipe("train", content.get("train") or {}, content, folder),
         published=content.get("published") or {},
         predict=_test_files(content.get("predict"), methods),
     )
@@ -237,16 +237,16 @@ def _seeds(content: Mapping[str, Any]) -> tuple[int, ...]:
     return tuple(seeds)
 
 
-def _base(content: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """The options of every run: those of `train`, over those of `recipe` if there is one."""
-    base, recipe = content.get("train") or {}, content.get("recipe")
-    _check_options("train", base)
+def _with_recipe(name: str, options: Any, content: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Options, over those of the recipe that `content` names, if it does."""
+    _check_options(name, options)
     if "recipe" not in content:
-        return base
+        return dict(options)
+    recipe = content["recipe"]
     if not isinstance(recipe, str):
         raise ValueError(f"`recipe` must be the name of a recipe, not {shortened(repr(recipe))}")
     common = {key: value for key, value in read_recipe(folder / recipe).items() if key not in FIXED}
-    return merged(common, base)
+    return merged(common, options)
 
 
 def _check_options(name: str, options: Any) -> None:
@@ -284,8 +284,8 @@ def _iterations(crf: Any, methods: Mapping[str, Any]) -> dict[str, tuple[int, ..
     return {name: tuple(counts) for name, counts in crf.items()}
 
 
-def _datasets(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The data sets of a plan."""
+def _datasets(content: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The options of the data sets of a plan, with those of their recipes."""
     if "datasets" not in content:
         return {"": {}}
     datasets = content["datasets"]
@@ -293,7 +293,12 @@ def _datasets(content: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError("`datasets` must map the name of each data set to the options that it needs")
     if unfit := {"published", "predict"} & set(content):
         raise ValueError(f"`{', '.join(sorted(unfit))}` is for a plan of a single data set; leave out `datasets`")
-    return {str(name): options or {} for name, options in datasets.items()}
+    found = {}
+    for name, entry in datasets.items():
+        _check_options(str(name), entry or {})
+        options = {key: value for key, value in (entry or {}).items() if key != "recipe"}
+        found[str(name)] = _with_recipe(str(name), options, entry or {}, folder)
+    return found
 
 
 def _check_published(plan: Plan) -> None:
