@@ -9,7 +9,7 @@ import yaml
 from PIL import Image
 
 from rmiseg.data import load_split
-from rmiseg.planning import profile_data, this_machine
+from rmiseg.planning import GIGABYTE, profile_data, this_machine
 from rmiseg.planning.machine import parse_memory
 
 
@@ -97,3 +97,14 @@ def test_machine():
     other = this_machine(torch.device("cpu"), "24 GB")
     assert (other.device, other.usable) == ("cuda", int(0.95 * 24 * 2**30))
     assert "24 GB" in str(other)
+
+
+@pytest.mark.parametrize(("free", "expected"), [(23.0, 23.5), (24.0, 24.0), (9.0, 9.5)])
+def test_memory_that_others_hold(free, expected, monkeypatch):
+    """Counts as taken, that of this process does not: half a gigabyte by now, and what its tensors have."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (int(free * GIGABYTE), 24 * GIGABYTE))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 6))
+    machine = this_machine(torch.device("cuda"))
+    assert machine.memory / GIGABYTE == pytest.approx(expected, abs=0.02)
+    assert f"{machine.memory / GIGABYTE:.0f} GB free" in str(machine)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from rmiseg.planning.memory import CONTEXT
 from rmiseg.runtime.cores import usable_cores
 from rmiseg.runtime.distributed import world_size
 from rmiseg.runtime.words import counted
@@ -24,7 +25,7 @@ class Machine:
 
     Attributes:
         device: cpu, cuda, mps or another kind of accelerator.
-        memory: Memory of the device in bytes; 0 if it is not known, or that of the CPU.
+        memory: Memory of the device in bytes that others leave free; 0 if it is not known, or that of the CPU.
         cores: CPU cores that each process may use.
         processes: Processes that train together.
         bf16: Whether its arithmetic in bfloat16 is faster than in float32.
@@ -47,7 +48,7 @@ class Machine:
         return int(self.memory * (1 - RESERVED))
 
     def __str__(self) -> str:
-        memory = f" with {self.memory / GIGABYTE:.0f} GB" if self.memory else ""
+        memory = f" with {self.memory / GIGABYTE:.0f} GB free" if self.memory else ""
         cores = counted(self.cores, "core")
         return f"a GPU{memory}, {cores}" if self.has_gpu else f"a CPU of {cores}"
 
@@ -66,7 +67,7 @@ def this_machine(device: torch.device, gpu: str | None = None) -> Machine:
     if gpu is not None:
         return replace(machine, device="cuda", memory=parse_memory(gpu), bf16=True)
     if device.type == "cuda":
-        return replace(machine, memory=torch.cuda.get_device_properties(device).total_memory)
+        return replace(machine, memory=_free_memory(device))
     return machine
 
 
@@ -82,6 +83,12 @@ def parse_memory(text: str) -> int:
     if not 10**8 <= size <= 10**13:
         raise ValueError(f'gpu: {text!r} is not the memory of a GPU, such as "24 GB"')
     return int(size)
+
+
+def _free_memory(device: torch.device) -> int:
+    """Bytes of a GPU that other processes, such as a desktop, do not hold."""
+    free, total = torch.cuda.mem_get_info(device)
+    return min(free + CONTEXT + torch.cuda.memory_reserved(device), total)
 
 
 def _has_fast_bf16(device: torch.device) -> bool:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+CONTEXT = 500 * 2**20
+"""Bytes that the CUDA context and the libraries take of a GPU before the first tensor."""
+
 
 @dataclass(frozen=True)
 class MemoryNeed:

@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from rmiseg.config import TrainConfig
 from rmiseg.data import LabeledImages, SegmentationDataset, eval_loader, eval_transform, train_loader
 from rmiseg.evaluation.evaluate import evaluate_model
-from rmiseg.planning.memory import MemoryNeed
+from rmiseg.planning.memory import CONTEXT, MemoryNeed
 from rmiseg.planning.pace import Pace
 from rmiseg.training.assembly import make_model, train_dataset
 from rmiseg.training.average import ScoredModel
@@ -31,8 +31,6 @@ from rmiseg.training.step import TrainStep, grouped
 
 WARM, TIMED, SCORED = 2, 3, 4
 """Steps before the clock starts, steps that are timed, and images whose evaluation is timed."""
-CONTEXT = 500 * 2**20
-"""Bytes that the CUDA context and the libraries take of a GPU before the first tensor."""
 
 
 @dataclass(frozen=True)
