@@ -15,7 +15,10 @@ from matplotlib.figure import Figure
 SCORES = {"mean_iou": "mIoU", "boundary_mean_iou": "boundary IoU"}
 SHORT, FULL = ("300 steps", "#0b7285"), ("the whole recipe", "#e8590c")
 PAIRS = {  # by data set, the names of runs without their seeds: RMI + Dice, and CE + Dice
-    "CamVid": [("camvid/lite0-rmi4-dice", "camvid/lite0-ce-dice", SHORT)],
+    "CamVid": [
+        ("camvid/lite0-rmi4-dice", "camvid/lite0-ce-dice", SHORT),
+        ("camvid/camvid-best", "camvid/camvid-best-ce-dice", FULL),
+    ],
     "nuclei": [
         ("nuclei/lite0-unet-rmi2-dice-turned", "nuclei/lite0-unet-ce-dice-turned", SHORT),
         ("nuclei/turned-192", "nuclei/turned-192-ce-dice", FULL),
@@ -47,7 +50,7 @@ def main(out: str, folder: str) -> None:
         axis.set_xscale("symlog", linthresh=3)
         axis.set_xticks([-15, -8, -3, -1, 0, 1, 3], ["-15", "-8", "-3", "-1", "0", "+1", "+3"])
         axis.minorticks_off()
-        axis.set_xlim(-17, 4.5)
+        axis.set_xlim(-17, 6)
         axis.set_title(f"RMI + Dice less CE + Dice: points of {title}", fontsize=10)
         axis.spines[["top", "right", "left"]].set_visible(False)
         axis.tick_params(axis="y", length=0)
