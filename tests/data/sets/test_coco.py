@@ -195,6 +195,23 @@ def test_coco_panoptic(panoptic_root, monkeypatch):
     assert load_split("coco-panoptic", panoptic_root, "train") == split
 
 
+@pytest.mark.parametrize(
+    ("category", "message"), [(12, "the category 12 of its segment"), (None, "is not in `segments")]
+)
+def test_panoptic_segments_that_say_nothing(panoptic_root, category, message):
+    """Of a category that COCO does not have, or that the annotations leave out: not void in silence."""
+    path = panoptic_root / "annotations" / "panoptic_train2017.json"
+    content = json.loads(path.read_text())
+    segments = content["annotations"][0]["segments_info"]
+    if category is None:
+        segments.pop()
+    else:
+        segments[-1]["category_id"] = category
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=f"{content['annotations'][0]['file_name']}: .*{message}"):
+        load_split("coco-panoptic", panoptic_root, "train")
+
+
 def test_panoptic_masks_are_drawn_again_when_their_segments_change(panoptic_root):
     first = load_split("coco-panoptic", panoptic_root, "train")
     segments = panoptic_root / "annotations" / "panoptic_train2017"

@@ -98,8 +98,17 @@ def _drawings(segments: Path, content: dict[str, Any]) -> dict[str, Drawing]:
 
 
 def _draw(path: Path, category_of: dict[int, int]) -> NDArray[np.uint8]:
-    """Category numbers from an image whose colors are segment numbers, red + 256 green + 65536 blue."""
+    """Category numbers from an image whose colors are segment numbers, red + 256 green + 65536 blue.
+
+    Raises:
+        ValueError: A segment is not in the annotations, or its category none of COCO's.
+    """
     segments = read_numbers(path, colors=True)
     numbers, index = np.unique(segments, return_inverse=True)
-    categories = np.array([category_of.get(number, VOID) for number in numbers.tolist()], np.uint8)
-    return categories[index].reshape(segments.shape)
+    known = {VOID: VOID, **category_of}
+    for number in numbers.tolist():
+        if number not in known:
+            raise ValueError(f"{path}: its segment {number} is not in `segments_info` of the annotations")
+        if number != VOID and known[number] not in _CATEGORIES:
+            raise ValueError(f"{path}: the category {known[number]} of its segment {number} is none of COCO's")
+    return np.array([known[number] for number in numbers.tolist()], np.uint8)[index].reshape(segments.shape)
