@@ -24,7 +24,7 @@ def _native() -> str:
         available = native.is_available()
     except (ImportError, OSError) as error:
         return f"the compiled code cannot be used, and every RMI loss on the CPU fails: {error}"
-    return "compiled code" if available else "PyTorch operations, about three times slower: the C++ code was not built"
+    return "compiled code" if available else "PyTorch operations, 3 to 7 times slower: the C++ code was not built"
 
 
 def _gpu() -> str:

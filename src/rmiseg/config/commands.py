@@ -65,7 +65,7 @@ class EvaluateConfig(TilingConfig):
     """Score a checkpoint on a data set, at the size of its masks."""
 
     checkpoint: str
-    """A checkpoint file, or the folder of a run (its best checkpoint)."""
+    """A checkpoint file, the folder of a run (its best checkpoint), or an exported folder (safetensors)."""
     split: str | None = None
     """Split to score on; by default the validation split of the run."""
     root: str | None = None
@@ -114,7 +114,7 @@ class CRFSearchConfig:
     """Search for the kernels of a dense CRF, at random, on images of the validation split."""
 
     checkpoint: str
-    """A checkpoint file, or the folder of a run (its best checkpoint)."""
+    """A checkpoint file, the folder of a run (its best checkpoint), or an exported folder (safetensors)."""
     split: str | None = None
     """Split to search on; by default the validation split of the run."""
     root: str | None = None
@@ -140,7 +140,7 @@ class PredictConfig(TilingConfig):
     """Segment images with a checkpoint, at their original size."""
 
     checkpoint: str
-    """A checkpoint file, or the folder of a run (its best checkpoint)."""
+    """A checkpoint file, the folder of a run (its best checkpoint), or an exported folder (safetensors)."""
     images: list[str] = field(default_factory=list)
     """Image files, videos, folders or glob patterns; - is a list of them on standard input."""
     split: str | None = None
@@ -177,7 +177,7 @@ class ExportConfig:
     """Write a trained model in formats that other programs read, and compare each with PyTorch."""
 
     checkpoint: str
-    """A checkpoint file, or the folder of a run (its best checkpoint)."""
+    """A checkpoint file, the folder of a run (its best checkpoint), or an exported folder (safetensors)."""
     format: str = "onnx"
     """onnx (model.onnx), onnx-int8 (model-int8.onnx, with integers of 8 bits), openvino (model.xml, model.bin),
     executorch (model.pte), torch-export (model.pt2), torch-aoti (model-aoti.pt2, compiled for processors like this
@@ -249,7 +249,7 @@ class ReportConfig:
     """Write one HTML page that shows and compares runs: curves, scores of each class, confusions, pictures."""
 
     runs: list[str]
-    """Folders of runs with the same classes."""
+    """Folders of runs with the same classes, or exported ones (safetensors)."""
     out: str = "report.html"
     """File of the page; an existing one is replaced."""
     split: str | None = None
@@ -373,7 +373,7 @@ COMMANDS = {
     "predict": Command(PredictConfig, "segment images with a checkpoint", ("checkpoint", "images")),
     "report": Command(ReportConfig, "show and compare runs on one HTML page", ("runs",)),
     "export": Command(
-        ExportConfig, "write a trained model as ONNX, OpenVINO, torch.export program or safetensors", ("checkpoint",)
+        ExportConfig, "write a trained model as ONNX, OpenVINO, ExecuTorch, torch.export, safetensors", ("checkpoint",)
     ),
     "app": Command(AppConfig, "try a model on a page in the browser", ("runs",)),
     "convert": Command(ConvertConfig, "write a model of another program as a checkpoint", ("source",)),

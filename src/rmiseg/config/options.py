@@ -88,7 +88,8 @@ class DataConfig:
     """Treatment of an image or mask that cannot be read: fail, or skip it with a warning; in training the next image
     takes its place."""
     options: dict[str, Any] = field(default_factory=dict)
-    """Own options of a data set of a plugin."""
+    """Own options of a data set: val of folder (names of the images to score on), void of camvid, or those of a
+    plugin."""
 
     @property
     def scored_split(self) -> str:
@@ -119,10 +120,10 @@ class ModelConfig:
     """original: deeplabv3, deeplabv3plus or pspnet over a ResNet exactly as in the code of the RMI paper, which dilates
     no backbone, aligns corners in every interpolation, and has its dropout."""
     options: dict[str, Any] = field(default_factory=dict)
-    """Own options of a network: align_corners (inside the head), auxiliary (a second classifier in training) and width
-    of deeplabv3, deeplabv3plus and upernet, refine of deeplabv3, project_kernel of deeplabv3 and deeplabv3plus,
-    separable and decoder_dropout of deeplabv3plus, norm_features of upernet, channel_dropout of pspnet, or those of a
-    plugin."""
+    """Own options of a network: align_corners (inside the head) of all but unet, auxiliary (a second classifier in
+    training) and width of deeplabv3, deeplabv3plus and upernet, refine of deeplabv3, project_kernel of deeplabv3 and
+    deeplabv3plus, separable and decoder_dropout of deeplabv3plus, norm_features of upernet, channel_dropout of pspnet,
+    width and levels of unet, or those of a plugin."""
 
     def __str__(self) -> str:
         return f"{short_name(self.name)} with {self.backbone}" if self.backbone else short_name(self.name)
@@ -261,9 +262,9 @@ class LoopConfig:
     val_every: int = 1
     """Epochs between two evaluations on the validation split; the last epoch is always evaluated."""
     log_every: int = 10
-    """Steps between two TensorBoard entries."""
+    """Steps between two entries of the curves."""
     panels: int = 4
-    """Validation images shown as image, truth and prediction in TensorBoard; 0 for none."""
+    """Validation images shown as image, truth and prediction by TensorBoard and other loggers; 0 for none."""
     keep: int = 1
     """Newest checkpoints to keep, beside last and best."""
     norm_momentum: float = 0.05

@@ -46,8 +46,8 @@ class Trainer:
 
     Args:
         config: The options: a `TrainConfig`, dictionaries nested like a recipe, or the path of a recipe.
-        model: The network: an nn.Module from images (N, 3, H, W), normalized, to logits (N, C, h, w) at any stride, or
-            to a dict with "out". Its attributes image_mean and image_std, if it has them, are what images are
+        model: The network: an nn.Module from images (N, bands, H, W), normalized, to logits (N, C, h, w) at any stride,
+            or to a dict with "out". Its attributes image_mean and image_std, if it has them, are what images are
             normalized with; else ImageNet's.
         train: Images to train on: a torch Dataset of (image, mask), see `rmiseg.data.OwnImages`.
         val: Images to score on, likewise.
