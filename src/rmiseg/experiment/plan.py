@@ -210,7 +210,7 @@ def _parse(content: Any, folder: Path) -> Plan:
         published=content.get("published") or {},
         predict=_test_files(content.get("predict"), methods),
     )
-    for name, options in [*datasets.items(), *methods.items()]:
+    for name, options in methods.items():
         _check_options(name, options)
     _check_published(plan)
     folders = [run.name for run in plan.all_runs()]
