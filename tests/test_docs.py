@@ -84,8 +84,8 @@ def test_readme_is_short():
 def test_the_cost_is_said_alike_everywhere():
     """And first of all on the page of the figures."""
     sentence = (
-        "he loss takes about the time of `F.cross_entropy` or less on a CPU and half of it on an H100, and 0.4 of its "
-        "memory; a training step takes as long as with cross entropy, and inference does not change"
+        "he loss takes about the time of `F.cross_entropy` or less on a CPU and half of its GPU time on an H100, and "
+        "0.4 of its memory; a training step takes as long as with cross entropy, and inference does not change"
     )
     for name in ("README.md", "docs/index.md", "docs/performance.md"):
         text = " ".join((PROJECT / name).read_text().split())
