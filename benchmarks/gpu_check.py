@@ -21,9 +21,8 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
-from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -71,10 +70,11 @@ def main() -> int:
         if not names or left < 5:
             continue
         best = result.get("sweep", {}).get("found", {}).get("best", {}) if options.best else {}
-        limits = [min(stage[name] * (10 if options.tiny else 1), left) for name in names]
+        limits = {name: min(stage[name] * (10 if options.tiny else 1), left) for name in names}
         with ThreadPoolExecutor() as pool:
-            found = pool.map(ask, names, repeat(options), limits, repeat(best))
-            for name, part in zip(names, found):
+            asked = {pool.submit(ask, name, options, limit, best): name for name, limit in limits.items()}
+            for over in as_completed(asked):
+                name, part = asked[over], over.result()
                 result[name] = {**part, "constants": best}
                 write(options.result, result)
                 failed |= summarize(name, part)
