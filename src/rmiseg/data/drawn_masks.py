@@ -91,6 +91,8 @@ def _draw(annotations: Path, folder: Path, drawings: Callable[[dict[str, Any]], 
         return [name for is_kept, (name, _) in zip(kept, work) if is_kept]
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{annotations} is damaged, it may be cut short: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{annotations}: {error}") from error
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{annotations} does not hold the annotations that its name says: {type(error).__name__} {error}"

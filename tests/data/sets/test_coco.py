@@ -98,7 +98,10 @@ def test_coco_masks_drawn_by_several_processes(coco_root, monkeypatch, cache):
         np.testing.assert_array_equal(again.read_mask(index), mask)
     path = coco_root / "annotations" / "instances_train2017.json"
     path.write_text(path.read_text().replace('"height": 48', '"height": 47'))
-    with pytest.raises(ValueError, match=r"^annotation 3 is drawn on 64 x 48 pixels, but its image has 64 x 47"):
+    with pytest.raises(
+        ValueError,
+        match=r"instances_train2017\.json: annotation 3 is drawn on 64 x 48 pixels, but its image has 64 x 47",
+    ):
         load_split("coco", coco_root, "train")
 
 
@@ -153,7 +156,18 @@ def test_coco_with_bad_annotations(coco_root, content, message):
 def test_coco_with_regions_of_another_size(coco_root):
     path = coco_root / "annotations" / "instances_train2017.json"
     path.write_text(path.read_text().replace('"height": 48', '"height": 47'))
-    with pytest.raises(ValueError, match=r"annotation 3 is drawn on 64 x 48 pixels, but its image has 64 x 47"):
+    with pytest.raises(
+        ValueError,
+        match=r"^\S+instances_train2017\.json: annotation 3 is drawn on 64 x 48 pixels, but its image has 64 x 47",
+    ):
+        load_split("coco", coco_root, "train")
+
+
+def test_coco_with_a_category_that_is_not_listed(coco_root):
+    path = coco_root / "annotations" / "instances_train2017.json"
+    path.write_text(path.read_text().replace('"category_id": 5,', '"category_id": 500,'))
+    message = r"instances_train2017\.json: annotation \d+ has the category 500, which is none of .*\[\d"
+    with pytest.raises(ValueError, match=message):
         load_split("coco", coco_root, "train")
 
 

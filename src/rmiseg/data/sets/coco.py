@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rmiseg.config.recipes import shortened
 from rmiseg.config.registry import register
 from rmiseg.data.classes import ClassTable
 from rmiseg.data.drawn_masks import Drawing, drawn_masks
@@ -96,6 +97,11 @@ def drawings(content: dict[str, Any]) -> dict[str, Drawing]:
     class_ids = {key: CLASSES.names.index(name) for key, name in names.items() if name in CLASSES.names}
     objects: dict[int, list[dict[str, Any]]] = {}
     for annotation in content["annotations"]:
+        if annotation["category_id"] not in names:
+            raise ValueError(
+                f"annotation {annotation.get('id')} has the category {annotation['category_id']}, which is none of "
+                f"those that the file lists: {shortened(str(list(names)), 200)}"
+            )
         if annotation["category_id"] in class_ids:
             objects.setdefault(annotation["image_id"], []).append(annotation)
     return {
