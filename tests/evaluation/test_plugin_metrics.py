@@ -105,6 +105,9 @@ def test_a_saved_evaluation_is_used_if_it_has_the_metrics(metric, runs, capsys):
     for metrics in ([metric], []):
         third = find_or_score(EvaluateConfig(**options, metrics=metrics), console)
         assert third.report == json.loads((second.folder / "scores.json").read_text())
+    fourth = find_or_score(EvaluateConfig(**options, metrics=["cldice"]), console)
+    assert list(fourth.evaluation.counts) == ["iou", metric, "cldice"]  # what was counted before is not lost
+    assert fourth.report["agreement"] == second.report["agreement"]
     # One has a metric that the other lacks: what both have is compared.
     assert "agreement" not in compare_evaluations(first, second, resamples=10, seed=0)["scores"]
 

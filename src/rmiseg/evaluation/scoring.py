@@ -22,7 +22,7 @@ from rmiseg.data.bands import Bands
 from rmiseg.data.fingerprint import changes, fingerprint
 from rmiseg.data.loader import Loader
 from rmiseg.evaluation.evaluate import Evaluation, evaluate_model, evaluate_refined
-from rmiseg.evaluation.metrics import TRIMAP_WIDTHS, load_metrics
+from rmiseg.evaluation.metrics import BUILT_IN, TRIMAP_WIDTHS, load_metrics
 from rmiseg.evaluation.results import (
     FILES,
     SCORES_FILE,
@@ -257,6 +257,8 @@ def find_or_score(
             return saved
         if console:
             console.print(f"{folder} {why}: evaluating again")
+        had = [name for name in saved.evaluation.counts if name != BUILT_IN]
+        config = replace(config, metrics=list(dict.fromkeys([*had, *config.metrics])))  # what is written loses none
     return score_checkpoint(replace(config, root=config.root or moved_to), console, data=data, model=model)[-1]
 
 
