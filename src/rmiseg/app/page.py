@@ -113,7 +113,7 @@ class Page:
 def _error(message: str) -> Exception:
     import gradio
 
-    error: Exception = gradio.Error(message, title="This did not work")
+    error: Exception = gradio.Error(message, title="This did not work", print_exception=False)
     return error
 
 
