@@ -8,13 +8,14 @@ import pytest
 from miniatures import every, write_values
 from rmiseg.data import check_dataset, open_training_data, read_image
 from rmiseg.data.bands import Bands
+from rmiseg.data.image_files.masks import read_raw_mask
 from rmiseg.data.image_files.opening import image_header
 from rmiseg.data.image_files.reading import band_values, deep_values
 
 pydicom = pytest.importorskip("pydicom")
 
 
-def write_dicom(path, values: np.ndarray, intercept: int = -1024, frames: int = 1) -> None:
+def write_dicom(path, values: np.ndarray, intercept: int = -1024, frames: int = 1, **elements) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     meta = pydicom.dataset.FileMetaDataset()
     meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
@@ -33,6 +34,8 @@ def write_dicom(path, values: np.ndarray, intercept: int = -1024, frames: int = 
         dataset.RescaleSlope, dataset.RescaleIntercept = 1, intercept
     if frames > 1:
         dataset.NumberOfFrames = frames
+    for keyword, value in elements.items():
+        setattr(dataset, keyword, value)
     dataset.PixelData = np.concatenate([values] * frames).tobytes()
     dataset.save_as(path, enforce_file_format=True)
 
@@ -56,6 +59,56 @@ def test_colors_of_8_bits(tmp_path):
     write_dicom(tmp_path / "i.dcm", values)
     np.testing.assert_array_equal(read_image(tmp_path / "i.dcm"), values)
     assert deep_values(tmp_path / "i.dcm") is None
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_radiographs_look_alike_whichever_end_is_white(tmp_path, kind):
+    bits = 8 if kind == np.uint8 else 12
+    seen = np.random.default_rng(0).integers(0, 1 << bits, (6, 8)).astype(kind)
+    common = {"intercept": 0, "Modality": "DX", "BitsStored": bits, "HighBit": bits - 1}
+    write_dicom(tmp_path / "2.dcm", seen, **common)
+    write_dicom(tmp_path / "1.dcm", (1 << bits) - 1 - seen, PhotometricInterpretation="MONOCHROME1", **common)
+    ranges = None if kind == np.uint8 else (0, 4095)
+    first, second = (read_image(tmp_path / name, bands=Bands(ranges=ranges)) for name in ("1.dcm", "2.dcm"))
+    np.testing.assert_array_equal(first, second)
+    np.testing.assert_array_equal(band_values(tmp_path / "1.dcm", 1)[..., 0], seen)
+    assert band_values(tmp_path / "1.dcm", 1).dtype == band_values(tmp_path / "2.dcm", 1).dtype
+
+
+def test_signed_gray_whose_zero_is_white_has_no_unit_either(tmp_path):
+    values = np.array([[-2048, 0, 2047]], np.int16)
+    stored = {"PixelRepresentation": 1, "BitsStored": 12, "HighBit": 11, "PhotometricInterpretation": "MONOCHROME1"}
+    write_dicom(tmp_path / "i.dcm", values, intercept=0, **stored)
+    np.testing.assert_array_equal(band_values(tmp_path / "i.dcm", 1)[..., 0], [[2047, -1, -2048]])
+
+
+@pytest.mark.parametrize("unit", [{"Modality": "CT"}, {"RescaleType": "HU"}])
+def test_values_with_a_unit_are_kept_whichever_end_is_white(tmp_path, unit):
+    values = np.arange(48, dtype=np.uint16).reshape(6, 8) * 40
+    write_dicom(tmp_path / "i.dcm", values, PhotometricInterpretation="MONOCHROME1", **unit)
+    np.testing.assert_array_equal(deep_values(tmp_path / "i.dcm"), values.astype(int) - 1024)
+
+
+@pytest.mark.parametrize("scale", [1, 256, 257])  # of entries: 8 bits though 16 are said, and 16 bits
+def test_numbers_of_a_palette_become_its_colors(tmp_path, scale):
+    palette = np.random.default_rng(0).integers(0, 256, (256, 3)).astype(np.uint16)
+    ids = np.random.default_rng(1).integers(0, 256, (6, 8), dtype=np.uint8)
+    colors: dict = {"PhotometricInterpretation": "PALETTE COLOR"}
+    for band, name in enumerate(("Red", "Green", "Blue")):
+        colors[f"{name}PaletteColorLookupTableDescriptor"] = [256, 0, 16]
+        colors[f"{name}PaletteColorLookupTableData"] = (palette[:, band] * scale).astype("<u2").tobytes()
+    write_dicom(tmp_path / "i.dcm", ids, intercept=0, **colors)
+    assert image_header(tmp_path / "i.dcm") == ((6, 8), 3, False)
+    np.testing.assert_array_equal(read_image(tmp_path / "i.dcm"), palette[ids])
+    assert deep_values(tmp_path / "i.dcm") is None
+
+
+def test_masks_are_refused(tmp_path):
+    write_dicom(tmp_path / "m.dcm", np.zeros((6, 8), np.uint8), intercept=0)
+    with pytest.raises(
+        ValueError, match=r"cannot read mask .*m\.dcm: masks in DICOM files are not read: save it as PNG"
+    ):
+        read_raw_mask(tmp_path / "m.dcm", rgb=False)
 
 
 def test_several_frames_are_refused(tmp_path):

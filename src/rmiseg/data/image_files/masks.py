@@ -23,6 +23,7 @@ from rmiseg.data.image_files.deep import (
     read_tiff,
     unstretched,
 )
+from rmiseg.data.image_files.dicom import is_dicom
 from rmiseg.data.image_files.exactness import check_exact, check_exact_tiff
 from rmiseg.data.image_files.matlab import read_categories
 from rmiseg.data.image_files.opening import opened, said
@@ -90,6 +91,8 @@ def read_raw_mask(path: Path, rgb: bool, lossy: bool = False) -> RawMask:
         return RawMask(np.array(image.convert("RGB")), transparent=_transparent(image))
 
     def read_otherwise() -> RawMask:
+        if not is_slice(path) and is_dicom(path):
+            raise ValueError("masks in DICOM files are not read: save it as PNG")
         if not (lossy or is_slice(path)):
             check_exact_tiff(path)
         values = unknown_to_pillow(path, stored=True)
