@@ -203,23 +203,38 @@ def region_vectors(maps: Tensor, region_size: int) -> Tensor:
     return maps.flatten(2 + dims).flatten(2, 1 + dims).transpose(2, 3)
 
 
-def rmi_per_class(labels: Tensor, probabilities: Tensor, region_size: int, alpha: float = RMI_ALPHA) -> Tensor:
+def rmi_per_class(
+    labels: Tensor,
+    probabilities: Tensor,
+    region_size: int,
+    alpha: float = RMI_ALPHA,
+    counted: Tensor | None = None,
+) -> Tensor:
     """1/2 logdet(M + aI) / d of pooled maps (N, C, *size): (N, C) float64, never below 1/2 ln a.
 
     M = Syy - Syp (Spp + aI)^-1 Spy is the posterior covariance of the label regions given the predicted ones (Zhao et
     al. 2019, equation 14). M + aI is the Schur complement of Spp + aI in S + aI, where S is the joint covariance of
     both, so its Cholesky factor is the lower right block of the factor of S + aI. This needs no inverse and no
     difference of large matrices. Where the maps are not finite the value is NaN; no exception is raised.
+
+    Without `counted` every map has a covariance of its own. With it, (N, C) or (N, 1) bool, the regions of a class in
+    all maps that count make up one, whose RMI is that of each sample.
     """
     d = region_size ** (labels.ndim - 2)
     regions = torch.cat([region_vectors(m.double(), region_size) for m in (probabilities, labels)], dim=2)
-    regions = regions - regions.mean(dim=3, keepdim=True)
-    covariance = regions @ regions.transpose(2, 3)
+    if counted is None:
+        regions = regions - regions.mean(dim=3, keepdim=True)
+        covariance = regions @ regions.transpose(2, 3)
+    else:
+        weight = counted.double()[..., None, None]
+        number = (weight.sum(dim=0) * regions.shape[3]).clamp(min=1)
+        regions = (regions - (regions * weight).sum(dim=(0, 3)).unsqueeze(2) / number) * weight
+        covariance = (regions @ regions.transpose(2, 3)).sum(dim=0, keepdim=True)
     identity = torch.eye(2 * d, dtype=torch.float64, device=covariance.device)
     factor, info = torch.linalg.cholesky_ex(covariance + alpha * identity)
     pivots = factor.diagonal(dim1=2, dim2=3)[..., d:]
     value: Tensor = pivots.log().sum(dim=2) / d
-    return value.masked_fill(info != 0, math.nan)
+    return value.masked_fill(info != 0, math.nan).expand(labels.shape[:2])
 
 
 def rmi_maps(
@@ -249,6 +264,37 @@ class RMIOptions:
     pixel_loss: str
     align_corners: bool
     alpha: float = RMI_ALPHA
+    batch: int = 0
+    """Number of classes, of each of which all samples have one covariance together; 0 if each sample has its own."""
+
+
+def by_class(maps: Tensor, num_classes: int) -> Tensor:
+    """Maps (N, C, ...), also those of multilabel masks, which are (N * C, 1, ...)."""
+    return maps.reshape(-1, num_classes, *maps.shape[2:])
+
+
+def counted_maps(valid: Tensor, maps: Tensor, options: RMIOptions) -> Tensor:
+    """Maps with a valid pixel, of `by_class`: bool (N, 1), or (N, C) of multilabel masks."""
+    return valid.flatten(1).any(dim=1).view(-1, options.batch // maps.shape[1])
+
+
+def rmi_of_maps(labels: Tensor, probabilities: Tensor, valid: Tensor, options: RMIOptions) -> Tensor:
+    """`rmi_per_class` of pooled maps (N, C, *size) as the options say: (N, C) float64. valid (N, ...) is not pooled."""
+    size, alpha = options.region_size, options.alpha
+    if not options.batch:
+        return rmi_per_class(labels, probabilities, size, alpha)
+    maps = by_class(labels, options.batch), by_class(probabilities, options.batch)
+    rmi = rmi_per_class(*maps, size, alpha, counted_maps(valid, labels, options))
+    return rmi.reshape(labels.shape[:2])
+
+
+def present_classes(labels: Tensor, options: RMIOptions) -> Tensor:
+    """Maps (N, C, *size) of labels that are not zero, or whose class is there in any sample: (N, C) bool."""
+    present = labels.flatten(2).amax(dim=2) > 0
+    if not options.batch:
+        return present
+    together = by_class(present, options.batch)
+    return together.any(dim=0).repeat(len(together), 1).view_as(present)
 
 
 def rmi_sums(
@@ -273,16 +319,14 @@ def rmi_sums(
     labels, probabilities = rmi_maps(
         logits, target, valid, pool=options.pool, pool_size=options.pool_size, clamp=options.pixel_loss == "ce"
     )
-    rmi = rmi_per_class(labels, probabilities, options.region_size, options.alpha)
-    return pixel_sums, rmi, labels.flatten(2).amax(dim=2) > 0
+    rmi = rmi_of_maps(labels, probabilities, valid, options)
+    return pixel_sums, rmi, present_classes(labels, options)
 
 
 def perfect_rmi(target: Tensor, valid: Tensor, num_classes: int, options: RMIOptions, dtype: torch.dtype) -> Tensor:
     """RMI (N, C) float64 of a perfect prediction, whose probabilities are the target; see `rmi_sums`."""
     labels = soft_targets(target, valid, num_classes, dtype)
-    return rmi_per_class(
-        *pool_maps(labels, labels, options.pool, options.pool_size), options.region_size, options.alpha
-    )
+    return rmi_of_maps(*pool_maps(labels, labels, options.pool, options.pool_size), valid, options)
 
 
 def resize_target(target: Tensor, valid: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor]:

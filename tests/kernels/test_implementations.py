@@ -48,7 +48,8 @@ def run(implementation, logits, target, valid, options, grad_rmi, class_weights=
 
 
 def options_of(case):
-    return RMIOptions(case.region_size, case.pool, case.pool_size, case.pixel_loss, case.align_corners, case.alpha)
+    settings = case.region_size, case.pool, case.pool_size, case.pixel_loss, case.align_corners, case.alpha
+    return RMIOptions(*settings, batch=case.c if case.batch else 0)
 
 
 ALPHAS = st.sampled_from([5e-4, 5e-4, 1e-3, 20.0])
@@ -68,6 +69,7 @@ ALPHAS = st.sampled_from([5e-4, 5e-4, 1e-3, 20.0])
         stride=st.sampled_from([1, 1, 2, 3, 8]),
         align_corners=st.booleans(),
         alpha=ALPHAS,
+        batch=st.booleans(),
     ),
     dtype=st.sampled_from(list(TOLERANCES)),
     strip=st.sampled_from([1, 300, 3000, 1 << 19]),
@@ -123,6 +125,7 @@ def test_rmi_is_the_plain_definition(implementation, case, dtype, strip, block, 
         stride=st.sampled_from([1, 2, 5]),
         align_corners=st.booleans(),
         alpha=ALPHAS,
+        batch=st.booleans(),
     ),
     dtype=st.sampled_from(list(TOLERANCES)),
     block=st.sampled_from([1, 3000, 1 << 19]),
@@ -256,7 +259,7 @@ def test_operators_keep_the_rules_of_pytorch(implementation, pool, pixel_loss):
     weights = torch.tensor([1.0, 0.5, 2.0], dtype=torch.float64, device=device) if pool == "avg" else None
     map_weights = torch.ones(2, 3, dtype=torch.float64, device=device)
     inputs = target, valid, weights, map_weights
-    packed = [2, 2, 0], f"{implementation} {pool} {pixel_loss}", 5e-4
+    packed = [2, 2, 0, 3 if pool == "max" else 0], f"{implementation} {pool} {pixel_loss}", 5e-4
     arguments = (logits, *inputs, *packed, None if pool == "avg" else 0.0, True, True)
     torch.library.opcheck(rmi_op.rmi_operator, arguments)
     gradient_maps = rmi_op.rmi_operator(*arguments)[4].detach()

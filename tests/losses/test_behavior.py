@@ -7,7 +7,7 @@ import torch
 
 from rmiseg.functional import RMI_FLOOR
 from rmiseg.losses import RMILoss, build_loss
-from support.loss_cases import build, each_loss
+from support.loss_cases import build, each_loss, each_that_adds_up
 from support.loss_cases import loss_batch as batch
 
 
@@ -135,7 +135,7 @@ def test_memory_format_and_strides_do_not_matter(case):
     assert loss(wide[..., ::2], target).item() == pytest.approx(expected.item(), rel=1e-6)
 
 
-@each_loss
+@each_that_adds_up
 def test_terms_of_micro_batches_add_up(case):
     """Gradient accumulation over unequal micro-batches is exactly the loss of the whole batch."""
     logits, target = batch(n=4)

@@ -121,6 +121,8 @@ def test_sample_without_a_valid_pixel_does_not_count(case, implementation, class
     each = build(case, 3, reduction="none", **options)(logits, target)
     assert each[1] == 0
     assert torch.allclose(each[others], build(case, 3, reduction="none", **options)(logits[others], target[others]))
+    if case == "rmi-batch":  # of which each micro-batch is one
+        return
     # Over micro-batches, of which one has no valid pixel at all.
     counts = sum(loss.counts(target[i : i + 1]) for i in range(3))
     total = sum(loss.from_sums(loss.terms(logits[i : i + 1], target[i : i + 1]).sums, counts) for i in range(3))

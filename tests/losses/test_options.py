@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from rmiseg.functional import RMI_FLOOR
 from rmiseg.losses import AffinityLoss, BCELoss, CELoss, RMILoss
-from support.loss_cases import LOSSES, build, each_loss, gradient, loss_batch
+from support.loss_cases import LOSSES, build, each_loss, each_that_adds_up, gradient, loss_batch
 
 implementations = pytest.mark.parametrize("implementation", ["auto", "chunked", "plain"])
 
@@ -81,7 +81,7 @@ def test_class_weights_that_are_none(case, weights):
         build(case, 3, class_weights=weights)
 
 
-@each_loss
+@each_that_adds_up
 def test_weighted_terms_of_micro_batches_add_up(case):
     logits, target = batch(n=4)
     with torch.no_grad():

@@ -11,6 +11,7 @@ LOSSES = {
     "rmi-max": {"pool": "max", "pool_size": 2},
     "rmi-interp-ce": {"pool": "interp", "pool_size": 2, "pixel_loss": "ce"},
     "rmi-additive-floor": {"pool_size": 2, "combine": "additive", "subtract_floor": True, "region_size": 2},
+    "rmi-batch": {"pool_size": 2, "covariance": "batch"},
     "ce": {},
     "bce": {},
     "pyramid": {"scales": (0.5, 1.0)},
@@ -18,6 +19,8 @@ LOSSES = {
 }
 
 each_loss = pytest.mark.parametrize("case", LOSSES)
+each_that_adds_up = pytest.mark.parametrize("case", [case for case in LOSSES if case != "rmi-batch"])
+"""Losses of a batch that are those of its parts: not where all samples have one covariance."""
 
 
 def build(case, num_classes, **options):

@@ -147,8 +147,9 @@ class RMIConfig:
     """The per-pixel loss beside RMI."""
     alpha: float = 5e-4
     """Number added to the diagonal of region covariances."""
-    covariance: Literal["sum", "mean"] = "sum"
-    """sum, as in the paper, or mean, by which alpha means the same for images of any size."""
+    covariance: Literal["sum", "mean", "batch"] = "sum"
+    """sum, over an image, as in the paper; mean, by which alpha means the same for images of any size; or batch, the
+    sum over all images of a batch, for classes that few images show."""
     subtract_floor: bool = False
     """Count the RMI of each class from that of a perfect prediction, whose loss is 0 then: the same gradients, and
     values that are rarely below 0."""

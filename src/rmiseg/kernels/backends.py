@@ -17,7 +17,7 @@ from torch import Tensor
 from rmiseg.functional import RMIOptions
 from rmiseg.kernels.modes import is_transformed
 from rmiseg.kernels.operators import without_autocast
-from rmiseg.kernels.regions import joined_sums
+from rmiseg.kernels.regions import gradient_in_rmi, joined_sums
 
 IMPLEMENTATIONS = ("auto", "native", "triton", "chunked", "plain")
 DEVICES = {"native": "cpu", "triton": "cuda"}
@@ -95,7 +95,7 @@ def _by_steps(module: Any, join: Callable[..., Tensor] = joined_sums) -> Backend
     ) -> Tensor:
         inputs = logits, target, valid, class_weights, gradient_maps, options
         with without_autocast(logits):
-            grad_rmi = grad_sums[:, 1:].double() * map_weights
+            grad_rmi = gradient_in_rmi(grad_sums, map_weights, options)
             gradient: Tensor = module.rmi_backward(grad_sums[:, 0].contiguous(), grad_rmi, *inputs)
         return gradient
 

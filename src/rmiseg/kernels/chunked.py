@@ -47,7 +47,7 @@ def rmi_forward(
         probabilities += strips.pooled_offset()
     labels = strips.pooled_labels()
     certain = partial(interpolated_classes, target, valid, labels)
-    return pixel_sums, *rmi_of_pooled(probabilities, labels, certain, options, with_gradient, with_perfect)
+    return pixel_sums, *rmi_of_pooled(probabilities, labels, valid, certain, options, with_gradient, with_perfect)
 
 
 def rmi_backward(

@@ -28,11 +28,16 @@ def perfect_rmi_of_classes(
     return perfect_rmi_of_maps(labels, certain, covariance, options)
 
 
-def perfect_rmi_of_maps(labels: Tensor, certain: Tensor, covariance: Tensor, options: RMIOptions) -> Tensor:
-    """`perfect_rmi_of_classes`, from pooled labels, and labels pooled as probabilities are, where that differs."""
+def perfect_rmi_of_maps(
+    labels: Tensor, certain: Tensor, covariance: Tensor, options: RMIOptions, counted: Tensor | None = None
+) -> Tensor:
+    """`perfect_rmi_of_classes`, from pooled labels, and labels pooled as probabilities are, where that differs.
+
+    counted: See `region_covariance`.
+    """
     if options.pool != "interp":
         return perfect_rmi(covariance, options.alpha)
-    return rmi_of_covariance(region_covariance(certain, labels, options.region_size), options.alpha)
+    return rmi_of_covariance(region_covariance(certain, labels, options.region_size, counted), options.alpha)
 
 
 def interpolated_target(target: Tensor, valid: Tensor, labels: Tensor) -> Tensor:

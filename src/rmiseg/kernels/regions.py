@@ -26,14 +26,18 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from rmiseg.functional import RMIOptions, by_class
 from rmiseg.kernels.pieces import piece
 
 BLOCK = 1 << 19
 """Copied values (float64) at a time: a few MB, which stay in cache."""
 
 
-def region_covariance(probabilities: Tensor, labels: Tensor, region_size: int) -> Tensor:
-    """G of every map: pooled maps (N, C, *size) to (N, C, 2d, 2d) float64, d = region_size^2, or ^3 of volumes."""
+def region_covariance(probabilities: Tensor, labels: Tensor, region_size: int, counted: Tensor | None = None) -> Tensor:
+    """G of every map: pooled maps (N, C, *size) to (N, C, 2d, 2d) float64, d = region_size^2, or ^3 of volumes.
+
+    With `counted`, (N, C) or (N, 1) bool, that of all samples' regions, of the maps that count: (1, C, 2d, 2d).
+    """
     size, columns_count = region_size, region_size ** (probabilities.ndim - 3)
     count = probabilities.shape[0] * probabilities.shape[1]
     # In the order (row offset, kind and column offset), twice.
@@ -46,11 +50,31 @@ def region_covariance(probabilities: Tensor, labels: Tensor, region_size: int) -
                 block = rows[i] @ rows[j].transpose(1, 2)
                 # Centering is a rank-one correction: what cancels, at most the number of positions, leaves float64
                 # with far more digits than alpha needs.
-                block.baddbmm_(sums[i], sums[j].transpose(1, 2), alpha=-1 / rows[i].shape[2])
+                if counted is None:
+                    block.baddbmm_(sums[i], sums[j].transpose(1, 2), alpha=-1 / rows[i].shape[2])
                 covariance[maps, i, :, j] = block
                 covariance[maps, j, :, i] = block.transpose(1, 2)
-    covariance = covariance.view(count, size, 2, columns_count, size, 2, columns_count).permute(0, 2, 1, 3, 5, 4, 6)
-    return covariance.reshape(*probabilities.shape[:2], 2 * size * columns_count, 2 * size * columns_count)
+    if counted is not None:
+        means, number = _means(probabilities, labels, size, counted)
+        covariance = (
+            torch.unflatten(covariance, 0, probabilities.shape[:2]).mul_(counted[(..., *(None,) * 4)]).sum(dim=0)
+        )
+        covariance -= (number[:, None, None] * means)[..., None, None] * means[:, None, None]
+    covariance = covariance.view(-1, size, 2, columns_count, size, 2, columns_count).permute(0, 2, 1, 3, 5, 4, 6)
+    return covariance.reshape(-1, probabilities.shape[1], 2 * size * columns_count, 2 * size * columns_count)
+
+
+def _means(probabilities: Tensor, labels: Tensor, size: int, counted: Tensor) -> tuple[Tensor, Tensor]:
+    """Means of all regions of each class, (C, R, 2K) by row and column offset, and their number (C,), float64."""
+    weight = counted.double().expand(probabilities.shape[:2])
+    shape = *probabilities.shape[:2], size, 2 * size ** (probabilities.ndim - 3)
+    sums = probabilities.new_empty(shape, dtype=torch.float64)
+    for maps, columns in _column_offsets(probabilities, labels, size):
+        for i, values in enumerate(_row_offsets(columns, size)):
+            sums.flatten(0, 1)[maps, i] = values.sum(dim=2)
+    positions = math.prod([side - size + 1 for side in probabilities.shape[2:]])
+    number = weight.sum(dim=0) * positions
+    return (sums * weight[..., None, None]).sum(dim=0) / number.clamp(min=1)[:, None, None], number
 
 
 def region_factor(covariance: Tensor, alpha: float) -> Tensor:
@@ -93,17 +117,30 @@ def region_weights(factor: Tensor) -> Tensor:
     return weights
 
 
-def region_gradient(probabilities: Tensor, labels: Tensor, factor: Tensor, region_size: int) -> Tensor:
-    """Gradient of the RMI of every map in its probabilities: (N, C, *size), in their dtype; see `region_factor`."""
+def region_gradient(
+    probabilities: Tensor, labels: Tensor, factor: Tensor, region_size: int, counted: Tensor | None = None
+) -> Tensor:
+    """Gradient of the RMI of every map in its probabilities: (N, C, *size), in their dtype; see `region_factor`.
+
+    With `counted`, that of a class in the probabilities of all samples; see `region_covariance`.
+    """
     size, columns_count = region_size, region_size ** (probabilities.ndim - 3)
     height, *width = (side - size + 1 for side in probabilities.shape[2:])
     # In the order (i, j, p column, kind and y column).
     weights = region_weights(factor).view(-1, size, columns_count, 2, size, columns_count)
     weights = weights.permute(0, 1, 4, 2, 3, 5).reshape(-1, size, size, columns_count, 2 * columns_count)
+    common = None
+    if counted is not None:
+        samples = len(probabilities)
+        weights = weights.repeat(samples, 1, 1, 1, 1)
+        common = _means(probabilities, labels, size, counted)[0].repeat(samples, 1, 1).unsqueeze(3)
     gradient = torch.zeros_like(probabilities, dtype=torch.float64).flatten(0, 1)
     for maps, columns in _column_offsets(probabilities, labels, size):
         rows = _row_offsets(columns, size)
-        means = [values.mean(dim=2, keepdim=True) for values in rows]
+        if common is None:
+            means = [values.mean(dim=2, keepdim=True) for values in rows]
+        else:
+            means = [common[maps, i] for i in range(size)]
         for i in range(size):
             center = weights[maps, i, 0] @ means[0]
             for j in range(1, size):
@@ -114,7 +151,22 @@ def region_gradient(probabilities: Tensor, labels: Tensor, factor: Tensor, regio
             by_column = torch.unflatten(at_windows, 2, (height, *width)).unbind(1)
             for place, values in zip(_places(width, size), by_column):
                 gradient[(maps, slice(i, i + height), *place)] += values
-    return gradient.to(probabilities.dtype).view_as(probabilities)
+    gradient = gradient.view_as(probabilities)
+    if counted is not None:
+        gradient *= counted[(..., *(None,) * (gradient.ndim - 2))]
+    return gradient.to(probabilities.dtype)
+
+
+def gradient_in_rmi(grad_sums: Tensor, map_weights: Tensor, options: RMIOptions) -> Tensor:
+    """Gradient in the RMI of every map, (N, C) float64, of that in `joined_sums`, (N, 2).
+
+    Where RMI is that of a class in all samples, so is its gradient.
+    """
+    gradient = grad_sums[:, 1:].double() * map_weights
+    if not options.batch:
+        return gradient
+    together = by_class(gradient, options.batch)
+    return together.sum(dim=0).repeat(len(together), 1).view_as(gradient)
 
 
 def joined_sums(pixel: Tensor, rmi: Tensor, perfect: Tensor, map_weights: Tensor, floor: float | None) -> Tensor:

@@ -3,7 +3,7 @@
 Custom operators take numbers, strings and lists of whole numbers, so `RMIOptions` and the name of the backend travel in
 three arguments, which `_pack` makes and `_unpack` reads:
 
-    sizes: [region_size, pool_size, align_corners as 0 or 1]
+    sizes: [region_size, pool_size, align_corners as 0 or 1, batch]
     method: "BACKEND POOL PIXEL_LOSS"
     alpha: what is added to the diagonal of region covariances
 """
@@ -101,15 +101,15 @@ def _plain_sums(
 def _pack(options: RMIOptions, backend: str) -> tuple[list[int], str, float]:
     """sizes, method and alpha, as the operators take them."""
     pool = options.pool if options.pool_size > 1 else "avg"  # of single pixels they are all the same
-    sizes = [options.region_size, options.pool_size, int(options.align_corners)]
+    sizes = [options.region_size, options.pool_size, int(options.align_corners), options.batch]
     return sizes, f"{backend} {pool} {options.pixel_loss}", options.alpha
 
 
 def _unpack(sizes: Sequence[int], method: str, alpha: float) -> tuple[RMIOptions, str]:
     """The options and the name of the backend that `_pack` packed."""
-    region_size, pool_size, align_corners = sizes
+    region_size, pool_size, align_corners, batch = sizes
     backend, pool, pixel_loss = method.split(" ")
-    return RMIOptions(region_size, pool, pool_size, pixel_loss, bool(align_corners), alpha), backend
+    return RMIOptions(region_size, pool, pool_size, pixel_loss, bool(align_corners), alpha, batch), backend
 
 
 @torch.library.custom_op("rmiseg::rmi", mutates_args=())

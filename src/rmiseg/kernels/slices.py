@@ -9,6 +9,8 @@ The same values and gradients as `rmiseg.functional`, whose notation is used.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -16,6 +18,7 @@ from torch import Tensor
 from rmiseg.functional import RMIOptions, computed_dtype, pooled_size
 from rmiseg.kernels import native, soft
 from rmiseg.kernels.interpolation import interpolation_matrix
+from rmiseg.kernels.pooled import rmi_of_pooled
 
 
 def rmi_forward(
@@ -39,6 +42,9 @@ def rmi_forward(
         )
         pixel_sums[n] = sums.double().sum()
         probabilities[n], labels[n] = (_pool(each, options)[0] for each in maps)
+    if options.batch:
+        settings = options, with_gradient, with_perfect
+        return pixel_sums, *rmi_of_pooled(probabilities, labels, valid, lambda: labels, *settings)
     rmi, perfect, present, _ = native.regions(probabilities, labels, options, with_gradient, with_perfect)
     gradient_maps = probabilities if with_gradient else probabilities.new_empty((*labels.shape[:2], 0, 0, 0))
     return pixel_sums, rmi, present, perfect, gradient_maps
@@ -58,6 +64,7 @@ def rmi_backward(
     if options.pool == "interp":
         return soft.rmi_backward(grad_pixel, grad_rmi, logits, target, valid, class_weights, gradient_maps, options)
     gradient = torch.empty_like(logits)
+    options = replace(options, batch=0)  # of slices, which are no samples
     for n in range(len(logits)):
         slices = _slices(logits, target, valid, options.align_corners, n)
         depth = len(slices[0])

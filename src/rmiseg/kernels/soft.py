@@ -54,7 +54,9 @@ def rmi_forward(
         if interpolated:
             soft = functional.soft_targets(*block[1:3], block[0].shape[1], blocks.dtype)
             certain[at] = functional.upsample_logits(soft, pooled, align_corners=True)[0]
-    return pixel_sums, *rmi_of_pooled(probabilities, labels, lambda: certain, options, with_gradient, with_perfect)
+    return pixel_sums, *rmi_of_pooled(
+        probabilities, labels, valid, lambda: certain, options, with_gradient, with_perfect
+    )
 
 
 def rmi_backward(

@@ -24,7 +24,7 @@ from rmiseg.losses.pixelwise import PIXEL_EXTRA, pixel_mean
 
 POOLS = ("avg", "max", "interp")
 COMBINES = ("convex", "additive")
-COVARIANCES = ("sum", "mean")
+COVARIANCES = ("sum", "mean", "batch")
 
 
 @register("loss", "rmi", options=RMIConfig)
@@ -55,7 +55,9 @@ class RMILoss(SegmentationLoss):
         alpha: Added to the diagonal of region covariances, the a of the paper: how much of the labels' variance counts
             as noise.
         covariance: "sum": over all positions of a region, as in the paper; "mean": divided by their number, so that
-            `alpha` means the same for images of any size. Sums are thousands of times larger.
+            `alpha` means the same for images of any size. Sums are thousands of times larger. "batch": sums over the
+            positions in all samples, so that a class has one RMI for the batch, and a gradient in the samples that do
+            not show it too; not in the paper. Each micro-batch, and each process, has a batch of its own.
         subtract_floor: Count the RMI of each class from that of a perfect prediction of the same target.
         implementation: "native" (CPU, compiled), "triton" (CUDA), "chunked" (any device, in ordinary operations),
             "plain" (the readable definition, slow), or "auto": the fastest that there is for the device of the logits
@@ -122,10 +124,14 @@ class RMILoss(SegmentationLoss):
         count = positions if self.covariance == "mean" else 1
         # Dividing covariances by their number of positions is multiplying alpha by it, but for a constant.
         settings = self.region_size, self.pool, self.pool_size, self.pixel_loss, self.align_corners
-        return RMIOptions(*settings, self.alpha * count), None if self.subtract_floor else 0.5 * math.log(count)
+        together = self.covariance == "batch" and self.reduction == "mean"  # otherwise each sample is as if alone
+        options = RMIOptions(*settings, self.alpha * count, self.num_classes if together else 0)
+        return options, None if self.subtract_floor else 0.5 * math.log(count)
 
     def _at_once(self, logits: Tensor, target: Tensor) -> Tensor | None:
-        if self.from_probabilities or type(self) is not RMILoss:  # another may be another loss
+        if (
+            self.from_probabilities or self.covariance == "batch" or type(self) is not RMILoss
+        ):  # that may be another loss
             return None
         options, floor = self._options(target.shape[1:])
         loss = WholeLoss(self.inputs.ignored, self.pixel_loss, self.align_corners, self.shares(), options, floor)

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from rmiseg.functional import RMIOptions, computed_dtype, pooled_size
+from rmiseg.functional import RMIOptions, by_class, computed_dtype, counted_maps, pooled_size
 from rmiseg.kernels.interpolation import nearest_target
 from rmiseg.kernels.native.library import Labels, Problem, Regions, call, is_available
 from rmiseg.kernels.perfect import interpolated_target
-from rmiseg.kernels.regions import joined_sums
+from rmiseg.kernels.pooled import rmi_of_pooled
+from rmiseg.kernels.regions import gradient_in_rmi, joined_sums
 
 __all__ = ["argmax", "is_available", "pixel_backward", "pixel_forward", "pooled_maps", "read_labels", "regions"]
 __all__ += ["rmi_backward", "rmi_forward"]
@@ -96,7 +98,12 @@ def rmi_forward(
     """See `rmiseg.kernels.backends.Backend`."""
     pixel_sums, probabilities, labels = pooled_maps(logits, target, valid, class_weights, options)
     with_perfect = with_parts or floor is None
-    if options.pool == "interp":
+    if options.batch:
+        perfect_maps = partial(interpolated_target, target, valid, labels)
+        maps = probabilities, labels, valid, perfect_maps
+        rmi, present, perfect, probabilities = regions_of_batch(*maps, options, with_gradient, with_perfect)
+        sums = joined_sums(pixel_sums, rmi, perfect, map_weights, floor)
+    elif options.pool == "interp":
         rmi, perfect, present, _ = regions(probabilities, labels, options, with_gradient, False)
         if with_perfect:
             certain = interpolated_target(target, valid, labels)
@@ -144,6 +151,9 @@ def rmi_backward(
 ) -> Tensor:
     """See `rmiseg.kernels.backends.Backend`."""
     ph, pw = gradient_maps.shape[2:]
+    if options.batch:
+        map_weights = gradient_in_rmi(grad_sums, map_weights, options)
+        grad_sums = torch.stack([grad_sums[:, 0], torch.ones_like(grad_sums[:, 1])], dim=1)
     grad_n, grad_k = grad_sums.stride()
     gradient = torch.empty_like(logits)
     _run(
@@ -214,11 +224,12 @@ def regions(
     with_gradient: bool,
     with_perfect: bool,
     joined: _Joined | None = None,
+    flat: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """RMI, that of perfect predictions (or (N, 0)), and present classes, of pooled maps; and sums, or nothing.
 
     The maps are (N, C, height, width) of images, (N, C, depth, height, width) of volumes. The gradient takes the place
-    of the probabilities, if asked for.
+    of the probabilities, if asked for. Regions of `flat` volumes have one slice.
     """
     (n, c), size = labels.shape[:2], labels.shape[2:]
     depth, height, width = size if len(size) == 3 else (1, *size)
@@ -238,6 +249,7 @@ def regions(
             height=height,
             width=width,
             region_size=options.region_size,
+            is_flat=flat,
             is_double=labels.dtype == torch.float64,
             with_gradient=with_gradient,
             samples=n,
@@ -253,6 +265,37 @@ def regions(
         ),
     )
     return rmi, perfect, present, sums
+
+
+def regions_of_batch(
+    probabilities: Tensor,
+    labels: Tensor,
+    valid: Tensor,
+    certain: Callable[[], Tensor],
+    options: RMIOptions,
+    with_gradient: bool,
+    with_perfect: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """`rmi_of_pooled`, where each class has one covariance in all samples.
+
+    The images of a class in all samples are a volume, in whose regions there is one slice. Ordinary operations serve
+    maps of which only some classes count, and pool "interp" with `with_perfect`.
+    """
+    classes, size = options.batch, labels.shape[2:]
+    counted = counted_maps(valid, labels, options)
+    interpolated = with_perfect and options.pool == "interp"
+    if interpolated or not counted.any() or (counted != counted[:, :1]).any():
+        return rmi_of_pooled(probabilities, labels, valid, certain, options, with_gradient, with_perfect)
+    chosen = counted[:, 0]
+    kinds = (by_class(maps, classes)[chosen].transpose(0, 1) for maps in (probabilities, labels))
+    of_classes, truth = (maps.unsqueeze(0).contiguous() for maps in kinds)
+    found = regions(of_classes, truth, options, with_gradient, with_perfect, flat=True)
+    rmi, perfect, present = (each.repeat(len(chosen), 1).view(len(labels), -1) for each in found[:3])
+    if not with_gradient:
+        return rmi, present, perfect, probabilities.new_empty((*labels.shape[:2], *(0,) * len(size)))
+    gradient = torch.zeros_like(probabilities)
+    by_class(gradient, classes)[chosen] = of_classes[0].transpose(0, 1)
+    return rmi, present, perfect, gradient
 
 
 def _run(

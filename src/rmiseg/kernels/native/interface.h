@@ -48,7 +48,7 @@ struct Problem {
 struct Regions {
     int64_t threads;
     int64_t maps, depth, height, width;  // the depth of images is 1
-    int64_t region_size, is_double, with_gradient;
+    int64_t region_size, is_flat, is_double, with_gradient;  // is_flat: there is one slice in a region
     int64_t samples, from_perfect;
     double alpha, floor;
     void* probabilities;  // (maps, depth, height, width) float32, or float64 if is_double; with_gradient, their gradient takes

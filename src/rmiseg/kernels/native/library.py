@@ -70,6 +70,7 @@ class Regions(NamedTuple):
     height: int
     width: int
     region_size: int
+    is_flat: int
     is_double: int
     with_gradient: int
     samples: int

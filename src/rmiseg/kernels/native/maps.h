@@ -1,6 +1,6 @@
 // The pooled maps of one class of one sample, and how they are cut for sums over rectangles of positions.
 //
-// Images are volumes of one slice, in whose regions there is one slice.
+// Images are volumes of one slice, in whose regions there is one slice. So it is in those of flat volumes, which are images of a batch.
 
 #pragma once
 
@@ -106,7 +106,7 @@ struct Pair {
         : r(r),
           R(r.region_size),
           area(R * R),
-          d(r.depth > 1 ? R * area : area),
+          d(r.depth > 1 && !r.is_flat ? R * area : area),
           slices(r.depth, d / area),
           rows(r.height, R),
           columns(r.width, R),

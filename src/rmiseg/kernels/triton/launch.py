@@ -26,7 +26,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rmiseg.functional import RMIOptions, one_hot, pooled_size
-from rmiseg.kernels.perfect import perfect_rmi_of_classes
+from rmiseg.kernels.perfect import interpolated_classes, perfect_rmi_of_classes
+from rmiseg.kernels.pooled import rmi_of_pooled
 from rmiseg.kernels.triton.arguments import Bands, Batch, Gradient, Pooled, Reading, Tiles, Windows, power_of_2
 from rmiseg.kernels.triton.launching import launch
 from rmiseg.kernels.triton.low_backward import low_backward_kernel
@@ -106,6 +107,11 @@ def rmi_forward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """See `rmiseg.kernels.backends.Backend`."""
     whole = Problem.of(logits, target, valid, class_weights, options)
+    if options.batch:
+        rows, probabilities, labels = whole.forward()
+        certain = functools.partial(interpolated_classes, target, valid, labels)
+        found = rmi_of_pooled(probabilities, labels, valid, certain, options, with_gradient, with_perfect)
+        return row_sums(rows, whole.batch.dtype), *found
     gradient_maps = whole.batch.empty(*logits.shape[:2], *(whole.pooling.shape if with_gradient else (0, 0)))
     parts = []
     slices = slices_of(whole)
