@@ -56,6 +56,7 @@ def settings(place: Place) -> list[Setting]:
         {"class_weights": (0.2, 3.0, 1.0, 0.0, 2.0)},
         {"combine": "additive", "alpha": 1.0},
         {"covariance": "mean"},
+        {"covariance": "batch"},
         {"subtract_floor": True},
         {"reduction": "none"},
         {"from_probabilities": True},

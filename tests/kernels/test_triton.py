@@ -59,7 +59,8 @@ def run_triton(logits, target, valid, options, grad_rmi, weights=None):
     before = [a.clone() for a in (logits, target, valid)]
     inputs = logits, target, valid, weights
     pixel, rmi, present, _, gradient_maps = kernels.rmi_forward(*inputs, options, True, False)
-    gradient = kernels.rmi_backward(upstream(pixel), 256 * grad_rmi, *inputs, gradient_maps, options)
+    of_maps = regions.gradient_in_rmi(pixel.new_full((len(pixel), 2), 256), grad_rmi, options)
+    gradient = kernels.rmi_backward(upstream(pixel), of_maps, *inputs, gradient_maps, options)
     assert all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(before, (logits, target, valid)))
     assert gradient.dtype == logits.dtype
     assert gradient.stride() == torch.empty_like(logits).stride()
@@ -99,6 +100,7 @@ def check(logits, target, valid, options, grad_rmi, weights=None):
         stride=st.sampled_from([1, 1, 2, 3, 8, 40]),
         align_corners=st.booleans(),
         alpha=st.sampled_from([5e-4, 20.0]),
+        batch=st.booleans(),
     ),
     dtype=st.sampled_from(list(TOLERANCES)),
     programs=st.sampled_from([1, 4096]),
@@ -117,9 +119,8 @@ def test_triton_is_the_plain_definition(case, dtype, programs, maps_bytes, layou
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(kernels, "PROGRAMS", programs)
         patch.setattr(kernels, "MAPS_BYTES", maps_bytes)
-        options = RMIOptions(
-            case.region_size, case.pool, case.pool_size, case.pixel_loss, case.align_corners, case.alpha
-        )
+        settings = case.region_size, case.pool, case.pool_size, case.pixel_loss, case.align_corners, case.alpha
+        options = RMIOptions(*settings, batch=case.c if case.batch else 0)
         check(logits, target, valid, options, grad_rmi, some_weights(case.seed, case.c, DEVICE))
 
 
