@@ -66,8 +66,8 @@ class Configuration:
             self.mode = "multiclass"
         if self.name == "rmi":
             options |= {"region_size": self.choice(1, 2, 3, 3, 4, 5), "pool": self.choice("avg", "max", "interp")}
-            options |= {"pool_size": self.choice(1, 2, 3, 4, 5), "combine": self.choice("convex", "additive")}
-            options |= {"weight_lambda": float(self.rng.uniform(0, 1)), "covariance": self.choice("sum", "mean")}
+            options |= {"pool_size": self.choice(1, 2, 3, 4, 5), "covariance": self.choice("sum", "mean", "batch")}
+            options |= {"weight_lambda": float(self.rng.uniform(0, 1)), "combine": self.choice("convex", "additive")}
             options |= {"alpha": self.choice(5e-4, 5e-4, 0.05), "subtract_floor": self.choice(False, True)}
             if self.mode == "multiclass":
                 options["pixel_loss"] = self.choice("bce", "ce")
