@@ -128,6 +128,20 @@ def test_one_large_strip_is_read_as_other_files_are(tmp_path, monkeypatch):
         np.testing.assert_array_equal(read(AREAS[1])[..., 1], values[AREAS[1].rows, AREAS[1].columns])
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_zero_that_is_white(tmp_path, dtype, monkeypatch):
+    values = RNG.integers(0, np.iinfo(dtype).max, (70, 90)).astype(dtype)
+    tifffile.imwrite(tmp_path / "i.tif", np.iinfo(dtype).max - values, photometric="miniswhite")
+    expected = read_image(tmp_path / "i.tif")
+    assert abs(int(expected[0, 0, 0]) - values[0, 0] / np.iinfo(dtype).max * 255) < 1
+    monkeypatch.setattr(large, "_through_pyvips", lambda path, bands: None)
+    if dtype == np.uint16:
+        with pytest.raises(ValueError, match="is read through pyvips"):
+            open_large(tmp_path / "i.tif", Bands())
+    else:
+        np.testing.assert_array_equal(open_large(tmp_path / "i.tif", Bands())[1](AREAS[1]), expected[13:33, 31:71])
+
+
 def test_limits_of_what_is_decoded_whole(tmp_path, monkeypatch):
     monkeypatch.setattr(large, "_through_pyvips", lambda path, bands: None)
     Image.new("RGB", (90, 70)).save(tmp_path / "i.png")

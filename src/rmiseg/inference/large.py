@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from rmiseg.data.bands import RGB, Bands, scaled, scaled_values
-from rmiseg.data.image_files.deep import is_deep
+from rmiseg.data.image_files.deep import is_deep, is_inverted
 from rmiseg.data.image_files.opening import of_any_size, open_image
 from rmiseg.data.image_files.reading import rgb_pixels, wrong_bands
 from rmiseg.data.image_files.tiff import CACHE, PHOTOMETRIC, TiffImage, is_tiff
@@ -99,7 +99,8 @@ def _whole(path: Path, bands: Bands) -> tuple[tuple[int, int], Reader]:
     """An image that Pillow holds, with 4 bytes a pixel; of an area a copy is made."""
     image = _through_pillow(path)
     _check((image.height, image.width), MOST_WHOLE)
-    if bands.count != RGB.count or (is_deep(image) and image.mode not in ("F", "I", "I;16", "I;16B")):
+    is_gray = image.mode in ("F", "I", "I;16", "I;16B") and not is_inverted(image)
+    if bands.count != RGB.count or (is_deep(image) and not is_gray):
         raise ValueError(
             f"an image of so many pixels, bands and bits is read through pyvips: {remedy('large')}; or save it as a "
             "tiled TIFF file"

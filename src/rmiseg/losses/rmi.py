@@ -129,9 +129,8 @@ class RMILoss(SegmentationLoss):
         return options, None if self.subtract_floor else 0.5 * math.log(count)
 
     def _at_once(self, logits: Tensor, target: Tensor) -> Tensor | None:
-        if (
-            self.from_probabilities or self.covariance == "batch" or type(self) is not RMILoss
-        ):  # that may be another loss
+        is_other = type(self) is not RMILoss  # which may be another loss
+        if self.from_probabilities or self.covariance == "batch" or is_other:
             return None
         options, floor = self._options(target.shape[1:])
         loss = WholeLoss(self.inputs.ignored, self.pixel_loss, self.align_corners, self.shares(), options, floor)

@@ -139,6 +139,17 @@ def test_range_is_stored_with_the_model(tmp_path):
     assert torch.is_tensor(segmenter.center)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("ranges", [None, "full"])
+def test_images_whose_zero_is_white_are_read_as_they_look(tmp_path, dtype, ranges):
+    tifffile = pytest.importorskip("tifffile")
+    most = np.iinfo(dtype).max
+    values = RNG.integers(0, most, (5, 9), endpoint=True).astype(dtype)
+    tifffile.imwrite(tmp_path / "i.tif", most - values, photometric="miniswhite")
+    pixels = read_image(tmp_path / "i.tif", bands=Bands(ranges=(0, int(most)) if ranges else None))
+    np.testing.assert_allclose(pixels[..., 1], values / most * 255, atol=1)
+
+
 # Masks
 
 

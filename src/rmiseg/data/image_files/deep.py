@@ -89,6 +89,11 @@ def is_garbled(image: Image.Image) -> bool:
     return unsigned or (tags.get(PLANAR) == 2 and image.mode.startswith("RGB"))
 
 
+def is_inverted(image: Image.Image) -> bool:
+    """Return whether it is a TIFF file of gray whose zero is white (MinIsWhite); Pillow turns those of up to 8 bits."""
+    return getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == 0
+
+
 def header(image: Image.Image) -> Header:
     """Return what an image file holds, by its header."""
     size = (image.height, image.width)

@@ -16,6 +16,7 @@ from rmiseg.data.image_files.deep import (
     header,
     is_deep,
     is_garbled,
+    is_inverted,
     is_signed,
     netpbm_most,
     packing,
@@ -28,7 +29,6 @@ from rmiseg.data.image_files.exactness import check_exact, check_exact_tiff
 from rmiseg.data.image_files.matlab import read_categories
 from rmiseg.data.image_files.opening import opened, said
 from rmiseg.data.image_files.reading import unknown_to_pillow
-from rmiseg.data.image_files.tiff import PHOTOMETRIC
 from rmiseg.data.image_files.volumes import is_slice
 from rmiseg.runtime.words import some
 
@@ -83,7 +83,7 @@ def read_raw_mask(path: Path, rgb: bool, lossy: bool = False) -> RawMask:
                 return RawMask(_whole(read_deep(image, path, stored=True), image.mode))
             colors = image.getpalette() or [] if image.mode == "P" else []
             palette = tuple(zip(colors[::3], colors[1::3], colors[2::3]))
-            inverted = getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == 0
+            inverted = is_inverted(image)
             return RawMask(raw_values(image, turn=True), palette, _transparent(image), inverted)
         if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA"):
             raise ValueError(f"the classes are given as colors, but the pixels are of mode {image.mode}")
@@ -120,7 +120,7 @@ def raw_values(image: Image.Image, turn: bool = False) -> NDArray[Any]:
         ValueError: its pixels are colors or floats.
     """
     packed, most = packing(image), netpbm_most(image)  # known of a file, until its pixels are loaded
-    inverted = getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == 0 and packed.partition(";")[2].strip("0123456789")
+    inverted = is_inverted(image) and packed.partition(";")[2].strip("0123456789")
     if turn:
         ImageOps.exif_transpose(image, in_place=True)
     if image.mode in ("LA", "PA"):

@@ -14,6 +14,7 @@ from rmiseg.data.image_files.deep import (
     header,
     is_deep,
     is_garbled,
+    is_inverted,
     is_signed,
     netpbm_most,
     read_deep,
@@ -49,7 +50,8 @@ def read_image(path: Path, reduction: int = 1, bands: Bands = RGB) -> NDArray[np
     def read(image: Image.Image) -> NDArray[np.uint8]:
         if (found := header(image).bands) not in (1, 3):
             raise ValueError(wrong_bands(found, 3))
-        strange = is_garbled(image) or is_signed(image) or image.mode == "LA" or netpbm_most(image) > 255
+        strange = is_garbled(image) or is_signed(image) or is_inverted(image) or image.mode == "LA"
+        strange = strange or netpbm_most(image) > 255
         if is_deep(image) and (bands.ranges is not None or strange):
             return reduced(scaled(read_deep(image, path), bands.ranges), reduction)
         if reduction == 1:
