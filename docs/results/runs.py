@@ -64,10 +64,14 @@ def _loss(options: dict[str, Any]) -> str:
     others = [OTHERS[each] if weight == 1 else f"{weight:g} {OTHERS[each]}" for each, weight in plus.items()]
     if name != "rmi":
         return " + ".join([LOSSES[name], *others])
-    rmi, pixel = f"RMI ({options['loss.rmi.pool_size']})", options["loss.rmi.pixel_loss"].upper()
-    if options["loss.rmi.combine"] == "additive":
+    pixel, additive = options["loss.rmi.pixel_loss"].upper(), options["loss.rmi.combine"] == "additive"
+    about = [str(options["loss.rmi.pool_size"])]
+    about += ["batch"] if options["loss.rmi.covariance"] == "batch" else []
+    about += [pixel] if pixel != "BCE" and not additive else []
+    rmi = f"RMI ({', '.join(about)})"
+    if additive:
         return " + ".join([pixel, *others, f"{options['loss.rmi.weight_lambda']:g} {rmi}"])
-    return " + ".join([rmi if pixel == "BCE" else f"{rmi[:-1]}, {pixel})", *others])
+    return " + ".join([rmi, *others])
 
 
 def _crops(options: dict[str, Any]) -> str:
