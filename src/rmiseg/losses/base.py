@@ -23,7 +23,7 @@ class LossTerms(NamedTuple):
     """A loss before its divisions.
 
     Sums and counts of several micro-batches or processes add up: `loss.from_sums(sums, counts)` of the totals is the
-    loss of the whole batch, exactly.
+    loss of the whole batch, exactly; of RMI with one covariance for each batch, it is the mean over them.
 
     Attributes:
         sums: (K,) differentiable sums, one a term of the loss.

@@ -37,10 +37,11 @@ class RMILoss(SegmentationLoss):
 
     **The value can be negative; only its gradient matters.** A class that is absent from an image contributes the least
     possible value, 1/2 ln alpha = -3.80 (`functional.RMI_FLOOR`), and no gradient, whatever is predicted: its labels
-    have no variance to explain, and pixels wrongly given to it are left to the pixel loss. A class that is present and
-    perfectly predicted contributes up to 1/2 ln 2 more. With `subtract_floor=True` the loss counts from what
-    a perfect prediction reaches: the same gradients, and 0 for that. It is no bound: predictions with more contrast
-    than the pooled labels have, as of a whole pooling window for a single pixel, can come a little below.
+    have no variance to explain, and pixels wrongly given to it are left to the pixel loss, unless `covariance` is
+    "batch". A class that is present and perfectly predicted contributes up to 1/2 ln 2 more. With `subtract_floor=True`
+    the loss counts from what a perfect prediction reaches: the same gradients, and 0 for that. It is no bound:
+    predictions with more contrast than the pooled labels have, as of a whole pooling window for a single pixel, can
+    come a little below.
 
     Args:
         num_classes: Number of classes C.
