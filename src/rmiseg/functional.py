@@ -273,6 +273,11 @@ def by_class(maps: Tensor, num_classes: int) -> Tensor:
     return maps.reshape(-1, num_classes, *maps.shape[2:])
 
 
+def for_each_sample(values: Tensor, shape: Sequence[int]) -> Tensor:
+    """Values of the classes (C,) once for every sample: `shape` is (N, C), or (N * C, 1) of multilabel masks."""
+    return values.repeat(math.prod(shape) // len(values)).view(shape)
+
+
 def counted_maps(valid: Tensor, maps: Tensor, options: RMIOptions) -> Tensor:
     """Maps with a valid pixel, of `by_class`: bool (N, 1), or (N, C) of multilabel masks."""
     return valid.flatten(1).any(dim=1).view(-1, options.batch // maps.shape[1])
@@ -293,8 +298,7 @@ def present_classes(labels: Tensor, options: RMIOptions) -> Tensor:
     present = labels.flatten(2).amax(dim=2) > 0
     if not options.batch:
         return present
-    together = by_class(present, options.batch)
-    return together.any(dim=0).repeat(len(together), 1).view_as(present)
+    return for_each_sample(by_class(present, options.batch).any(dim=0), present.shape)
 
 
 def rmi_sums(

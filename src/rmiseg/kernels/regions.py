@@ -26,7 +26,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from rmiseg.functional import RMIOptions, by_class
+from rmiseg.functional import RMIOptions, by_class, for_each_sample
 from rmiseg.kernels.pieces import piece
 
 BLOCK = 1 << 19
@@ -165,8 +165,7 @@ def gradient_in_rmi(grad_sums: Tensor, map_weights: Tensor, options: RMIOptions)
     gradient = grad_sums[:, 1:].double() * map_weights
     if not options.batch:
         return gradient
-    together = by_class(gradient, options.batch)
-    return together.sum(dim=0).repeat(len(together), 1).view_as(gradient)
+    return for_each_sample(by_class(gradient, options.batch).sum(dim=0), gradient.shape)
 
 
 def joined_sums(pixel: Tensor, rmi: Tensor, perfect: Tensor, map_weights: Tensor, floor: float | None) -> Tensor:

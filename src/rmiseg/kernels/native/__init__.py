@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from rmiseg.functional import RMIOptions, by_class, computed_dtype, counted_maps, pooled_size
+from rmiseg.functional import RMIOptions, by_class, computed_dtype, counted_maps, for_each_sample, pooled_size
 from rmiseg.kernels.interpolation import nearest_target
 from rmiseg.kernels.native.library import Labels, Problem, Regions, call, is_available
 from rmiseg.kernels.perfect import interpolated_target
@@ -101,7 +101,7 @@ def rmi_forward(
     if options.batch:
         perfect_maps = partial(interpolated_target, target, valid, labels)
         maps = probabilities, labels, valid, perfect_maps
-        rmi, present, perfect, probabilities = regions_of_batch(*maps, options, with_gradient, with_perfect)
+        rmi, present, perfect, probabilities = _regions_of_batch(*maps, options, with_gradient, with_perfect)
         sums = joined_sums(pixel_sums, rmi, perfect, map_weights, floor)
     elif options.pool == "interp":
         rmi, perfect, present, _ = regions(probabilities, labels, options, with_gradient, False)
@@ -267,7 +267,7 @@ def regions(
     return rmi, perfect, present, sums
 
 
-def regions_of_batch(
+def _regions_of_batch(
     probabilities: Tensor,
     labels: Tensor,
     valid: Tensor,
@@ -281,7 +281,7 @@ def regions_of_batch(
     The images of a class in all samples are a volume, in whose regions there is one slice. Ordinary operations serve
     maps of which only some classes count, and pool "interp" with `with_perfect`.
     """
-    classes, size = options.batch, labels.shape[2:]
+    classes, shape = options.batch, labels.shape[:2]
     counted = counted_maps(valid, labels, options)
     interpolated = with_perfect and options.pool == "interp"
     if interpolated or not counted.any() or (counted != counted[:, :1]).any():
@@ -289,10 +289,11 @@ def regions_of_batch(
     chosen = counted[:, 0]
     kinds = (by_class(maps, classes)[chosen].transpose(0, 1) for maps in (probabilities, labels))
     of_classes, truth = (maps.unsqueeze(0).contiguous() for maps in kinds)
-    found = regions(of_classes, truth, options, with_gradient, with_perfect, flat=True)
-    rmi, perfect, present = (each.repeat(len(chosen), 1).view(len(labels), -1) for each in found[:3])
+    rmi, perfect, present, _ = regions(of_classes, truth, options, with_gradient, with_perfect, flat=True)
+    rmi, present = (for_each_sample(each[0], shape) for each in (rmi, present))
+    perfect = for_each_sample(perfect[0], shape) if with_perfect else perfect
     if not with_gradient:
-        return rmi, present, perfect, probabilities.new_empty((*labels.shape[:2], *(0,) * len(size)))
+        return rmi, present, perfect, probabilities.new_empty((*shape, 0, 0))
     gradient = torch.zeros_like(probabilities)
     by_class(gradient, classes)[chosen] = of_classes[0].transpose(0, 1)
     return rmi, present, perfect, gradient
