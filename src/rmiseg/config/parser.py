@@ -23,9 +23,10 @@ from jsonargparse import ActionYesNo, ArgumentParser, Namespace, get_loader, set
 
 from rmiseg.config.arguments import WITH_RECIPE, bracketed, command_of, completed, is_recipe, renamed
 from rmiseg.config.commands import COMMANDS, GROUPS
+from rmiseg.config.effects import check_effects
 from rmiseg.config.options import OpenConfig, TrainConfig
 from rmiseg.config.ranges import COMMAND_RANGES, check_ranges
-from rmiseg.config.recipes import StrictLoader, checked_names, flat, nested, read_recipe
+from rmiseg.config.recipes import StrictLoader, checked_names, flat, nested, read_recipe, value_of
 from rmiseg.config.registry import GIVEN, Component, find, is_known, names, none_of
 from rmiseg.config.wording import in_words, option_kinds
 
@@ -201,7 +202,9 @@ def parse_command(arguments: Sequence[str]) -> tuple[str, Any]:
     config: Any = _instance(COMMANDS[name].config, complete[name].instantiate(options))
     if name in WITH_RECIPE:
         has_recipe = any(each.partition("=")[0] == "--recipe" for each in arguments) or is_recipe(arguments)
-        return name, _opened(config, not has_recipe, _named(given[1:]))
+        config = _opened(config, not has_recipe, _named(given[1:]))
+        check_effects(config, _named([renamed(each) for each in completed(arguments)[1:]]))  # without the recipe's
+        return name, config
     check_ranges(config, COMMAND_RANGES)
     return name, config
 
@@ -266,18 +269,12 @@ def chosen_components(config: TrainConfig) -> list[Component]:
 
 def _chosen(config: TrainConfig) -> list[tuple[str, str, str]]:
     """Option, kind and name of every component that a training names, but for those that were given in Python."""
-    chosen = [(option, kind, _value(config, option)) for option, kind in CHOICES.items()]
+    chosen = [(option, kind, str(value_of(config, option))) for option, kind in CHOICES.items()]
     chosen += [(f"loss.plus {name}", "loss", name) for name in config.loss.plus]
     chosen += [(f"data.augment {name}", "augmentation", name) for name in config.data.augment]
     for option in ("metrics", "callbacks", "loggers"):
         chosen += [(f"train.{option}", option.removesuffix("s"), name) for name in getattr(config.train, option)]
     return [(option, kind, name) for option, kind, name in chosen if not name.startswith(GIVEN)]
-
-
-def _value(config: Any, option: str) -> str:
-    for name in option.split("."):
-        config = getattr(config, name)
-    return str(config)
 
 
 def checked_options(component: Component, given: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -265,6 +265,13 @@ def nested(name: str, value: Any) -> dict[str, Any]:
     return {first: nested(rest, value) if rest else value}
 
 
+def value_of(config: Any, name: str) -> Any:
+    """The value of an option by its dotted name."""
+    for part in name.split("."):
+        config = getattr(config, part)
+    return config
+
+
 def check_types(options: Any, prefix: str = "") -> None:
     """See whether the fields of a dataclass hold values of their types, as they may not where a file was read.
 

@@ -10,6 +10,7 @@ import torch
 from rich.console import Console
 
 from rmiseg.config import OpenConfig, TrainConfig
+from rmiseg.config.effects import check_needed
 from rmiseg.data import LabeledImages, Split
 from rmiseg.inference.conversion import initial_network
 from rmiseg.models.weights import source_of_weights
@@ -76,7 +77,8 @@ class OpenTraining:
             before: What was decided before the data were opened.
 
         Raises:
-            ValueError: Images that are no files, of which nothing can be known, or nothing to learn from.
+            ValueError: Images that are no files, of which nothing can be known, or nothing to learn from; or an option
+                that does nothing beside others.
         """
         if not isinstance(train, Split) or not isinstance(val, Split):
             raise ValueError("plan: options are decided from image files; data that are given in Python say nothing")
@@ -89,6 +91,7 @@ class OpenTraining:
         )
         given = [option for part in self.replaced for option in (*REPLACED[part], f"{part}.weights")]
         plan = decide(self.config, profile_data(train, val, self.console), machine, measures, given)
+        check_needed(plan.config, self.config.given)
         return replace(plan, config=complete(plan.config), decisions=(*before, *plan.decisions))
 
 
