@@ -46,6 +46,7 @@ def losses(place: Place, classes: int) -> dict[str, Loss]:
         "RMI": RMILoss(classes, **options, **small),
         "RMI pool 2": RMILoss(classes, pool_size=2, **options, **small),
         "RMI R 5": RMILoss(classes, region_size=5, **options),
+        "RMI of the batch": RMILoss(classes, covariance="batch", **options, **small),
         "CELoss": CELoss(classes, **options),
         "BCELoss": BCELoss(classes, **options),
     }

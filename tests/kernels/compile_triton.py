@@ -7,6 +7,7 @@ python tests/kernels/compile_triton.py [--all]
 import itertools
 import re
 import sys
+from dataclasses import replace
 
 import torch
 import triton
@@ -89,6 +90,7 @@ def main(everything: bool):
     both((2, 3, *low), full, RMIOptions(2, "interp", 4, "ce", True))
     both((2, 3, *low), full, RMIOptions(4, "max", 3, "bce", False), torch.float64)
     both((2, 3, *full), full, default, weighted=True)
+    both((2, 3, *full), full, replace(default, batch=3))
     both((2, 3, *low), full, RMIOptions(3, "avg", 4, "ce", False), torch.bfloat16, weighted=True)
     # Sides of 1, which Triton makes constants of.
     both((1, 1, 1, 1), (1, 1), RMIOptions(1, "avg", 1, "ce", False))

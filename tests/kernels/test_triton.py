@@ -239,6 +239,31 @@ def test_regions(region_size, size, monkeypatch):
     assert (grad - expected_grad).norm() <= 1e-6 * expected_grad.norm() + 1e-12
 
 
+@pytest.mark.parametrize("passes", [1, 3])
+@pytest.mark.parametrize("region_size", [1, 2, 3])
+def test_regions_of_all_samples(region_size, passes, monkeypatch):
+    """Covariances of each class, in one pass and in several; the last sample does not count."""
+    monkeypatch.setattr(triton_regions, "PASS_BYTES", 1 if passes > 1 else 1 << 25)
+    generator = torch.Generator().manual_seed(region_size)
+    shape = (3, 2, region_size + 4, region_size + 2)
+    probabilities = torch.rand(shape, generator=generator).to(DEVICE)
+    labels = (torch.rand(shape, generator=generator) > 0.5).float().to(DEVICE)
+    counted = torch.tensor([[True], [True], [False]], device=DEVICE)
+    probabilities[2] = labels[2] = labels[:, 1] = labels[0, 0] = 0
+    samples = torch.full((2,), 2.0, dtype=torch.float64, device=DEVICE)
+    options = RMIOptions(region_size, "avg", 4, "bce", False, 0.01, batch=2)
+    found = triton_regions.Regions.of(probabilities, labels, options, True, samples)
+    expected = regions.region_covariance(probabilities, labels, region_size, counted)
+    assert torch.allclose(found.covariance, expected, rtol=1e-12, atol=1e-11)
+    assert torch.allclose(found.rmi, regions.rmi_of_covariance(expected, 0.01), rtol=1e-10)
+    assert found.present.tolist() == [[True, False]]
+    grad = torch.empty_like(probabilities)
+    found.write_gradient(grad)
+    factor = regions.region_factor(expected, 0.01)
+    expected_grad = regions.region_gradient(probabilities, labels, factor, region_size, counted)
+    assert (grad[:2] - expected_grad[:2]).norm() <= 1e-6 * expected_grad.norm() + 1e-12
+
+
 def test_kernels_compile_for_a_gpu_that_is_not_there():
     """In a process of its own: here, kernels may belong to the interpreter."""
     environment = {**os.environ, "TRITON_INTERPRET": "0"}

@@ -27,13 +27,12 @@ from torch import Tensor
 
 from rmiseg.functional import RMIOptions, one_hot, pooled_size
 from rmiseg.kernels.perfect import interpolated_classes, perfect_rmi_of_classes
-from rmiseg.kernels.pooled import rmi_of_pooled
 from rmiseg.kernels.triton.arguments import Bands, Batch, Gradient, Pooled, Reading, Tiles, Windows, power_of_2
 from rmiseg.kernels.triton.launching import launch
 from rmiseg.kernels.triton.low_backward import low_backward_kernel
 from rmiseg.kernels.triton.pixels_backward import argmax_kernel, backward_kernel, log_sum_exp_kernel
 from rmiseg.kernels.triton.pixels_forward import forward_kernel, interp_kernel
-from rmiseg.kernels.triton.regions import FUSED, Regions
+from rmiseg.kernels.triton.regions import FUSED, Regions, rmi_of_batch
 from rmiseg.kernels.triton.totals import join as join_sums
 from rmiseg.kernels.triton.totals import row_sums
 
@@ -110,7 +109,7 @@ def rmi_forward(
     if options.batch:
         rows, probabilities, labels = whole.forward()
         certain = functools.partial(interpolated_classes, target, valid, labels)
-        found = rmi_of_pooled(probabilities, labels, valid, certain, options, with_gradient, with_perfect)
+        found = rmi_of_batch(probabilities, labels, valid, certain, options, with_gradient, with_perfect)
         return row_sums(rows, whole.batch.dtype), *found
     gradient_maps = whole.batch.empty(*logits.shape[:2], *(whole.pooling.shape if with_gradient else (0, 0)))
     parts = []

@@ -257,6 +257,7 @@ def assemble_kernel(
     rmi,  # (maps,) float64, written
     present,  # (maps,) uint8, written
     weights,  # (maps, d, 2d + 1) float64, written, or None
+    samples,  # (maps,) float64, how many have added to the sums of each, or None of one
     cut: SumsCut,
     R: tl.constexpr,
     TILE: tl.constexpr,
@@ -280,11 +281,14 @@ def assemble_kernel(
     k2, i2, j2 = tl.where(exchange, ku, kv), tl.where(exchange, iu, iv), tl.where(exchange, ju, jv)
     lag = (((i2 - i) * 2 + k) * 2 + k2) * SPAN + j2 - j + R - 1
     mask = (u < 2 * D)[:, None] & (u < 2 * D)[None, :]
+    positions = cut.positions
+    if samples is not None:
+        positions = positions * tl.load(samples + index)
     total = _gather(sums, lag, i2, j, mask, LAGS, cut)
     mean = _gather(sums, LAGS - 2 + u // D, u % D // R, u % R, u < 2 * D, LAGS, cut)
     tl.store(present + index, tl.max(tl.where((u >= D) & (mean > 0), 1, 0), axis=0).to(tl.uint8))
     # Centering is a rank-one correction: what cancels leaves float64 with far more digits than alpha needs.
-    total -= mean[:, None] * (mean / cut.positions)[None, :]
+    total -= mean[:, None] * (mean / positions)[None, :]
     tl.store(covariance + index * 4 * D * D + u[:, None] * 2 * D + u[None, :], total, mask=mask)
 
     matrix = total + _diagonal(u, D, ALPHA)
@@ -301,7 +305,7 @@ def assemble_kernel(
     tl.store(rmi + index, tl.sum(logarithms, axis=0) / (2 * D))
     if weights is not None:
         scaled = (own - matrix) / D
-        center = tl.sum(tl.where(mask, scaled * (mean / cut.positions)[None, :], 0.0), axis=1)
+        center = tl.sum(tl.where(mask, scaled * (mean / positions)[None, :], 0.0), axis=1)
         weights += index * D * (2 * D + 1)
         tl.store(weights + u[:, None] * (2 * D + 1) + u[None, :], scaled, mask=(u < D)[:, None] & (u < 2 * D)[None, :])
         tl.store(weights + u * (2 * D + 1) + 2 * D, center, mask=u < D)

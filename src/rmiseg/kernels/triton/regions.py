@@ -13,6 +13,9 @@ has a lane of its own; other lanes have some adjacent inner columns, since neigh
 convert to float64, and since the fewer warps a row takes, the fewer sums over lanes there are. 129 columns (513 pooled
 by 4) are 4 edges and 25 times 5. Rows come in bands; for the lag sums, each of the R - 1 first and last is one alone.
 
+Where a class has one covariance in all samples, their sums are added up before `assemble_kernel`, and each sample's maps
+have the gradient that the same weights give.
+
 Larger regions than MAX_REGION_SIZE would need more registers than there are; `regions` serves them.
 """
 
@@ -26,8 +29,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rmiseg.functional import RMIOptions
+from rmiseg.functional import RMIOptions, by_class, counted_maps, for_each_sample
 from rmiseg.kernels import regions
+from rmiseg.kernels.perfect import perfect_rmi_of_maps
+from rmiseg.kernels.pooled import rmi_of_pooled
 from rmiseg.kernels.triton.arguments import power_of_2
 from rmiseg.kernels.triton.launching import MOST, launch
 from rmiseg.kernels.triton.region_gradient import maps_gradient_kernel, taps_kernel
@@ -102,7 +107,7 @@ class Regions:
     Attributes:
         probabilities, labels: Pooled, (N, C, h, w) float32 or float64.
         region_size, alpha: See `functional.rmi_sums`.
-        rmi: (N, C) float64.
+        rmi: (N, C) float64; (1, C) of each class in all samples, and so what follows.
         present: (N, C) bool, the classes that are.
         covariance: (N, C, 2d, 2d) float64.
         weights: (N, C, d, 2d + 1) float64, which the gradient is made of; None without it, and for large regions.
@@ -118,29 +123,37 @@ class Regions:
     weights: Tensor | None
 
     @classmethod
-    def of(cls, probabilities: Tensor, labels: Tensor, options: RMIOptions, with_gradient: bool) -> Regions:
+    def of(
+        cls,
+        probabilities: Tensor,
+        labels: Tensor,
+        options: RMIOptions,
+        with_gradient: bool,
+        samples: Tensor | None = None,
+    ) -> Regions:
+        """Those of every map, or with `samples`, (C,) float64, of each class in all samples, of which so many count.
+
+        The maps of others are zero.
+        """
         size, alpha = options.region_size, options.alpha
         if size > MAX_REGION_SIZE:
             covariance = regions.region_covariance(probabilities, labels, size)
             rmi, present = regions.rmi_of_covariance(covariance, alpha), labels.amax(dim=(2, 3)) > 0
             return cls(probabilities, labels, size, alpha, rmi, present, covariance, None)
-        n, c, d = *probabilities.shape[:2], size**2
+        n, c, d = 1 if samples is not None else len(probabilities), probabilities.shape[1], size**2
         covariance = probabilities.new_empty((n, c, 2 * d, 2 * d), dtype=torch.float64)
         weights = covariance.new_empty((n, c, d, 2 * d + 1)) if with_gradient else None
         rmi, present = covariance.new_empty((n, c)), probabilities.new_empty((n, c), dtype=torch.uint8)
         cuts = _Cuts.of(probabilities.shape, size, ROWS, COLUMNS, GRADIENT_COLUMNS)
-        every = probabilities, labels, covariance, rmi, present, weights
-        for maps in cuts.passes():
-            count = maps.stop - maps.start
-            sums = covariance.new_empty((count, cuts.bands, cuts.lags, cuts.columns))
-            part = every if count == cuts.maps else tuple(_part(each, maps) for each in every)
-            settings: dict[str, Any] = {"COLUMNS": cuts.lanes.columns, "R": size}
-            settings |= {"PAIRS": 4 if size <= AT_ONCE else 1, **FUSED, "num_warps": 1}
-            for first in range(0, 4, settings["PAIRS"]):
-                settings["FIRST"] = first
-                launch(lag_sums_kernel, count * cuts.bands * cuts.chunks, *part[:2], sums, cuts.of_maps, **settings)
-            settings = {"R": size, "TILE": cuts.tile, "ALPHA": alpha, **FUSED, "num_warps": cuts.warps}
-            launch(assemble_kernel, count, sums, *part[2:], cuts.of_sums, **settings)
+        maps, results, of_classes = (probabilities, labels), (covariance, rmi, present, weights), list[Tensor]()
+        for some in cuts.passes(1 if samples is None else c):
+            sums = _lag_sums(cuts, some, *_part(cuts, some, *maps))
+            if samples is None:
+                _assemble(cuts, sums, _part(cuts, some, *results), None, alpha)
+            else:
+                of_classes.append(torch.unflatten(sums, 0, (-1, c)).sum(dim=0))
+        if samples is not None:
+            _assemble(cuts, functools.reduce(torch.add, of_classes), results, samples, alpha)
         return cls(probabilities, labels, size, alpha, rmi, present.view(torch.bool), covariance, weights)
 
     def write_gradient(self, out: Tensor) -> None:
@@ -151,10 +164,11 @@ class Regions:
             out.copy_(regions.region_gradient(self.probabilities, self.labels, factor, size))
             return
         cuts, span = _Cuts.of(self.probabilities.shape, size, ROWS, COLUMNS, GRADIENT_COLUMNS), 2 * size - 1
+        weights = self.weights.expand(len(self.probabilities), -1, -1, -1).contiguous()
         taps = self.weights.new_empty((cuts.maps, span, 2 * span**2 + 1, span))
         settings: dict[str, Any] = {"R": size, "TAPS": power_of_2(taps.shape[2]), **FUSED, "num_warps": 4}
         settings["CLASSES"] = power_of_2(span)
-        launch(taps_kernel, cuts.maps * span, self.weights, taps, cuts.of_maps, **settings)
+        launch(taps_kernel, cuts.maps * span, weights, taps, cuts.of_maps, **settings)
         lanes, bands = cuts.gradient_lanes, -(-self.probabilities.shape[2] // GRADIENT_ROWS)
         cut = cuts.of_maps._replace(rows=GRADIENT_ROWS, bands=bands, chunks=lanes.chunks)
         settings = {"COLUMNS": lanes.columns, "R": size, **FUSED, "num_warps": 1, "maxnreg": GRADIENT_REGISTERS}
@@ -162,9 +176,64 @@ class Regions:
         launch(maps_gradient_kernel, cuts.maps * bands * lanes.chunks, *sources, **settings)
 
 
-def _part(tensor: Tensor | None, maps: slice) -> Tensor | None:
-    """Some maps of a tensor (N, C, ...): (maps, ...)."""
-    return None if tensor is None else tensor.flatten(0, 1)[maps]
+def rmi_of_batch(
+    probabilities: Tensor,
+    labels: Tensor,
+    valid: Tensor,
+    certain: Callable[[], Tensor],
+    options: RMIOptions,
+    with_gradient: bool,
+    with_perfect: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """`rmi_of_pooled`, where each class has one covariance in all samples."""
+    if options.region_size > MAX_REGION_SIZE or not len(labels):
+        return rmi_of_pooled(probabilities, labels, valid, certain, options, with_gradient, with_perfect)
+    shape, counted = labels.shape, counted_maps(valid, labels, options)
+    samples = counted.sum(dim=0).clamp(min=1).double().expand(options.batch).contiguous()
+    probabilities, labels = (by_class(maps, options.batch) for maps in (probabilities, labels))
+    found = Regions.of(probabilities, labels, options, with_gradient, samples)
+    rmi, present = (for_each_sample(each[0], shape[:2]) for each in (found.rmi, found.present))
+    perfect = rmi.new_empty((len(rmi), 0))
+    if with_perfect:
+        exact = by_class(certain(), options.batch) if options.pool == "interp" else labels
+        of_classes = perfect_rmi_of_maps(labels, exact, found.covariance, options, counted)
+        perfect = for_each_sample(of_classes[0], shape[:2])
+    gradient_maps = probabilities.new_empty(shape if with_gradient else (*shape[:2], 0, 0))
+    if with_gradient:
+        found.write_gradient(gradient_maps)
+    return rmi, present, perfect, gradient_maps
+
+
+def _part(cuts: _Cuts, some: slice, *tensors: Tensor | None) -> tuple[Any, ...]:
+    """Some maps of tensors (N, C, ...), as (maps, ...); of all of them the tensors as they are."""
+    if some.stop - some.start == cuts.maps:
+        return tensors
+    return tuple(None if each is None else each.flatten(0, 1)[some] for each in tensors)
+
+
+def _lag_sums(cuts: _Cuts, some: slice, probabilities: Tensor, labels: Tensor) -> Tensor:
+    """Sums of some maps, see `lag_sums_kernel`."""
+    size, count = cuts.region_size, some.stop - some.start
+    sums = labels.new_empty((count, cuts.bands, cuts.lags, cuts.columns), dtype=torch.float64)
+    settings: dict[str, Any] = {"COLUMNS": cuts.lanes.columns, "R": size}
+    settings |= {"PAIRS": 4 if size <= AT_ONCE else 1, **FUSED, "num_warps": 1}
+    for first in range(0, 4, settings["PAIRS"]):
+        settings["FIRST"] = first
+        programs = count * cuts.bands * cuts.chunks
+        launch(lag_sums_kernel, programs, probabilities, labels, sums, cuts.of_maps, **settings)
+    return sums
+
+
+def _assemble(
+    cuts: _Cuts,
+    sums: Tensor,
+    results: tuple[Tensor | None, ...],
+    samples: Tensor | None,
+    alpha: float,
+) -> None:
+    """Write covariance, rmi, present and weights of some maps, from their sums; see `assemble_kernel`."""
+    settings = {"R": cuts.region_size, "TILE": cuts.tile, "ALPHA": alpha, **FUSED, "num_warps": cuts.warps}
+    launch(assemble_kernel, len(sums), sums, *results, samples, cuts.of_sums, **settings)
 
 
 class _Lanes:
@@ -188,7 +257,7 @@ class _Cuts:
 
     def __init__(self, shape: tuple[int, ...], region_size: int, rows: int, most: int, gradient_most: int) -> None:
         height, width = shape[2:]
-        self.maps = shape[0] * shape[1]
+        self.maps, self.region_size = shape[0] * shape[1], region_size
         self.rows, columns, span = _Cut(height, region_size), _Cut(width, region_size), 2 * region_size - 1
         kinds = 2 if region_size <= AT_ONCE else 1
         sums = kinds**2 * region_size * span
@@ -218,7 +287,7 @@ class _Cuts:
         """The same for the same arguments: they are from step to step."""
         return _Cuts(shape, region_size, *constants)
 
-    def passes(self) -> list[slice]:
-        """Slices of the maps whose sums fit into PASS_BYTES."""
-        group = max(1, PASS_BYTES // (8 * self.bands * self.lags * self.columns))
+    def passes(self, together: int) -> list[slice]:
+        """Slices of the maps whose sums fit into PASS_BYTES, but for so many that stay together."""
+        group = together * max(1, PASS_BYTES // (8 * self.bands * self.lags * self.columns * together))
         return [slice(start, min(start + group, self.maps)) for start in range(0, self.maps, group)]
