@@ -16,7 +16,12 @@ PLACE = re.compile(r"(<!-- runs of \w+ -->\n).*?(<!-- end -->)", re.DOTALL)
 USUAL_WIDTHS = {"deeplabv3plus": 256, "unet": 8}
 """Channels of their heads."""
 NETWORKS = {"deeplabv3plus": "DeepLabv3+", "smp:Unet": "U-Net", "unet": "small U-Net"}
-LOSSES = {"ce": "CE", "rmi-ramp": "RMI, rising (2)", "rmi-idea": "RMI (2, end to end)", "rmi-first": "CE after RMI (2, batch)"}
+LOSSES = {
+    "ce": "CE",
+    "rmi-ramp": "RMI, rising (2)",
+    "rmi-idea": "RMI (2, end to end)",
+    "rmi-first": "CE after RMI (2, batch)",
+}
 OTHERS = {"dice": "Dice"}
 
 

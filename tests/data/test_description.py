@@ -11,7 +11,8 @@ from PIL import Image
 
 from miniatures import write_mask, write_values
 from rmiseg.data import read_mask
-from rmiseg.data.description import read_description, suggest
+from rmiseg.data.description import read_description
+from rmiseg.data.suggestion import suggest
 
 
 def described(root, text: str | bytes, name: str = "dataset.yaml"):
@@ -144,8 +145,39 @@ def test_numbers_of_objects_are_no_classes(tmp_path):
 
 @pytest.mark.parametrize(("counts", "step"), [((30, 30), 1), ((5, 12), 1), ((30, 40), 3)])
 def test_classes_are_no_numbers_of_objects(tmp_path, counts, step):
-    """As many in each mask, few in all, or with gaps."""
-    assert "object: 1" not in suggest(numbered(tmp_path, counts, step))
+    """As many in each mask, few in all, or with gaps; of few it is said what else they may be."""
+    text = suggest(numbered(tmp_path, counts, step))
+    assert "object" not in described(tmp_path, text).classes.names
+    assert ("# if the values number the objects of each image" in text) == (counts == (5, 12))
+
+
+@pytest.mark.parametrize(
+    ("nodata", "said"),
+    [
+        ("9", "ignore: 9  # 25.00%, which the files name as no data"),
+        ("0", "class_0: 0  # 50.00%, which the files name as no data: a class, or to `ignore`?"),
+        ("7", "class_9: 9  # 25.00%\n"),
+    ],
+)
+def test_what_tiff_files_name_as_no_data(tmp_path, nodata, said):
+    tag = (42113, "s", 0, nodata, True)
+    tifffile.imwrite(tmp_path / "m.tif", np.array([[0, 1], [9, 0]], np.uint8), extratags=[tag])
+    assert said in suggest([tmp_path / "m.tif"])
+
+
+def test_a_value_for_no_data_is_a_class_if_there_would_be_one_class_without_it(tmp_path):
+    tag = (42113, "s", 0, "255", True)
+    tifffile.imwrite(tmp_path / "m.tif", np.array([[0, 255]], np.uint8), extratags=[tag])
+    assert "class_255: 255  # 50.00%, which the files name as no data" in suggest([tmp_path / "m.tif"])
+
+
+def test_masks_that_cannot_be_read_are_named(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", np.array([[0, np.nan]], np.float32))
+    write_values(tmp_path / "b.png", np.array([[0, 1]], np.uint8))
+    text = suggest([tmp_path / "a.tif"])
+    assert text.startswith("# of 1 mask 1 cannot be read; the first: cannot read mask")
+    assert described(tmp_path, text).classes.names == ("background", "something")
+    assert "class_1: 1  # 50.00%" in suggest([tmp_path / "a.tif", tmp_path / "b.png"])
 
 
 @pytest.mark.parametrize("name", ["", " ", "a\\0b", "\\e[2J", "\\ud800", "a\\rb", "a\\nb", "a\\tb"])

@@ -8,30 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
-from numpy.typing import NDArray
 
 from rmiseg.config.recipes import read_yaml, shortened
 from rmiseg.data.bands import RGB, Bands, Ranges, checked_bands, checked_ranges
 from rmiseg.data.classes import IGNORE_INDEX, ClassTable, Color, RawValue, voc_palette
-from rmiseg.data.image_files.masks import SMOOTHED_SHARE, SMOOTHED_VALUES, read_raw_mask
-from rmiseg.data.spread import spread
+from rmiseg.data.suggestion import suggest
 
 NAMES = ("dataset.yaml", "dataset.yml")
 """Names of the file, in any capitals."""
 ENTRIES = ("classes", "ignore", "colors", "nearest", "range", "bands")
-FEW_LEVELS = 6
-"""Values that cover a hundredth of the pixels, up to which others are taken for edges that were smoothed."""
-MANY_OBJECTS = 20
-"""Objects in one of several masks, from which on values that are numbered in each of them are those of objects."""
-OBJECTS = """# the values seem to number the objects of each image, as those of Cellpose, StarDist, napari and Fiji do
-classes:
-  background: 0
-  object: 1
-nearest: true  # all other numbers are objects, too
-ignore: []
-"""
 
 
 @dataclass(frozen=True)
@@ -237,65 +223,3 @@ def yaml_line(values: dict[str, Any]) -> str:
 def yaml_value(value: RawValue) -> int | list[int]:
     """Return a value of a mask as it stands in the file."""
     return list(value) if isinstance(value, tuple) else value
-
-
-def suggest(paths: list[Path], files: int = 50, most: int = 40) -> str:
-    """Return a dataset.yaml made from the values in some masks, which are spread evenly over all."""
-    paths = [paths[index] for index in spread(len(paths), files)]
-    rgb = any(map(_holds_colors, paths))
-    counts: dict[RawValue, int] = {}
-    numbered: list[int] = []
-    for path in paths:
-        try:
-            raw = read_raw_mask(path, rgb, lossy=True).values
-        except (ValueError, OSError):
-            continue  # `rmiseg data check` names it, once there is a dataset.yaml
-        values, pixels = np.unique(raw.reshape(-1, 3) if rgb else raw.ravel(), axis=0, return_counts=True)
-        if not rgb and values[-1] > 0:
-            numbered.append(int(values[-1]) if _is_numbered(values) else 0)
-        for value, count in zip(values.tolist(), pixels.tolist()):
-            key = tuple(value) if rgb else value
-            counts[key] = counts.get(key, 0) + count
-    if not counts:
-        return "classes:\n  background: 0\n  something: 1\nignore: 255\n"
-    if len(set(numbered)) > 1 and all(numbered) and max(numbered) >= MANY_OBJECTS:
-        return OBJECTS
-    total = sum(counts.values())
-    frequent = {value: count for value, count in counts.items() if count >= 0.01 * total}
-    if len(frequent) == 1 and len(counts) > 1:  # a small object: its level is the most frequent of the others
-        second = max(counts.keys() - frequent.keys(), key=lambda value: counts[value])
-        frequent[second] = counts[second]
-    most_levels = min(FEW_LEVELS, (len(counts) - SMOOTHED_VALUES) // 2)
-    smooth = len(frequent) <= most_levels and sum(frequent.values()) >= SMOOTHED_SHARE * total
-    if smooth:  # edges that were smoothed: the values in between are none
-        counts = frequent
-    # 255 beside several values is the usual mark of ignored pixels; beside 0 alone it is the usual foreground.
-    ignored = [255] if 255 in counts and len(counts) > 2 else []
-    lines = [f"# from {len(paths)} of the masks, with the share of pixels", "classes:"]
-    for number, value in enumerate(sorted(counts.keys() - set(ignored))[:most]):
-        entry = f"class_{number}: {list(value)}" if isinstance(value, tuple) else f"class_{value}: {value}"
-        lines.append(f"  {entry}  # {counts[value] / total:.2%}")
-    if len(counts) > most + len(ignored):
-        lines.append(f"  # ... and {len(counts) - most - len(ignored)} more values: are these masks?")
-    lines += [f"ignore: {value}  # {counts[value] / total:.2%}" for value in ignored]
-    lines += ["nearest: true  # the edges look smoothed"] if smooth else []
-    return "\n".join(lines) + "\n"
-
-
-def _is_numbered(values: NDArray[np.integer[Any]]) -> bool:
-    """Tell whether the values of a mask, sorted, are 1, 2, 3 and so on, with a few gaps, beside 0."""
-    positive = values[values > 0]
-    return bool(values[0] >= 0 and len(positive) >= 0.75 * positive[-1])
-
-
-def _holds_colors(path: Path) -> bool:
-    """Tell whether a mask holds colors, rather than values or gray that was saved as RGB."""
-    try:
-        read_raw_mask(path, rgb=False, lossy=True)
-    except (ValueError, OSError):
-        try:
-            read_raw_mask(path, rgb=True, lossy=True)
-        except (ValueError, OSError):
-            return False
-        return True
-    return False

@@ -13,8 +13,8 @@ has a lane of its own; other lanes have some adjacent inner columns, since neigh
 convert to float64, and since the fewer warps a row takes, the fewer sums over lanes there are. 129 columns (513 pooled
 by 4) are 4 edges and 25 times 5. Rows come in bands; for the lag sums, each of the R - 1 first and last is one alone.
 
-Where a class has one covariance in all samples, their sums are added up before `assemble_kernel`, and each sample's maps
-have the gradient that the same weights give.
+Where a class has one covariance in all samples, their sums are added up before `assemble_kernel`, and the same weights
+give the gradient of each sample's maps.
 
 Larger regions than MAX_REGION_SIZE would need more registers than there are; `regions` serves them.
 """
