@@ -171,6 +171,15 @@ def test_a_value_for_no_data_is_a_class_if_there_would_be_one_class_without_it(t
     assert "class_255: 255  # 50.00%, which the files name as no data" in suggest([tmp_path / "m.tif"])
 
 
+@pytest.mark.parametrize("name", ["train/_classes.csv", "labelmap.txt", "masks/a.txt", "train.txt"])
+def test_a_file_of_a_labelling_tool_leads_to_the_import(tmp_path, name):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).touch()
+    with pytest.raises(ValueError, match=r"dataset\.yaml is missing") as error:
+        read_description(tmp_path, [tmp_path / "m.png"])
+    assert (f"If {tmp_path / name} says so" in str(error.value)) == (name in ("train/_classes.csv", "labelmap.txt"))
+
+
 def test_masks_that_cannot_be_read_are_named(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", np.array([[0, np.nan]], np.float32))
     write_values(tmp_path / "b.png", np.array([[0, 1]], np.uint8))

@@ -17,6 +17,8 @@ from rmiseg.data.suggestion import suggest
 
 NAMES = ("dataset.yaml", "dataset.yml")
 """Names of the file, in any capitals."""
+TABLES, LISTS = (".json", ".xml", ".csv"), ("labelmap.txt", "classes.txt")
+"""Suffixes and names of files in which labelling tools say what the values in masks mean."""
 ENTRIES = ("classes", "ignore", "colors", "nearest", "range", "bands")
 
 
@@ -81,9 +83,15 @@ def read_description(root: Path, masks: Iterable[Path] = ()) -> Description:
                 f"set by `rmiseg data import {root} --out NEW`; else dataset.yaml says what the values in the masks "
                 f"mean, as in `classes: {{background: 0, something: 1}}`"
             )
+        exported = ""
+        if (labels := _of_labelling_tool(root)) is not None:
+            exported = (
+                f"If {labels} says so, which may be of a labelling tool, `rmiseg data import {root} --out NEW` reads "
+                f"it. "
+            )
         raise ValueError(
-            f"{root / NAMES[0]} is missing: it says what the values in the masks mean. To start from (rename the "
-            f"classes):\n\n{suggest(masks)}"
+            f"{root / NAMES[0]} is missing: it says what the values in the masks mean. {exported}To start from "
+            f"(rename the classes):\n\n{suggest(masks)}"
         )
     if len(found) > 1:
         raise ValueError(f"there are both {found[0]} and {found[1]}: remove one")
@@ -93,6 +101,12 @@ def read_description(root: Path, masks: Iterable[Path] = ()) -> Description:
         return _parse(path, spec)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def _of_labelling_tool(root: Path) -> Path | None:
+    """A file beside the images, or in a folder there, as labelling tools write it."""
+    beside = (path for pattern in ("*", "*/*") for path in sorted(root.glob(pattern)))
+    return next((path for path in beside if path.suffix.lower() in TABLES or path.name.lower() in LISTS), None)
 
 
 def _parse(path: Path, spec: Any) -> Description:

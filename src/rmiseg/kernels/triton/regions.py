@@ -133,7 +133,7 @@ class Regions:
     ) -> Regions:
         """Those of every map, or with `samples`, (C,) float64, of each class in all samples, of which so many count.
 
-        The maps of others are zero.
+        The maps of others are zero, and regions are no larger than MAX_REGION_SIZE.
         """
         size, alpha = options.region_size, options.alpha
         if size > MAX_REGION_SIZE:
