@@ -13,6 +13,7 @@ import yaml
 from rich.console import Console
 
 from rmiseg.config import CRFConfig, EvaluateConfig, ExperimentConfig, PredictConfig, TrainConfig
+from rmiseg.config.effects import check_effects
 from rmiseg.config.parser import train_config
 from rmiseg.config.recipes import CONFIG_FILE, checked_names, merged, read_recipe
 from rmiseg.evaluation.scoring import find_or_score
@@ -81,11 +82,12 @@ class Experiment:
         writable_folder(self.out)
 
     def check(self, runs: Sequence[Run]) -> None:
-        """See that all options exist, and that finished runs were trained with them, before hours are spent."""
+        """See that all options exist and do something, and that finished runs were trained with them."""
         for run in runs:
             recipe, known = self._recipe(run), self._recipe_file(run)
             try:
                 config_now = complete(train_config(recipe))
+                check_effects(config_now, [option for option, _ in run.swept])  # else runs would be the same
             except ValueError as error:
                 raise ValueError(f"{self.config.plan}, {run.name}: {error}") from error
             if known.is_file() and (
