@@ -58,8 +58,15 @@ def test_a_recipe_may_prepare_for_other_losses(recipe):
 def test_what_is_open_is_not_known_before_it_is_planned():
     config = train("--data.root there --optim.warmup_lr 0.1 --loss.rmi.pool_size 2")
     assert isinstance(config, OpenConfig)
+    assert config.on_command_line == ("data.root", "optim.warmup_lr", "loss.rmi.pool_size")
     with pytest.raises(ValueError, match=r"train\.hours is 2"):
         train("--data.root there --train.hours 2 --train.epochs 3")
+
+
+def test_what_a_recipe_says_is_not_what_the_command_line_says(recipe):
+    config = train(f"{recipe} --plan true --optim.lr 0.1")
+    assert set(config.on_command_line) == {"plan", "optim.lr"}
+    assert "train.steps" in config.given
 
 
 def test_every_option_of_the_table_is_one():

@@ -341,3 +341,5 @@ class OpenConfig(TrainConfig):
 
     given: tuple[str, ...] = ()
     """Dotted names of the options that were given."""
+    on_command_line: tuple[str, ...] = ()
+    """Those of them that stood on the command line, not in a recipe."""

@@ -147,7 +147,7 @@ def command_parser(name: str) -> Parser:
         parser.add_argument(each, type=str, help=described[each], **SEVERAL.get(each, {}))
     fields = dataclasses.fields(config)
     switches = [each.name for each in fields if each.type == "bool" and not each.default]
-    skip = {*positional, *switches, *({"given"} if issubclass(config, OpenConfig) else ())}
+    skip = {*positional, *switches, *({"given", "on_command_line"} if issubclass(config, OpenConfig) else ())}
     parser.add_class_arguments(config, skip=skip)
     for each in switches:  # --flip, and --flip true
         parser.add_argument(f"--{each}", action=ActionYesNo, nargs="?", default=False, help=described[each])
@@ -203,8 +203,10 @@ def parse_command(arguments: Sequence[str]) -> tuple[str, Any]:
     if name in WITH_RECIPE:
         has_recipe = any(each.partition("=")[0] == "--recipe" for each in arguments) or is_recipe(arguments)
         config = _opened(config, not has_recipe, _named(given[1:]))
-        check_effects(config, _named([renamed(each) for each in completed(arguments)[1:]]))  # without the recipe's
-        return name, config
+        named = _named([renamed(each) for each in completed(arguments)[1:]])  # without those of the recipe
+        own = tuple(each for each in named if each != "recipe")
+        check_effects(config, own)
+        return name, dataclasses.replace(config, on_command_line=own) if isinstance(config, OpenConfig) else config
     check_ranges(config, COMMAND_RANGES)
     return name, config
 

@@ -91,7 +91,7 @@ class OpenTraining:
         )
         given = [option for part in self.replaced for option in (*REPLACED[part], f"{part}.weights")]
         plan = decide(self.config, profile_data(train, val, self.console), machine, measures, given)
-        check_needed(plan.config, self.config.given)
+        check_needed(plan.config, self.config.on_command_line)
         return replace(plan, config=complete(plan.config), decisions=(*before, *plan.decisions))
 
 
