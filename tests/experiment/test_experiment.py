@@ -280,14 +280,6 @@ def test_bad_options_are_found_before_the_first_run(tmp_path, shapes, monkeypatc
     assert message in error
 
 
-def test_a_sweep_over_what_does_nothing_in_a_method_is_refused(tmp_path, shapes, monkeypatch, capsys):
-    monkeypatch.setattr(driver, "train_all", nothing)
-    plan = write_plan(tmp_path, sweep={"loss.rmi.pool_size": [2, 4]})
-    assert main(["experiment", str(plan), "--out", str(tmp_path / "out"), "--root", str(shapes)]) == 1
-    said = f"{plan}, ce/pool_size2-seed0: loss.rmi.pool_size has no effect, since loss.name is ce"
-    assert said in capsys.readouterr().err
-
-
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_failed_run(forked, tmp_path, shapes, capfd, jobs):
     broken = {"CE": {"loss": {"name": "ce"}, "init": "nowhere.safetensors"}}

@@ -53,6 +53,13 @@ def test_runs_and_recipes(tmp_path):
     assert (recipe["train"]["steps"], recipe["data"]["root"], recipe["loss"]["name"]) == (2, "b", "rmi")
 
 
+def test_a_sweep_over_what_does_nothing_in_a_method_is_refused(tmp_path, capsys):
+    plan = write_plan(tmp_path, sweep={"loss.rmi.pool_size": [2, 4]})
+    assert main(["experiment", str(plan), "--out", str(tmp_path / "out")]) == 1
+    said = f"{plan}, first/ce/pool_size2-seed0: loss.rmi.pool_size has no effect, since loss.name is ce"
+    assert said in capsys.readouterr().err
+
+
 def test_recipe_of_a_data_set(tmp_path):
     """Over what is common, and under what the data set and the method say besides."""
     own = {"out": "runs/own", "train": {"steps": 7}, "data": {"batch_size": 3, "flip": 0.0}, "loss": {"name": "bce"}}
