@@ -124,6 +124,13 @@ def test_triton_is_the_plain_definition(case, dtype, programs, maps_bytes, layou
         check(logits, target, valid, options, grad_rmi, some_weights(case.seed, case.c, DEVICE))
 
 
+@pytest.mark.parametrize("pool", ["avg", "max", "interp"])
+def test_a_sample_without_a_valid_pixel_does_not_count_in_a_batch(pool):
+    logits, target, valid, grad_rmi = random_batch(5, 3, 2, 12, 12, 1, device=DEVICE)
+    valid[1] = False
+    check(logits, target, valid, RMIOptions(2, pool, 3, "bce", False, batch=2), grad_rmi)
+
+
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("pixel_loss", ["bce", "ce"])
 @pytest.mark.parametrize(("stride", "align_corners"), [(1, False), (4, False), (3, True)])
@@ -249,10 +256,9 @@ def test_regions_of_all_samples(region_size, passes, monkeypatch):
     probabilities = torch.rand(shape, generator=generator).to(DEVICE)
     labels = (torch.rand(shape, generator=generator) > 0.5).float().to(DEVICE)
     counted = torch.tensor([[True], [True], [False]], device=DEVICE)
-    probabilities[2] = labels[2] = labels[:, 1] = labels[0, 0] = 0
-    samples = torch.full((2,), 2.0, dtype=torch.float64, device=DEVICE)
+    labels[2] = labels[:, 1] = labels[0, 0] = 0
     options = RMIOptions(region_size, "avg", 4, "bce", False, 0.01, batch=2)
-    found = triton_regions.Regions.of(probabilities, labels, options, True, samples)
+    found = triton_regions.Regions.of(probabilities, labels, options, True, counted.double().repeat(1, 2))
     expected = regions.region_covariance(probabilities, labels, region_size, counted)
     assert torch.allclose(found.covariance, expected, rtol=1e-12, atol=1e-11)
     assert torch.allclose(found.rmi, regions.rmi_of_covariance(expected, 0.01), rtol=1e-10)

@@ -129,30 +129,32 @@ class Regions:
         labels: Tensor,
         options: RMIOptions,
         with_gradient: bool,
-        samples: Tensor | None = None,
+        counted: Tensor | None = None,
     ) -> Regions:
-        """Those of every map, or with `samples`, (C,) float64, of each class in all samples, of which so many count.
+        """Those of every map; or with `counted`, (N, C) float64 of 0 and 1, of each class in all samples that count.
 
-        The maps of others are zero, and regions are no larger than MAX_REGION_SIZE.
+        The latter is for regions up to MAX_REGION_SIZE.
         """
         size, alpha = options.region_size, options.alpha
         if size > MAX_REGION_SIZE:
             covariance = regions.region_covariance(probabilities, labels, size)
             rmi, present = regions.rmi_of_covariance(covariance, alpha), labels.amax(dim=(2, 3)) > 0
             return cls(probabilities, labels, size, alpha, rmi, present, covariance, None)
-        n, c, d = 1 if samples is not None else len(probabilities), probabilities.shape[1], size**2
+        n, c, d = len(probabilities) if counted is None else 1, probabilities.shape[1], size**2
         covariance = probabilities.new_empty((n, c, 2 * d, 2 * d), dtype=torch.float64)
         weights = covariance.new_empty((n, c, d, 2 * d + 1)) if with_gradient else None
         rmi, present = covariance.new_empty((n, c)), probabilities.new_empty((n, c), dtype=torch.uint8)
         cuts = _Cuts.of(probabilities.shape, size, ROWS, COLUMNS, GRADIENT_COLUMNS)
         maps, results, of_classes = (probabilities, labels), (covariance, rmi, present, weights), list[Tensor]()
-        for some in cuts.passes(1 if samples is None else c):
+        for some in cuts.passes(1 if counted is None else c):
             sums = _lag_sums(cuts, some, *_part(cuts, some, *maps))
-            if samples is None:
+            if counted is None:
                 _assemble(cuts, sums, _part(cuts, some, *results), None, alpha)
             else:
+                sums *= counted.reshape(-1, 1, 1, 1)[some]
                 of_classes.append(torch.unflatten(sums, 0, (-1, c)).sum(dim=0))
-        if samples is not None:
+        if counted is not None:
+            samples = counted.sum(dim=0).clamp(min=1)
             _assemble(cuts, functools.reduce(torch.add, of_classes), results, samples, alpha)
         return cls(probabilities, labels, size, alpha, rmi, present.view(torch.bool), covariance, weights)
 
@@ -189,9 +191,8 @@ def rmi_of_batch(
     if options.region_size > MAX_REGION_SIZE or not len(labels):
         return rmi_of_pooled(probabilities, labels, valid, certain, options, with_gradient, with_perfect)
     shape, counted = labels.shape, counted_maps(valid, labels, options)
-    samples = counted.sum(dim=0).clamp(min=1).double().expand(options.batch).contiguous()
     probabilities, labels = (by_class(maps, options.batch) for maps in (probabilities, labels))
-    found = Regions.of(probabilities, labels, options, with_gradient, samples)
+    found = Regions.of(probabilities, labels, options, with_gradient, counted.double().expand(labels.shape[:2]))
     rmi, present = (for_each_sample(each[0], shape[:2]) for each in (found.rmi, found.present))
     perfect = rmi.new_empty((len(rmi), 0))
     if with_perfect:
