@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 SCORES = {"mean_iou": "mIoU", "boundary_mean_iou": "boundary IoU"}
 SHORT, FULL = ("300 steps", "#0b7285"), ("the whole recipe", "#e8590c")
 BATCH = ("300 steps, one covariance for the batch", "#9775fa")
-HEIGHTS = {SHORT: -0.2, BATCH: 0.0, FULL: 0.2}
+FULL_BATCH = ("the whole recipe, one covariance for the batch", "#f08c00")
+HEIGHTS = {SHORT: -0.24, BATCH: -0.08, FULL: 0.08, FULL_BATCH: 0.24}
 PAIRS = {  # by data set, the names of runs without their seeds: RMI + Dice, and CE + Dice
     "CamVid": [
         ("camvid/lite0-rmi4-dice", "camvid/lite0-ce-dice", SHORT),
@@ -26,27 +27,31 @@ PAIRS = {  # by data set, the names of runs without their seeds: RMI + Dice, and
         ("nuclei/lite0-unet-rmi2-dice-turned", "nuclei/lite0-unet-ce-dice-turned", SHORT),
         ("nuclei/lite0-unet-rmi2-batch-dice-turned", "nuclei/lite0-unet-ce-dice-turned", BATCH),
         ("nuclei/turned-192", "nuclei/turned-192-ce-dice", FULL),
+        ("nuclei/turned-192-batch", "nuclei/turned-192-ce-dice", FULL_BATCH),
     ],
     "vessels": [
         ("vessels/lite0-unet-rmi2-dice-turned", "vessels/lite0-unet-ce-dice-turned", SHORT),
         ("vessels/lite0-unet-rmi2-batch-dice-turned", "vessels/lite0-unet-ce-dice-turned", BATCH),
         ("vessels/vessels-best", "vessels/vessels-best-ce-dice", FULL),
+        ("vessels/vessels-best-batch", "vessels/vessels-best-ce-dice", FULL_BATCH),
     ],
     "cracks": [
         ("cracks/lite0-unet-rmi2-dice-turned", "cracks/lite0-unet-ce-dice-turned", SHORT),
         ("cracks/lite0-unet-rmi2-batch-dice-turned", "cracks/lite0-unet-ce-dice-turned", BATCH),
         ("cracks/cracks-best", "cracks/cracks-best-ce-dice", FULL),
+        ("cracks/cracks-best-batch", "cracks/cracks-best-ce-dice", FULL_BATCH),
     ],
     "tiles": [
         ("tiles/lite0-rmi2-dice-flipped", "tiles/lite0-ce-dice-flipped", SHORT),
         ("tiles/lite0-rmi2-batch-dice-flipped", "tiles/lite0-ce-dice-flipped", BATCH),
         ("tiles/tiles-best-rmi-ce-dice", "tiles/tiles-best-width256", FULL),
+        ("tiles/tiles-best-rmi-batch-dice", "tiles/tiles-best", FULL_BATCH),
     ],
 }
 
 
 def main(out: str, folder: str) -> None:
-    figure = Figure(figsize=(8.6, 3.2), dpi=130, layout="constrained")
+    figure = Figure(figsize=(8.6, 3.6), dpi=130, layout="constrained")
     for axis, (score, title) in zip(figure.subplots(1, len(SCORES), sharey=True), SCORES.items()):
         axis.axvline(0, color="#868e96", linewidth=0.8)
         for row, pairs in enumerate(PAIRS.values()):
@@ -65,7 +70,7 @@ def main(out: str, folder: str) -> None:
         axis.tick_params(axis="y", length=0)
     for length, color in HEIGHTS:
         axis.plot([], [], "o", color=color, label=length)
-    figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     figure.savefig(out, format="png")
 
 
