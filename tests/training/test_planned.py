@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from rmiseg.cli import main
 from rmiseg.planning.pace import Pace
 from rmiseg.training import cost
 from rmiseg.training.budget import Budget
+from rmiseg.training.loop import TrainingRun
 from rmiseg.training.trainer import Trainer
 from support.commands import error_of, small_recipe
 
@@ -220,3 +222,23 @@ def test_a_plan_is_for_the_bands_of_the_images(tmp_path, monkeypatch):
     monkeypatch.setattr("rmiseg.training.estimate.cost_table", lambda *rest: "")
     assert main(["plan", "--data.root", str(root), *SMALL]) == 0
     assert asked[0].data.bands == 1
+
+
+@pytest.mark.slow
+def test_the_device_chooses_the_precision(shapes, tmp_path, capsys, monkeypatch):
+    """Once: a run that goes on where the choice would be another keeps it."""
+    command = ["train", small_recipe(tmp_path, shapes), "--out", str(tmp_path / "run"), "--train.precision", "auto"]
+    monkeypatch.setattr("rmiseg.training.trainer.has_fast_bf16", lambda device: True)
+    monkeypatch.setattr(TrainingRun, "train", lambda run: sys.exit("killed"))
+    with pytest.raises(SystemExit, match="killed"):
+        main(command)
+    assert options(tmp_path / "run")["train"]["precision"] == "bf16"
+    monkeypatch.undo()
+    monkeypatch.setattr("rmiseg.training.trainer.has_fast_bf16", lambda device: False)
+    assert main([*command, "--resume", "auto"]) == 0
+    assert options(tmp_path / "run")["train"]["precision"] == "bf16"
+    assert "ten times as long" in capsys.readouterr().out
+    command[3] = str(tmp_path / "another")
+    assert main(command) == 0
+    assert options(tmp_path / "another")["train"]["precision"] == "fp32"
+    assert "ten times as long" not in capsys.readouterr().out

@@ -277,9 +277,9 @@ class LoopConfig:
     strategy: Literal["ddp", "fsdp"] = "ddp"
     """Way of several processes to share a model: ddp (each has the whole model), or fsdp (parameters, gradients and the
     optimizer's state are divided between them)."""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"
     """Precision of the network's arithmetic: fp32, or bf16 or fp16 where it is safe (autocast; fp16 with scaled
-    gradients)."""
+    gradients); auto is bf16 where the device computes it faster than fp32."""
     compile: bool = False
     """Let torch.compile make network and loss faster, which takes minutes in the first step."""
     checkpoint_every: int | None = None

@@ -9,6 +9,7 @@ import torch
 
 from rmiseg.planning.memory import CONTEXT
 from rmiseg.runtime.cores import usable_cores
+from rmiseg.runtime.device import has_fast_bf16
 from rmiseg.runtime.distributed import world_size
 from rmiseg.runtime.words import counted
 
@@ -16,7 +17,6 @@ GIGABYTE = 2**30
 """Bytes of a gigabyte, as memory is sold and nvidia-smi counts."""
 RESERVED = 0.05
 """Share of a GPU's memory that is left for cuDNN's workspaces and gaps between blocks."""
-BF16_FLAGS = ("amx_bf16", "avx512_bf16")
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def this_machine(device: torch.device, gpu: str | None = None) -> Machine:
     Raises:
         ValueError: The text does not say how much memory.
     """
-    machine = Machine(device.type, 0, usable_cores(), world_size(), _has_fast_bf16(device))
+    machine = Machine(device.type, 0, usable_cores(), world_size(), has_fast_bf16(device))
     if gpu is not None:
         return replace(machine, device="cuda", memory=parse_memory(gpu), bf16=True)
     if device.type == "cuda":
@@ -89,16 +89,3 @@ def _free_memory(device: torch.device) -> int:
     """Bytes of a GPU that other processes, such as a desktop, do not hold."""
     free, total = torch.cuda.mem_get_info(device)
     return min(free + CONTEXT + torch.cuda.memory_reserved(device), total)
-
-
-def _has_fast_bf16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    if device.type != "cpu":
-        return False
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            flags = next((line for line in file if line.startswith("flags")), "").split()
-    except OSError:
-        return False
-    return any(flag in flags for flag in BF16_FLAGS)

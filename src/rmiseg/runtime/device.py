@@ -13,6 +13,9 @@ import torch
 
 T = TypeVar("T")
 
+BF16_FLAGS = ("amx_bf16", "avx512_bf16")
+"""Instructions of CPUs, as Linux names them, which compute in bfloat16."""
+
 
 def select_device(name: str) -> torch.device:
     """The device called `name`; "auto" is a GPU if there is one, else the CPU.
@@ -30,6 +33,20 @@ def select_device(name: str) -> torch.device:
         reason = str(error).splitlines()[0]
         raise ValueError(f"device {name!r} cannot be used here: {reason}") from error
     return device
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Return whether arithmetic in bfloat16 is faster than in float32: on GPUs since Ampere, and CPUs that have it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type != "cpu":
+        return False
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            flags = next((line for line in file if line.startswith("flags")), "").split()
+    except OSError:
+        return False
+    return any(flag in flags for flag in BF16_FLAGS)
 
 
 def tune(device: torch.device) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from rich.console import Console
@@ -53,6 +53,8 @@ from rmiseg.training.optim import HEAD_LR_FACTORS, build_optimizer
 from rmiseg.training.parts import Parts
 from rmiseg.training.run_folder import BALANCED, RunFolder
 from rmiseg.training.step import TrainStep
+
+C = TypeVar("C", bound=TrainConfig)
 
 
 def open_splits(data: DataConfig, console: Console | None = None) -> tuple[Split, Split]:
@@ -106,6 +108,13 @@ def complete(config: TrainConfig) -> TrainConfig:
         _augmentation(name, config.data)
     sections = {name: _with_own_options(getattr(config, name), name) for name in OWN_OPTIONS}
     return replace(config, made_with=made_with(config), **sections)
+
+
+def with_precision(config: C, has_fast_bf16: bool) -> C:
+    """Fill in the precision, where the device is to choose it."""
+    if config.train.precision != "auto":
+        return config
+    return replace(config, train=replace(config.train, precision="bf16" if has_fast_bf16 else "fp32"))
 
 
 def made_with(config: TrainConfig) -> list[str]:
@@ -263,7 +272,10 @@ def make_model(
 
 
 def make_step(config: TrainConfig, model: SegmentationModel, criterion: Criterion, device: torch.device) -> TrainStep:
-    """Wrap the model for several processes and compile it as configured, and build its optimizer."""
+    """Wrap the model for several processes and compile it as configured, and build its optimizer.
+
+    The precision is chosen, see `with_precision`.
+    """
     dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[config.train.precision]
     criterion.to(device)
     network = distribute(model, config.train.strategy, device)

@@ -17,7 +17,7 @@ from rmiseg.planning.pace import Pace
 from rmiseg.runtime.device import tune
 from rmiseg.runtime.distributed import processes
 from rmiseg.runtime.words import counted, rounded
-from rmiseg.training.assembly import complete, open_splits
+from rmiseg.training.assembly import complete, open_splits, with_precision
 from rmiseg.training.cost import measured_pace, memory_through, step_cost
 from rmiseg.training.planned import OpenTraining, with_length
 from rmiseg.training.schedule import training_length
@@ -47,6 +47,7 @@ def show_plan(config: PlanConfig, console: Console) -> Plan:
         tune(device)
         asked = complete(OpenConfig(**{each.name: getattr(config, each.name) for each in fields(OpenConfig)}))
         assert isinstance(asked, OpenConfig)
+        asked = with_precision(asked, machine.bf16)
         if asked.data.folds is not None:
             data, parts = planned_folds(asked, asked.data.folds, console)
             hours = asked.train.hours and asked.train.hours / len(parts)

@@ -8,8 +8,8 @@ import torch
 from rich.console import Console
 
 from rmiseg.config import TrainConfig
-from rmiseg.runtime.device import select_device, tune
-from rmiseg.training.assembly import complete, make_model, make_step
+from rmiseg.runtime.device import has_fast_bf16, select_device, tune
+from rmiseg.training.assembly import complete, make_model, make_step, with_precision
 from rmiseg.training.criterion import Criterion
 from rmiseg.training.step import TrainStep
 
@@ -32,6 +32,7 @@ def timed_step(
     """The training step of a `timed_recipe`, ready for batches; on its device, if no other is given."""
     recipe = with_equal_weights(recipe, num_classes)
     device = device or select_device(recipe.device)
+    recipe = with_precision(recipe, has_fast_bf16(device))
     tune(device)
     model = make_model(recipe, num_classes, device, console).train()
     return make_step(recipe, model, Criterion(recipe.loss, num_classes, steps), device)

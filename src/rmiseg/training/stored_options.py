@@ -70,8 +70,8 @@ def with_unsaid(config: TrainConfig) -> TrainConfig:
 def as_begun(config: TrainConfig) -> TrainConfig:
     """The options of a run that may go on, with what was decided when it began in place of what is open.
 
-    A run that goes on decides nothing again: options that are not given are those of its config.yaml, and a budget of
-    hours is the steps that it became.
+    A run that goes on decides nothing again: options that are not given are those of its config.yaml, a budget of hours
+    is the steps that it became, and a precision that the device chose is the one that it chose then.
     """
     folder = Path(config.out)
     if config.resume == "never" or not (folder / CONFIG_FILE).is_file():
@@ -86,9 +86,12 @@ def as_begun(config: TrainConfig) -> TrainConfig:
             config = replace(train_config({**merged(stored, given), "plan": None}), **own)
         except ValueError as error:  # what was given has been read without one
             raise ValueError(f"{folder / CONFIG_FILE}: {error}") from error
-    steps = stored.get("train", {}).get("steps")
+    said = flat(stored)
+    steps, precision = said.get("train.steps"), said.get("train.precision")
     if config.train.hours is not None and steps is not None:
         config = replace(config, train=replace(config.train, hours=None, steps=steps))
+    if config.train.precision == "auto" and precision is not None:
+        config = replace(config, train=replace(config.train, precision=precision))
     return config
 
 

@@ -21,10 +21,10 @@ from rmiseg.data.loader import worker_deaths
 from rmiseg.data.training import check_given_masks
 from rmiseg.planning import this_machine
 from rmiseg.runtime import terminal
-from rmiseg.runtime.device import tune
+from rmiseg.runtime.device import has_fast_bf16, tune
 from rmiseg.runtime.distributed import is_main, on_main, processes
 from rmiseg.runtime.signals import TerminationRequest
-from rmiseg.training.assembly import complete, open_splits
+from rmiseg.training.assembly import complete, open_splits, with_precision
 from rmiseg.training.budget import Budget
 from rmiseg.training.callbacks import Callback
 from rmiseg.training.criterion import LossFunction
@@ -142,10 +142,18 @@ class Trainer:
 
     def _decided(self, device: torch.device, console: Console) -> tuple[TrainConfig, LabeledImages, LabeledImages]:
         """The options with what the data and the machine decide, and the images."""
-        if not isinstance(self.config, OpenConfig):
-            config, train, val = self._data(self.config, console)
+        asked = on_main(lambda: with_precision(self.config, has_fast_bf16(device)))
+        if asked.train.precision == "bf16" and device.type in ("cpu", "cuda") and not has_fast_bf16(device):
+            kind = "CPU" if device.type == "cpu" else "GPU"
+            console.print(
+                f"warning: train.precision bf16 may take ten times as long as fp32 on this {kind}, which has no "
+                "instructions for it; auto is bf16 where it is faster",
+                soft_wrap=True,
+            )
+        if not isinstance(asked, OpenConfig):
+            config, train, val = self._data(asked, console)
             return on_main(lambda: with_length(config, train, val, device, console)), train, val
-        opened = OpenTraining(self.config, self._replaced(), console)
+        opened = OpenTraining(asked, self._replaced(), console)
         before = on_main(opened.on_data)
         open_config, train, val = self._data(opened.with_decided(before), console)
         opened = replace(opened, config=open_config)
