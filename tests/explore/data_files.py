@@ -134,8 +134,16 @@ def other_tools(folder: Path) -> dict[str, Path]:
     found["roboflow-masks"].parent.mkdir()
     found["roboflow-masks"].write_text("Pixel Value, Class\n0, background\n1, car\n")
     Image.new("L", SIZE[::-1], 1).save(found["roboflow-masks"].parent / "a_mask.png")
-    found["via, CSV"] = folder / "via, CSV" / "via.csv"
-    found["via, CSV"].parent.mkdir()
+    return found | tables(folder)
+
+
+def tables(folder: Path) -> dict[str, Path]:
+    found = {name: folder / name / "a.csv" for name in ("kaggle-columns", "via, CSV")}
+    for path in found.values():
+        path.parent.mkdir()
+    found["kaggle-columns"].write_text(
+        "ImageId_ClassId,EncodedPixels\na.png_car,9 4 30 2\na.png_tree,100 20\nb.png_car,\n"
+    )
     shape = {"name": "polygon", "all_points_x": [x for x, _ in CORNERS], "all_points_y": [y for _, y in CORNERS]}
     cell = json.dumps(shape).replace('"', '""')
     found["via, CSV"].write_text(

@@ -102,6 +102,8 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "darwin": "rmiseg.data.labels.darwin",
         "datumaro": "rmiseg.data.labels.datumaro",
         "hasty": "rmiseg.data.labels.hasty",
+        "kaggle-columns": "rmiseg.data.labels.kaggle",
+        "kaggle-rows": "rmiseg.data.labels.kaggle",
         "qupath": "rmiseg.data.labels.qupath",
         "roboflow-masks": "rmiseg.data.labels.numbered_masks",
         "street-polygons": "rmiseg.data.labels.street_polygons",

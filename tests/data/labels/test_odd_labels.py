@@ -138,7 +138,7 @@ def test_shapes_that_nobody_knows(tmp_path):
             '[{"id": 1, "image": "a.png", "annotator": 1}]',
             "Label Studio's JSON-MIN, which is not read: export JSON",
         ),
-        ("a.csv", "filename,region_count", "CSV files, of which those of VIA alone are read: let the tool export JSON"),
+        ("a.csv", "filename,region_count", "CSV files, of which those of VIA and of run lengths"),
     ],
 )
 def test_exports_that_are_taken_for_others(tmp_path, name, content, message):

@@ -35,7 +35,6 @@ VECTOR = {"vertices": [{"x": 1, "y": 2}], "vectorlabels": ["car"]}
         ("a.manifest", {"source-ref": "s3://a", "a-ref": "s3://b"}, "Ground Truth", "data set `folder`"),
         ("a.json", {"project": {}, "attribute": {}, "file": {}, "metadata": {}}, "VIA 3", "VIA 2"),
         ("a.json", {"image": {"image_id": 1, "file_name": "a"}, "annotations": []}, "SA-1B", "no classes"),
-        ("a.csv", "ImageId,EncodedPixels\na,1 2\n", "run lengths as of Kaggle", "a mask for each image"),
         ("a.csv", "filename,width,height,class,xmin,ymin,xmax,ymax\n", "boxes in a CSV file", "no outlines"),
         ("a.xml", "<annotation><object><polygon><pt/></polygon></object></annotation>", "LabelMe of MIT", "CVAT"),
         ("a.xml", '<Annotations MicronsPerPixel="0.25"></Annotations>', "Aperio ImageScope", "QuPath"),

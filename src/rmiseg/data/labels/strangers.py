@@ -146,7 +146,6 @@ FILES = {
 }
 """Patterns of the names of files, in lower case, and what they say."""
 CSV = {
-    "encodedpixels": ("run lengths as of Kaggle", "write a mask for each image: a data set `folder`"),
     "xmin": ("boxes", "they are no outlines"),
     "maskpath": ("Open Images", "its masks are one file an object: draw them into one mask for each image"),
 }
@@ -177,7 +176,7 @@ def told(documents: Documents) -> str:
     if packed := documents.files(*ARCHIVES):
         return f"holds the archive {packed[0].name}: unpack it, and name its folder"
     if documents.files(".csv"):
-        return "has CSV files, of which those of VIA alone are read: let the tool export JSON"
+        return "has CSV files, of which those of VIA and of run lengths (Kaggle) are read: let the tool export JSON"
     if documents.image_files() and not documents.files(*LABEL_SUFFIXES, ".yaml", ".yml"):
         return (
             f"has images alone: name the folder of the labels, and this one with --images. Masks that are images need "
