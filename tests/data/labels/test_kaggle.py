@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from rmiseg.data.sets.finding import scan_splits
 from support.labels import imported, write_photo
 
 SIZES = (24, 32), (40, 28), (30, 30)
@@ -162,3 +163,9 @@ def test_sizes_of_the_table(tmp_path):
     report, found, _ = imported(root, val=0)
     np.testing.assert_array_equal(found["train/a"], mask)
     assert "images have another size than their labels" in report.unused.lines()[0]
+
+
+def test_whoever_trains_on_it_is_told(tmp_path):
+    write_discs(tmp_path / "k", True)
+    with pytest.raises(FileNotFoundError, match=r"is read by `rmiseg data import .* --out NEW`"):
+        scan_splits("folder", tmp_path / "k")

@@ -15,7 +15,7 @@ from rmiseg.data.sets.pairing import ARCHIVES
 from rmiseg.data.sets.places import MOST_FOLDERS, subfolders
 from rmiseg.runtime.words import some
 
-LABELS = (".json", ".xml", ".ndjson")
+LABELS = (".json", ".xml", ".csv", ".ndjson")
 """Suffixes of what labelling tools write."""
 
 
