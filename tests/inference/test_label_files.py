@@ -16,7 +16,8 @@ from rmiseg.inference.sources import Source
 from support.labels import imported, write_photo
 
 CLASSES = ClassTable(("background", "car", "road"), (0, 1, 2), (255,), ((0, 0, 0), (0, 0, 142), (128, 64, 128)))
-WRITABLE = ("coco", "cvat", "label-studio", "labelme")
+POLYGONS = ("coco", "cvat", "label-studio", "labelme")
+WRITABLE = (*POLYGONS, "kaggle-columns", "kaggle-rows")
 
 
 def test_formats():
@@ -71,7 +72,7 @@ def test_without_tolerance_labels_are_the_prediction_again(tmp_path, name):
         np.testing.assert_array_equal(masks[f"train/straße {number}"], ids)
 
 
-@pytest.mark.parametrize("name", ["coco", "cvat", "label-studio"])
+@pytest.mark.parametrize("name", ["coco", "cvat", "label-studio", "kaggle-rows"])
 def test_labels_of_images_that_come_later_are_added(tmp_path, name):
     """Those of before are kept, and each image has a number of its own."""
     sources = [
@@ -92,7 +93,7 @@ def test_labels_of_images_that_come_later_are_added(tmp_path, name):
         np.testing.assert_array_equal(masks[f"train/{each}"], ids)
 
 
-@pytest.mark.parametrize("name", WRITABLE)
+@pytest.mark.parametrize("name", POLYGONS)
 def test_outlines_are_simplified_to_a_tolerance(tmp_path, name):
     """Discs with holes: far fewer corners, and no pixel farther from an edge than the tolerance."""
     y, x = np.mgrid[:120, :160]
@@ -141,7 +142,7 @@ def test_labelme_opens_them(tmp_path):
 def test_nothing_to_label(tmp_path):
     for name in WRITABLE:
         folder = written(tmp_path / name, name, [np.zeros((9, 9), np.uint8)], 1.0)
-        _, masks, _ = imported(folder, images=str(tmp_path / name / "photos"), val=0, empty="background")
+        _, masks, _ = imported(folder, images=str(tmp_path / name / "photos"), val=0, empty="background", format=name)
         assert [mask.max() for mask in masks.values()] == [0]
 
 

@@ -154,7 +154,7 @@ class PredictConfig(TilingConfig):
     overlay (colors over the image), geotiff (TIFF of class ids with the coordinates of the image), nifti
     (volumes of class ids that lie where their volumes lie), probabilities (float16 npz), voc (what PASCAL VOC's test
     server takes), cityscapes (what that of Cityscapes takes); coco, cvat, label-studio and labelme (labels for these
-    tools)."""
+    tools), kaggle-columns and kaggle-rows (run lengths in a table)."""
     tolerance: float = 1.0
     """Farthest that the outlines of labels may be from the edges of regions, in pixels; 0 keeps every step."""
     opacity: float = 0.5

@@ -8,8 +8,9 @@ says which. Where images are not square, the labels do: in the wrong order they 
 from __future__ import annotations
 
 import csv
+import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import ClassVar, NamedTuple
@@ -19,7 +20,16 @@ from numpy.typing import NDArray
 
 from rmiseg.config.recipes import shortened
 from rmiseg.config.registry import register
-from rmiseg.data.labels.annotations import Annotations, LabeledImage, LabelFormat, Region, naming
+from rmiseg.data.classes import ClassTable
+from rmiseg.data.labels.annotations import (
+    Annotations,
+    LabeledImage,
+    LabelFormat,
+    PreLabels,
+    Region,
+    naming,
+    written_classes,
+)
 from rmiseg.data.labels.documents import Documents
 from rmiseg.data.labels.pictures import look_at
 from rmiseg.data.labels.values import Size, whole
@@ -71,6 +81,8 @@ class _Kaggle(LabelFormat):
         DOWN: True if they go down the columns.
     """
 
+    WRITES = True
+    PART_SUFFIX = ".csv"
     DOWN: ClassVar[bool]
 
     def recognizes(self, documents: Documents) -> bool:
@@ -109,6 +121,17 @@ class _Kaggle(LabelFormat):
                     image.split = documents.split_of(path)
                 found.images.extend(images.values())
         return found
+
+    def part(self, labels: PreLabels, file: Path) -> str:
+        """See `LabelFormat.part`: a row for each class, with no runs where it is not."""
+        classes = written_classes(labels.classes)
+        rows = [(labels.name, name, runs_of(labels.ids == class_id, self.DOWN)) for class_id, name in classes]
+        return _table(rows, classes)
+
+    def compose(self, parts: Sequence[str], classes: ClassTable) -> Mapping[str, str]:
+        """See `LabelFormat.compose`."""
+        written = written_classes(classes)
+        return {"labels.csv": _table([("ImageId", "ClassId", "EncodedPixels")], written) + "".join(parts)}
 
 
 @register("labels", "kaggle-columns")
@@ -172,6 +195,23 @@ def _first(runs: str) -> int:
     return 0 if re.match(r"\s*0\s", runs) else 1
 
 
+def runs_of(pixels: NDArray[np.bool_], down: bool) -> str:
+    """Return the runs of pixels (H, W), counted from 1; see `pixels_of`."""
+    inside = np.zeros(pixels.size + 2, np.int8)
+    inside[1:-1] = pixels.ravel(order="F" if down else "C")
+    changes = np.diff(inside)
+    starts, ends = np.flatnonzero(changes == 1), np.flatnonzero(changes == -1)
+    return " ".join(map(str, np.stack([starts + 1, ends - starts], axis=1).ravel().tolist()))
+
+
+def _table(rows: Sequence[tuple[str, str, str]], classes: Sequence[tuple[int, str]]) -> str:
+    """Rows of image, class and runs as lines of CSV; without the class, if there is one alone."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows(rows if len(classes) > 1 else [(image, runs) for image, _, runs in rows])
+    return text.getvalue()
+
+
 def _named(row: _Row, draw: partial[NDArray[np.bool_]], size: Size) -> NDArray[np.bool_]:
     try:
         return draw(size)
@@ -191,10 +231,10 @@ def _is_table(path: Path) -> bool:
     if _column(columns, IMAGE) is None or _column(columns, RUNS) is None:
         return False
     try:
-        runs = next((row.runs for row in _rows(path) if not row.is_empty), "")
+        runs = next((row.runs for row in _rows(path) if not row.is_empty), None)
     except ValueError:
         return True  # which is said when it is read
-    return re.match(r"\s*\d+\s+\d+(\s|$)", runs) is not None
+    return runs is None or re.match(r"\s*\d+\s+\d+(\s|$)", runs) is not None
 
 
 def _column(columns: list[str], known: tuple[str, ...]) -> int | None:
