@@ -18,11 +18,15 @@ USUAL_WIDTHS = {"deeplabv3plus": 256, "unet": 8}
 NETWORKS = {"deeplabv3plus": "DeepLabv3+", "smp:Unet": "U-Net", "unet": "small U-Net"}
 LOSSES = {
     "ce": "CE",
+    "bce": "BCE",
+    "focal": "focal",
+    "ohem": "OHEM",
     "rmi-ramp": "RMI, rising (2)",
     "rmi-idea": "RMI (2, end to end)",
     "rmi-first": "CE after RMI (2, batch)",
+    "rmi-noise": "RMI (2, batch, noise of 0.1)",
 }
-OTHERS = {"dice": "Dice"}
+OTHERS = {"dice": "Dice", "lovasz": "Lovasz"}
 
 
 def main() -> None:
