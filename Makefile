@@ -1,4 +1,4 @@
-# Two commands for a fresh machine with Python 3.11 to 3.13: make demo, make test. For whoever works on the code:
+# Two commands for a fresh machine with Python 3.11 to 3.14: make demo, make test. For whoever works on the code:
 # make lint (seconds), make quick (two minutes on two cores), make test (eight), make nightly (the tests of minutes each,
 # more random cases), make docs (the pages, in build/site).
 PYTHON ?= python3
