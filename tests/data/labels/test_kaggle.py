@@ -109,6 +109,19 @@ def test_classes_and_objects(tmp_path, header, cells):
     assert set(imported(root, val=0, empty="background")[1]) == {"train/a_b", "train/c", "train/d"}
 
 
+def test_images_without_rows(tmp_path):
+    """Beside images with rows they show nothing; elsewhere they are those of the test."""
+    masks = write_discs(tmp_path / "k", True)
+    write_photo(tmp_path / "k" / "images" / "nothing.png", SIZES[0])
+    write_photo(tmp_path / "k" / "test_images" / "unknown.png", SIZES[0])
+    report, found, _ = imported(tmp_path / "k", val=0)
+    assert found.keys() == masks.keys()
+    assert "1 images without labels are left out" in report.unused.lines()[0]
+    report, found, _ = imported(tmp_path / "k", val=0, empty="background")
+    assert found.keys() == {*masks, "train/nothing"}
+    assert not found["train/nothing"].any()
+
+
 def test_submissions_are_no_labels(tmp_path):
     write_discs(tmp_path / "k", True)
     write_table(tmp_path / "k" / "sample_submission.csv", "ImageId,EncodedPixels", [["0.png", "1 1"]])

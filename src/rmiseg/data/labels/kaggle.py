@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -118,8 +119,10 @@ class _Kaggle(LabelFormat):
                         draw = partial(_named, row, partial(pixels_of, row.runs, first, self.DOWN))
                         image.regions.append(Region(row.label or ONLY_CLASS, draw))
                 for image in images.values():
+                    image.path = documents.find_image(image.reference, path)
                     image.split = documents.split_of(path)
                 found.images.extend(images.values())
+        found.unlabeled = _beside(documents, found.images)
         return found
 
     def part(self, labels: PreLabels, file: Path) -> str:
@@ -219,6 +222,17 @@ def _named(row: _Row, draw: partial[NDArray[np.bool_]], size: Size) -> NDArray[n
         raise ValueError(f"line {row.line}: {error}") from error
 
 
+def _beside(documents: Documents, images: list[LabeledImage]) -> list[Path]:
+    """Images of which there are no rows, in the folders of others: of tables that have rows for what is there alone.
+
+    Those of other folders are to be tested with.
+    """
+    named = {os.path.normpath(image.path) for image in images if image.path is not None}
+    folders = {os.path.dirname(path) for path in named}
+    there = {os.path.normpath(path): path for path in documents.image_files()}
+    return [path for name, path in there.items() if name not in named and os.path.dirname(name) in folders]
+
+
 def _tables(documents: Documents) -> list[Path]:
     """The CSV files that hold run lengths, but for predictions that were, or might be, submitted."""
     return [path for path in documents.files(".csv") if "submission" not in path.name.lower() and _is_table(path)]
@@ -262,8 +276,8 @@ def _rows(path: Path) -> Iterator[_Row]:
                     raise ValueError(f"{len(cells)} cells, where the first line has {len(columns)}")
                 name, of = cells[image], None if label is None else cells[label].strip()
                 if both:
-                    name, line, of = name.rpartition("_")
-                    if not line:
+                    name, between, of = name.rpartition("_")
+                    if not between:
                         raise ValueError(f"{shortened(repr(of), 60)} is no image and class with _ between them")
                 size = None
                 if height is not None and width is not None:
@@ -297,7 +311,7 @@ def _goes_down(documents: Documents, path: Path) -> bool | None:
 
 def _size(documents: Documents, row: _Row, path: Path) -> Size | None:
     image = documents.find_image(row.image, path)
-    return None if image is None else look_at(image, LabeledImage(row.image, path)).stored
+    return None if image is None else look_at(image, LabeledImage(row.image, path)).size
 
 
 def _edges(pixels: NDArray[np.bool_]) -> int:
