@@ -101,6 +101,7 @@ def _command(arguments: Sequence[str], log: Path | None, environment: Mapping[st
     status: object = 1
     try:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        multiprocessing.set_start_method("fork", force=True)  # the server of the process before is no child of this one
         os.environ |= environment
         target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND) if log else None
         for stream, name in ((1, "stdout"), (2, "stderr")):
