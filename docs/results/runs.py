@@ -25,6 +25,7 @@ LOSSES = {
     "rmi-idea": "RMI (2, end to end)",
     "rmi-first": "CE after RMI (2, batch)",
     "rmi-noise": "RMI (2, batch, noise of 0.1)",
+    "rmi-error": "covariance of the error (2, batch)",
 }
 OTHERS = {"dice": "Dice", "lovasz": "Lovasz"}
 
