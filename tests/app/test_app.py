@@ -260,7 +260,7 @@ def test_labels_for_a_tool(image, monkeypatch):
     ids = np.zeros((120, 180), np.uint8)
     ids[20:60, 30:90] = 2
     seen = Seen(np.zeros((120, 180, 3), np.uint8), ids, np.ones((120, 180), np.float32))
-    assert kinds() == ["mask", "coco", "labelme", "cvat", "label-studio"]
+    assert kinds() == ["mask", "coco", "labelme", "cvat", "label-studio", "kaggle-columns", "kaggle-rows"]
     content = json.loads(download([seen], [image], "labelme", CLASSES).read_text())
     assert content["imagePath"] == "street.png"
     assert {each["label"] for each in content["shapes"]} == {"ground", "disc"}
