@@ -58,7 +58,8 @@ class RMILoss(SegmentationLoss):
         covariance: "sum": over all positions of a region, as in the paper; "mean": divided by their number, so that
             `alpha` means the same for images of any size. Sums are thousands of times larger. "batch": sums over the
             positions in all samples, so that a class has one RMI for the batch, and a gradient in the samples that do
-            not show it too; not in the paper. Each micro-batch, and each process, has a batch of its own.
+            not show it too; not in the paper. Each micro-batch, and each process, has a batch of its own;
+            where `reduction` is not "mean", each sample is one.
         subtract_floor: Count the RMI of each class from that of a perfect prediction of the same target.
         implementation: "native" (CPU, compiled), "triton" (CUDA), "chunked" (any device, in ordinary operations),
             "plain" (the readable definition, slow), or "auto": the fastest that there is for the device of the logits
