@@ -12,7 +12,7 @@ import io
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
@@ -33,6 +33,7 @@ from rmiseg.data.labels.annotations import (
 )
 from rmiseg.data.labels.documents import Documents
 from rmiseg.data.labels.pictures import look_at
+from rmiseg.data.labels.shapes import row_run_lengths, run_lengths
 from rmiseg.data.labels.values import Size, whole
 
 IMAGE_AND_CLASS = ("image_label", "imageid_classid")
@@ -116,7 +117,7 @@ class _Kaggle(LabelFormat):
                 for row in rows:
                     image = images.setdefault(row.image, LabeledImage(row.image, path, size=row.size))
                     if not row.is_empty:
-                        draw = partial(_named, row, partial(pixels_of, row.runs, first, self.DOWN))
+                        draw = partial(_drawn, row, first, self.DOWN)
                         image.regions.append(Region(row.label or ONLY_CLASS, draw))
                 for image in images.values():
                     image.path = documents.find_image(image.reference, path)
@@ -186,11 +187,8 @@ def pixels_of(runs: str, first: int, down: bool, size: Size) -> NDArray[np.bool_
             f"a run ends at pixel {ends[-1] + first - 1}, beyond the {size[1]} x {size[0]} of its image: is that the "
             "image that was labeled, in its size?"
         )
-    changes = np.zeros(total + 1, np.int8)
-    changes[starts] += 1
-    changes[ends] -= 1
-    inside = np.cumsum(changes[:-1], dtype=np.int8).astype(bool)
-    return inside.reshape(size[::-1]).T if down else inside.reshape(size)
+    counts = np.diff(np.stack([starts, ends], axis=1).ravel(), prepend=0, append=total)  # outside and inside in turn
+    return run_lengths(counts, size, size) if down else row_run_lengths(counts, 0, 0, size[1], size[0], size)
 
 
 def _first(runs: str) -> int:
@@ -215,11 +213,9 @@ def _table(rows: Sequence[tuple[str, str, str]], classes: Sequence[tuple[int, st
     return text.getvalue()
 
 
-def _named(row: _Row, draw: partial[NDArray[np.bool_]], size: Size) -> NDArray[np.bool_]:
-    try:
-        return draw(size)
-    except ValueError as error:
-        raise ValueError(f"line {row.line}: {error}") from error
+def _drawn(row: _Row, first: int, down: bool, size: Size) -> NDArray[np.bool_]:
+    with naming(f"line {row.line}", "run lengths"):
+        return pixels_of(row.runs, first, down, size)
 
 
 def _beside(documents: Documents, images: list[LabeledImage]) -> list[Path]:
@@ -289,6 +285,7 @@ def _rows(path: Path) -> Iterator[_Row]:
             raise ValueError(f"{path}, line {lines.line_num}: {error}") from error
 
 
+@lru_cache(maxsize=5)  # both formats ask
 def _goes_down(documents: Documents, path: Path) -> bool | None:
     """Tell whether runs go down the columns, by the edges of some labels in either order; None if they do not say."""
     edges = np.zeros(2)
