@@ -11,6 +11,7 @@ from rmiseg.config import LossConfig, OpenConfig, TrainConfig
 from rmiseg.config.effects import DISPLACED, NEEDED
 from rmiseg.config.parser import parse_command
 from rmiseg.config.recipes import flat, nested, value_of
+from rmiseg.config.wording import option_kinds
 
 
 def train(options: str) -> TrainConfig:
@@ -36,11 +37,14 @@ def recipe(tmp_path):
         ("--loss.affinity.downsample 2", "loss.affinity.downsample has no effect, since loss.name is rmi"),
         ("--optim.schedule cosine --optim.poly_power 1", "optim.poly_power has no effect, since optim.schedule is cos"),
         ("--optim.step_factor 0.5", "optim.step_factor has no effect, since optim.schedule is poly"),
-        ("--optim.warmup_lr 0.1", "give optim.warmup_steps as more than 0"),
+        ("--optim.warmup_lr 0.1", "since there is no optim.warmup_steps: leave it out, or give optim.warmup_steps too"),
         ("--optim.slow_start_lr 0.1", "optim.warmup_lr has no effect"),
         ("--train.epochs 9", "train.epochs has no effect, since train.steps is 300"),
         ("--train.steps null --train.hours 1 --train.epochs 9", "train.epochs has no effect, since train.hours is 1"),
         ("--data.folds 3 --data.val_split test", "data.val_split has no effect, since data.folds is 3"),
+        ("--model.name smp:Unet --loss.aux_weight 0.4", "loss.aux_weight has no effect, since model is smp:Unet"),
+        ("--loss.aux_loss bce", "since model is deeplabv3plus.*: leave it out, or give model an auxiliary head"),
+        ("--train.loggers [] --train.panels 2", "train.panels has no effect, since there is no train.loggers"),
     ],
 )  # fmt: skip
 def test_an_option_that_would_do_nothing_is_refused(options, said, recipe):
@@ -53,6 +57,50 @@ def test_a_recipe_may_prepare_for_other_losses(recipe):
     assert train(f"{recipe} --loss.name affinity --loss.affinity.downsample 2").loss.affinity.downsample == 2
     assert train(f"{recipe} --train.steps null --train.epochs 9").train.epochs == 9
     assert train(f"{recipe} --optim.warmup_steps 5 --optim.warmup_lr 0.1").optim.warmup_lr == 0.1
+
+
+@pytest.mark.parametrize(
+    "model", ["pspnet", 'deeplabv3 --model.options={"auxiliary":true}', "torchvision:fcn_resnet50", "plugins-own"]
+)
+def test_the_loss_of_an_auxiliary_head_is_for_networks_that_may_have_one(model, recipe):
+    assert train(f"{recipe} --model.name {model} --loss.aux_weight 0.3 --loss.aux_loss bce").loss.aux_weight == 0.3
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("predict run a.png --opacity 0.3 --write index,color", "opacity.*since write is index, color.*with overlay"),
+        ("predict run a.png --tolerance 2", "tolerance has no effect, since write is index, overlay"),
+        ("predict run a.png --tolerance 2 --write kaggle-rows", "tolerance has no effect"),
+        ("predict run a.png --root there", "root has no effect, since there is no split: .* give split too"),
+        ("predict run a.png --overlap 0.1", "overlap has no effect, since there is no window"),
+        ("app run --overlap 0.1", "overlap has no effect"),
+        ("evaluate run --dense_crf.workers 2", "dense_crf.workers has no effect, since there is no crf"),
+        ("export run --images 9", "images has no effect, since format is onnx: .* with onnx-int8"),
+        ("export run --format openvino --root there", "root has no effect"),
+        ("export run --private false", "private has no effect, since there is no push"),
+    ],
+)  # fmt: skip
+def test_an_option_of_another_command_that_would_do_nothing_is_refused(command, said):
+    with pytest.raises(ValueError, match=said):
+        parse_command(command.split())
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "predict run a.png --opacity 0.3",
+        "predict run a.png --write labelme,kaggle-rows --tolerance 2",
+        "predict run a.png --write a-plugins-own --tolerance 2",
+        "predict run --split test --root there --window 64 --overlap 0.1 --crf 5 --dense_crf.workers 2",
+        "export run --format onnx,onnx-int8 --images 9 --root there",
+        "export run --format safetensors --push a/b --private false",
+        "evaluate run --crf 1,5 --dense_crf.bilateral_srgb 5",
+        "data import labels --out there --val 0.3",
+    ],
+)
+def test_what_has_what_it_needs_is_taken(command):
+    assert parse_command(command.split())[1]
 
 
 def test_what_is_open_is_not_known_before_it_is_planned():
@@ -71,10 +119,14 @@ def test_what_a_recipe_says_is_not_what_the_command_line_says(recipe):
 
 def test_every_option_of_the_table_is_one():
     known = [*flat(dataclasses.asdict(TrainConfig()))]
-    for option in [*NEEDED, *(other for other, _ in NEEDED.values()), *DISPLACED, *chain(*DISPLACED.values())]:
-        assert any(f"{each}.".startswith(f"{option}.") for each in known), option
+    for option in [*DISPLACED, *chain(*DISPLACED.values())]:
+        assert option in known
+    for config, needs in NEEDED.items():
+        known_here = option_kinds(config)
+        for option in [*needs, *(need.option for need in needs.values())]:
+            assert any(f"{each}.".startswith(f"{option}.") for each in known_here), option
     sections = {
         field.name for field in dataclasses.fields(LossConfig) if dataclasses.is_dataclass(field.default_factory)
     }
-    assert sections == {name.removeprefix("loss.") for name in NEEDED if name.startswith("loss.")}
+    assert {f"loss.{name}" for name in sections} <= {*NEEDED[TrainConfig]}
     assert value_of(TrainConfig(), "optim.lr") == nested("optim.lr", TrainConfig().optim.lr)["optim"]["lr"]

@@ -202,13 +202,13 @@ def parse_command(arguments: Sequence[str]) -> tuple[str, Any]:
     config: Any = _instance(COMMANDS[name].config, complete[name].instantiate(options))
     if name in WITH_RECIPE:
         has_recipe = any(each.partition("=")[0] == "--recipe" for each in arguments) or is_recipe(arguments)
-        config = _opened(config, not has_recipe, _named(given[1:]))
-        named = _named([renamed(each) for each in completed(arguments)[1:]])  # without those of the recipe
-        own = tuple(each for each in named if each != "recipe")
-        check_effects(config, own)
-        return name, dataclasses.replace(config, on_command_line=own) if isinstance(config, OpenConfig) else config
-    check_ranges(config, COMMAND_RANGES)
-    return name, config
+        config = _opened(config, not has_recipe, _named(given[1:], TrainConfig))
+    else:
+        check_ranges(config, COMMAND_RANGES)
+    named = _named([renamed(each) for each in completed(arguments)[1:]], type(config))  # without those of the recipe
+    own = tuple(each for each in named if each != "recipe")
+    check_effects(config, own)
+    return name, dataclasses.replace(config, on_command_line=own) if isinstance(config, OpenConfig) else config
 
 
 def train_config(source: TrainConfig | Mapping[str, Any] | str | Path) -> TrainConfig:
@@ -312,9 +312,9 @@ def _own_parser(options: type) -> Parser:
     return parser
 
 
-def _named(arguments: Sequence[str]) -> list[str]:
+def _named(arguments: Sequence[str], config: type) -> list[str]:
     """Dotted names of the options that arguments give, those inside of a whole section too (--loss '{name: ce}')."""
-    known, found = option_kinds(TrainConfig), list[str]()
+    known, found = option_kinds(config), list[str]()
     for index, argument in enumerate(arguments):
         option, equals, value = argument.partition("=")
         if not option.startswith("--"):

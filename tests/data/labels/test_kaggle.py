@@ -153,6 +153,19 @@ def test_damaged_runs(tmp_path, runs, message):
         imported(root)
 
 
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_tables_of_a_spreadsheet(tmp_path, separator):
+    root = tmp_path / "k"
+    masks = write_discs(root, True, header="ImageId,EncodedPixels")
+    table = (root / "train.csv").read_text()
+    (root / "train.csv").write_text(table.replace(",", separator))
+    report, found, _ = imported(root, val=0)
+    assert report.format == "kaggle-columns"
+    assert found.keys() == masks.keys()
+    for name, mask in masks.items():
+        np.testing.assert_array_equal(found[name], mask)
+
+
 def test_damaged_tables(tmp_path):
     root = tmp_path / "k"
     write_discs(root, True)

@@ -13,6 +13,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache, partial
+from itertools import chain
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
@@ -42,6 +43,7 @@ RUNS = ("encodedpixels", "rle_mask", "rle", "encoding", "segmentation", "annotat
 CLASS = ("classid", "class_id", "class", "class_name", "label", "category")
 HEIGHT, WIDTH = ("height", "img_height", "image_height"), ("width", "img_width", "image_width")
 """Names of columns, in lower case."""
+SEPARATORS = ",;\t"
 NOTHING = ("", "-1", "nan")
 """Runs, in lower case, of an image that shows nothing."""
 ONLY_CLASS = "object"
@@ -237,7 +239,7 @@ def _tables(documents: Documents) -> list[Path]:
 def _is_table(path: Path) -> bool:
     with open(path, "rb") as file:
         header = file.readline(1000).decode("utf-8-sig", "replace")
-    columns = [name.strip().strip('"').lower() for name in header.split(",")]
+    columns = [name.strip().strip('"').lower() for name in header.split(_separator(header))]
     if _column(columns, IMAGE) is None or _column(columns, RUNS) is None:
         return False
     try:
@@ -245,6 +247,11 @@ def _is_table(path: Path) -> bool:
     except ValueError:
         return True  # which is said when it is read
     return runs is None or re.match(r"\s*\d+\s+\d+(\s|$)", runs) is not None
+
+
+def _separator(header: str) -> str:
+    """Character between the cells, by the first line: spreadsheets also write semicolons and tabs."""
+    return max(SEPARATORS, key=header.count)
 
 
 def _column(columns: list[str], known: tuple[str, ...]) -> int | None:
@@ -259,8 +266,9 @@ def _rows(path: Path) -> Iterator[_Row]:
     """
     csv.field_size_limit(LONGEST_CELL)  # where most are of hundreds of kilobytes
     with open(path, encoding="utf-8-sig", newline="") as file:
-        lines = csv.reader(file, strict=True)
         try:
+            header = file.readline()
+            lines = csv.reader(chain([header], file), strict=True, delimiter=_separator(header))
             columns = [name.strip().lower() for name in next(lines, [])]
             image, runs, label = (_column(columns, known) for known in (IMAGE, RUNS, CLASS))
             height, width = _column(columns, HEIGHT), _column(columns, WIDTH)
