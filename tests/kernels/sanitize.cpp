@@ -80,7 +80,7 @@ void run_loss(Memory& memory, const Problem& p, const Labels& read, int64_t most
     l.h = p.h, l.w = p.w, l.height = p.height, l.width = p.width;
     l.element = p.element, l.target_element = read.element, l.align_corners = p.align_corners, l.pixel_loss = p.pixel_loss;
     l.pool = p.pool, l.pool_size = p.pool_size, l.ph = p.ph, l.pw = p.pw;
-    l.region_size = p.pool == NONE ? 1 : number(1, most), l.from_perfect = number(0, 1);
+    l.region_size = p.pool == NONE ? 1 : number(1, most), l.from_perfect = number(0, 1), l.is_batch = number(0, 1);
     l.ignored = read.ignored, l.ignored_count = read.ignored_count, l.alpha = 5e-4, l.pixel_share = l.region_share = 0.5;
     std::copy_n(p.logits_strides, 4, l.logits_strides);
     std::copy_n(p.gradient_strides, 4, l.gradient_strides);
@@ -152,6 +152,12 @@ void run_problem() {
         r.probabilities = p.probabilities, r.labels = p.labels;
         r.rmi = memory.array<double>(maps), r.perfect = number(0, 1) ? memory.array<double>(maps) : nullptr;
         r.present = memory.array<uint8_t>(maps);
+        if (number(0, 1)) {
+            r.batch = number(0, 1) ? r.maps : is_volume ? 1 : p.classes;
+            uint8_t* const counted = memory.array<uint8_t>(r.maps);
+            for (int64_t i = 0; i < r.maps; ++i) counted[i] = uint8_t(number(0, 3) > 0);
+            r.counted = counted;
+        }
         if (!is_volume && number(0, 1)) {
             r.samples = p.samples, r.from_perfect = r.perfect && number(0, 1), r.sums = wide(2 * p.samples);
             r.pixel_sums = p.pixel_sums, r.map_weights = {l.counts + 1, 1, 2, 0};

@@ -60,6 +60,26 @@ def test_a_class_that_a_sample_does_not_show_has_a_gradient_there(implementation
     assert found["batch"][8:16, 8:16].sum() > 0  # less of it is a lower loss
 
 
+@pytest.mark.parametrize("pool", ["avg", "max", "interp"])
+def test_maps_without_a_valid_pixel_do_not_count(pool):
+    """Of multilabel masks, where that differs by class; and images of 48 pixels, whose regions are not copied."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(3, 2, 48, 50, generator=generator, dtype=torch.float64).requires_grad_()
+    target = (
+        (torch.rand(3, 2, 12, 25, generator=generator) < 0.4).repeat_interleave(4, 2).repeat_interleave(2, 3).long()
+    )
+    target[1, 0], target[2] = 255, 255
+    found = []
+    for implementation in ("auto", "plain"):
+        options = {"pool": pool, "pool_size": 2 if pool == "interp" else 1, "implementation": implementation}
+        loss = RMILoss(2, 3, mode="multilabel", covariance="batch", subtract_floor=True, **options)
+        value = loss(logits, target)
+        found.append((value, *torch.autograd.grad(value, logits)))
+    torch.testing.assert_close(*found, rtol=1e-8, atol=1e-12)
+    assert not found[0][1][2].any()
+    assert found[0][1][1, 1].any()
+
+
 @implementations
 def test_order_of_samples(implementation):
     logits, target = loss_batch(n=3, dtype=torch.float64)

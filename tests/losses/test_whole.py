@@ -17,6 +17,8 @@ LOSSES = {
     "rmi, ce, max": RMILoss(3, pixel_loss="ce", pool="max", pool_size=3, combine="additive"),
     "rmi, floor": RMILoss(3, region_size=2, pool_size=1, subtract_floor=True, align_corners=True),
     "rmi, mean": RMILoss(3, covariance="mean", ignore_index=(0, 255)),
+    "rmi, batch": RMILoss(3, covariance="batch", pool_size=2),
+    "rmi, batch, floor": RMILoss(3, covariance="batch", subtract_floor=True, region_size=2, ignore_index=(0, 255)),
     "ce": CELoss(3),
     "bce": BCELoss(3, ignore_index=(255, 2)),
 }
@@ -61,7 +63,7 @@ def test_all_at_once(name, dtype, whole_type, size, layout, monkeypatch):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-@pytest.mark.parametrize("name", ["rmi", "ce", "bce"])
+@pytest.mark.parametrize("name", ["rmi", "rmi, batch", "ce", "bce"])
 def test_what_is_not_finite(name, value):
     logits, target = batch(torch.float32, torch.int64)
     target[2], target[1, 3, 4] = 0, 1
@@ -75,7 +77,7 @@ def test_what_is_not_finite(name, value):
 
 def test_no_pixel_counts():
     leaf = batch(torch.float32, torch.int64)[0].requires_grad_()
-    for loss in (RMILoss(3, pool_size=2), CELoss(3), BCELoss(3)):
+    for loss in (RMILoss(3, pool_size=2), RMILoss(3, pool_size=2, covariance="batch"), CELoss(3), BCELoss(3)):
         value = loss(leaf, torch.full((3, 20, 22), 255))
         assert value == 0
         assert not torch.autograd.grad(value, leaf)[0].any()

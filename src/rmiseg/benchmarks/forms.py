@@ -104,6 +104,8 @@ def cases() -> list[tuple[Callable[[], Case], str]]:
         (_class_ids, "class ids, few classes", 1.0, (4, 11, 256, 256), {}),
         (_class_ids, "smallest", 2.0, (1, 2, 32, 32), {}),
         (_class_ids, "small", 1.2, (1, 21, 64, 64), {}),
+        (_class_ids, "covariance of the batch", 1.0, large, {"covariance": "batch"}),
+        (_class_ids, "covariance of the batch", 1.0, (8, 2, 256, 256), {"covariance": "batch"}),
         (_class_ids, "pool max 2", 1.5, large, {"pool": "max", "pool_size": 2}),
         (_class_ids, "pool avg 1", 1.5, large, {"pool_size": 1}),
         (_class_ids, "pool interp 2", 1.5, large, {"pool": "interp", "pool_size": 2}),

@@ -18,7 +18,6 @@ from torch import Tensor
 from rmiseg.functional import RMIOptions, computed_dtype, pooled_size
 from rmiseg.kernels import native, soft
 from rmiseg.kernels.interpolation import interpolation_matrix
-from rmiseg.kernels.pooled import rmi_of_pooled
 
 
 def rmi_forward(
@@ -42,10 +41,7 @@ def rmi_forward(
         )
         pixel_sums[n] = sums.double().sum()
         probabilities[n], labels[n] = (_pool(each, options)[0] for each in maps)
-    if options.batch:
-        settings = options, with_gradient, with_perfect
-        return pixel_sums, *rmi_of_pooled(probabilities, labels, valid, lambda: labels, *settings)
-    rmi, perfect, present, _ = native.regions(probabilities, labels, options, with_gradient, with_perfect)
+    rmi, perfect, present, _ = native.regions(probabilities, labels, valid, options, with_gradient, with_perfect)
     gradient_maps = probabilities if with_gradient else probabilities.new_empty((*labels.shape[:2], 0, 0, 0))
     return pixel_sums, rmi, present, perfect, gradient_maps
 

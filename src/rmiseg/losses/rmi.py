@@ -132,7 +132,7 @@ class RMILoss(SegmentationLoss):
 
     def _at_once(self, logits: Tensor, target: Tensor) -> Tensor | None:
         is_other = type(self) is not RMILoss  # which may be another loss
-        if self.from_probabilities or self.covariance == "batch" or is_other:
+        if self.from_probabilities or is_other:
             return None
         options, floor = self._options(target.shape[1:])
         loss = WholeLoss(self.inputs.ignored, self.pixel_loss, self.align_corners, self.shares(), options, floor)

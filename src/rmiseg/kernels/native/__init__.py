@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from rmiseg.functional import RMIOptions, by_class, computed_dtype, counted_maps, for_each_sample, pooled_size
+from rmiseg.functional import RMIOptions, computed_dtype, counted_maps, pooled_size
 from rmiseg.kernels.interpolation import nearest_target
 from rmiseg.kernels.native.library import Labels, Problem, Regions, call, is_available
 from rmiseg.kernels.perfect import interpolated_target
-from rmiseg.kernels.pooled import rmi_of_pooled
 from rmiseg.kernels.regions import gradient_in_rmi, joined_sums
 
 __all__ = ["argmax", "is_available", "pixel_backward", "pixel_forward", "pooled_maps", "read_labels", "regions"]
@@ -98,20 +96,16 @@ def rmi_forward(
     """See `rmiseg.kernels.backends.Backend`."""
     pixel_sums, probabilities, labels = pooled_maps(logits, target, valid, class_weights, options)
     with_perfect = with_parts or floor is None
-    if options.batch:
-        perfect_maps = partial(interpolated_target, target, valid, labels)
-        maps = probabilities, labels, valid, perfect_maps
-        rmi, present, perfect, probabilities = _regions_of_batch(*maps, options, with_gradient, with_perfect)
-        sums = joined_sums(pixel_sums, rmi, perfect, map_weights, floor)
-    elif options.pool == "interp":
-        rmi, perfect, present, _ = regions(probabilities, labels, options, with_gradient, False)
+    maps = probabilities, labels, valid
+    if options.pool == "interp":
+        rmi, perfect, present, _ = regions(*maps, options, with_gradient, False)
         if with_perfect:
             certain = interpolated_target(target, valid, labels)
-            perfect = regions(certain, labels, options, False, False)[0]
+            perfect = regions(certain, labels, valid, options, False, False)[0]
         sums = joined_sums(pixel_sums, rmi, perfect, map_weights, floor)
     else:
         joined = _Joined(pixel_sums, map_weights, floor)
-        rmi, perfect, present, sums = regions(probabilities, labels, options, with_gradient, with_perfect, joined)
+        rmi, perfect, present, sums = regions(*maps, options, with_gradient, with_perfect, joined)
     # The gradient has taken the place of the probabilities.
     return sums, (rmi, present, perfect) if with_parts else (), probabilities if with_gradient else None
 
@@ -220,16 +214,16 @@ class _Joined(NamedTuple):
 def regions(
     probabilities: Tensor,
     labels: Tensor,
+    valid: Tensor,
     options: RMIOptions,
     with_gradient: bool,
     with_perfect: bool,
     joined: _Joined | None = None,
-    flat: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """RMI, that of perfect predictions (or (N, 0)), and present classes, of pooled maps; and sums, or nothing.
 
-    The maps are (N, C, height, width) of images, (N, C, depth, height, width) of volumes. The gradient takes the place
-    of the probabilities, if asked for. Regions of `flat` volumes have one slice.
+    The maps are (N, C, height, width) of images, (N, C, depth, height, width) of volumes; `valid` (N, ...) is not
+    pooled. The gradient takes the place of the probabilities, if asked for.
     """
     (n, c), size = labels.shape[:2], labels.shape[2:]
     depth, height, width = size if len(size) == 3 else (1, *size)
@@ -240,6 +234,7 @@ def regions(
         sums = memory((n, 2), labels.dtype)
         more = {"sums": sums.data_ptr(), "pixel_sums": joined.pixel_sums.data_ptr()}
         more.update(_weights_of_maps(joined.map_weights))
+    counted = counted_maps(valid, labels, options).expand(-1, options.batch).contiguous() if options.batch else None
     call(
         "rmiseg_regions",
         Regions(
@@ -249,15 +244,16 @@ def regions(
             height=height,
             width=width,
             region_size=options.region_size,
-            is_flat=flat,
             is_double=labels.dtype == torch.float64,
             with_gradient=with_gradient,
+            batch=options.batch,
             samples=n,
             from_perfect=floor is None,
             alpha=options.alpha,
             floor=floor or 0.0,
             probabilities=probabilities.data_ptr(),
             labels=labels.data_ptr(),
+            counted=0 if counted is None else counted.data_ptr(),
             rmi=rmi.data_ptr(),
             perfect=perfect.data_ptr() if with_perfect else 0,
             present=present.data_ptr(),
@@ -265,38 +261,6 @@ def regions(
         ),
     )
     return rmi, perfect, present, sums
-
-
-def _regions_of_batch(
-    probabilities: Tensor,
-    labels: Tensor,
-    valid: Tensor,
-    certain: Callable[[], Tensor],
-    options: RMIOptions,
-    with_gradient: bool,
-    with_perfect: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """`rmi_of_pooled`, where each class has one covariance in all samples.
-
-    The images of a class in all samples are a volume, in whose regions there is one slice. Ordinary operations serve
-    maps of which only some classes count, and pool "interp" with `with_perfect`.
-    """
-    classes, shape = options.batch, labels.shape[:2]
-    counted = counted_maps(valid, labels, options)
-    interpolated = with_perfect and options.pool == "interp"
-    if interpolated or not counted.any() or (counted != counted[:, :1]).any():
-        return rmi_of_pooled(probabilities, labels, valid, certain, options, with_gradient, with_perfect)
-    chosen = counted[:, 0]
-    kinds = (by_class(maps, classes)[chosen].transpose(0, 1) for maps in (probabilities, labels))
-    of_classes, truth = (maps.unsqueeze(0).contiguous() for maps in kinds)
-    rmi, perfect, present, _ = regions(of_classes, truth, options, with_gradient, with_perfect, flat=True)
-    rmi, present = (for_each_sample(each[0], shape) for each in (rmi, present))
-    perfect = for_each_sample(perfect[0], shape) if with_perfect else perfect
-    if not with_gradient:
-        return rmi, present, perfect, probabilities.new_empty((*shape, 0, 0))
-    gradient = torch.zeros_like(probabilities)
-    by_class(gradient, classes)[chosen] = of_classes[0].transpose(0, 1)
-    return rmi, present, perfect, gradient
 
 
 def _run(

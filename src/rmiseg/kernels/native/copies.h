@@ -22,15 +22,15 @@ LEAF void copy_offsets(const double* map, int64_t width, int64_t R, int64_t rows
 }
 
 // Subtracts the mean of its first `count` numbers from each row; what is beyond them becomes 0.
-LEAF void center(double* values, int64_t rows, int64_t count, int64_t stride) {
+LEAF void center_rows(double* values, int64_t rows, int64_t count, int64_t stride, double* means) {
     Lanes inside = {};  // in the last lanes of a row
     for (int64_t lane = 0; lane < LANES; ++lane) inside[lane] = stride - LANES + lane < count;
-    for (double* const end = values + rows * stride; values < end; values += stride) {
+    for (double* const end = values + rows * stride; values < end; values += stride, ++means) {
         Lanes sums = {};
         std::fill(values + count, values + stride, 0.0);
         for (int64_t i = 0; i < stride; i += LANES) sums += lanes(values + i);
-        const double mean = total(sums) / double(count);
-        for (int64_t i = 0; i < stride; i += LANES) store(lanes(values + i) - mean, values + i);
+        *means = total(sums) / double(count);
+        for (int64_t i = 0; i < stride; i += LANES) store(lanes(values + i) - *means, values + i);
         store(lanes(values + stride - LANES) * inside, values + stride - LANES);
     }
 }
@@ -77,7 +77,8 @@ LEAF void subtract_offsets(const double* values, int64_t width, int64_t R, int64
 struct Copies {
     const Regions& r;
     const int64_t R, d, rows, columns, stride;
-    double* values;  // (2d, stride), centered
+    double* copied;  // (2d, stride), centered
+    double* means;   // (2d,), what was subtracted
     bool absent;     // the class is not in the sample
     double sum;      // of the probabilities
 
@@ -93,30 +94,35 @@ struct Copies {
           rows(r.height - R + 1),
           columns(r.width - R + 1),
           stride(padded(rows * columns)),
-          values(scratch.take<double>((2 * d + TILE) * stride + LANES)) {
+          copied(scratch.take<double>((2 * d + TILE) * stride + LANES)),
+          means(scratch.take<double>(2 * d)) {
         const int64_t count = r.height * r.width;
         double* const map[2] = {scratch.take<double>(count + LANES), scratch.take<double>(count + LANES)};
         widen_map(r, r.probabilities, index, count, map[0]);
         absent = !widen_map(r, r.labels, index, count, map[1]);
         sum = ::sum(map[0], count);
-        if (absent) return;
-        for (int kind : {0, 1}) copy_offsets(map[kind], r.width, R, rows, columns, stride, values + kind * d * stride);
-        center(values, 2 * d, rows * columns, stride);
-        std::fill(values + 2 * d * stride, values + (2 * d + TILE) * stride, 0.0);
+        if (absent && !r.batch) return;
+        for (int kind : {0, 1}) copy_offsets(map[kind], r.width, R, rows, columns, stride, copied + kind * d * stride);
+        center_rows(copied, 2 * d, rows * columns, stride, means);
+        std::fill(copied + 2 * d * stride, copied + (2 * d + TILE) * stride, 0.0);
     }
 
+    static int64_t region_values(const Regions& r) { return r.region_size * r.region_size; }
+
     bool finite() const { return std::isfinite(sum); }
+    double positions() const { return double(rows * columns); }
+    double center(int64_t k) const { return means[k]; }
 
-    void covariance(double* G, int64_t G_stride, Scratch&) const { own_products(values, 2 * d, stride, G, G_stride); }
+    void covariance(double* G, int64_t G_stride, Scratch&) const { own_products(copied, 2 * d, stride, G, G_stride); }
 
-    // K is (d, 2d); out (height, width).
+    // See `region_gradient`.
     template <class T>
-    void gradient(const double* K, T* out, Scratch& scratch) const {
+    void gradient(const double* K, const double* constants, T* out, Scratch& scratch) const {
         const int64_t count = r.height * r.width;
         double *const each = scratch.take<double>(d * stride + LANES), *const map = scratch.take<double>(count + LANES);
-        std::fill(each, each + d * stride, 0.0);
+        for (int64_t o = 0; o < d; ++o) std::fill(each + o * stride, each + (o + 1) * stride, -constants[o]);
         std::fill(map, map + count + LANES, 0.0);
-        subtract_product({K, 2 * d, 1}, values, stride, d, stride, 2 * d, each, stride);
+        subtract_product({K, 2 * d, 1}, copied, stride, d, stride, 2 * d, each, stride);
         subtract_offsets(each, r.width, R, rows, columns, stride, map);
         for (int64_t i = 0; i < count; ++i) out[i] = T(map[i]);
     }

@@ -153,9 +153,10 @@ void add_slice_gradient(const Pair& pair, int64_t z, const double* K, const doub
     }
 }
 
-// K is (d, 2d); gradient (depth, height, width), out.
+// At each region the gradient is K z + constants, with z centered over the positions of these maps: K is (d, 2d), constants
+// (d,); gradient (depth, height, width), out.
 template <class T>
-void region_gradient(const Pair& pair, const double* K, T* gradient, Scratch& scratch) {
+void region_gradient(const Pair& pair, const double* K, const double* own_constants, T* gradient, Scratch& scratch) {
     const Cut& slices = pair.slices;
     const int64_t area = pair.area, d = pair.d, pixels = pair.r.height * pair.r.width;
     double *const slice = scratch.take<double>(pixels), *const weights = scratch.take<double>(2 * area * area);
@@ -163,7 +164,7 @@ void region_gradient(const Pair& pair, const double* K, T* gradient, Scratch& sc
     for (int64_t o = 0; o < d; ++o) {
         double product = 0;
         for (int64_t k = 0; k < 2 * d; ++k) product += K[o * 2 * d + k] * pair.sums[k];
-        constants[o] = -product / pair.positions();
+        constants[o] = own_constants[o] - product / pair.positions();
     }
     const Scratch::Mark mark = scratch.mark();
     for (int64_t z = 0; z < slices.side; ++z, gradient += pixels) {

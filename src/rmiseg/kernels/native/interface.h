@@ -48,12 +48,14 @@ struct Problem {
 struct Regions {
     int64_t threads;
     int64_t maps, depth, height, width;  // the depth of images is 1
-    int64_t region_size, is_flat, is_double, with_gradient;  // is_flat: there is one slice in a region
+    int64_t region_size, is_double, with_gradient;
+    int64_t batch;  // so many classes with one covariance in all samples each, of which every `batch`-th map is; 0: each map has its own
     int64_t samples, from_perfect;
     double alpha, floor;
     void* probabilities;  // (maps, depth, height, width) float32, or float64 if is_double; with_gradient, their gradient takes
                           // their place
     const void* labels;   // the same
+    const uint8_t* counted;  // (maps,): those that are in the covariance of their class; of a batch alone
     double* rmi;          // (maps,), out
     double* perfect;      // (maps,), out: of probabilities that are the labels; or null
     uint8_t* present;     // (maps,), out: whether a label is not zero; or null
@@ -83,6 +85,7 @@ struct Loss {
     int64_t threads;  // that there are
     int64_t samples, classes, h, w, height, width;
     int64_t element, target_element, align_corners, pixel_loss, pool, pool_size, ph, pw, region_size;
+    int64_t is_batch;  // each class has one covariance in all samples
     int64_t ignored_count, from_perfect, extra;
     int64_t logits_strides[4], gradient_strides[4];
     double alpha, floor, pixel_share, region_share;
@@ -92,7 +95,7 @@ struct Loss {
     int64_t* ids;        // (N, H, W), out of forward: the same; null for INT64
     uint8_t* valid;      // (N, H, W), out of forward
     void* maps;          // (N, C, ph, pw), out of forward: gradients of RMI in its probabilities; null if they are not needed
-    void* slopes;        // (2,), out of forward: derivatives of the loss in both sums over all samples
+    void* slopes;        // (2,), out of forward: derivatives of the loss in the sum of pixel losses, and in the RMI of a map
     void* loss;          // out of forward; into backward the gradient in it
     void* gradient;      // (N, C, h, w) of `element`, out of backward
 };

@@ -70,15 +70,16 @@ class Regions(NamedTuple):
     height: int
     width: int
     region_size: int
-    is_flat: int
     is_double: int
     with_gradient: int
+    batch: int
     samples: int
     from_perfect: int
     alpha: float
     floor: float
     probabilities: int
     labels: int
+    counted: int
     rmi: int
     perfect: int
     present: int
@@ -119,7 +120,7 @@ LAYOUTS = {
     "labels": _layout(Labels),
     "problem": _layout(Problem),
     "regions": _layout(Regions),
-    "loss": struct.Struct("27q 4d 9q"),
+    "loss": struct.Struct("28q 4d 9q"),
 }
 """By the name in the function of the library that returns the bytes of a structure."""
 

@@ -51,9 +51,12 @@ bool forward(const Loss& l) {
     double pixels = 0, counted = 0, pixel = 0, rmi = 0;
     if (l.pool != NONE) {
         std::vector<double> each(maps), perfect(l.from_perfect ? maps : 0);
+        std::vector<uint8_t> counted_maps(maps);
+        for (int64_t map = 0; map < maps; ++map) counted_maps[map] = uint8_t(counts[2 * (map / l.classes) + 1]);
         Regions r = {};
         r.threads = threads_for(l, values), r.maps = maps, r.depth = 1, r.height = l.ph, r.width = l.pw;
         r.region_size = l.region_size, r.is_double = sizeof(T) == 8, r.with_gradient = l.maps != nullptr;
+        if (l.is_batch) r.batch = l.classes, r.counted = counted_maps.data();
         r.samples = l.samples, r.from_perfect = l.from_perfect, r.alpha = l.alpha, r.floor = l.floor;
         r.probabilities = p.probabilities, r.labels = p.labels, r.rmi = each.data();
         r.perfect = l.from_perfect ? perfect.data() : nullptr;
@@ -66,6 +69,7 @@ bool forward(const Loss& l) {
     double slopes[2] = {l.pixel_share / std::max(pixels + l.extra, 1.0), counted > 0 ? l.region_share / counted : 0};
     double value = slopes[0] * pixel + (l.pool != NONE ? slopes[1] * rmi : 0);
     if (!(std::abs(value) <= std::numeric_limits<T>::max())) value = slopes[0] = slopes[1] = std::numeric_limits<T>::quiet_NaN();
+    if (l.is_batch) slopes[1] *= counted;  // since the RMI of a class is that of each sample
     *static_cast<T*>(l.loss) = T(value);
     for (int k : {0, 1}) static_cast<T*>(l.slopes)[k] = T(slopes[k]);
     return true;

@@ -72,7 +72,7 @@ def _call(
         *(torch.get_num_threads(), n, classes, h, w, height, width),
         *(ELEMENTS[logits.dtype], WHOLE[target.dtype], loss.align_corners, PIXEL_LOSSES[loss.pixel_loss]),
         *(pool, pool_size, *pooled),
-        *(region_size, len(ignored), loss.floor is None, shares.extra),
+        *(region_size, regions is not None and regions.batch > 0, len(ignored), loss.floor is None, shares.extra),
         *logits.stride(),
         *(NO_STRIDES if gradient is None else gradient.stride()),
         *(alpha, loss.floor or 0.0, shares.pixel, shares.regions or 0.0),

@@ -1,6 +1,6 @@
 // The pooled maps of one class of one sample, and how they are cut for sums over rectangles of positions.
 //
-// Images are volumes of one slice, in whose regions there is one slice. So it is in those of flat volumes, which are images of a batch.
+// Images are volumes of one slice, in whose regions there is one slice.
 
 #pragma once
 
@@ -30,6 +30,14 @@ LEAF bool widen(const T* __restrict map, int64_t count, double* __restrict out) 
         out[i] = map[i];
         nonzero |= map[i] != 0;
     }
+    return nonzero;
+}
+
+// Whether a value is not zero.
+template <class T>
+LEAF bool any(const T* map, int64_t count) {
+    int nonzero = 0;
+    for (int64_t i = 0; i < count; ++i) nonzero |= map[i] != 0;
     return nonzero;
 }
 
@@ -96,6 +104,7 @@ struct Pair {
     double* map[2];      // probabilities, labels: (depth, height, width)
     double* turned[2];   // (depth, 2, near, height): columns 0 to near - 1, and the last `near` columns
     double* sums;        // (2, d): over all positions, of the value at each offset of the regions
+    double mean[2];      // what was subtracted
     const int64_t near;
     bool absent;         // the class is not in the sample
 
@@ -106,7 +115,7 @@ struct Pair {
         : r(r),
           R(r.region_size),
           area(R * R),
-          d(r.depth > 1 && !r.is_flat ? R * area : area),
+          d(region_values(r)),
           slices(r.depth, d / area),
           rows(r.height, R),
           columns(r.width, R),
@@ -116,7 +125,8 @@ struct Pair {
         for (int kind = 0; kind < 2; ++kind) {
             map[kind] = scratch.take<double>(count + PAD);
             absent = !widen_map(r, sources[kind], index, count, map[kind]);  // of the labels, which come last
-            subtract(sum(map[kind], count) / double(count), count, map[kind]);
+            mean[kind] = sum(map[kind], count) / double(count);
+            subtract(mean[kind], count, map[kind]);
             std::fill(map[kind] + count, map[kind] + count + PAD, 0.0);
             turned[kind] = scratch.take<double>(r.depth * 2 * near * r.height + PAD);
             double* out = turned[kind];
@@ -129,7 +139,12 @@ struct Pair {
         sum_regions(scratch);
     }
 
-    bool finite() const { return std::isfinite(map[0][0]); }  // the mean has been subtracted
+    // How many values there are in a region.
+    static int64_t region_values(const Regions& r) { return r.region_size * r.region_size * (r.depth > 1 ? r.region_size : 1); }
+
+    bool finite() const { return std::isfinite(mean[0]); }
+    // The mean over all positions of number k of the 2d values.
+    double center(int64_t k) const { return mean[k / d] + sums[k] / positions(); }
     double positions() const { return double(slices.positions * rows.positions * columns.positions); }
     const double* row(int kind, int64_t z, int64_t i) const { return map[kind] + (z * r.height + i) * r.width; }
     // Column j, near the same end as edge number q, as a row.

@@ -25,8 +25,8 @@ def loss_forward(
     logits: Tensor, target: Tensor, loss: WholeLoss, with_gradient: bool
 ) -> tuple[Tensor | None, tuple[Tensor | None, ...]]:
     """See `rmiseg.kernels.backends.Backend`."""
-    # Numbers that are arguments of a kernel are float32.
-    if logits.dtype == torch.float64 or loss.floor is None:
+    # Numbers that are arguments of a kernel are float32. A covariance for the batch is a sum of several launches.
+    if logits.dtype == torch.float64 or loss.floor is None or (loss.regions is not None and loss.regions.batch):
         return None, ()
     target = target.long().contiguous()
     valid, tallies = tally_labels(target, logits.shape[1], loss.ignored)
