@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import yaml
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
+from roifile import ImagejRoi
 
 from rmiseg.config import DataImportConfig
 from rmiseg.data import ClassTable, read_mask
@@ -134,7 +136,18 @@ def other_tools(folder: Path) -> dict[str, Path]:
     found["roboflow-masks"].parent.mkdir()
     found["roboflow-masks"].write_text("Pixel Value, Class\n0, background\n1, car\n")
     Image.new("L", SIZE[::-1], 1).save(found["roboflow-masks"].parent / "a_mask.png")
-    return found | tables(folder)
+    return found | tables(folder) | regions(folder)
+
+
+def regions(folder: Path) -> dict[str, Path]:
+    found = {"imagej": folder / "imagej" / "a.roi", "imagej, archive": folder / "imagej, archive" / "a.zip"}
+    region = ImagejRoi.frompoints(np.array(CORNERS), name="car").tobytes()
+    for path in found.values():
+        path.parent.mkdir()
+    found["imagej"].write_bytes(region)
+    with zipfile.ZipFile(found["imagej, archive"], "w") as archive:
+        archive.writestr("0001-0002.roi", region)
+    return found
 
 
 def tables(folder: Path) -> dict[str, Path]:

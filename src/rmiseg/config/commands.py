@@ -329,9 +329,9 @@ class DataImportConfig:
     out: str
     """Folder to write, in the layout of the data set `folder`."""
     format: str | None = None
-    """Its format: coco, coco-panoptic, cvat, darwin, datumaro, hasty, kaggle-columns, kaggle-rows, label-studio,
-    labelme, qupath, roboflow-masks, street-polygons, supervisely, via, voc-masks, vott, yolo, or one of a plugin; by
-    default it is recognized."""
+    """Its format: coco, coco-panoptic, cvat, darwin, datumaro, hasty, imagej, kaggle-columns, kaggle-rows,
+    label-studio, labelme, qupath, roboflow-masks, street-polygons, supervisely, via, voc-masks, vott, yolo, or one of a
+    plugin; by default it is recognized."""
     images: str | None = None
     """Folder of the images, if they do not lie in the source."""
     classes: list[str] | None = None

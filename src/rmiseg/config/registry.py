@@ -102,6 +102,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "darwin": "rmiseg.data.labels.darwin",
         "datumaro": "rmiseg.data.labels.datumaro",
         "hasty": "rmiseg.data.labels.hasty",
+        "imagej": "rmiseg.data.labels.imagej",
         "kaggle-columns": "rmiseg.data.labels.kaggle",
         "kaggle-rows": "rmiseg.data.labels.kaggle",
         "qupath": "rmiseg.data.labels.qupath",

@@ -125,7 +125,7 @@ def test_sources_of_two_formats(tmp_path):
         imported(source)
     report, _, _ = imported(source, format="labelme", val=0)
     assert report.unused.lines()[0].startswith("1 JSON files are not of labelme")
-    assert len(names("labels")) == 18
+    assert len(names("labels")) == 19
 
 
 def test_a_failed_import_leaves_the_one_before(tmp_path):

@@ -170,8 +170,6 @@ def test_what_has_no_end_and_what_is_packed(tmp_path):
     ("name", "told"),
     [
         ("task-1-annotation-2-by-3-tag-car-0.png", "brush labels of Label Studio, .*: export JSON"),
-        ("0001-0002.roi", "regions of ImageJ or Fiji .* Create Mask"),
-        ("RoiSet.zip", "regions of ImageJ or Fiji .* Create Mask"),
         ("Segmentation.seg.nrrd", "volumes as NRRD .* as NIfTI"),
         ("ct.nii.gz", "volumes .NIfTI., which need no import"),
         ("obj.names", "YOLO 1.1, .* export Ultralytics YOLO Segmentation"),

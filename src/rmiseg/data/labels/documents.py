@@ -44,7 +44,10 @@ class Documents:
         if not source.exists():
             raise FileNotFoundError(f"{source} does not exist; name the file or folder that the labelling tool wrote")
         if source.is_file() and source.suffix.lower() in ARCHIVES:
-            raise ValueError(f"{source} is an archive: unpack it, and name the folder")
+            raise ValueError(
+                f"{source} is an archive: unpack it, and name the folder. Of regions of ImageJ (RoiSet.zip) name that "
+                "which it lies in"
+            )
         if images is not None and not images.is_dir():
             raise FileNotFoundError(f"the folder of images {images} does not exist")
         self.source = source

@@ -120,10 +120,6 @@ FILES = {
     r"(^|/)task-\d+-annotation-\d+-[^/]*\.(png|npy)$": (
         "looks like brush labels of Label Studio, a file for each class, which are not read: export JSON"
     ),
-    r"\.roi$|roiset[^/]*\.zip$": (
-        "holds regions of ImageJ or Fiji (ROI), which are not read: save a mask of each image there (Edit > Selection "
-        "> Create Mask), for a data set `folder`"
-    ),
     r"\.(nrrd|mha|mhd)$": (
         "holds volumes as NRRD or MetaImage, which are not read: save them and their segmentations as NIfTI, for a "
         "data set `folder`"
