@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from rmiseg.data.labels.shapes import ellipse, exact_polygons
+from rmiseg.data.sets.finding import scan_splits
 from support.labels import SIZE, imported, write_photo
 
 roifile = pytest.importorskip("roifile")
@@ -175,6 +176,14 @@ def test_damaged_files(tmp_path):
     (root / "a.zip").write_bytes(content.replace(b"Iout", b"Iowa"))
     with pytest.raises(ValueError, match="damaged archive"):
         imported(root)
+
+
+def test_whoever_trains_on_it_is_told(tmp_path):
+    write_photo(tmp_path / "x" / "a.png")
+    write_set(tmp_path / "x" / "a.zip", encoded("polygon", TRIANGLE))
+    with pytest.raises(FileNotFoundError, match=r"is read by `rmiseg data import .* --out NEW`") as caught:
+        scan_splits("folder", tmp_path / "x")
+    assert "unpack" not in str(caught.value)
 
 
 def test_an_archive_is_named_by_its_folder(tmp_path):

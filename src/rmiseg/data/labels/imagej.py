@@ -23,11 +23,10 @@ from rmiseg.data.labels.annotations import Annotations, LabeledImage, LabelForma
 from rmiseg.data.labels.documents import Documents
 from rmiseg.data.labels.shapes import between, ellipse, even_odd, points
 from rmiseg.data.labels.values import class_name
-from rmiseg.data.sets.pairing import IMAGE_SUFFIXES
+from rmiseg.data.sets.pairing import IMAGE_SUFFIXES, holds_regions
 from rmiseg.runtime.extras import import_extra
 from rmiseg.runtime.words import counted
 
-MAGIC = b"Iout"
 LARGEST = 1 << 28
 """Bytes of all regions of an archive, unpacked, above which it is refused."""
 SET = re.compile(r"[\s_.-]*roi[\s_-]*sets?[\s_.-]*|(^|[\s_.-]+)rois?([\s_.-]+|$)", re.IGNORECASE)
@@ -100,18 +99,7 @@ def _add_regions(image: LabeledImage, regions: Sequence[tuple[str, Any]], found:
 
 def _sets(documents: Documents) -> list[Path]:
     """The files with regions, each folder's in the order of their names."""
-    return [path for path in documents.files(".roi", ".zip") if _is_set(path)]
-
-
-def _is_set(path: Path) -> bool:
-    with open(path, "rb") as file:
-        if path.suffix.lower() == ".roi":
-            return file.read(len(MAGIC)) == MAGIC
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return any(name.lower().endswith(".roi") for name in archive.namelist())
-    except (zipfile.BadZipFile, ValueError, NotImplementedError):
-        return False
+    return [path for path in documents.files(".roi", ".zip") if holds_regions(path)]
 
 
 def _contents(path: Path) -> Iterator[tuple[str, bytes]]:

@@ -11,11 +11,11 @@ from rmiseg.config.registry import find, names
 from rmiseg.data.description import NAMES
 from rmiseg.data.images import Split
 from rmiseg.data.sets.layout import Layout
-from rmiseg.data.sets.pairing import ARCHIVES
+from rmiseg.data.sets.pairing import ARCHIVES, holds_regions
 from rmiseg.data.sets.places import MOST_FOLDERS, subfolders
 from rmiseg.runtime.words import some
 
-LABELS = (".json", ".xml", ".csv", ".ndjson")
+LABELS = (".json", ".xml", ".csv", ".ndjson", ".roi")
 """Suffixes of what labelling tools write."""
 
 
@@ -207,7 +207,8 @@ def _elsewhere(layout: Layout, root: Path) -> str:
 
 
 def _of_archives(root: Path) -> str:
-    found = [entry.name for entry in sorted(root.iterdir()) if entry.suffix.lower() in ARCHIVES]
+    entries = [entry for entry in sorted(root.iterdir()) if entry.suffix.lower() in ARCHIVES]
+    found = [entry.name for entry in entries if not holds_regions(entry)]
     return f"; unpack {some(found)}, for archives are not read" if found else ""
 
 
@@ -216,7 +217,10 @@ def _of_labels(name: str, root: Path) -> str:
     if name != "folder":
         return ""
     folders = [root, *(root / each for each in subfolders(root)[:MOST_FOLDERS])]
-    found = any(each.suffix.lower() in LABELS for folder in folders for each in folder.iterdir())
+    files = [each for folder in folders for each in folder.iterdir()]
+    found = any(
+        each.suffix.lower() in LABELS or (each.suffix.lower() == ".zip" and holds_regions(each)) for each in files
+    )
     return f"; what a labelling tool exported is read by `rmiseg data import {root} --out NEW`" if found else ""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -42,6 +43,20 @@ _IMAGE_END = re.compile(rf"[-_. ]{IMAGE_WORDS}$", re.I)
 _FURTHER = re.compile(rf"(.+?)[-_. ]{MASK_WORDS}[-_. ]?\d+$", re.I)
 _CHANNEL = re.compile(r"(.+)_(?!0000)\d{4}")
 _IMAGE_BEGIN = re.compile(rf"^{IMAGE_WORDS}[-_. ]", re.I)
+
+
+def holds_regions(path: Path) -> bool:
+    """Tell whether a file holds regions of ImageJ: one of them, or an archive of the ROI Manager."""
+    if path.suffix.lower() == ".roi":
+        with open(path, "rb") as file:
+            return file.read(4) == b"Iout"
+    if path.suffix.lower() != ".zip" or not path.is_file():
+        return False
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.lower().endswith(".roi") for name in archive.namelist())
+    except (zipfile.BadZipFile, ValueError, NotImplementedError):
+        return False
 
 
 @dataclass
