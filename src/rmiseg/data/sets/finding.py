@@ -15,7 +15,7 @@ from rmiseg.data.sets.pairing import ARCHIVES, holds_regions
 from rmiseg.data.sets.places import MOST_FOLDERS, subfolders
 from rmiseg.runtime.words import some
 
-LABELS = (".json", ".xml", ".csv", ".ndjson", ".roi")
+LABELS = (".json", ".xml", ".csv", ".ndjson")
 """Suffixes of what labelling tools write."""
 
 
@@ -218,9 +218,7 @@ def _of_labels(name: str, root: Path) -> str:
         return ""
     folders = [root, *(root / each for each in subfolders(root)[:MOST_FOLDERS])]
     files = [each for folder in folders for each in folder.iterdir()]
-    found = any(
-        each.suffix.lower() in LABELS or (each.suffix.lower() == ".zip" and holds_regions(each)) for each in files
-    )
+    found = any(each.suffix.lower() in LABELS or holds_regions(each) for each in files)
     return f"; what a labelling tool exported is read by `rmiseg data import {root} --out NEW`" if found else ""
 
 

@@ -47,11 +47,12 @@ _IMAGE_BEGIN = re.compile(rf"^{IMAGE_WORDS}[-_. ]", re.I)
 
 def holds_regions(path: Path) -> bool:
     """Tell whether a file holds regions of ImageJ: one of them, or an archive of the ROI Manager."""
-    if path.suffix.lower() == ".roi":
+    suffix = path.suffix.lower()
+    if suffix not in (".roi", ".zip") or not path.is_file():
+        return False
+    if suffix == ".roi":
         with open(path, "rb") as file:
             return file.read(4) == b"Iout"
-    if path.suffix.lower() != ".zip" or not path.is_file():
-        return False
     try:
         with zipfile.ZipFile(path) as archive:
             return any(name.lower().endswith(".roi") for name in archive.namelist())
