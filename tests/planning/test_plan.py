@@ -45,13 +45,13 @@ def test_a_rule_follows_from_what_was_decided_before():
     small, _ = planned(THIN, data={"image_scale": 1.0, "crop_size": [360, 480]})
     assert (small.data.image_scale, small.data.rare_share) == (1, 0)
     assert small.data.repeat == 2
-    assert (thin.loss.name, thin.loss.rmi.combine, thin.loss.plus) == ("rmi", "convex", {"dice": 1.0})
+    assert (thin.loss.name, thin.loss.rmi.covariance, thin.loss.plus) == ("rmi", "batch", {"dice": 1.0})
     several, decided = planned(profile(("hole", 0.01, 9.0), ("fray", 0.02, 50.0), masks=100))
     assert (several.loss.name, several.loss.plus) == ("ce", {"dice": 1.0})
     assert "loss.rmi.pool_size" not in decided
     for loss in ({"name": "rmi"}, {"rmi": {"weight_lambda": 0.5}}):  # meant for the paper's combination
         given, decided = planned(THIN, loss=loss)
-        assert (given.loss.rmi.combine, given.loss.plus) == ("convex", {})
+        assert (given.loss.rmi.covariance, given.loss.plus) == ("sum", {})
         assert [option for option in decided if option.startswith("loss")] == ["loss.rmi.pool_size"]
 
 

@@ -113,15 +113,15 @@ def test_pool_size():
 
 
 def test_loss():
-    (dice,) = images.loss(THIN)
-    assert (dice.option, dice.value) == ("loss.plus", {"dice": 1.0})
-    assert "ground" in dice.because
+    usual = {"loss.plus": {"dice": 1.0}, "loss.rmi.covariance": "batch"}
+    assert {each.option: each.value for each in images.loss(THIN)} == usual
+    assert "ground" in images.loss(THIN)[0].because
     nuclei = profile(("nucleus", 0.15, 10.0), ("border", 0.03, 1.0))
-    assert [each.option for each in images.loss(nuclei)] == ["loss.plus"]
+    assert {each.option: each.value for each in images.loss(nuclei)} == usual
     seldom = images.loss(replace(nuclei, masks=100))  # both are in ten of them
     assert {each.option: each.value for each in seldom} == {"loss.name": "ce", "loss.plus": {"dice": 1.0}}
     assert "nucleus is in 10 of 100" in seldom[0].because
-    assert [each.option for each in images.loss(profile(("car", 0.3, 30.0)))] == ["loss.plus"]
+    assert {each.option: each.value for each in images.loss(profile(("car", 0.3, 30.0)))} == usual
     assert images.loss(profile(("car", 0.3, 30.0), masks=100)) == []
     assert images.loss(profile()) == []  # a class alone
 

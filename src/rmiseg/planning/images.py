@@ -158,7 +158,8 @@ def loss(profile: DataProfile) -> list[Decision]:
     all is ground; else nothing is decided.
 
     Of a class that a crop does not show RMI says nothing, and the binary cross entropy beside it finds late what few
-    images show (docs/results.md). Dice looks at the pixels of a class in all crops together.
+    images show (docs/results.md). Dice looks at the pixels of a class in all crops together, and so does RMI with one
+    covariance for the batch.
     """
     ground = max(profile.shown, key=lambda each: each.share)
     others = [each for each in profile.shown if each is not ground]
@@ -167,7 +168,8 @@ def loss(profile: DataProfile) -> list[Decision]:
     fewest = min(others, key=lambda each: each.images)
     if fewest.images >= SELDOM * profile.masks:
         reason = f"each class is in a third of the masks or more, and what is not {ground.name} is found sooner with it"
-        return [Decision("loss.plus", {"dice": 1.0}, reason)]
+        together = Decision("loss.rmi.covariance", "batch", "crops that do not show a class have a gradient too")
+        return [Decision("loss.plus", {"dice": 1.0}, reason), together]
     if ground.share < GROUND:
         return []
     reason = f"{fewest.name} is in {fewest.images} of {profile.masks} masks: RMI would find it late"
