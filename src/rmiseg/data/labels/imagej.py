@@ -35,7 +35,7 @@ AGAIN = re.compile(r"-\d+$")
 """End that ImageJ gives a name which another region of the image has."""
 ONLY_CLASS = "object"
 """Class of regions without name and group."""
-OUTLINED = ("POLYGON", "FREEHAND", "TRACED")
+OUTLINED = ("polygon", "freehand", "traced")
 DAMAGED = (ValueError, TypeError, IndexError, KeyError, RuntimeError, OverflowError, struct.error)
 """Errors of roifile for regions that are damaged, or of a kind that it does not know."""
 
@@ -48,24 +48,21 @@ class ImageJ(LabelFormat):
 
     def recognizes(self, documents: Documents) -> bool:
         """See `LabelFormat.recognizes`."""
-        return bool(_sets(documents))
+        return bool(_files(documents))
 
     def read(self, documents: Documents) -> Annotations:
         """See `LabelFormat.read`."""
         roifile = import_extra("roifile", "labels", "reading regions of ImageJ")
         found = Annotations()
-        sets: dict[Path, list[Path]] = {}  # by the image; of files without one each has its own
-        for path in (files := _sets(documents)):
-            sets.setdefault(_image_of(path, files, documents) or path, []).append(path)
-        for image_path, paths in sets.items():
+        for paths, image_path in _sets(documents):
             regions: list[tuple[str, Any]] = []
             for path in paths:
                 for title, content in _contents(path):
                     with naming(f"{path}, {title}", "a region of ImageJ"):
                         region = _decoded(roifile.ImagejRoi, content, title)
                     regions.append((f"{title} in {path.name}", region))
-            image = LabeledImage(paths[0].stem, paths[0], split=documents.split_of_folder(paths[0]))
-            image.path = None if image_path == paths[0] else image_path
+            split = documents.split_of_folder(paths[0])
+            image = LabeledImage(paths[0].stem, paths[0], split=split, path=image_path)
             _add_regions(image, regions, found)
             found.images.append(image)
         return found
@@ -97,9 +94,24 @@ def _add_regions(image: LabeledImage, regions: Sequence[tuple[str, Any]], found:
         )
 
 
-def _sets(documents: Documents) -> list[Path]:
-    """The files with regions, each folder's in the order of their names."""
+def _files(documents: Documents) -> list[Path]:
     return [path for path in documents.files(".roi", ".zip") if holds_regions(path)]
+
+
+def _sets(documents: Documents) -> list[tuple[list[Path], Path | None]]:
+    """The files with regions, together with those of the same image; None where there is none, or nobody knows which."""
+    named = {path: _named(path.stem, path, documents) for path in _files(documents)}
+    singles = {path.parent for path, image in named.items() if image and path.suffix.lower() == ".roi"}
+    sets: dict[Path, list[Path]] = {}
+    without: list[tuple[list[Path], Path | None]] = []
+    for path, image in named.items():
+        # The name of a .roi file may be that of the region, unless those beside it are names of images.
+        says = path.parent in singles if path.suffix.lower() == ".roi" else SET.sub("", path.stem) != ""
+        if image := image or (None if says else _image_of_folder(path, documents)):
+            sets.setdefault(image, []).append(path)
+        else:
+            without.append(([path], None))
+    return [*((paths, image) for image, paths in sets.items()), *without]
 
 
 def _contents(path: Path) -> Iterator[tuple[str, bytes]]:
@@ -122,16 +134,7 @@ def _contents(path: Path) -> Iterator[tuple[str, bytes]]:
         raise ValueError(f"{path} is a damaged archive, or one with a password: {error}") from error
 
 
-def _image_of(path: Path, files: Sequence[Path], documents: Documents) -> Path | None:
-    """The image of a file with regions; None if there is none, or nobody knows which."""
-    if found := _named(path.stem, path, documents):
-        return found
-    if path.suffix.lower() == ".roi":  # whose name may be that of the region
-        says = any(_named(each.stem, each, documents) for each in files if each.parent == path.parent)
-    else:
-        says = SET.sub("", path.stem) != ""
-    if says:
-        return None
+def _image_of_folder(path: Path, documents: Documents) -> Path | None:
     if path.parent != documents.root and (found := _named(path.parent.name, path, documents)):
         return found
     beside = [each for each in path.parent.iterdir() if each.suffix.lower() in IMAGE_SUFFIXES]
@@ -165,7 +168,7 @@ def _region(label: str, region: Any) -> Region | None:
         except DAMAGED as error:
             raise ValueError(f"its path is damaged: {error}") from error
         return Region(label, partial(even_odd, rings))
-    if kind.upper() in OUTLINED:
+    if kind in OUTLINED:
         return polygon(label, points(region.coordinates()))
     if kind not in ("rect", "oval"):
         return None
