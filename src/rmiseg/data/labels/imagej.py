@@ -99,7 +99,7 @@ def _files(documents: Documents) -> list[Path]:
 
 
 def _sets(documents: Documents) -> list[tuple[list[Path], Path | None]]:
-    """The files with regions, together with those of the same image; None where there is none, or nobody knows which."""
+    """The files with regions, those of an image together, and the image; None where nobody knows which."""
     named = {path: _named(path.stem, path, documents) for path in _files(documents)}
     singles = {path.parent for path, image in named.items() if image and path.suffix.lower() == ".roi"}
     sets: dict[Path, list[Path]] = {}
