@@ -110,7 +110,6 @@ struct Copies {
     static int64_t region_values(const Regions& r) { return r.region_size * r.region_size; }
 
     bool finite() const { return std::isfinite(sum); }
-    double positions() const { return double(rows * columns); }
     double center(int64_t k) const { return means[k]; }
 
     void covariance(double* G, int64_t G_stride, Scratch&) const { own_products(copied, 2 * d, stride, G, G_stride); }

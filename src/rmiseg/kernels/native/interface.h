@@ -49,7 +49,7 @@ struct Regions {
     int64_t threads;
     int64_t maps, depth, height, width;  // the depth of images is 1
     int64_t region_size, is_double, with_gradient;
-    int64_t batch;  // so many classes with one covariance in all samples each, of which every `batch`-th map is; 0: each map has its own
+    int64_t batch;  // number of classes, if each has one covariance in all samples: maps are (samples, batch) then; or 0
     int64_t samples, from_perfect;
     double alpha, floor;
     void* probabilities;  // (maps, depth, height, width) float32, or float64 if is_double; with_gradient, their gradient takes

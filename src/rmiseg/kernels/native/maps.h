@@ -22,6 +22,14 @@ LEAF double sum(const double* a, int64_t count) {
     return result;
 }
 
+// Whether a value is not zero.
+template <class T>
+LEAF bool any(const T* map, int64_t count) {
+    int nonzero = 0;
+    for (int64_t i = 0; i < count; ++i) nonzero |= map[i] != 0;
+    return nonzero;
+}
+
 // Widens a map to float64; returns whether a value is not zero.
 template <class T>
 LEAF bool widen(const T* __restrict map, int64_t count, double* __restrict out) {
@@ -30,14 +38,6 @@ LEAF bool widen(const T* __restrict map, int64_t count, double* __restrict out) 
         out[i] = map[i];
         nonzero |= map[i] != 0;
     }
-    return nonzero;
-}
-
-// Whether a value is not zero.
-template <class T>
-LEAF bool any(const T* map, int64_t count) {
-    int nonzero = 0;
-    for (int64_t i = 0; i < count; ++i) nonzero |= map[i] != 0;
     return nonzero;
 }
 
