@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import struct
 import zipfile
 from pathlib import Path
@@ -115,8 +114,7 @@ def test_what_roifile_writes(tmp_path):
     """Coordinates between pixels, too."""
     root, corners = tmp_path / "x", np.array([[2.25, 3.5], [20.5, 4.0], [18.0, 19.75]], np.float32)
     write_photo(root / "cells" / "a.png")
-    written = io.BytesIO(roifile.ImagejRoi.frompoints(corners, name="cell").tobytes())
-    (root / "cells" / "a.roi").write_bytes(written.getvalue())
+    (root / "cells" / "a.roi").write_bytes(roifile.ImagejRoi.frompoints(corners, name="cell").tobytes())
     _, masks, classes = imported(root, val=0)
     assert classes == ["background", "cell"]
     np.testing.assert_array_equal(masks["train/a"], pixels(corners))

@@ -27,6 +27,7 @@ from rmiseg.data.sets.pairing import IMAGE_SUFFIXES, holds_regions
 from rmiseg.runtime.extras import import_extra
 from rmiseg.runtime.words import counted
 
+SUFFIXES = (".roi", ".zip")
 LARGEST = 1 << 28
 """Bytes of all regions of an archive, unpacked, above which it is refused."""
 SET = re.compile(r"[\s_.-]*roi[\s_-]*sets?[\s_.-]*|(^|[\s_.-]+)rois?([\s_.-]+|$)", re.IGNORECASE)
@@ -48,7 +49,7 @@ class ImageJ(LabelFormat):
 
     def recognizes(self, documents: Documents) -> bool:
         """See `LabelFormat.recognizes`."""
-        return bool(_files(documents))
+        return any(map(holds_regions, documents.files(*SUFFIXES)))
 
     def read(self, documents: Documents) -> Annotations:
         """See `LabelFormat.read`."""
@@ -94,20 +95,22 @@ def _add_regions(image: LabeledImage, regions: Sequence[tuple[str, Any]], found:
         )
 
 
-def _files(documents: Documents) -> list[Path]:
-    return [path for path in documents.files(".roi", ".zip") if holds_regions(path)]
-
-
 def _sets(documents: Documents) -> list[tuple[list[Path], Path | None]]:
     """The files with regions, those of an image together, and the image; None where nobody knows which."""
-    named = {path: _named(path.stem, path, documents) for path in _files(documents)}
+    files = filter(holds_regions, documents.files(*SUFFIXES))
+    named = {path: _named(path.stem, path, documents) for path in files}
     singles = {path.parent for path, image in named.items() if image and path.suffix.lower() == ".roi"}
+    of_folders: dict[Path, Path | None] = {}
     sets: dict[Path, list[Path]] = {}
     without: list[tuple[list[Path], Path | None]] = []
     for path, image in named.items():
         # The name of a .roi file may be that of the region, unless those beside it are names of images.
         says = path.parent in singles if path.suffix.lower() == ".roi" else SET.sub("", path.stem) != ""
-        if image := image or (None if says else _image_of_folder(path, documents)):
+        if image is None and not says:
+            if path.parent not in of_folders:
+                of_folders[path.parent] = _image_of_folder(path, documents)
+            image = of_folders[path.parent]
+        if image is not None:
             sets.setdefault(image, []).append(path)
         else:
             without.append(([path], None))

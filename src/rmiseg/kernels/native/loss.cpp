@@ -51,8 +51,8 @@ bool forward(const Loss& l) {
     double pixels = 0, counted = 0, pixel = 0, rmi = 0;
     if (l.pool != NONE) {
         std::vector<double> each(maps), perfect(l.from_perfect ? maps : 0);
-        std::vector<uint8_t> counted_maps(maps);
-        for (int64_t map = 0; map < maps; ++map) counted_maps[map] = uint8_t(counts[2 * (map / l.classes) + 1]);
+        std::vector<uint8_t> counted_maps(l.is_batch ? maps : 0);
+        for (int64_t map = 0; l.is_batch && map < maps; ++map) counted_maps[map] = uint8_t(counts[2 * (map / l.classes) + 1]);
         Regions r = {};
         r.threads = threads_for(l, values), r.maps = maps, r.depth = 1, r.height = l.ph, r.width = l.pw;
         r.region_size = l.region_size, r.is_double = sizeof(T) == 8, r.with_gradient = l.maps != nullptr;
